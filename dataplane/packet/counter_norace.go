@@ -1,0 +1,5 @@
+//go:build !race
+
+package packet
+
+func counterAdd(v *uint64, n uint64) { *v += n }

@@ -1,0 +1,7 @@
+//go:build race
+
+package packet
+
+import "sync/atomic"
+
+func counterAdd(v *uint64, n uint64) { atomic.AddUint64(v, n) }

@@ -1,0 +1,135 @@
+package packet
+
+// Drop is the reason why a packet ended in the gateway. The table [Drops] gives
+// each its name: the same word stands in Go, in the control tool, in metrics,
+// traces and logs. Every packet that enters either leaves or lands in exactly
+// one of these.
+type Drop uint8
+
+// The reasons, in the order of the packet's way.
+const (
+	DropNone Drop = iota
+
+	DropRunt
+	DropNotIP
+	DropBadIPHeader
+	DropBadIPChecksum
+	DropBadExtensionHeader
+	DropMartian
+
+	DropOuterFragment
+	DropShortESP
+	DropReservedSPI
+	DropNoAssociation
+	DropWrongEndpoint
+	DropKeepalive
+	DropUnexpectedAH
+	DropUnexpectedIKE
+	DropTooOld
+	DropReplayed
+	DropBadICV
+	DropBadTrailer
+	DropDummy
+	DropBadInner
+	DropBadNextHeader
+	DropSelectorMismatch
+
+	DropCleartext
+	DropSpoofed
+	DropPolicyDiscard
+	DropNoOutbound
+	DropFragmentNoPorts
+	DropSequenceExhausted
+	DropTooBig
+	DropNoRoom
+
+	DropTTLExpired
+	DropNoRoute
+	DropUnreachable
+	DropNeighbourUnresolved
+	DropNeighbourFailed
+	DropPortDown
+	DropTxFull
+	DropPuntFull
+	DropHandoverFull
+	DropHandoverLoop
+	DropStopped
+
+	DropCount // number of reasons, not a reason
+)
+
+// Severity says how a person should read a drop counter that moves.
+type Severity uint8
+
+const (
+	Normal  Severity = iota // expected in a healthy network
+	Warning                 // something is misconfigured or overloaded
+	Attack                  // someone sends what a correct peer does not
+)
+
+func (s Severity) String() string { return [...]string{"normal", "warning", "attack"}[s] }
+
+// DropInfo describes one reason.
+type DropInfo struct {
+	Name     string // stable, kebab-case
+	Severity Severity
+	Sentence string
+	Source   string // RFC and section, where one says so
+}
+
+// Drops is the table of drop reasons, indexed by [Drop].
+var Drops = [DropCount]DropInfo{
+	DropNone: {"none", Normal, "The packet was not dropped.", ""},
+
+	DropRunt:               {"runt", Attack, "The frame ends before its Ethernet or IP header does.", ""},
+	DropNotIP:              {"not-ip", Normal, "The frame is neither IPv4 nor IPv6.", ""},
+	DropBadIPHeader:        {"bad-ip-header", Attack, "The IP version, header length or total length contradicts the frame.", "RFC 1812, 5.2.2"},
+	DropBadIPChecksum:      {"bad-ip-checksum", Attack, "The IPv4 header checksum is wrong.", "RFC 1812, 5.2.2"},
+	DropBadExtensionHeader: {"bad-extension-header", Attack, "The IPv6 extension header chain is cut short or too long.", "RFC 8200, 4"},
+	DropMartian:            {"martian", Attack, "The source or destination address may not be forwarded.", "RFC 1812, 5.3.7"},
+
+	DropOuterFragment:    {"outer-fragment", Warning, "A fragment of an ESP packet; outer fragments are not reassembled.", "RFC 4303, 3.4.1"},
+	DropShortESP:         {"short-esp", Attack, "The ESP packet is too short for its header, IV, trailer and ICV, or not aligned.", "RFC 4303, 2"},
+	DropReservedSPI:      {"reserved-spi", Attack, "The SPI lies in 0 to 255, which is reserved.", "RFC 4303, 2.1"},
+	DropNoAssociation:    {"no-association", Warning, "No inbound association has this SPI.", "RFC 4303, 3.4.2"},
+	DropWrongEndpoint:    {"wrong-endpoint", Attack, "The association exists, but not between these outer addresses or not with this encapsulation.", "RFC 4301, 4.1"},
+	DropKeepalive:        {"keepalive", Normal, "A NAT keepalive: one byte 0xff on UDP 4500.", "RFC 3948, 2.3"},
+	DropUnexpectedAH:     {"unexpected-ah", Warning, "An AH packet, and no association uses AH.", "RFC 4302, 3.4.2"},
+	DropUnexpectedIKE:    {"unexpected-ike", Normal, "An IKE message reached a packet worker, which does not speak IKE.", "RFC 3948, 2.2"},
+	DropTooOld:           {"too-old", Warning, "The sequence number lies left of the replay window.", "RFC 4303, 3.4.3"},
+	DropReplayed:         {"replayed", Attack, "The sequence number was received before.", "RFC 4303, 3.4.3"},
+	DropBadICV:           {"bad-icv", Attack, "The integrity check value does not match.", "RFC 4303, 3.4.4"},
+	DropBadTrailer:       {"bad-trailer", Attack, "Pad length or padding contradicts the authenticated packet.", "RFC 4303, 2.4"},
+	DropDummy:            {"dummy", Normal, "A dummy packet (next header 59), sent to hide traffic patterns.", "RFC 4303, 2.6"},
+	DropBadInner:         {"bad-inner", Attack, "The decrypted packet is not a well-formed IP packet.", "RFC 4303, 3.4.4"},
+	DropBadNextHeader:    {"bad-next-header", Warning, "The next header is not one that this association's mode carries.", "RFC 4303, 2.6"},
+	DropSelectorMismatch: {"selector-mismatch", Attack, "The decrypted packet lies outside the association's selectors.", "RFC 4301, 5.2 step 4"},
+
+	DropCleartext:         {"cleartext", Attack, "A cleartext packet arrived that policy says must be protected.", "RFC 4301, 5.2"},
+	DropSpoofed:           {"spoofed", Attack, "A packet with a protected source arrived on an interface that is not protected.", "RFC 2827"},
+	DropPolicyDiscard:     {"policy-discard", Normal, "A policy says discard.", "RFC 4301, 4.4.1"},
+	DropNoOutbound:        {"no-outbound", Warning, "Policy says protect, and no outbound association is installed.", "RFC 4301, 5.1"},
+	DropFragmentNoPorts:   {"fragment-no-ports", Warning, "A later fragment has no ports, and the policy selects by port.", "RFC 4301, 7"},
+	DropSequenceExhausted: {"sequence-exhausted", Warning, "The outbound association has used its last sequence number.", "RFC 4303, 3.3.3"},
+	DropTooBig:            {"too-big", Normal, "The packet does not fit the tunnel's MTU; its sender is told by ICMP, within the rate limit.", "RFC 4301, 8.2.1"},
+	DropNoRoom:            {"no-room", Warning, "The frame has no room for the encapsulation.", ""},
+
+	DropTTLExpired:          {"ttl-expired", Normal, "Time to live or hop limit ran out; the sender is told by ICMP, within the rate limit.", "RFC 1812, 5.3.1"},
+	DropNoRoute:             {"no-route", Warning, "No route to the destination.", ""},
+	DropUnreachable:         {"unreachable", Normal, "The route to the destination says unreachable, prohibit or blackhole.", ""},
+	DropNeighbourUnresolved: {"neighbour-unresolved", Normal, "The next hop's link address is not known yet; the kernel was asked.", ""},
+	DropNeighbourFailed:     {"neighbour-failed", Warning, "The next hop does not answer.", ""},
+	DropPortDown:            {"port-down", Warning, "The egress interface is gone or down.", ""},
+	DropTxFull:              {"tx-full", Warning, "The egress queue's TX ring is full.", ""},
+	DropPuntFull:            {"punt-full", Warning, "The queue towards the kernel is full.", ""},
+	DropHandoverFull:        {"handover-full", Warning, "The ring to the association's worker is full.", ""},
+	DropHandoverLoop:        {"handover-loop", Warning, "The packet was handed between workers too often.", ""},
+	DropStopped:             {"stopped", Normal, "The packet was in the gateway when it stopped.", ""},
+}
+
+func (d Drop) String() string {
+	if d < DropCount {
+		return Drops[d].Name
+	}
+	return "invalid"
+}
