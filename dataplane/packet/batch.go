@@ -105,6 +105,8 @@ const (
 	FlagOptions
 	// FlagLocal says that the gateway itself made the packet (ICMP errors, the kernel's own traffic from TUN).
 	FlagLocal
+	// FlagRouted says that TTL and MSS were already seen to: the packet comes back from fragmentation or from another worker.
+	FlagRouted
 	// FlagDecapsulated says that the packet came out of an association.
 	FlagDecapsulated
 )
@@ -118,6 +120,7 @@ const (
 	ClassInbound        // ESP for the inbound association in SPI
 	ClassForward        // cleartext to be routed as it is
 	ClassPunt           // to the kernel through TUN
+	ClassTransmit       // complete, to be sent by the worker that owns a queue of Port
 )
 
 // Batch is the set of packets that a worker carries through its stages
