@@ -1,0 +1,123 @@
+package worker
+
+import (
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+)
+
+// claimInbound finds the association of every inbound packet. Associations without an
+// owner become this worker's: the queue where the packets arrive decides. Packets of
+// associations that another worker owns are handed over.
+func (w *Worker) claimInbound() {
+	b, kept := &w.batch, w.lists.in[:0]
+	for _, i := range w.lists.in {
+		p := &b.P[i]
+		sa := w.group.sad.LookupInbound(p.SPI)
+		if sa == nil {
+			w.drop(i, packet.DropNoAssociation)
+			continue
+		}
+		owner := sa.Owner()
+		if owner < 0 && sa.Claim(w.ID) {
+			owner = w.ID
+		}
+		if owner != w.ID {
+			w.handOver(i, sa.Owner())
+			continue
+		}
+		if sa.Wanted() != w.ID {
+			w.moves.inbound(p.SPI)
+		}
+		w.inbound[i] = sa
+		kept = append(kept, i)
+	}
+	w.lists.in = kept
+}
+
+// claimOutbound does the same for packets to be protected.
+func (w *Worker) claimOutbound() {
+	b, kept := &w.batch, w.lists.out[:0]
+	for _, i := range w.lists.out {
+		p := &b.P[i]
+		sa := w.group.sad.LookupOutbound(p.SPI)
+		if sa == nil {
+			w.drop(i, packet.DropNoOutbound)
+			continue
+		}
+		owner := sa.Owner()
+		if owner < 0 && sa.Claim(w.ID) {
+			owner = w.ID
+		}
+		if owner != w.ID {
+			w.handOver(i, sa.Owner())
+			continue
+		}
+		if sa.Wanted() != w.ID {
+			w.moves.outbound(p.SPI)
+		}
+		w.outbound[i] = sa
+		kept = append(kept, i)
+	}
+	w.lists.out = kept
+}
+
+// handOver gives packet i, frame and all, to another worker. Its class says where
+// that worker takes it up again.
+func (w *Worker) handOver(i uint8, to int) {
+	p := &w.batch.P[i]
+	if to < 0 || to == w.ID {
+		// Released between two looks: the next worker to see a packet of it claims it.
+		to = (w.ID + 1) % len(w.group.Workers)
+	}
+	if p.Handovers >= handoversMax || to == w.ID {
+		w.drop(i, packet.DropHandoverLoop)
+		return
+	}
+	p.Handovers++
+	if !w.group.handover[w.ID][to].push(*p) {
+		w.drop(i, packet.DropHandoverFull)
+		return
+	}
+	w.Counters.HandedOut.Add(1)
+}
+
+// moves are the associations of this worker that another is to own from the next batch
+// on, collected while their packets pass.
+type moves struct {
+	in, out [packet.BatchMax]uint32
+	ins     int
+	outs    int
+}
+
+func (m *moves) inbound(spi uint32) {
+	if m.ins < len(m.in) {
+		m.in[m.ins] = spi
+		m.ins++
+	}
+}
+
+func (m *moves) outbound(handle uint32) {
+	if m.outs < len(m.out) {
+		m.out[m.outs] = handle
+		m.outs++
+	}
+}
+
+// finishMoves gives up the associations that are to move, now that no packet of theirs is
+// in this worker's hands.
+func (w *Worker) finishMoves() {
+	m := &w.moves
+	for _, spi := range m.in[:m.ins] {
+		if sa := w.group.sad.LookupInbound(spi); sa != nil && sa.Owner() == w.ID {
+			sa.Release()
+		}
+	}
+	for _, handle := range m.out[:m.outs] {
+		if sa := w.group.sad.LookupOutbound(handle); sa != nil && sa.Owner() == w.ID {
+			sa.Release()
+		}
+	}
+	m.ins, m.outs = 0, 0
+}
+
+var _ *sad.Table

@@ -1,0 +1,175 @@
+package worker
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
+)
+
+// portESP is the UDP port of encapsulated ESP (RFC 3948); portIKE that of IKE.
+const (
+	portIKE = 500
+	portESP = 4500
+)
+
+// classify parses the packets that came from queues and puts each on the list of what
+// is to be done with it, or ends it.
+func (w *Worker) classify() {
+	b := &w.batch
+	for i := range b.N {
+		p := &b.P[i]
+		if p.Class != packet.ClassNone {
+			continue // handed over or made here: classified before
+		}
+		if p.Port == w.tables.TUN {
+			p.Flags |= packet.FlagLocal
+		}
+		if reason := packet.Parse(b, i); reason != packet.DropNone {
+			p.Reason = reason
+			continue
+		}
+		flow := packet.FlowOf(b, i)
+		switch {
+		case p.Port == w.tables.TUN:
+			p.Class, p.Reason = w.classifyLocal(p, &flow)
+		case w.tables.Endpoints.Has(flow.Dst):
+			p.Class, p.Reason = w.classifyEndpoint(p, b.IP(i))
+		default:
+			p.Class, p.Reason = w.classifyCleartext(p, &flow)
+		}
+		if p.Reason == packet.DropNone {
+			w.enlist(i)
+		}
+	}
+}
+
+// classifyEndpoint judges a packet to one of our outer addresses. ip is the datagram. What
+// is not IPsec at all goes to the kernel.
+func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, packet.Drop) {
+	payload := ip[p.L4-p.L3:]
+	switch p.Proto {
+	case unix.IPPROTO_ESP:
+		if p.Flags&packet.FlagFragment != 0 {
+			return 0, packet.DropOuterFragment
+		}
+		return w.classifyESP(p, payload)
+	case unix.IPPROTO_AH:
+		return 0, packet.DropUnexpectedAH
+	case unix.IPPROTO_UDP:
+		if p.Flags&packet.FlagLaterFragment != 0 {
+			return packet.ClassPunt, 0 // the kernel reassembles it with a first fragment that was not ours
+		}
+		if p.DstPort == portIKE {
+			return 0, packet.DropUnexpectedIKE
+		}
+		if p.DstPort != portESP {
+			return packet.ClassPunt, 0
+		}
+		if p.Flags&packet.FlagFragment != 0 {
+			return 0, packet.DropOuterFragment
+		}
+		payload = payload[8:] // Parse has seen a whole UDP header
+		if len(payload) == 1 && payload[0] == 0xff {
+			return 0, packet.DropKeepalive
+		}
+		if len(payload) >= 4 && binary.BigEndian.Uint32(payload) == 0 {
+			return 0, packet.DropUnexpectedIKE // the non-ESP marker, RFC 3948, 2.2
+		}
+		return w.classifyESP(p, payload)
+	}
+	return packet.ClassPunt, 0
+}
+
+// classifyESP reads the SPI of an ESP packet.
+func (w *Worker) classifyESP(p *packet.Packet, esp []byte) (packet.Class, packet.Drop) {
+	if len(esp) < 8 {
+		return 0, packet.DropShortESP
+	}
+	p.SPI = binary.BigEndian.Uint32(esp)
+	if p.SPI < 256 {
+		return 0, packet.DropReservedSPI
+	}
+	return packet.ClassInbound, 0
+}
+
+// classifyLocal judges a packet that the kernel routed into TUN: the gateway's own traffic, or
+// what the kernel forwards. It may leave under a protect policy only: the route
+// into TUN says that its destination is protected.
+func (w *Worker) classifyLocal(p *packet.Packet, flow *packet.Flow) (packet.Class, packet.Drop) {
+	index, match := w.tables.SPD.Outbound(flow)
+	switch match {
+	case spd.NeedsPorts:
+		return 0, packet.DropFragmentNoPorts
+	case spd.NoMatch:
+		return 0, packet.DropNoPolicy
+	}
+	return w.obey(p, index)
+}
+
+// classifyCleartext judges a packet in the clear, by the side it came from.
+func (w *Worker) classifyCleartext(p *packet.Packet, flow *packet.Flow) (packet.Class, packet.Drop) {
+	t := w.tables
+	role := t.Ports[p.Port].Role
+	index, match := t.SPD.Outbound(flow)
+	if match != spd.NoMatch {
+		if role&Protected == 0 {
+			if match == spd.Matched && t.SPD.Policy(index).Action != spd.Protect {
+				return w.obey(p, index)
+			}
+			return 0, packet.DropSpoofed
+		}
+		if match == spd.NeedsPorts {
+			return 0, packet.DropFragmentNoPorts
+		}
+		return w.obey(p, index)
+	}
+	index, match = t.SPD.Inbound(flow)
+	if match != spd.NoMatch {
+		if match == spd.NeedsPorts {
+			return 0, packet.DropFragmentNoPorts
+		}
+		switch t.SPD.Policy(index).Action {
+		case spd.Bypass:
+			return w.forwardable(p, flow)
+		case spd.Discard:
+			return 0, packet.DropPolicyDiscard
+		}
+		if role&Outside == 0 {
+			return 0, packet.DropSpoofed
+		}
+		return 0, packet.DropCleartext // RFC 4301, 5.2: it should have come protected
+	}
+	if t.DiscardUnmatched {
+		return 0, packet.DropNoPolicy
+	}
+	return w.forwardable(p, flow)
+}
+
+// obey does what policy index says with a packet that is on its way out.
+func (w *Worker) obey(p *packet.Packet, index uint32) (packet.Class, packet.Drop) {
+	policy := w.tables.SPD.Policy(index)
+	switch policy.Action {
+	case spd.Bypass:
+		w.Counters.Bypassed.Add(1)
+		return packet.ClassForward, 0
+	case spd.Discard:
+		return 0, packet.DropPolicyDiscard
+	}
+	p.SPI = w.group.sad.Bound(policy.Tunnel)
+	if p.SPI == 0 {
+		return 0, packet.DropNoOutbound
+	}
+	return packet.ClassOutbound, 0
+}
+
+// forwardable lets a packet pass in the clear, unless its addresses forbid it.
+func (w *Worker) forwardable(p *packet.Packet, flow *packet.Flow) (packet.Class, packet.Drop) {
+	if packet.Martian(flow) {
+		return 0, packet.DropMartian
+	}
+	w.Counters.Bypassed.Add(1)
+	return packet.ClassForward, 0
+}

@@ -1,0 +1,83 @@
+package worker
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane/forward"
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
+)
+
+// timeExceeded ends packet i, whose TTL ran out, and tells its sender.
+func (w *Worker) timeExceeded(i uint8) {
+	w.answer(i, packet.DropTTLExpired, func(src netip.Addr) bool {
+		return forward.TimeExceeded(&w.batch, int(i), src)
+	})
+}
+
+// tooBig ends packet i, which is larger than mtu, and tells its sender; or it cuts the packet up
+// if it is IPv4 and its sender allows that. class is where the pieces go on.
+func (w *Worker) tooBig(i uint8, mtu int, class packet.Class) {
+	b := &w.batch
+	p := &b.P[i]
+	if p.Version == 4 && p.Flags&packet.FlagDF == 0 {
+		w.fragment(i, mtu, class)
+		return
+	}
+	w.answer(i, packet.DropTooBig, func(src netip.Addr) bool {
+		return forward.TooBig(b, int(i), mtu, src)
+	})
+}
+
+// answer turns packet i into an ICMP error that build makes of it and sends it back; the
+// packet itself is counted under reason.
+func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) bool) {
+	b := &w.batch
+	p := &b.P[i]
+	flow := packet.FlowOf(b, int(i))
+	src, handle := w.answerSource(p, &flow)
+	if !src.IsValid() || w.injected.len() >= injectedMax || !w.limiter.Allow(w.now) || !build(src) {
+		w.Counters.ICMPSuppressed.Add(1)
+		w.drop(i, reason)
+		return
+	}
+	w.Counters.Drops[reason].Add(1)
+	w.Counters.Originated.Add(1)
+	p.Class, p.Handovers = packet.ClassForward, 0
+	if handle != 0 {
+		p.Class, p.SPI = packet.ClassOutbound, handle
+	}
+	w.injected.put(*p)
+}
+
+// answerSource chooses the source address of an ICMP error about p. An error to a host behind a
+// tunnel must go back through it (RFC 4301, 6): then the source is an own address that a
+// protect policy covers, and handle is the association to use.
+func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Addr, handle uint32) {
+	t := w.tables
+	if p.Flags&packet.FlagDecapsulated != 0 {
+		for _, own := range t.Own {
+			if own.Is4() != flow.Src.Is4() {
+				continue
+			}
+			back := packet.Flow{Src: own, Dst: flow.Src, Proto: unix.IPPROTO_ICMP, Flags: packet.FlagPorts}
+			if own.Is6() {
+				back.Proto = unix.IPPROTO_ICMPV6
+			}
+			index, match := t.SPD.Outbound(&back)
+			if match == spd.Matched && t.SPD.Policy(index).Action == spd.Protect {
+				return own, w.group.sad.Bound(t.SPD.Policy(index).Tunnel)
+			}
+		}
+		return netip.Addr{}, 0
+	}
+	if int(p.Port) >= len(t.Ports) {
+		return netip.Addr{}, 0
+	}
+	if flow.Src.Is4() {
+		return t.Ports[p.Port].Source4, 0
+	}
+	return t.Ports[p.Port].Source6, 0
+}

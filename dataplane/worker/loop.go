@@ -1,0 +1,181 @@
+package worker
+
+import "sallyport/dataplane/packet"
+
+// Step carries one batch through the whole packet path and returns how many packets it
+// took, 0 if there was nothing to do. now is the monotonic clock in nanoseconds.
+// Reading this function is reading the path.
+func (w *Worker) Step(now int64) int {
+	if w.calls.Load() {
+		w.runCalls()
+	}
+	w.now = now
+	w.tables = w.group.tables.Load()
+
+	w.restock()
+	w.take()
+	n := w.batch.N
+	if n > 0 {
+		w.classify()
+
+		w.claimInbound()
+		w.lists.in = w.esp.Decapsulate(&w.batch, w.lists.in, &w.inbound)
+		w.routeDecapsulated()
+
+		w.claimOutbound()
+		w.admitOutbound()
+		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, &w.outbound)
+
+		w.routeForward()
+		w.send()
+		w.settle()
+		w.Counters.Batches.Add(1)
+	}
+	w.publish()
+	w.group.sad.Pass(w.ID)
+	return n
+}
+
+// restock brings frames home and keeps the fill rings full to the brim: "as many as were
+// received" would starve them under load.
+func (w *Worker) restock() {
+	for from := range w.group.Workers {
+		if from == w.ID {
+			continue
+		}
+		r := w.group.homeward[from][w.ID]
+		for n := r.take(w.addrs[:]); n > 0; n = r.take(w.addrs[:]) {
+			w.free = append(w.free, w.addrs[:n]...)
+		}
+	}
+	for _, p := range w.rx {
+		w.complete(p)
+		room := min(p.queue.FillRoom(), len(w.free))
+		if room > 0 {
+			top := len(w.free) - room
+			took := p.queue.Fill(w.free[top:])
+			copy(w.free[top:], w.free[top+took:])
+			w.free = w.free[:len(w.free)-took]
+			p.dirty = true
+		}
+	}
+}
+
+// complete takes back the frames that were sent.
+func (w *Worker) complete(p *port) {
+	for {
+		n := p.queue.Complete(w.addrs[:])
+		for _, a := range w.addrs[:n] {
+			w.release(a)
+		}
+		if n < len(w.addrs) {
+			return
+		}
+	}
+}
+
+// take fills the batch: first what other workers hand over and what this worker made
+// itself, then what the queues received, each step starting at another queue.
+func (w *Worker) take() {
+	b := &w.batch
+	b.N = 0
+	w.lists.reset()
+	for from := range w.group.Workers {
+		if from == w.ID || b.N >= w.burst {
+			continue
+		}
+		n := w.group.handover[from][w.ID].take(b.P[b.N:w.burst])
+		w.Counters.HandedIn.Add(uint64(n))
+		for range n {
+			w.enlist(b.N)
+			b.N++
+		}
+	}
+	for w.injected.len() > 0 && b.N < w.burst {
+		b.P[b.N] = w.injected.get()
+		w.enlist(b.N)
+		b.N++
+	}
+	if len(w.parked) > 0 {
+		w.unpark()
+	}
+	bytes, first := uint64(0), b.N
+	for k := range w.rx {
+		if b.N >= w.burst {
+			break
+		}
+		p := w.rx[(w.next+k)%len(w.rx)]
+		n := p.queue.Receive(w.descs[:w.burst-b.N])
+		for _, d := range w.descs[:n] {
+			b.P[b.N] = packet.Packet{Addr: d.Addr, Len: uint16(d.Len), Port: p.number}
+			bytes += uint64(d.Len)
+			b.N++
+		}
+	}
+	if w.next++; w.next >= len(w.rx) {
+		w.next = 0
+	}
+	w.Counters.Received.Add(uint64(b.N - first))
+	w.Counters.ReceivedBytes.Add(bytes)
+}
+
+// enlist puts packet i, whose class is known, on the list for its class.
+func (w *Worker) enlist(i int) {
+	l := &w.lists
+	switch w.batch.P[i].Class {
+	case packet.ClassInbound:
+		l.in = append(l.in, uint8(i))
+	case packet.ClassOutbound:
+		l.out = append(l.out, uint8(i))
+	case packet.ClassForward:
+		l.forward = append(l.forward, uint8(i))
+	case packet.ClassPunt:
+		l.punt = append(l.punt, uint8(i))
+	case packet.ClassTransmit:
+		l.transmit = append(l.transmit, uint8(i))
+	}
+}
+
+// drop ends packet i for reason. Its frame goes home when the batch is settled.
+func (w *Worker) drop(i uint8, reason packet.Drop) { w.batch.P[i].Reason = reason }
+
+// settle counts the packets that ended and gives their frames back.
+func (w *Worker) settle() {
+	b := &w.batch
+	for i := range b.N {
+		if r := b.P[i].Reason; r != packet.DropNone {
+			w.Counters.Drops[r].Add(1)
+			w.release(b.P[i].Addr)
+		}
+	}
+}
+
+// release sends a frame home.
+func (w *Worker) release(addr uint64) {
+	chunk := packet.Chunk(addr)
+	home := w.group.home(chunk)
+	if home == w.ID {
+		w.free = append(w.free, chunk)
+		return
+	}
+	w.group.homeward[w.ID][home].push(chunk)
+}
+
+// publish makes everything visible that this step staged: frames to send, frames on their
+// way home, packets handed over.
+func (w *Worker) publish() {
+	for _, p := range w.rx {
+		w.flush(p)
+	}
+	for to, other := range w.group.Workers {
+		if to == w.ID {
+			continue
+		}
+		given := w.group.handover[w.ID][to].publish()
+		returned := w.group.homeward[w.ID][to].publish()
+		if given || returned {
+			other.wake()
+		}
+	}
+	w.finishMoves()
+}

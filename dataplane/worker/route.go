@@ -1,0 +1,160 @@
+package worker
+
+import (
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/forward"
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
+)
+
+// routeDecapsulated sends what came out of associations on its way. A packet whose destination
+// lies behind another tunnel goes into that tunnel, never out in the clear.
+func (w *Worker) routeDecapsulated() {
+	b := &w.batch
+	w.Counters.Opened.Add(uint64(len(w.lists.in)))
+	for _, i := range w.lists.in {
+		p := &b.P[i]
+		flow := packet.FlowOf(b, int(i))
+		if packet.Martian(&flow) {
+			w.drop(i, packet.DropMartian)
+			continue
+		}
+		index, match := w.tables.SPD.Outbound(&flow)
+		switch match {
+		case spd.NeedsPorts:
+			w.drop(i, packet.DropFragmentNoPorts)
+			continue
+		case spd.Matched:
+			p.Class, p.Reason = w.obey(p, index)
+			if p.Reason != packet.DropNone {
+				continue
+			}
+		default:
+			p.Class = packet.ClassForward
+		}
+		w.enlist(int(i))
+	}
+}
+
+// routeForward finds the next hop of everything that leaves as it is, and readies it.
+func (w *Worker) routeForward() {
+	b, kept := &w.batch, w.lists.forward[:0]
+	for _, i := range w.lists.forward {
+		p := &b.P[i]
+		flow := packet.FlowOf(b, int(i))
+		p.Hop = w.tables.FIB.Lookup(flow.Dst)
+		hop := &w.tables.FIB.Hops[p.Hop]
+		switch hop.Kind {
+		case fib.Local:
+			w.lists.punt = append(w.lists.punt, i)
+			continue
+		case fib.NoRoute:
+			w.drop(i, packet.DropNoRoute)
+			continue
+		case fib.Unreachable:
+			w.drop(i, packet.DropUnreachable)
+			continue
+		}
+		if p.Flags&(packet.FlagLocal|packet.FlagRouted) == 0 && p.TTL <= 1 {
+			w.timeExceeded(i)
+			continue
+		}
+		if size := int(p.End - p.L3); size > int(hop.MTU) {
+			w.tooBig(i, int(hop.MTU), packet.ClassForward)
+			continue
+		}
+		if p.Flags&(packet.FlagLocal|packet.FlagRouted) == 0 {
+			forward.DecrementTTL(b, int(i))
+			if w.tables.ClampMSS && p.Flags&packet.FlagDecapsulated != 0 {
+				w.clampDecapsulated(i, &flow)
+			}
+		}
+		kept = append(kept, i)
+	}
+	w.lists.forward = kept
+}
+
+// clampDecapsulated fits the MSS of a SYN that came out of a tunnel to the tunnel's
+// other direction, through which the data that it invites will go.
+func (w *Worker) clampDecapsulated(i uint8, flow *packet.Flow) {
+	if !forward.IsSYN(&w.batch, int(i)) {
+		return
+	}
+	back := packet.Flow{Src: flow.Dst, Dst: flow.Src, SrcPort: flow.DstPort, DstPort: flow.SrcPort, Proto: flow.Proto, Flags: flow.Flags}
+	index, match := w.tables.SPD.Outbound(&back)
+	if match != spd.Matched || w.tables.SPD.Policy(index).Action != spd.Protect {
+		return
+	}
+	sa := w.group.sad.LookupOutbound(w.group.sad.Bound(w.tables.SPD.Policy(index).Tunnel))
+	if sa == nil {
+		return
+	}
+	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(sa.PeerAddr())]
+	if hop.MTU > 0 {
+		forward.ClampMSS(&w.batch, int(i), sa.InnerMTU(int(hop.MTU)))
+	}
+}
+
+// park keeps a complete packet until its neighbour is known, and asks for it.
+func (w *Worker) park(i uint8, hop *fib.Hop) {
+	p := &w.batch.P[i]
+	w.group.resolve(hop.Ifindex, hop.Gateway)
+	if len(w.parked) >= parkedMax {
+		w.drop(i, packet.DropNeighbourUnresolved)
+		return
+	}
+	if len(w.parked) == 0 {
+		w.parkedAt = w.tables.FIB.Generation
+	}
+	w.parked = append(w.parked, parkedPacket{*p, w.now + parkedTimeout})
+	w.Counters.Parked.Add(1)
+}
+
+// unpark tries parked packets again when routes or neighbours have changed, and ends those that
+// waited too long.
+func (w *Worker) unpark() {
+	f := w.tables.FIB
+	changed := f.Generation != w.parkedAt
+	if !changed && w.now < w.parked[0].deadline {
+		return
+	}
+	b, kept := &w.batch, w.parked[:0]
+	for k, q := range w.parked {
+		if b.N >= w.burst {
+			kept = append(kept, w.parked[k:]...)
+			break
+		}
+		expired := w.now >= q.deadline
+		if !expired && !changed {
+			kept = append(kept, q)
+			continue
+		}
+		p := &b.P[b.N]
+		*p = q.packet
+		b.N++
+		// The packet is complete; only its hop is looked up again.
+		flow := packet.FlowOf(b, b.N-1)
+		p.Hop = f.Lookup(flow.Dst)
+		hop := &f.Hops[p.Hop]
+		switch {
+		case hop.Kind == fib.Forward:
+			p.Class = packet.ClassTransmit
+			p.Port = hop.Port
+			w.enlist(b.N - 1)
+		case expired || hop.Kind == fib.Failed:
+			p.Reason = packet.DropNeighbourFailed
+			if hop.Kind == fib.Unresolved {
+				p.Reason = packet.DropNeighbourUnresolved
+			}
+		case hop.Kind == fib.Unresolved:
+			kept = append(kept, q)
+			b.N--
+		default:
+			p.Reason = packet.DropNoRoute
+		}
+	}
+	w.parked = kept
+	if b.N < w.burst {
+		w.parkedAt = f.Generation
+	}
+}

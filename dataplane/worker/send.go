@@ -1,0 +1,145 @@
+package worker
+
+import (
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/forward"
+	"sallyport/dataplane/packet"
+)
+
+// send stages everything that leaves this batch on the queue it leaves through.
+func (w *Worker) send() {
+	for _, i := range w.lists.out {
+		w.sendHop(i)
+	}
+	for _, i := range w.lists.forward {
+		w.sendHop(i)
+	}
+	for _, i := range w.lists.punt {
+		w.punt(i)
+	}
+	for _, i := range w.lists.transmit {
+		w.sendPort(i)
+	}
+}
+
+// sendHop writes the link header for the packet's next hop and stages it. Class
+// tells afterwards whether it is ours (sealed) or passing.
+func (w *Worker) sendHop(i uint8) {
+	p := &w.batch.P[i]
+	hop := &w.tables.FIB.Hops[p.Hop]
+	switch hop.Kind {
+	case fib.Forward:
+	case fib.Unresolved:
+		w.park(i, hop)
+		return
+	case fib.Failed:
+		w.group.resolve(hop.Ifindex, hop.Gateway)
+		w.drop(i, packet.DropNeighbourFailed)
+		return
+	default:
+		w.drop(i, packet.DropNoRoute)
+		return
+	}
+	hop.Touch()
+	forward.WriteEthernet(&w.batch, int(i), &hop.SrcMAC, &hop.DstMAC)
+	p.Port = hop.Port
+	w.sendPort(i)
+}
+
+// punt gives a packet to the kernel through TUN.
+func (w *Worker) punt(i uint8) {
+	p := &w.batch.P[i]
+	if p.Port == w.tables.TUN || w.tables.TUN == NoPort {
+		w.drop(i, packet.DropNoRoute) // from the kernel and back: a loop
+		return
+	}
+	p.Port, p.Class = w.tables.TUN, packet.ClassPunt
+	w.sendPort(i)
+}
+
+// sendPort stages a complete packet on this worker's queue of its port, or hands it to the
+// worker that sends there.
+func (w *Worker) sendPort(i uint8) {
+	p := &w.batch.P[i]
+	if int(p.Port) >= len(w.tx) || (w.tx[p.Port] == nil && w.txOwner[p.Port] < 0) {
+		w.drop(i, packet.DropPortDown)
+		return
+	}
+	q := w.tx[p.Port]
+	if q == nil {
+		if p.Class == packet.ClassOutbound {
+			p.Flags |= packet.FlagSealed
+		}
+		p.Class = packet.ClassTransmit
+		w.handOver(i, w.txOwner[p.Port])
+		return
+	}
+	if q.failed != nil {
+		w.drop(i, packet.DropPortDown)
+		return
+	}
+	if q.n == len(q.pending) {
+		w.drain(q)
+	}
+	q.pending[q.n] = packet.Desc{Addr: p.Addr, Len: uint32(p.Len)}
+	q.esp[q.n] = p.Class == packet.ClassOutbound || p.Flags&packet.FlagSealed != 0
+	q.n++
+}
+
+// drain puts staged packets on the TX ring. When the ring is full it starts the transmitter once
+// and takes back what was sent; what still does not fit is dropped.
+func (w *Worker) drain(p *port) {
+	sent := p.queue.Transmit(p.pending[:p.n])
+	if sent < p.n {
+		w.start(p)
+		w.complete(p)
+		sent += p.queue.Transmit(p.pending[sent:p.n])
+	}
+	bytes, sealed := uint64(0), uint64(0)
+	for k, d := range p.pending[:sent] {
+		bytes += uint64(d.Len)
+		if p.esp[k] {
+			sealed++
+		}
+	}
+	if p.number == w.tables.TUN {
+		w.Counters.Punted.Add(uint64(sent))
+	} else {
+		w.Counters.Sent.Add(uint64(sent))
+		w.Counters.SentBytes.Add(bytes)
+		w.Counters.SentESP.Add(sealed)
+	}
+	reason := packet.DropTxFull
+	if p.number == w.tables.TUN {
+		reason = packet.DropPuntFull
+	}
+	if p.failed != nil {
+		reason = packet.DropPortDown
+	}
+	for _, d := range p.pending[sent:p.n] {
+		w.Counters.Drops[reason].Add(1)
+		w.release(d.Addr)
+	}
+	p.n = 0
+	p.dirty = true
+}
+
+// flush drains what is staged and lets the kernel or the reader know.
+func (w *Worker) flush(p *port) {
+	if p.n > 0 {
+		w.drain(p)
+	}
+	if p.dirty {
+		p.dirty = false
+		w.start(p)
+	}
+}
+
+// start publishes the queue's rings and starts its transmitter. A queue whose device is gone is
+// left alone from then on, until the engine takes it away.
+func (w *Worker) start(p *port) {
+	if p.failed != nil {
+		return
+	}
+	p.failed = p.queue.Flush()
+}

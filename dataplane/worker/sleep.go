@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// start is the zero of the workers' clock.
+var start = time.Now()
+
+func monotonic() int64 { return int64(time.Since(start)) }
+
+// pollTimeout bounds a sleep in milliseconds, so that parked packets age.
+const pollTimeout = 100
+
+// Run runs the worker on the calling goroutine, locked to its thread, until Stop. It
+// steps, spins for at most spin when there is nothing to do, and then sleeps in
+// poll. core pins the thread to that CPU; -1 leaves it free.
+func (w *Worker) Run(core int, spin time.Duration) error {
+	runtime.LockOSThread()
+	// The thread is never unlocked: it ends with the goroutine, pinning with it.
+	if core >= 0 {
+		var set unix.CPUSet
+		set.Set(core)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return err
+		}
+	}
+	idle := int64(0)
+	for !w.stopped.Load() {
+		began := monotonic()
+		if w.Step(began) > 0 {
+			idle = 0
+			w.Counters.Busy.Add(uint64(monotonic() - began))
+			continue
+		}
+		if idle == 0 {
+			idle = began
+		} else if began-idle >= int64(spin) {
+			w.sleep()
+			idle = 0
+		}
+	}
+	w.runCalls()
+	return nil
+}
+
+// Stop makes Run return.
+func (w *Worker) Stop() {
+	w.stopped.Store(true)
+	w.wake()
+}
+
+// sleep waits in poll for a queue, another worker or a call. It publishes that it sleeps
+// first and looks at its rings again after that: a producer that publishes
+// later sees the flag and writes the eventfd.
+func (w *Worker) sleep() {
+	w.sleeping.Store(true)
+	defer w.sleeping.Store(false)
+	if w.stopped.Load() || w.calls.Load() || w.injected.len() > 0 || !w.ringsEmpty() {
+		return
+	}
+	w.poll = append(w.poll[:0], unix.PollFd{Fd: int32(w.eventfd), Events: unix.POLLIN})
+	awake := true
+	for i, p := range w.rx {
+		if p.failed != nil {
+			continue
+		}
+		if s, ok := p.queue.(sleeper); ok && !s.Sleep() {
+			awake = false
+			for _, q := range w.rx[:i+1] {
+				if s, ok := q.queue.(sleeper); ok {
+					s.Wake()
+				}
+			}
+			break
+		}
+		w.poll = append(w.poll, unix.PollFd{Fd: int32(p.queue.FD()), Events: unix.POLLIN})
+	}
+	if !awake {
+		return
+	}
+	w.Counters.Sleeps.Add(1)
+	w.group.sad.Sleep(w.ID)
+	unix.Poll(w.poll, pollTimeout) // an interruption is as good as a time-out
+	w.group.sad.Wake(w.ID)
+	for _, p := range w.rx {
+		if s, ok := p.queue.(sleeper); ok {
+			s.Wake()
+		}
+	}
+	if w.poll[0].Revents != 0 {
+		var b [8]byte
+		unix.Read(w.eventfd, b[:])
+	}
+}
+
+func (w *Worker) ringsEmpty() bool {
+	for from := range w.group.Workers {
+		if from == w.ID {
+			continue
+		}
+		if !w.group.handover[from][w.ID].empty() || !w.group.homeward[from][w.ID].empty() {
+			return false
+		}
+	}
+	return true
+}
+
+// wake ends the worker's sleep, if it sleeps. Anyone may call it.
+func (w *Worker) wake() {
+	if w.sleeping.Load() {
+		one := [8]byte{1}
+		unix.Write(w.eventfd, one[:])
+	}
+}

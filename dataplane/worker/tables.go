@@ -1,0 +1,83 @@
+package worker
+
+import (
+	"net/netip"
+
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/spd"
+)
+
+// Role says on which side of the gateway a port lies.
+type Role uint8
+
+const (
+	// Protected ports face the hosts whose traffic the gateway protects.
+	Protected Role = 1 << iota
+	// Outside ports face the network that ESP crosses.
+	Outside
+)
+
+// Port describes one port to the workers.
+type Port struct {
+	Name string
+	Role Role
+	// Source4 and Source6 are the addresses that ICMP errors sent for packets of this port carry; may be invalid.
+	Source4, Source6 netip.Addr
+}
+
+// Tables is everything that workers look up and never change: an immutable
+// snapshot, loaded once a batch.
+type Tables struct {
+	SPD *spd.Table
+	FIB *fib.Table
+	// Ports is indexed by port number.
+	Ports []Port
+	// Endpoints are our outer addresses.
+	Endpoints AddrSet
+	// Own are all addresses of the gateway.
+	Own []netip.Addr
+	// TUN is the port number of the way to the kernel; NoPort if there is none.
+	TUN uint16
+	// ClampMSS says that TCP SYNs into and out of a tunnel get a maximum segment size that fits it.
+	ClampMSS bool
+	// DiscardUnmatched says that cleartext which no policy matches is dropped, not forwarded.
+	DiscardUnmatched bool
+}
+
+// NoPort is no port's number.
+const NoPort = 0xffff
+
+// AddrSet is a set of addresses that is fast while it is small.
+type AddrSet struct {
+	few  []netip.Addr
+	many map[netip.Addr]struct{}
+}
+
+// few is what a linear search still wins at.
+const fewMax = 8
+
+// NewAddrSet returns the set of the given addresses.
+func NewAddrSet(addrs []netip.Addr) AddrSet {
+	if len(addrs) <= fewMax {
+		return AddrSet{few: addrs}
+	}
+	many := make(map[netip.Addr]struct{}, len(addrs))
+	for _, a := range addrs {
+		many[a] = struct{}{}
+	}
+	return AddrSet{many: many}
+}
+
+// Has reports whether a is in the set.
+func (s *AddrSet) Has(a netip.Addr) bool {
+	for i := range s.few {
+		if s.few[i] == a {
+			return true
+		}
+	}
+	if s.many == nil {
+		return false
+	}
+	_, ok := s.many[a]
+	return ok
+}

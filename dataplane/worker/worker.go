@@ -1,0 +1,336 @@
+// Package worker runs one core of the packet path. [Worker.Step] in loop.go is
+// that path in order: take packets from RX rings and from other workers,
+// classify, find the association, open, route, seal, send, give frames back.
+//
+// A worker looks up and decides. It never touches packet bytes: that is for esp
+// (encapsulation) and forward (TTL, MSS, MACs, ICMP). It does not speak IKE and
+// does not reassemble outer fragments.
+//
+// # Ownership
+//
+// Every frame has a home worker, by its address. A worker may hold, seal in
+// place and transmit any frame; when the frame is free again it goes home, over
+// a ring if the home is another worker. Every association has at most one owner,
+// the only worker that touches its sequence number or window; packets that
+// arrive elsewhere are handed to it by SPI.
+package worker
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane/esp"
+	"sallyport/dataplane/forward"
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+)
+
+// Queue is the worker's end of one RX/TX queue pair: an AF_XDP socket or a
+// queue in memory. It is called once a batch, by one worker.
+type Queue interface {
+	// Receive moves up to len(d) received packets out; their frames become the caller's.
+	Receive(d []packet.Desc) int
+	// Transmit stages a prefix of d for sending and returns its length.
+	Transmit(d []packet.Desc) int
+	// Fill gives frames to the receiver and returns how many it took.
+	Fill(addr []uint64) int
+	// Complete moves up to len(addr) sent frames out; they become the caller's.
+	Complete(addr []uint64) int
+	// FillRoom is how many frames Fill would take.
+	FillRoom() int
+	// Flush publishes what was staged and starts the transmitter.
+	Flush() error
+	// FD becomes readable when there is something to receive.
+	FD() int
+}
+
+// sleeper is a Queue that wants to know when its worker sleeps, so that it can
+// wake it through its FD. Sleep reports whether the worker may sleep.
+type sleeper interface {
+	Sleep() bool
+	Wake()
+}
+
+// Limits of the slow paths inside a worker.
+const (
+	handoverSlots = 1024 // packets between two workers
+	injectedMax   = 256  // packets made by this worker that wait for the next step
+	parkedMax     = 256  // packets that wait for a neighbour
+	handoversMax  = 4    // hand-overs one packet may see before it is dropped
+
+	parkedTimeout = int64(1e9) // nanoseconds a packet waits for its neighbour
+)
+
+// Group is the set of workers of one gateway and what they share.
+type Group struct {
+	Workers []*Worker
+
+	mem      []byte
+	sad      *sad.Table
+	tables   atomic.Pointer[Tables]
+	resolve  func(ifindex int, addr netip.Addr)
+	homeSize uint64 // bytes of UMEM that are home to one worker
+
+	handover [][]*ring[packet.Packet] // [from][to]
+	homeward [][]*ring[uint64]        // [from][to]: frames on their way home
+}
+
+// Config describes a group of workers.
+type Config struct {
+	Workers int
+	// Mem is the UMEM. Its first Frames chunks are shared out among the workers.
+	Mem    []byte
+	Frames int
+	SAD    *sad.Table
+	// Batch is the largest number of packets a worker carries at once, 1 to packet.BatchMax.
+	Batch int
+	// Resolve asks for the link address of a neighbour. It must not block.
+	Resolve func(ifindex int, addr netip.Addr)
+}
+
+// NewGroup returns workers that own all frames and no queue. Their tables must be set
+// before the first step.
+func NewGroup(c Config) (*Group, error) {
+	per := c.Frames / c.Workers
+	g := &Group{
+		mem:      c.Mem,
+		sad:      c.SAD,
+		resolve:  c.Resolve,
+		homeSize: uint64(per) * packet.FrameSize,
+		handover: make([][]*ring[packet.Packet], c.Workers),
+		homeward: make([][]*ring[uint64], c.Workers),
+	}
+	for i := range c.Workers {
+		g.handover[i] = make([]*ring[packet.Packet], c.Workers)
+		g.homeward[i] = make([]*ring[uint64], c.Workers)
+		for j := range c.Workers {
+			if i != j {
+				g.handover[i][j] = newRing[packet.Packet](handoverSlots)
+				// Every frame of j could be on this ring: it cannot overflow.
+				g.homeward[i][j] = newRing[uint64](per)
+			}
+		}
+	}
+	for i := range c.Workers {
+		fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+		if err != nil {
+			g.Close()
+			return nil, err
+		}
+		w := &Worker{
+			ID:      i,
+			group:   g,
+			eventfd: fd,
+			burst:   c.Batch,
+			esp:     esp.NewScratch(g.sad),
+			free:    make([]uint64, 0, per),
+			limiter: forward.NewLimiter(icmpRate, icmpBurst),
+		}
+		w.batch.Mem = c.Mem
+		for k := range per {
+			w.free = append(w.free, uint64(i)*g.homeSize+uint64(k)*packet.FrameSize)
+		}
+		g.Workers = append(g.Workers, w)
+	}
+	return g, nil
+}
+
+// Close releases what the group holds of the kernel. The workers must have stopped.
+func (g *Group) Close() {
+	for _, w := range g.Workers {
+		unix.Close(w.eventfd)
+	}
+}
+
+// SetTables publishes a new snapshot; every worker uses it from its next step on.
+func (g *Group) SetTables(t *Tables) { g.tables.Store(t) }
+
+// Tables returns the published snapshot.
+func (g *Group) Tables() *Tables { return g.tables.Load() }
+
+// home returns the worker that the frame at addr belongs to.
+func (g *Group) home(addr uint64) int { return int(addr / g.homeSize) }
+
+// Rate and burst of the ICMP errors that one worker sends.
+const (
+	icmpRate  = 1000 // a second
+	icmpBurst = 64
+)
+
+// port is the worker's view of one queue of a port.
+type port struct {
+	queue   Queue
+	number  uint16
+	pending [packet.BatchMax]packet.Desc // staged by this step
+	esp     [packet.BatchMax]bool        // which of them this gateway sealed
+	n       int
+	dirty   bool // the queue has something to flush
+	failed  error
+}
+
+// Worker is one core's packet path. All fields belong to the goroutine that calls
+// Step, but for the group's rings, the counters (readable by all) and what is
+// marked shared.
+type Worker struct {
+	ID    int
+	group *Group
+
+	// hot
+	batch    packet.Batch
+	burst    int
+	tables   *Tables
+	now      int64 // nanoseconds on the monotonic clock, at the start of the step
+	inbound  [packet.BatchMax]*sad.Inbound
+	outbound [packet.BatchMax]*sad.Outbound
+	esp      *esp.Scratch
+	rx       []*port  // the queues this worker receives from, in turn
+	next     int      // index into rx where the next step starts
+	tx       []*port  // by port number: where this worker sends, nil if another worker does
+	txOwner  []int    // by port number: who sends if this worker has no queue there; -1 if nobody
+	free     []uint64 // frames of this worker's home that nobody holds
+	lists    lists
+	moves    moves
+
+	// cold
+	limiter  forward.Limiter
+	injected queueOf[packet.Packet]
+	parked   []parkedPacket
+	parkedAt uint32 // FIB generation at which parked packets were tried last
+	descs    [packet.BatchMax]packet.Desc
+	addrs    [packet.BatchMax]uint64
+	poll     []unix.PollFd
+
+	// Counters is written by the worker, read by all.
+	Counters Counters
+
+	// shared with other goroutines
+	eventfd  int
+	sleeping atomic.Bool
+	stopped  atomic.Bool
+	calls    atomic.Bool // there is something in called
+	mu       sync.Mutex
+	called   []func()
+}
+
+// lists are the live indices into the batch, by what is to be done with them.
+type lists struct {
+	in, out, forward, punt, transmit []uint8
+	store                            [5][packet.BatchMax]uint8
+}
+
+func (l *lists) reset() {
+	l.in = l.store[0][:0]
+	l.out = l.store[1][:0]
+	l.forward = l.store[2][:0]
+	l.punt = l.store[3][:0]
+	l.transmit = l.store[4][:0]
+}
+
+// queueOf is a small first-in, first-out queue of one goroutine.
+type queueOf[T any] struct {
+	items []T
+	first int
+}
+
+func (q *queueOf[T]) len() int { return len(q.items) - q.first }
+func (q *queueOf[T]) put(v T)  { q.items = append(q.items, v) }
+func (q *queueOf[T]) get() T {
+	v := q.items[q.first]
+	q.first++
+	if q.first == len(q.items) {
+		q.items, q.first = q.items[:0], 0
+	}
+	return v
+}
+
+// parkedPacket is a complete IP packet that waits for its neighbour.
+type parkedPacket struct {
+	packet   packet.Packet
+	deadline int64
+}
+
+// AddQueue gives the worker a queue of port number. receive says whether it also
+// receives from it. Only before the first step or through Call.
+func (w *Worker) AddQueue(number uint16, q Queue) {
+	p := &port{queue: q, number: number}
+	w.rx = append(w.rx, p)
+	w.sizePorts(number)
+	if w.tx[number] == nil {
+		w.tx[number] = p
+	}
+	w.txOwner[number] = w.ID
+}
+
+// SetTransmitter says which worker sends on port number when this worker has no queue
+// there; -1 for nobody. Only before the first step or through Call.
+func (w *Worker) SetTransmitter(number uint16, worker int) {
+	w.sizePorts(number)
+	w.txOwner[number] = worker
+}
+
+func (w *Worker) sizePorts(number uint16) {
+	for len(w.tx) <= int(number) {
+		w.tx = append(w.tx, nil)
+		w.txOwner = append(w.txOwner, -1)
+	}
+}
+
+// RemoveQueue takes a queue away. The frames inside it are the caller's to give back
+// with Return. Only before the first step or through Call.
+func (w *Worker) RemoveQueue(q Queue) {
+	for i, p := range w.rx {
+		if p.queue != q {
+			continue
+		}
+		w.rx = append(w.rx[:i:i], w.rx[i+1:]...)
+		if w.tx[p.number] == p {
+			w.tx[p.number] = nil
+			w.txOwner[p.number] = -1
+			for _, other := range w.rx {
+				if other.number == p.number {
+					w.tx[p.number], w.txOwner[p.number] = other, w.ID
+					break
+				}
+			}
+		}
+		break
+	}
+	w.next = 0
+}
+
+// Return gives frames back that no queue and no batch holds. Only through Call.
+func (w *Worker) Return(addrs []uint64) {
+	for _, a := range addrs {
+		w.release(a)
+	}
+	w.publish()
+}
+
+// FreeFrames returns how many frames of its home the worker holds idle. Only through Call.
+func (w *Worker) FreeFrames() int { return len(w.free) }
+
+// Call runs f on the worker's goroutine between two batches and returns when it has
+// run. It must not be called from a worker.
+func (w *Worker) Call(f func()) {
+	done := make(chan struct{})
+	w.mu.Lock()
+	w.called = append(w.called, func() { f(); close(done) })
+	w.calls.Store(true)
+	w.mu.Unlock()
+	w.wake()
+	<-done
+}
+
+func (w *Worker) runCalls() {
+	w.mu.Lock()
+	called := w.called
+	w.called = nil
+	w.calls.Store(false)
+	w.mu.Unlock()
+	for _, f := range called {
+		f()
+	}
+}
