@@ -72,3 +72,12 @@ func lowerMSS(t []byte, at int, limit uint16) bool {
 	binary.BigEndian.PutUint16(t[16:], packet.ChecksumUpdate16(check, old, limit))
 	return true
 }
+
+// IsSYN reports whether packet i is a TCP segment that opens a connection.
+func IsSYN(b *packet.Batch, i int) bool {
+	p := &b.P[i]
+	if p.Proto != packet.ProtoTCP || p.Flags&packet.FlagLaterFragment != 0 || p.End < p.L4+tcpHeaderLen {
+		return false
+	}
+	return b.Mem[p.Addr+uint64(p.L4)+13]&tcpSYN != 0
+}

@@ -107,6 +107,8 @@ const (
 	FlagLocal
 	// FlagRouted says that TTL and MSS were already seen to: the packet comes back from fragmentation or from another worker.
 	FlagRouted
+	// FlagSealed says that this gateway has encapsulated the packet.
+	FlagSealed
 	// FlagDecapsulated says that the packet came out of an association.
 	FlagDecapsulated
 )

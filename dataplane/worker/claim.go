@@ -1,9 +1,6 @@
 package worker
 
-import (
-	"sallyport/dataplane/packet"
-	"sallyport/dataplane/sad"
-)
+import "sallyport/dataplane/packet"
 
 // claimInbound finds the association of every inbound packet. Associations without an
 // owner become this worker's: the queue where the packets arrive decides. Packets of
@@ -119,5 +116,3 @@ func (w *Worker) finishMoves() {
 	}
 	m.ins, m.outs = 0, 0
 }
-
-var _ *sad.Table

@@ -129,6 +129,7 @@ func NewGroup(c Config) (*Group, error) {
 			free:    make([]uint64, 0, per),
 			limiter: forward.NewLimiter(icmpRate, icmpBurst),
 		}
+		w.borrow = w.takeFree
 		w.batch.Mem = c.Mem
 		for k := range per {
 			w.free = append(w.free, uint64(i)*g.homeSize+uint64(k)*packet.FrameSize)
@@ -196,6 +197,8 @@ type Worker struct {
 
 	// cold
 	limiter  forward.Limiter
+	pieces   [fragmentsMax]packet.Packet
+	borrow   func() (uint64, bool) // takeFree, bound once
 	injected queueOf[packet.Packet]
 	parked   []parkedPacket
 	parkedAt uint32 // FIB generation at which parked packets were tried last

@@ -1,0 +1,187 @@
+// Package result is the one form in which every benchmark of this project writes
+// what it measured, and in which reports and comparisons read it.
+package result
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Schema is the version of [File]. It grows when a field changes its meaning or goes away; new
+// fields leave it as it is.
+const Schema = 1
+
+// File is one run of one command.
+type File struct {
+	Schema int       `json:"schema"`
+	Time   time.Time `json:"time"`
+	Host   Host      `json:"host"`
+	Build  Build     `json:"build"`
+	Rows   []Row     `json:"rows"`
+}
+
+// Host is the machine that the figures belong to.
+type Host struct {
+	CPU      string   `json:"cpu"`
+	Cores    int      `json:"cores"`
+	Flags    []string `json:"cpu_flags"` // those that matter to packet encryption
+	Kernel   string   `json:"kernel"`
+	MemoryKB uint64   `json:"memory_kib"`
+}
+
+// Build is what was measured.
+type Build struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit"`
+	Dirty   bool   `json:"dirty"`
+	Go      string `json:"go"`
+}
+
+// Row is one figure.
+type Row struct {
+	// Name is a path from the general to the special: gateway/encrypt/64.
+	Name string `json:"name"`
+	// Unit of Value, PeerValue and Samples: Mpps, ns, Gbit/s, allocs.
+	Unit string `json:"unit"`
+	// Value is the median of Samples.
+	Value float64 `json:"value"`
+	// Peer names what it is compared with, "" if nothing.
+	Peer string `json:"peer,omitempty"`
+	// PeerValue is the peer's median in the same run.
+	PeerValue float64 `json:"peer_value,omitempty"`
+	// Ratio is Value ÷ PeerValue, 0 without a peer.
+	Ratio float64 `json:"ratio,omitempty"`
+	// Samples are the single measurements, in the order in which they were taken.
+	Samples []float64 `json:"samples"`
+	// Command repeats the measurement.
+	Command string `json:"command"`
+}
+
+// NewRow returns a row of the samples' median.
+func NewRow(name, unit, command string, samples []float64) Row {
+	return Row{Name: name, Unit: unit, Command: command, Samples: samples, Value: Median(samples)}
+}
+
+// Against completes the row with a peer's samples of the same run.
+func (r Row) Against(peer string, samples []float64) Row {
+	r.Peer, r.PeerValue = peer, Median(samples)
+	if r.PeerValue != 0 {
+		r.Ratio = r.Value / r.PeerValue
+	}
+	return r
+}
+
+// Spread is the difference between the largest and the smallest sample as a share of the median.
+func (r Row) Spread() float64 {
+	if len(r.Samples) == 0 || r.Value == 0 {
+		return 0
+	}
+	return (slices.Max(r.Samples) - slices.Min(r.Samples)) / r.Value
+}
+
+// Median returns the median, 0 for no samples.
+func Median(samples []float64) float64 {
+	if len(samples) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(samples))
+	if n := len(s); n%2 == 0 {
+		return (s[n/2-1] + s[n/2]) / 2
+	}
+	return s[len(s)/2]
+}
+
+// NewFile describes this machine and this build.
+func NewFile(version string) *File {
+	return &File{Schema: Schema, Time: time.Now().UTC().Truncate(time.Second), Host: host(), Build: build(version), Rows: []Row{}}
+}
+
+// Write puts the file at path as indented JSON, whole or not at all.
+func (f *File) Write(path string) error {
+	text, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	part := path + ".part"
+	if err := os.WriteFile(part, append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
+
+// Read reads a file that Write wrote and refuses other schemas.
+func Read(path string) (*File, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f := new(File)
+	if err := json.Unmarshal(text, f); err != nil {
+		return nil, fmt.Errorf("reading results %s: %w", path, err)
+	}
+	if f.Schema != Schema {
+		return nil, fmt.Errorf("reading results %s: schema %d, this build reads %d", path, f.Schema, Schema)
+	}
+	return f, nil
+}
+
+// flagsOfInterest are the CPU flags that packet encryption looks for.
+var flagsOfInterest = []string{"aes", "pclmulqdq", "avx", "avx2", "avx512f", "vaes", "vpclmulqdq", "sha_ni"}
+
+func host() Host {
+	h := Host{Cores: runtime.NumCPU(), Flags: []string{}}
+	if f, err := os.Open("/proc/cpuinfo"); err == nil {
+		defer f.Close()
+		for s := bufio.NewScanner(f); s.Scan() && (h.CPU == "" || len(h.Flags) == 0); {
+			key, value, _ := strings.Cut(s.Text(), ":")
+			switch strings.TrimSpace(key) {
+			case "model name":
+				h.CPU = strings.TrimSpace(value)
+			case "flags":
+				have := strings.Fields(value)
+				for _, flag := range flagsOfInterest {
+					if slices.Contains(have, flag) {
+						h.Flags = append(h.Flags, flag)
+					}
+				}
+			}
+		}
+	}
+	var uts unix.Utsname
+	if unix.Uname(&uts) == nil {
+		h.Kernel = unix.ByteSliceToString(uts.Release[:])
+	}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		h.MemoryKB = info.Totalram * uint64(info.Unit) / 1024
+	}
+	return h
+}
+
+func build(version string) Build {
+	b := Build{Version: version, Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.Commit = s.Value
+			case "vcs.modified":
+				b.Dirty = s.Value == "true"
+			}
+		}
+	}
+	return b
+}
