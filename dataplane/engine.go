@@ -1,0 +1,269 @@
+// Package dataplane runs the packet path: workers, their ports, and the tables that they
+// look up. It is what the daemon and the benchmarks hold in their hands.
+//
+// An [Engine] has two kinds of ports: interfaces, attached to the steering program and served
+// by AF_XDP sockets, and queues in memory ([PortConfig.Queues]), with which a whole gateway
+// runs in one process without privileges.
+//
+// The engine speaks no IKE and reads no configuration file. Associations and policies are
+// given to it; what it needs done with privileges it asks of a [keeper.Keeper].
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sallyport/bpf"
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/keeper"
+	"sallyport/dataplane/memio"
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
+	"sallyport/dataplane/tun"
+	"sallyport/dataplane/worker"
+	"sallyport/dataplane/xsk"
+)
+
+// Config describes an engine. The zero value of a field means its default.
+type Config struct {
+	// Workers is the number of workers; default 1.
+	Workers int
+	// Cores pins worker i to CPU Cores[i]; empty leaves the threads free.
+	Cores []int
+	// Batch is the number of packets a worker carries at once; default and largest 64.
+	Batch int
+	// Spin is how long an idle worker looks at its rings before it sleeps; default 50 µs.
+	Spin time.Duration
+	// Frames is the number of frames of 4096 bytes in the UMEM; default enough for all rings.
+	Frames int
+	// Associations is the capacity of the association table, in each direction; default 65,536.
+	Associations int
+	// RingSize is the size of each of a socket's four rings, a power of two; default 2048.
+	RingSize int
+	// Ports are the interfaces.
+	Ports []PortConfig
+	// PinDir is the bpffs directory of this instance; it must not be shared.
+	PinDir string
+	// TUN names the device through which packets reach the kernel; "" for none.
+	TUN string
+	// ClampMSS fits TCP's maximum segment size to the tunnels.
+	ClampMSS bool
+	// DiscardUnmatched drops cleartext that no policy matches, if it reaches a worker.
+	DiscardUnmatched bool
+	// FIB replaces the kernel's routes, for engines in memory.
+	FIB *fib.Table
+}
+
+// PortConfig describes one port.
+type PortConfig struct {
+	// Name is the interface's name.
+	Name string
+	Role worker.Role
+	// Mode asks for a way to attach: "", "auto", "zerocopy", "copy" or "generic".
+	Mode string
+	// Queues replaces the interface by queues in memory, one for each RX queue.
+	Queues []worker.Queue
+}
+
+// Policies is what Apply makes the engine follow.
+type Policies struct {
+	// SPD are the policies in order.
+	SPD []spd.Policy
+	// Endpoints are our outer addresses, those of the tunnels.
+	Endpoints []netip.Addr
+}
+
+// defaults of Config.
+const (
+	spinDefault         = 50 * time.Microsecond
+	associationsDefault = 1 << 16
+	ringDefault         = 2048
+)
+
+func (c Config) withDefaults() Config {
+	if c.Workers == 0 {
+		c.Workers = 1
+	}
+	if c.Batch == 0 {
+		c.Batch = packet.BatchMax
+	}
+	if c.Spin == 0 {
+		c.Spin = spinDefault
+	}
+	if c.Associations == 0 {
+		c.Associations = associationsDefault
+	}
+	if c.RingSize == 0 {
+		c.RingSize = ringDefault
+	}
+	return c
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Workers < 1 || c.Workers > 64:
+		return fmt.Errorf("workers: %d is not between 1 and 64", c.Workers)
+	case len(c.Cores) != 0 && len(c.Cores) != c.Workers:
+		return fmt.Errorf("cores: %d named for %d workers", len(c.Cores), c.Workers)
+	case c.Batch < 1 || c.Batch > packet.BatchMax:
+		return fmt.Errorf("batch: %d is not between 1 and %d", c.Batch, packet.BatchMax)
+	case c.RingSize < 64 || c.RingSize&(c.RingSize-1) != 0:
+		return fmt.Errorf("ring size: %d is not a power of two from 64", c.RingSize)
+	case len(c.Ports) > bpf.PortsMax:
+		return fmt.Errorf("%d interfaces; %d are possible", len(c.Ports), bpf.PortsMax)
+	}
+	return nil
+}
+
+// Engine is a running packet path. Its methods may be called from any goroutine; none
+// of them is on the packet path.
+type Engine struct {
+	cfg    Config
+	keeper keeper.Keeper
+	log    zerolog.Logger
+
+	umem  *xsk.UMEM
+	sad   *sad.Table
+	group *worker.Group
+
+	mu       sync.Mutex // guards what follows
+	running  bool
+	tables   worker.Tables
+	policies Policies
+	ports    []*port
+	steering *bpf.Steering
+	domain   *xsk.Domain
+	watcher  *fib.Watcher
+	tun      *tun.Pump
+	tunQueue *memio.Queue
+
+	workers sync.WaitGroup
+	done    chan struct{} // closed by Stop
+	others  sync.WaitGroup
+	balance balancer
+}
+
+// New returns an engine with its memory and tables, attached to nothing yet.
+func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{})}
+	for i, pc := range cfg.Ports {
+		p, err := newPort(uint16(i), pc, k)
+		if err != nil {
+			return nil, err
+		}
+		e.ports = append(e.ports, p)
+	}
+	if e.cfg.Frames == 0 {
+		e.cfg.Frames = e.framesWanted()
+	}
+	if err := e.build(); err != nil {
+		e.release()
+		return nil, err
+	}
+	return e, nil
+}
+
+// framesWanted is enough to fill every ring of every queue and still have a batch in each
+// worker's hands.
+func (e *Engine) framesWanted() int {
+	queues := 1 // TUN
+	for _, p := range e.ports {
+		queues += max(len(p.config.Queues), p.queues)
+	}
+	return queues*2*e.cfg.RingSize + e.cfg.Workers*16*packet.BatchMax
+}
+
+func (e *Engine) build() (err error) {
+	if e.keeper != nil {
+		if err := e.keeper.RaiseMemlock(); err != nil {
+			e.log.Warn().Err(err).Msg("the memlock limit stays as it is; registering frames may fail")
+		}
+	}
+	if e.umem, err = xsk.NewUMEM(e.cfg.Frames); err != nil {
+		return err
+	}
+	if e.sad, err = sad.New(sad.Config{Capacity: e.cfg.Associations, Workers: e.cfg.Workers}); err != nil {
+		return err
+	}
+	e.group, err = worker.NewGroup(worker.Config{
+		Workers: e.cfg.Workers, Mem: e.umem.Mem(), Frames: e.cfg.Frames,
+		SAD: e.sad, Batch: e.cfg.Batch, Resolve: e.resolve,
+	})
+	if err != nil {
+		return err
+	}
+	empty, err := spd.Build(nil)
+	if err != nil {
+		return err
+	}
+	e.tables = worker.Tables{
+		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort,
+		ClampMSS: e.cfg.ClampMSS, DiscardUnmatched: e.cfg.DiscardUnmatched,
+	}
+	if e.tables.FIB == nil {
+		e.tables.FIB = fib.Empty()
+	}
+	for _, p := range e.ports {
+		e.tables.Ports = append(e.tables.Ports, worker.Port{Name: p.config.Name, Role: p.config.Role})
+	}
+	e.publishTables()
+	return nil
+}
+
+// publishTables gives the workers a copy of e.tables. The caller holds e.mu, or nobody else knows e.
+func (e *Engine) publishTables() {
+	t := e.tables
+	t.Ports = slices.Clone(t.Ports)
+	e.group.SetTables(&t)
+}
+
+// resolve asks for a neighbour; called by workers, it never blocks.
+func (e *Engine) resolve(ifindex int, addr netip.Addr) {
+	if e.watcher != nil {
+		e.watcher.Resolve(ifindex, addr)
+	}
+}
+
+// ErrStopped is what methods return after Stop.
+var ErrStopped = errors.New("the engine has stopped")
+
+// Apply makes the engine follow a new set of policies. Steering follows in the order that never leaves
+// a moment with less protection than both the old and the new set give.
+func (e *Engine) Apply(p Policies) error {
+	table, err := spd.Build(p.SPD)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tables.SPD = table
+	e.tables.Endpoints = worker.NewAddrSet(slices.Clone(p.Endpoints))
+	e.policies = p
+	e.publishTables()
+	return e.steer()
+}
+
+// Install adds an association and returns its handle: the SPI of an inbound one, an opaque
+// number of an outbound one.
+func (e *Engine) Install(p sad.Params) (sad.Handle, error) { return e.sad.Install(p) }
+
+// RemoveInbound ends the inbound association with this SPI.
+func (e *Engine) RemoveInbound(spi uint32) error { return e.sad.RemoveInbound(spi) }
+
+// RemoveOutbound ends an outbound association.
+func (e *Engine) RemoveOutbound(h sad.Handle) error { return e.sad.RemoveOutbound(h) }
+
+// Bind makes protect policies of this tunnel use the outbound association h; 0 leaves them
+// without one, and their packets are dropped.
+func (e *Engine) Bind(tunnel uint32, h sad.Handle) { e.sad.Bind(tunnel, h) }
