@@ -1,0 +1,140 @@
+package transform
+
+import (
+	"encoding/binary"
+
+	"sallyport/dataplane/aesgcm"
+)
+
+// BatchMax is the largest number of ops that [Batch] takes in one piece; longer
+// slices are worked on in pieces of this length.
+const BatchMax = 64
+
+// headerLen is the length of SPI and sequence number.
+const headerLen = 8
+
+// Op is one ESP packet to seal or to open.
+type Op struct {
+	// Key is the key of the association's direction. Ops may share it.
+	Key *Key
+	// Packet reaches from the SPI to the end of the ICV. Bytes behind it may be read if its
+	// capacity has them ([aesgcm.Slack]), and are never written.
+	Packet []byte
+	// Counter is the value of the association's IV generator: never used twice with a key.
+	// It becomes the IV of AEAD suites and, encrypted, that of CBC. Open does not look at it.
+	Counter uint64
+	// SeqHi is the upper half of the extended sequence number, authenticated if ESN is set
+	// but not sent (RFC 4303, 2.2.1).
+	SeqHi uint32
+	ESN   bool
+	// OK is the result. If it is false, the packet behind SPI and sequence number was wiped.
+	OK bool
+}
+
+// Batch holds the per-worker scratch of the batch calls. One goroutine uses it
+// at a time. It must live on the heap and be made once.
+type Batch struct {
+	gcm  [BatchMax]aesgcm.Op
+	from [BatchMax]uint8 // index of the op behind gcm[i]
+}
+
+// Seal writes IV, ciphertext and ICV of each packet in place.
+func (b *Batch) Seal(ops []Op) {
+	for len(ops) > BatchMax {
+		b.seal(ops[:BatchMax])
+		ops = ops[BatchMax:]
+	}
+	b.seal(ops)
+}
+
+// Open verifies and decrypts each packet in place.
+func (b *Batch) Open(ops []Op) {
+	for len(ops) > BatchMax {
+		b.open(ops[:BatchMax])
+		ops = ops[BatchMax:]
+	}
+	b.open(ops)
+}
+
+// seal sorts the ops in one pass: GCM packets gather for one call, others are
+// done at once.
+func (b *Batch) seal(ops []Op) {
+	n := 0
+	for i := range ops {
+		op := &ops[i]
+		switch kindOf(op) {
+		case KindGCM:
+			binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)
+			fillGCM(&b.gcm[n], op)
+			b.from[n] = uint8(i)
+			n++
+		case KindChaCha:
+			binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)
+			fillAEAD(&b.gcm[n], op)
+			sealChaCha(&b.gcm[n], op)
+		case KindCBC:
+			sealCBC(op)
+		default:
+			fail(op)
+		}
+	}
+	aesgcm.Seal(b.gcm[:n])
+	b.collect(ops, n)
+}
+
+func (b *Batch) open(ops []Op) {
+	n := 0
+	for i := range ops {
+		op := &ops[i]
+		switch kindOf(op) {
+		case KindGCM:
+			fillGCM(&b.gcm[n], op)
+			b.from[n] = uint8(i)
+			n++
+		case KindChaCha:
+			fillAEAD(&b.gcm[n], op)
+			openChaCha(&b.gcm[n], op)
+		case KindCBC:
+			openCBC(op)
+		default:
+			fail(op)
+		}
+	}
+	aesgcm.Open(b.gcm[:n])
+	b.collect(ops, n)
+}
+
+// collect copies the results of the n gathered GCM ops back.
+func (b *Batch) collect(ops []Op, n int) {
+	for i := range n {
+		op := &ops[b.from[i]]
+		op.OK = b.gcm[i].OK
+		if !op.OK {
+			fail(op)
+		}
+	}
+}
+
+// kindOf says how to work on an op, KindNone if its key is gone or its packet too short.
+func kindOf(op *Op) Kind {
+	if op.Key == nil {
+		return KindNone
+	}
+	k := op.Key.kind
+	overhead := headerLen + ivAEAD + aesgcm.TagSize
+	if k == KindCBC {
+		overhead = headerLen + ivCBC + icvCBC
+	}
+	if len(op.Packet) < overhead {
+		return KindNone
+	}
+	return k
+}
+
+// fail wipes everything behind SPI and sequence number.
+func fail(op *Op) {
+	if len(op.Packet) > headerLen {
+		clear(op.Packet[headerLen:])
+	}
+	op.OK = false
+}
