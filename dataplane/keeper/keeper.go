@@ -1,0 +1,93 @@
+// Package keeper is the seam between the engine and its privileges: every operation that needs a
+// capability or root's files goes through [Keeper]. [Local] performs them in this process. The
+// verbs take and return plain data and descriptors, so that a process of its own can serve them
+// over a socket pair; nothing in here parses anything from the network.
+package keeper
+
+import (
+	"net/netip"
+	"os"
+)
+
+// Protocol is the routing protocol number (rtm_protocol) of every route that a keeper adds. It
+// is how the gateway knows its own routes again after a restart. Values above 4 are free for
+// routing daemons (kernel: include/uapi/linux/rtnetlink.h); 83 is in none of iproute2's tables.
+const Protocol = 83
+
+// Metrics of the gateway's own routes: lower wins, among routes for the same prefix.
+//
+// While the gateway runs, its own traffic for a remote protected prefix goes into the TUN device;
+// when process and device are gone, the kernel takes their route away and the fence is next.
+// Both come before what routing daemons and DHCP install (20 and up; IPv6's default is 1024), so
+// a route for the same prefix through an interface cannot carry protected traffic in the clear.
+// An IPv4 route without a metric (0) for exactly the same prefix still wins.
+//
+// A longer prefix always wins over a fence. That is wanted where a connected network lies
+// within a remote prefix (local 198.51.100.0/25 inside remote 198.51.100.0/24: hosts of our own
+// stay reachable), and means that a fence does not hold for a part of the remote prefix that
+// somebody routes elsewhere on purpose. There only the XDP program protects.
+const (
+	MetricTUN   = 1
+	MetricFence = 2
+)
+
+// Route is a route of the gateway's own, in the main table.
+type Route struct {
+	Prefix netip.Prefix
+	// Interface is where the route leads to; empty for a fence (an unreachable route).
+	Interface string
+	// Source is the preferred source address of the gateway's own packets; may be invalid.
+	Source netip.Addr
+	Metric uint32
+}
+
+// Fence returns the unreachable route for a remote protected prefix.
+func Fence(p netip.Prefix) Route { return Route{Prefix: p.Masked(), Metric: MetricFence} }
+
+// Through returns the route that leads the gateway's own traffic for a remote protected prefix
+// into the TUN device, with source (an address of the gateway inside the local selector) if valid.
+func Through(p netip.Prefix, tun string, source netip.Addr) Route {
+	return Route{Prefix: p.Masked(), Interface: tun, Source: source, Metric: MetricTUN}
+}
+
+// TUN is an open TUN device without packet information: each read and write is one IP datagram.
+type TUN struct {
+	// File is non-blocking, so Close and deadlines interrupt reads. The device lives as long as File.
+	File    *os.File
+	Name    string
+	Ifindex int
+}
+
+// Keeper performs the privileged operations. Every verb is idempotent where the word allows it:
+// adding what is there and deleting what is not are no errors.
+type Keeper interface {
+	// SocketXDP opens an AF_XDP socket (CAP_NET_RAW). The caller owns the descriptor.
+	SocketXDP() (int, error)
+
+	// AddRoute adds r, or makes our route for the same prefix and metric equal to it. A route of
+	// somebody else with the same prefix and metric is left alone, and an error.
+	AddRoute(r Route) error
+	// DeleteRoute deletes our route with r's prefix and metric.
+	DeleteRoute(r Route) error
+	// Routes lists the gateway's own routes.
+	Routes() ([]Route, error)
+	// ReconcileRoutes makes the gateway's own routes exactly want: first it adds, then it
+	// deletes, so no prefix is without a fence in between.
+	ReconcileRoutes(want []Route) error
+
+	// AddAddress and DeleteAddress change the addresses of an interface.
+	AddAddress(ifname string, p netip.Prefix) error
+	DeleteAddress(ifname string, p netip.Prefix) error
+
+	// ResolveNeighbour makes the kernel find, or confirm, the link address of addr.
+	// It returns at once; the result comes as a neighbour event.
+	ResolveNeighbour(ifindex int, addr netip.Addr) error
+
+	// OpenTUN creates the TUN device, sets its MTU (bytes) and brings it up.
+	OpenTUN(name string, mtu int) (*TUN, error)
+
+	// RaiseMemlock lifts the limit on locked memory (RLIMIT_MEMLOCK).
+	RaiseMemlock() error
+	// ReadFile reads a file that only root may read: configuration and secrets.
+	ReadFile(path string) ([]byte, error)
+}
