@@ -1,0 +1,40 @@
+// Package forward does to a packet what a router does (RFC 1812, 5; RFC 8200): hop
+// count, Ethernet header, MSS of passing TCP handshakes, fragments of IPv4
+// packets that may be split, and ICMP errors to the sender of those that end here.
+//
+//	DecrementTTL → FitOf → (Fragment | TooBig) → ClampMSS → WriteEthernet
+//	     └ TimeExceeded          Unreachable ┘ behind Limiter.Allow
+//
+// It rewrites frames in place and never allocates. It looks nothing up and
+// decides nothing about policy: the worker says what to do with which packet. Every
+// function takes packets that packet.Parse or packet.ParseIP accepted. Not handled: ICMP
+// parameter problems, redirects, source routing, IPv6 fragments (RFC 8200, 5: only
+// the source makes them).
+package forward
+
+import (
+	"encoding/binary"
+
+	"sallyport/dataplane/packet"
+)
+
+// DecrementTTL takes one off the TTL or Hop Limit of packet i, in frame and
+// record, and mends the IPv4 header checksum (RFC 1624). At 1 or 0 it leaves the packet as it
+// is and returns DropTTLExpired (RFC 1812, 5.3.1; RFC 8200, 3).
+func DecrementTTL(b *packet.Batch, i int) packet.Drop {
+	p := &b.P[i]
+	if p.TTL <= 1 {
+		return packet.DropTTLExpired
+	}
+	p.TTL--
+	h := b.IP(i)
+	if p.Version == 6 {
+		h[7] = p.TTL
+		return packet.DropNone
+	}
+	old := binary.BigEndian.Uint16(h[8:])
+	h[8] = p.TTL
+	check := binary.BigEndian.Uint16(h[10:])
+	binary.BigEndian.PutUint16(h[10:], packet.ChecksumUpdate16(check, old, old-0x100))
+	return packet.DropNone
+}
