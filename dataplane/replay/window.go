@@ -1,0 +1,157 @@
+// Package replay is the anti-replay window of RFC 4303, 3.4.3, with the
+// inference of extended sequence numbers of its appendix A2.2.
+//
+// The window is a ring of Size bits, one for each sequence number from
+// Top-Size+1 to Top; the bit of a number is number mod Size. Moving the top
+// clears the bits that it passes, so nothing is ever shifted (the idea of RFC
+// 6479, with masks in place of its spare word). The bits lie in words that the
+// caller provides, so a window holds no pointer.
+//
+// A packet's way: Infer, Check, authentication, Advance. Only Advance changes the
+// window, so a forged packet moves nothing; it checks again, because another packet
+// of the same batch may carry the same number. One owner calls; Top may be read by anyone.
+// Persistence of windows is not handled here.
+package replay
+
+import (
+	"math/bits"
+
+	"sallyport/dataplane/packet"
+)
+
+// Bounds and default of the window size, in sequence numbers.
+const (
+	SizeMin     = 64
+	SizeMax     = 65536
+	SizeDefault = 4096
+)
+
+// Verdict is what a window says of a sequence number.
+type Verdict uint8
+
+const (
+	// OK says that the number was not seen yet, and lies in the window or ahead of it.
+	OK Verdict = iota
+	// TooOld says that the number lies left of the window, or is 0, which is never sent.
+	TooOld
+	// Replayed says that the number was received before.
+	Replayed
+)
+
+// Round returns the size that a wish for size numbers gives: the next power of two
+// in SizeMin..SizeMax.
+func Round(size uint32) uint32 {
+	if size <= SizeMin {
+		return SizeMin
+	}
+	if size >= SizeMax {
+		return SizeMax
+	}
+	return 1 << bits.Len32(size-1)
+}
+
+// Words returns how many 64-bit words a window of Round(size) numbers takes.
+func Words(size uint32) int { return int(Round(size) / 64) }
+
+// Window is the state of one inbound association beside its bits: 16 bytes.
+// Make it with [New]. Its methods take the words of bits, always the same and
+// zero at first, Words(size) of them.
+type Window struct {
+	top  packet.Counter // highest authenticated sequence number; 0 at first
+	size uint32         // power of two
+	// ESN says that sequence numbers are extended to 64 bits (RFC 4303, 2.2.1).
+	ESN bool
+}
+
+// New returns a window of Round(size) numbers that has seen nothing.
+func New(size uint32, esn bool) Window { return Window{size: Round(size), ESN: esn} }
+
+// Top returns the highest sequence number that was authenticated, 0 if none was.
+// Anyone may call it.
+func (w *Window) Top() uint64 { return w.top.Load() }
+
+// Size returns the window's size in sequence numbers.
+func (w *Window) Size() uint32 { return w.size }
+
+// Infer returns the sequence number of a packet that carries lo. Without ESN it
+// is lo. With ESN the upper half is the one that puts the number into the window
+// or closest ahead of it (RFC 4303, A2.2). Two cases that the appendix leaves open: below the
+// first subspace there is nothing, so a number that would fall there lies ahead
+// in the first; and behind the last subspace there is nothing, which gives 0.
+func (w *Window) Infer(lo uint32) uint64 {
+	if !w.ESN {
+		return uint64(lo)
+	}
+	top := w.top.Load()
+	hi, topLo := uint32(top>>32), uint32(top)
+	bottom := topLo - w.size + 1 // mod 2^32
+	if topLo >= w.size-1 {       // case A: the window lies in one subspace
+		if lo < bottom {
+			if hi == 1<<32-1 {
+				return 0
+			}
+			hi++
+		}
+	} else if lo >= bottom && hi != 0 { // case B: it spans two
+		hi--
+	}
+	return uint64(hi)<<32 | uint64(lo)
+}
+
+// Check says whether a packet with sequence number seq is worth authenticating.
+// It changes nothing.
+func (w *Window) Check(words []uint64, seq uint64) Verdict {
+	top := w.top.Load()
+	if seq > top {
+		return OK
+	}
+	if seq == 0 || top-seq >= uint64(w.size) {
+		return TooOld
+	}
+	at := uint32(seq) & (w.size - 1)
+	if words[at/64]>>(at%64)&1 != 0 {
+		return Replayed
+	}
+	return OK
+}
+
+// Advance checks seq once more and, if the verdict is OK, marks it as received,
+// moving the window if it lies ahead. Only for a packet that was authenticated.
+func (w *Window) Advance(words []uint64, seq uint64) Verdict {
+	v := w.Check(words, seq)
+	if v != OK {
+		return v
+	}
+	if top := w.top.Load(); seq > top {
+		if seq-top >= uint64(w.size) {
+			clear(words[:w.size/64])
+		} else {
+			w.forget(words, uint32(top+1), uint32(seq))
+		}
+		w.top.Add(seq - top)
+	}
+	at := uint32(seq) & (w.size - 1)
+	words[at/64] |= 1 << (at % 64)
+	return OK
+}
+
+// forget clears the bits of the numbers from first to last, fewer than size of them.
+func (w *Window) forget(words []uint64, first, last uint32) {
+	first &= w.size - 1
+	last &= w.size - 1
+	i, end := first/64, last/64
+	low := ^uint64(0) << (first % 64)    // bits from first up
+	high := ^uint64(0) >> (63 - last%64) // bits up to last
+	if i == end && first <= last {
+		words[i] &^= low & high
+		return
+	}
+	words[i] &^= low
+	for i = w.next(i); i != end; i = w.next(i) {
+		words[i] = 0
+	}
+	words[end] &^= high
+}
+
+// next returns the index of the word behind word i in the ring.
+func (w *Window) next(i uint32) uint32 { return (i + 1) & (w.size/64 - 1) }

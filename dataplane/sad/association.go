@@ -1,0 +1,186 @@
+package sad
+
+import (
+	"net/netip"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/replay"
+	"sallyport/dataplane/transform"
+)
+
+// Flags are properties of an association that its packets depend on.
+type Flags uint16
+
+const (
+	// FlagEncap says that ESP travels in UDP (RFC 3948).
+	FlagEncap Flags = 1 << iota
+	// FlagUDPChecksum says that the outer UDP checksum is computed. Without it, and always over
+	// IPv4, it is zero (RFC 3948, 2.1; RFC 6935).
+	FlagUDPChecksum
+	// FlagESN says that sequence numbers have 64 bits.
+	FlagESN
+	// FlagECN says that ECN crosses the tunnel (RFC 6040, normal mode).
+	FlagECN
+	// FlagCopyDSCP says that the outer DSCP is the inner one (RFC 4301, 5.1.2).
+	FlagCopyDSCP
+	// FlagCopyDF says that an IPv4 packet in IPv4 gives its DF bit to the outer header.
+	FlagCopyDF
+	// FlagSetDF says that the outer IPv4 header has DF set where it is not copied.
+	FlagSetDF
+	// FlagManual says that the keys come from the configuration, not from IKE.
+	FlagManual
+)
+
+// HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP, with 8 bytes to spare.
+const HeaderMax = 64
+
+// Inbound is the runtime of an inbound association: one slot of the arena. It
+// holds no Go pointer. All fields but those of Ownership and the counters are
+// written before publication only, Window by the owner.
+type Inbound struct {
+	// hot: what look-up, replay check and opening read; one cache line
+
+	live uint32 // atomic: the SPI while the association can be found, else 0
+	// SPI in host order, and the slot in the arena, which indexes the side tables.
+	SPI, Slot uint32
+	Ownership
+	bits  uint32 // index of the first replay word
+	Flags Flags
+	// RemotePort and LocalPort are the peer's and our UDP port if FlagEncap is set.
+	RemotePort, LocalPort uint16
+	Suite                 transform.Suite
+	IVLen, ICVLen, Align  uint8
+	// Version of the outer IP header, 4 or 6.
+	Version uint8
+	_       [5]byte
+	// Window belongs to the owner; its words are those of Table.Bits.
+	Window replay.Window
+	// Packets and Bytes (of inner IP datagrams) count what was accepted.
+	Packets packet.Counter
+
+	// warm: compared or counted once a packet or once a batch
+
+	// Local is our outer address and Remote the peer's; an IPv4 address fills the first
+	// 4 bytes, the rest is zero.
+	Local, Remote [16]byte
+	Bytes         packet.Counter
+	// Replayed, TooOld, BadICV and OtherDrops count what was dropped.
+	Replayed, TooOld, BadICV, OtherDrops packet.Counter
+	_                                    [56]byte
+}
+
+// Outbound is the runtime of an outbound association: one slot of the arena. It
+// holds no Go pointer. All fields but those of Ownership, the counters and what is marked
+// as the owner's are written before publication only.
+type Outbound struct {
+	// hot: what look-up and sealing read; one cache line
+
+	live uint32 // atomic: the handle while the association can be found, else 0
+	// SPI in host order, and the slot in the arena, which indexes the side tables.
+	SPI, Slot uint32
+	Ownership
+	// Hop caches the next hop of the outer header in the FIB snapshot HopGeneration; both
+	// are the owner's. HopGeneration is 0 at first.
+	Hop, HopGeneration uint32
+	Flags              Flags
+	// MTU of the path to the peer as configured; 0 = that of the route.
+	MTU                  uint16
+	Suite                transform.Suite
+	IVLen, ICVLen, Align uint8
+	// Version of the outer IP header, 4 or 6.
+	Version uint8
+	// HeaderLen is the length of the prepared header in Header: outer IP, UDP if any, and
+	// the 8 bytes of SPI and sequence number.
+	HeaderLen uint8
+	// UDP is the offset of the UDP header in Header, 0 without; ESP that of the SPI.
+	UDP, ESP uint8
+	// Seq is the last sequence number used; the owner's, see Next.
+	Seq    packet.Counter
+	SeqMax uint64 // the last one that may be used
+	// Packets and Bytes (of inner IP datagrams) count what was sent.
+	Packets packet.Counter
+
+	// warm
+
+	// Header is the outer header with every field in place that no packet changes.
+	// Zero are: TOS or traffic class, lengths, IPv4 identification, DF and checksum, UDP
+	// checksum, sequence number.
+	Header [HeaderMax]byte
+	// HeaderSum is the one's complement sum of the IPv4 header in Header, not complemented:
+	// add what is filled in (packet.Checksum(nil, ...)), and it is the header's checksum.
+	HeaderSum uint32
+	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
+	// FlagUDPChecksum: add the UDP length twice and the payload.
+	UDPSum uint32
+	// ID is the last IPv4 identification used; the owner's.
+	ID    uint16
+	_     [6]byte
+	Bytes packet.Counter
+	// TooBig, Exhausted and OtherDrops count what was dropped.
+	TooBig, Exhausted, OtherDrops packet.Counter
+	_                             [16]byte
+}
+
+// Next gives out the next sequence number, or says that none is left: the
+// counter never cycles (RFC 4303, 3.3.3). Only the owner calls it.
+func (o *Outbound) Next() (seq uint64, ok bool) {
+	seq = o.Seq.Load()
+	if seq >= o.SeqMax {
+		return 0, false
+	}
+	o.Seq.Add(1)
+	return seq + 1, true
+}
+
+// Left returns how many sequence numbers are left. Anyone may call it.
+func (o *Outbound) Left() uint64 {
+	seq := o.Seq.Load()
+	if seq >= o.SeqMax {
+		return 0
+	}
+	return o.SeqMax - seq
+}
+
+// InnerMTU returns the length of the largest inner datagram whose ESP packet
+// fits the outer MTU of linkMTU bytes, or of the association's own path MTU if that is
+// set and smaller. It is 0 if nothing fits.
+func (o *Outbound) InnerMTU(linkMTU int) int {
+	if o.MTU != 0 {
+		linkMTU = min(linkMTU, int(o.MTU))
+	}
+	text := linkMTU - int(o.HeaderLen) - int(o.IVLen) - int(o.ICVLen)
+	if text < 0 {
+		return 0
+	}
+	// Pad length and next header take the last two bytes of the aligned text (RFC 4303, 2.4).
+	return max(text-text%int(o.Align)-2, 0)
+}
+
+// LocalAddr returns our outer address.
+func (in *Inbound) LocalAddr() netip.Addr { return addrOf(&in.Local, in.Version) }
+
+// RemoteAddr returns the peer's outer address.
+func (in *Inbound) RemoteAddr() netip.Addr { return addrOf(&in.Remote, in.Version) }
+
+func addrOf(b *[16]byte, version uint8) netip.Addr {
+	if version == 4 {
+		return netip.AddrFrom4([4]byte(b[:4]))
+	}
+	return netip.AddrFrom16(*b)
+}
+
+// RemoteAddr returns the peer's outer address.
+func (o *Outbound) RemoteAddr() netip.Addr {
+	if o.Version == 4 {
+		return netip.AddrFrom4([4]byte(o.Header[16:20]))
+	}
+	return netip.AddrFrom16([16]byte(o.Header[24:40]))
+}
+
+// LocalAddr returns our outer address.
+func (o *Outbound) LocalAddr() netip.Addr {
+	if o.Version == 4 {
+		return netip.AddrFrom4([4]byte(o.Header[12:16]))
+	}
+	return netip.AddrFrom16([16]byte(o.Header[8:24]))
+}

@@ -1,0 +1,25 @@
+package sad
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// TestSizes holds the layout: whole cache lines, the hot fields in the first.
+func TestSizes(t *testing.T) {
+	var in Inbound
+	var out Outbound
+	for _, c := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"Inbound", unsafe.Sizeof(in), 192},
+		{"Outbound", unsafe.Sizeof(out), 192},
+		{"end of the hot fields of Inbound", unsafe.Offsetof(in.Local), 64},
+		{"end of the hot fields of Outbound", unsafe.Offsetof(out.Header), 64},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %d bytes, want %d", c.name, c.got, c.want)
+		}
+	}
+}
