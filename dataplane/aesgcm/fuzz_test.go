@@ -1,0 +1,48 @@
+package aesgcm
+
+import (
+	"bytes"
+	"testing"
+)
+
+// FuzzAgainstCryptoCipher seals two packets with two keys cut from the input and
+// compares with crypto/cipher; then opens them, one of them damaged.
+func FuzzAgainstCryptoCipher(f *testing.F) {
+	f.Add([]byte("0123456789abcdef"), []byte("0123456789ab"), []byte("12345678"), []byte("text"), uint16(3))
+	f.Add(make([]byte, 32), make([]byte, 12), make([]byte, 12), make([]byte, 257), uint16(260))
+	f.Fuzz(func(t *testing.T, rawKey, rawNonce, aad, text []byte, damage uint16) {
+		if len(aad) > AADMax || len(text) > 4096 {
+			return
+		}
+		key := make([]byte, 16+8*(len(rawKey)%3))
+		copy(key, rawKey)
+		other := bytes.Clone(key)
+		other[0] ^= 1
+		nonce := make([]byte, NonceSize)
+		copy(nonce, rawNonce)
+		want := oracle(t, key).Seal(nil, nonce, text, aad)
+		wantOther := oracle(t, other).Seal(nil, nonce, text, aad)
+		for _, im := range implementations {
+			if !im.available {
+				continue
+			}
+			frame, buf := framed(text, int(damage)%2*Slack)
+			frameOther, bufOther := framed(text, Slack)
+			ops := []Op{opOf(newKey(t, key), nonce, aad, buf), opOf(newKey(t, other), nonce, aad, bufOther)}
+			im.seal(ops)
+			if !bytes.Equal(buf, want) || !bytes.Equal(bufOther, wantOther) {
+				t.Fatalf("%s: Seal differs from crypto/cipher", im.name)
+			}
+			buf[int(damage)%len(buf)] ^= 1
+			im.open(ops)
+			if ops[0].OK || !allZero(buf) {
+				t.Fatalf("%s: damaged packet: OK = %v", im.name, ops[0].OK)
+			}
+			if !ops[1].OK || !bytes.Equal(bufOther[:len(text)], text) {
+				t.Fatalf("%s: good packet beside a damaged one was refused", im.name)
+			}
+			checkCanaries(t, frame, buf)
+			checkCanaries(t, frameOther, bufOther)
+		}
+	})
+}

@@ -1,0 +1,256 @@
+package esp
+
+import (
+	"encoding/binary"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/replay"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
+)
+
+// Decapsulate takes each live packet out of its tunnel-mode ESP packet, in place. sa
+// is indexed like b.P: packet i came for sa[i], which this worker owns; nil ends it
+// as DropNoAssociation. The packets were accepted by [packet.Parse].
+//
+// On return a packet that lives is the inner datagram at L3 = 14, parsed by
+// [packet.ParseIP], with FlagDecapsulated, its ECN field set by RFC 6040, and inside the
+// association's selectors; SPI, Slot and Seq say how it came. TFC padding is cut
+// off. live is shortened in place.
+//
+// Replay is checked before and again after authentication, in the order of live:
+// of two copies of a packet in one batch the second ends as DropReplayed. The window
+// moves only by authenticated packets (RFC 4303, 3.4.3).
+func (s *Scratch) Decapsulate(b *packet.Batch, live []uint8, sa []*sad.Inbound) []uint8 {
+	n := 0
+	for _, i := range live {
+		if reason := s.prepareInbound(b, i, sa[i], n); reason != packet.DropNone {
+			b.P[i].Reason = reason
+			if sa[i] != nil {
+				countInbound(sa[i], reason)
+			}
+			continue
+		}
+		n++
+	}
+	s.crypto.Open(s.ops[:n])
+	return s.finishInbound(b, live[:0], sa, n)
+}
+
+// prepareInbound makes packet i ready to be opened as op n, in these steps:
+//
+//  1. endpoints and encapsulation are the association's;
+//  2. the lengths fit the suite;
+//  3. the sequence number is inferred (RFC 4303, appendix A2.2) and not known to be old.
+func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n int) packet.Drop {
+	if in == nil {
+		return packet.DropNoAssociation
+	}
+	p := &b.P[i]
+	if p.Flags&packet.FlagFragment != 0 {
+		return packet.DropOuterFragment
+	}
+	h := b.IP(int(i))
+	if !fromPeer(h, p.Version, in) {
+		return packet.DropWrongEndpoint
+	}
+	start, end := int(p.L4-p.L3), len(h)
+	if in.Flags&sad.FlagEncap == 0 {
+		if p.Proto != packet.ProtoESP {
+			return packet.DropWrongEndpoint
+		}
+	} else {
+		if p.Proto != packet.ProtoUDP {
+			return packet.DropWrongEndpoint
+		}
+		if end-start < udpLen {
+			return packet.DropShortESP
+		}
+		if p.SrcPort != in.RemotePort || p.DstPort != in.LocalPort {
+			return packet.DropWrongEndpoint
+		}
+		length := int(binary.BigEndian.Uint16(h[start+4:]))
+		if length < udpLen || length > end-start {
+			return packet.DropShortESP
+		}
+		end = start + length
+		start += udpLen
+	}
+	body := end - start - headerLen - int(in.IVLen) - int(in.ICVLen)
+	if body < trailerLen || body&(int(in.Align)-1) != 0 {
+		return packet.DropShortESP
+	}
+	esp := h[start:end]
+	if binary.BigEndian.Uint32(esp) != in.SPI {
+		return packet.DropNoAssociation
+	}
+	seq := in.Window.Infer(binary.BigEndian.Uint32(esp[4:]))
+	if verdict := in.Window.Check(s.table.Bits(in), seq); verdict != replay.OK {
+		return dropOf(verdict)
+	}
+	p.Seq = seq
+	p.SPI = in.SPI
+	p.Slot = in.Slot
+
+	at := p.Addr + uint64(p.L3) + uint64(start)
+	s.rec[n] = record{index: i, tos: p.TOS, esp: at}
+	op := &s.ops[n]
+	op.Key = s.table.Key(in.Slot)
+	op.Packet = b.Mem[at : at+uint64(len(esp)) : packet.Chunk(p.Addr)+packet.FrameSize]
+	op.SeqHi = uint32(seq >> 32)
+	op.ESN = in.Flags&sad.FlagESN != 0
+	return packet.DropNone
+}
+
+// fromPeer says whether an outer header's addresses are the association's.
+func fromPeer(h []byte, version uint8, in *sad.Inbound) bool {
+	if version != in.Version {
+		return false
+	}
+	if version == 4 {
+		return [4]byte(h[12:16]) == [4]byte(in.Remote[:4]) && [4]byte(h[16:20]) == [4]byte(in.Local[:4])
+	}
+	return [16]byte(h[8:24]) == in.Remote && [16]byte(h[24:40]) == in.Local
+}
+
+// dropOf translates the window's verdict.
+func dropOf(v replay.Verdict) packet.Drop {
+	if v == replay.Replayed {
+		return packet.DropReplayed
+	}
+	return packet.DropTooOld
+}
+
+// finishInbound judges the opened packets in order, counts, and appends those that
+// live to live.
+func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound, n int) []uint8 {
+	var run *sad.Inbound
+	var packets, bytes uint64
+	for k := range n {
+		r := &s.rec[k]
+		i := r.index
+		in := sa[i]
+		reason := s.accept(b, k, in)
+		s.ops[k].Packet = nil
+		if reason != packet.DropNone {
+			b.P[i].Reason = reason
+			countInbound(in, reason)
+			continue
+		}
+		if in != run {
+			if run != nil {
+				run.Packets.Add(packets)
+				run.Bytes.Add(bytes)
+			}
+			run, packets, bytes = in, 0, 0
+		}
+		packets++
+		bytes += uint64(b.P[i].End - b.P[i].L3)
+		live = append(live, i)
+	}
+	if run != nil {
+		run.Packets.Add(packets)
+		run.Bytes.Add(bytes)
+	}
+	return live
+}
+
+// accept judges the packet behind op k, in these steps:
+//
+//  1. the ICV matched;
+//  2. the window, re-checked and moved;
+//  3. trailer: next header, pad length, padding;
+//  4. the inner header;
+//  5. ECN (RFC 6040);
+//  6. selectors (RFC 4301, 5.2 step 4).
+func (s *Scratch) accept(b *packet.Batch, k int, in *sad.Inbound) packet.Drop {
+	op, r := &s.ops[k], &s.rec[k]
+	i := int(r.index)
+	p := &b.P[i]
+	if !op.OK {
+		return packet.DropBadICV
+	}
+	if verdict := in.Window.Advance(s.table.Bits(in), p.Seq); verdict != replay.OK {
+		return dropOf(verdict)
+	}
+
+	text := op.Packet[headerLen+int(in.IVLen) : len(op.Packet)-int(in.ICVLen)]
+	length, next, reason := innerOf(text)
+	if reason != packet.DropNone {
+		return reason
+	}
+
+	p.Addr = r.esp + uint64(headerLen) + uint64(in.IVLen) - packet.EtherLen
+	p.L3 = packet.EtherLen
+	p.Len = packet.EtherLen + uint16(length)
+	p.Flags = packet.FlagDecapsulated
+	p.Proto, p.SrcPort, p.DstPort = 0, 0, 0
+	if packet.ParseIP(b, i) != packet.DropNone || p.Version != versionOf(next) {
+		return packet.DropBadInner
+	}
+	p.Len = p.End
+
+	if in.Flags&sad.FlagECN != 0 {
+		tos, verdict := packet.DecapsulateTOS(p.TOS, r.tos)
+		if verdict == packet.ECNDrop {
+			return packet.DropNotECNCapable
+		}
+		if verdict == packet.ECNAlarm {
+			s.ECNAlarms.Add(1)
+		}
+		if tos != p.TOS {
+			setTOS(b.IP(i), p.Version, tos)
+			p.TOS = tos
+		}
+	}
+
+	s.flow = packet.FlowOf(b, i)
+	switch s.table.Selectors(in.Slot).MatchInbound(&s.flow) {
+	case spd.Matched:
+		return packet.DropNone
+	case spd.NeedsPorts:
+		return packet.DropFragmentNoPorts
+	}
+	return packet.DropSelectorMismatch
+}
+
+// innerOf reads the trailer of an authenticated plaintext: the length of what comes
+// before the padding, and the next header. A dummy packet is recognised before
+// its padding is looked at, since nothing else of it means anything (RFC 4303, 2.6).
+func innerOf(text []byte) (length int, next uint8, reason packet.Drop) {
+	pad := int(text[len(text)-2])
+	next = text[len(text)-1]
+	if next == packet.ProtoNone {
+		return 0, next, packet.DropDummy
+	}
+	length = len(text) - trailerLen - pad
+	if length < 0 || string(text[length:length+pad]) != string(padding[:pad]) {
+		return 0, next, packet.DropBadTrailer
+	}
+	if next != packet.ProtoIPv4 && next != packet.ProtoIPv6 {
+		return 0, next, packet.DropBadNextHeader
+	}
+	return length, next, packet.DropNone
+}
+
+// versionOf translates a tunnel-mode next header.
+func versionOf(next uint8) uint8 {
+	if next == packet.ProtoIPv4 {
+		return 4
+	}
+	return 6
+}
+
+// countInbound counts a drop at its association.
+func countInbound(in *sad.Inbound, reason packet.Drop) {
+	switch reason {
+	case packet.DropReplayed:
+		in.Replayed.Add(1)
+	case packet.DropTooOld:
+		in.TooOld.Add(1)
+	case packet.DropBadICV:
+		in.BadICV.Add(1)
+	default:
+		in.OtherDrops.Add(1)
+	}
+}

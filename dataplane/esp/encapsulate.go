@@ -1,0 +1,178 @@
+package esp
+
+import (
+	"encoding/binary"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+)
+
+// Encapsulate puts each live packet into a tunnel-mode ESP packet, in place. sa is
+// indexed like b.P: packet i goes into sa[i], which this worker owns; nil ends the
+// packet as DropNoOutbound. The inner datagram lies at L3 to End; whatever follows it
+// in the frame is overwritten.
+//
+// On return a packet that lives has its outer IP header at L3 = 14; the 14 bytes
+// before it are the Ethernet header's place, not written. Len, End, L4, Version, Proto,
+// TOS, TTL, SPI, Seq, Slot, ports and Flags describe the outer packet. Packets that
+// end have their Reason. live is shortened in place.
+//
+// Sequence numbers are given out in the order of live, and only to packets that
+// are encapsulated.
+func (s *Scratch) Encapsulate(b *packet.Batch, live []uint8, sa []*sad.Outbound) []uint8 {
+	n := 0
+	for _, i := range live {
+		if reason := s.prepareOutbound(b, i, sa[i], n); reason != packet.DropNone {
+			b.P[i].Reason = reason
+			if sa[i] != nil {
+				countOutbound(sa[i], reason)
+			}
+			continue
+		}
+		n++
+	}
+	s.crypto.Seal(s.ops[:n])
+	return s.finishOutbound(b, live[:0], sa, n)
+}
+
+// prepareOutbound makes packet i ready to be sealed as op n, in these steps:
+//
+//  1. room in front and behind, before a sequence number is spent;
+//  2. the sequence number;
+//  3. padding, pad length, next header;
+//  4. outer IP, UDP and ESP headers;
+//  5. the op and the packet's record.
+func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n int) packet.Drop {
+	if o == nil {
+		return packet.DropNoOutbound
+	}
+	p := &b.P[i]
+	inner := p.Addr + uint64(p.L3)
+	length := int(p.End) - int(p.L3)
+	pad := -(length + trailerLen) & (int(o.Align) - 1)
+	body := length + pad + trailerLen
+	front := int(o.HeaderLen) + int(o.IVLen)
+
+	chunk := packet.Chunk(p.Addr)
+	limit := chunk + packet.FrameSize
+	end := inner + uint64(body) + uint64(o.ICVLen)
+	if inner < chunk+uint64(packet.EtherLen+front) || end+packet.TailSlack > limit {
+		return packet.DropNoRoom
+	}
+
+	seq, ok := o.Next()
+	if !ok {
+		return packet.DropSequenceExhausted
+	}
+
+	trailer := b.Mem[inner+uint64(length) : inner+uint64(body)]
+	copy(trailer, padding[:pad])
+	trailer[pad] = uint8(pad)
+	trailer[pad+1] = packet.ProtoIPv4
+	if p.Version == 6 {
+		trailer[pad+1] = packet.ProtoIPv6
+	}
+
+	outer := inner - uint64(front)
+	h := b.Mem[outer:end]
+	copy(h[:o.HeaderLen], o.Header[:o.HeaderLen])
+	binary.BigEndian.PutUint32(h[o.ESP+4:], uint32(seq))
+
+	tos := packet.EncapsulateTOS(p.TOS, o.Flags&sad.FlagCopyDSCP != 0, o.Flags&sad.FlagECN != 0)
+	flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
+	ip := ipv6Len
+	if o.Version == 4 {
+		ip = ipv4Len
+		df := o.Flags&sad.FlagSetDF != 0
+		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
+			df = p.Flags&packet.FlagDF != 0
+		}
+		if df {
+			flags |= packet.FlagDF
+		} else {
+			s.id++
+		}
+		finishIPv4(h, o.HeaderSum, tos, s.id, df)
+		p.TTL = h[8]
+	} else {
+		finishIPv6(h, tos)
+		flags |= packet.FlagDF
+		p.TTL = h[7]
+	}
+	p.Proto = packet.ProtoESP
+	p.SrcPort, p.DstPort = 0, 0
+	if o.UDP != 0 {
+		udp := h[o.UDP:]
+		binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+		p.Proto = packet.ProtoUDP
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(udp), binary.BigEndian.Uint16(udp[2:])
+		flags |= packet.FlagPorts
+	}
+	s.rec[n] = record{index: i, bytes: uint16(length)}
+
+	op := &s.ops[n]
+	op.Key = s.table.Key(o.Slot)
+	op.Packet = b.Mem[outer+uint64(o.ESP) : end : limit]
+	op.Counter = seq
+	op.SeqHi = uint32(seq >> 32)
+	op.ESN = o.Flags&sad.FlagESN != 0
+
+	p.Addr = outer - packet.EtherLen
+	p.L3 = packet.EtherLen
+	p.L4 = packet.EtherLen + uint16(ip)
+	p.End = packet.EtherLen + uint16(len(h))
+	p.Len = p.End
+	p.Version = o.Version
+	p.TOS = tos
+	p.Flags = flags
+	p.SPI = o.SPI
+	p.Slot = o.Slot
+	p.Seq = seq
+	return packet.DropNone
+}
+
+// finishOutbound writes what depends on the ciphertext, counts, and appends the
+// packets that live to live.
+func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbound, n int) []uint8 {
+	var run *sad.Outbound
+	var packets, bytes uint64
+	for k := range n {
+		r := &s.rec[k]
+		p := &b.P[r.index]
+		s.ops[k].Packet = nil
+		if !s.ops[k].OK {
+			// The key was removed under the association: nothing may be sent without one.
+			p.Reason = packet.DropNoOutbound
+			countOutbound(sa[r.index], p.Reason)
+			continue
+		}
+		o := sa[r.index]
+		if o.Flags&sad.FlagUDPChecksum != 0 && o.UDP != 0 && o.Version == 6 {
+			checksumUDP(b.IP(int(r.index))[o.UDP:], o.UDPSum)
+		}
+		if o != run {
+			if run != nil {
+				run.Packets.Add(packets)
+				run.Bytes.Add(bytes)
+			}
+			run, packets, bytes = o, 0, 0
+		}
+		packets++
+		bytes += uint64(r.bytes)
+		live = append(live, r.index)
+	}
+	if run != nil {
+		run.Packets.Add(packets)
+		run.Bytes.Add(bytes)
+	}
+	return live
+}
+
+// countOutbound counts a drop at its association.
+func countOutbound(o *sad.Outbound, reason packet.Drop) {
+	if reason == packet.DropSequenceExhausted {
+		o.Exhausted.Add(1)
+	} else {
+		o.OtherDrops.Add(1)
+	}
+}

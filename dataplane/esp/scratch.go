@@ -1,0 +1,74 @@
+// Package esp encapsulates and decapsulates batches of packets in ESP tunnel
+// mode (RFC 4303), IPv4 or IPv6 in IPv4 or IPv6, raw or in UDP (RFC 3948).
+//
+// The way of a batch, in either direction, is three passes:
+//
+//	prepare: room, sequence number, trailer, headers  |  lengths, endpoints, replay check
+//	one crypto call for the whole batch
+//	finish:  UDP checksum, counters                    |  ICV, window, trailer, inner header, selectors
+//
+// A packet that ends gets its [packet.Drop] at once and leaves the live list.
+//
+// The package is given associations and never looks one up. It writes only inside
+// the chunk of each packet: never below the headers it puts in front, never behind
+// the ICV.
+//
+// What is not handled: transport mode, AH, reassembly of outer fragments, the
+// tunnel's MTU (the caller compares before it encapsulates), TTL and MSS of inner
+// packets, MAC addresses.
+package esp
+
+import (
+	"math/rand/v2"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/transform"
+)
+
+// Scratch is what one worker needs to carry batches through ESP. It is used by
+// one goroutine at a time, and only with associations that this worker owns.
+type Scratch struct {
+	table *sad.Table
+
+	crypto transform.Batch
+	ops    [packet.BatchMax]transform.Op
+	rec    [packet.BatchMax]record
+
+	// id is the last identification given to an outer IPv4 header that may be fragmented.
+	id uint16
+
+	// ECNAlarms counts packets whose outer and inner ECN fields no correct encapsulator
+	// combines (RFC 6040, 4.2). They are forwarded.
+	ECNAlarms packet.Counter
+}
+
+// record is what the first pass remembers of a packet for the third.
+type record struct {
+	index uint8  // of the packet in its batch
+	tos   uint8  // of the outer header (inbound)
+	bytes uint16 // of the inner datagram (outbound)
+	esp   uint64 // UMEM offset of the ESP header (inbound)
+}
+
+// NewScratch returns the scratch of one worker for the associations of a table.
+func NewScratch(table *sad.Table) *Scratch {
+	return &Scratch{table: table, id: uint16(rand.Uint32())}
+}
+
+// headerLen is the length of SPI and sequence number.
+const headerLen = 8
+
+// trailerLen is the length of pad length and next header.
+const trailerLen = 2
+
+// udpLen is the length of a UDP header.
+const udpLen = 8
+
+// padding holds what padding bytes are: 1, 2, 3, ... (RFC 4303, 2.4).
+var padding = func() (p [255]byte) {
+	for i := range p {
+		p[i] = byte(i + 1)
+	}
+	return p
+}()
