@@ -22,7 +22,7 @@ func (w *Worker) claimInbound() {
 			w.handOver(i, sa.Owner())
 			continue
 		}
-		if sa.Wanted() != w.ID {
+		if sa.Wanted() >= 0 {
 			w.moves.inbound(p.SPI)
 		}
 		w.inbound[i] = sa
@@ -49,7 +49,7 @@ func (w *Worker) claimOutbound() {
 			w.handOver(i, sa.Owner())
 			continue
 		}
-		if sa.Wanted() != w.ID {
+		if sa.Wanted() >= 0 {
 			w.moves.outbound(p.SPI)
 		}
 		w.outbound[i] = sa
@@ -105,13 +105,13 @@ func (m *moves) outbound(handle uint32) {
 func (w *Worker) finishMoves() {
 	m := &w.moves
 	for _, spi := range m.in[:m.ins] {
-		if sa := w.group.sad.LookupInbound(spi); sa != nil && sa.Owner() == w.ID {
-			sa.Release()
+		if sa := w.group.sad.LookupInbound(spi); sa != nil {
+			sa.Release(w.ID)
 		}
 	}
 	for _, handle := range m.out[:m.outs] {
-		if sa := w.group.sad.LookupOutbound(handle); sa != nil && sa.Owner() == w.ID {
-			sa.Release()
+		if sa := w.group.sad.LookupOutbound(handle); sa != nil {
+			sa.Release(w.ID)
 		}
 	}
 	m.ins, m.outs = 0, 0

@@ -38,7 +38,7 @@ func (w *Worker) classify() {
 		case w.tables.Endpoints.Has(flow.Dst):
 			p.Class, p.Reason = w.classifyEndpoint(p, b.IP(i))
 		default:
-			p.Class, p.Reason = w.classifyCleartext(p, &flow)
+			p.Class, p.Reason = w.classifyCleartext(i, &flow)
 		}
 		if p.Reason == packet.DropNone {
 			w.enlist(i)
@@ -110,8 +110,8 @@ func (w *Worker) classifyLocal(p *packet.Packet, flow *packet.Flow) (packet.Clas
 }
 
 // classifyCleartext judges a packet in the clear, by the side it came from.
-func (w *Worker) classifyCleartext(p *packet.Packet, flow *packet.Flow) (packet.Class, packet.Drop) {
-	t := w.tables
+func (w *Worker) classifyCleartext(i int, flow *packet.Flow) (packet.Class, packet.Drop) {
+	t, p := w.tables, &w.batch.P[i]
 	role := t.Ports[p.Port].Role
 	index, match := t.SPD.Outbound(flow)
 	if match != spd.NoMatch {
@@ -133,7 +133,7 @@ func (w *Worker) classifyCleartext(p *packet.Packet, flow *packet.Flow) (packet.
 		}
 		switch t.SPD.Policy(index).Action {
 		case spd.Bypass:
-			return w.forwardable(p, flow)
+			return w.forwardable(i)
 		case spd.Discard:
 			return 0, packet.DropPolicyDiscard
 		}
@@ -145,7 +145,7 @@ func (w *Worker) classifyCleartext(p *packet.Packet, flow *packet.Flow) (packet.
 	if t.DiscardUnmatched {
 		return 0, packet.DropNoPolicy
 	}
-	return w.forwardable(p, flow)
+	return w.forwardable(i)
 }
 
 // obey does what policy index says with a packet that is on its way out.
@@ -165,10 +165,10 @@ func (w *Worker) obey(p *packet.Packet, index uint32) (packet.Class, packet.Drop
 	return packet.ClassOutbound, 0
 }
 
-// forwardable lets a packet pass in the clear, unless its addresses forbid it.
-func (w *Worker) forwardable(p *packet.Packet, flow *packet.Flow) (packet.Class, packet.Drop) {
-	if packet.Martian(flow) {
-		return 0, packet.DropMartian
+// forwardable lets packet i pass in the clear, unless its addresses forbid it.
+func (w *Worker) forwardable(i int) (packet.Class, packet.Drop) {
+	if reason := packet.Martian(&w.batch, i); reason != packet.DropNone {
+		return 0, reason
 	}
 	w.Counters.Bypassed.Add(1)
 	return packet.ClassForward, 0

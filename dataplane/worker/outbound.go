@@ -51,7 +51,7 @@ func (w *Worker) admitOutbound() {
 func (w *Worker) route(sa *sad.Outbound) {
 	f := w.tables.FIB
 	if sa.HopGeneration != f.Generation {
-		sa.Hop = f.Lookup(sa.PeerAddr())
+		sa.Hop = f.Lookup(sa.RemoteAddr())
 		sa.HopGeneration = f.Generation
 	}
 }

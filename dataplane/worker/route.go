@@ -14,11 +14,11 @@ func (w *Worker) routeDecapsulated() {
 	w.Counters.Opened.Add(uint64(len(w.lists.in)))
 	for _, i := range w.lists.in {
 		p := &b.P[i]
-		flow := packet.FlowOf(b, int(i))
-		if packet.Martian(&flow) {
-			w.drop(i, packet.DropMartian)
+		if reason := packet.Martian(b, int(i)); reason != packet.DropNone {
+			w.drop(i, reason)
 			continue
 		}
+		flow := packet.FlowOf(b, int(i))
 		index, match := w.tables.SPD.Outbound(&flow)
 		switch match {
 		case spd.NeedsPorts:
@@ -89,16 +89,22 @@ func (w *Worker) clampDecapsulated(i uint8, flow *packet.Flow) {
 	if sa == nil {
 		return
 	}
-	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(sa.PeerAddr())]
+	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(sa.RemoteAddr())]
 	if hop.MTU > 0 {
 		forward.ClampMSS(&w.batch, int(i), sa.InnerMTU(int(hop.MTU)))
 	}
 }
 
+// ask has the kernel find the link address that packet i needs.
+func (w *Worker) ask(i uint8, hop *fib.Hop) {
+	flow := packet.FlowOf(&w.batch, int(i))
+	w.group.resolve(hop.Ifindex, hop.Target(flow.Dst))
+}
+
 // park keeps a complete packet until its neighbour is known, and asks for it.
 func (w *Worker) park(i uint8, hop *fib.Hop) {
 	p := &w.batch.P[i]
-	w.group.resolve(hop.Ifindex, hop.Gateway)
+	w.ask(i, hop)
 	if len(w.parked) >= parkedMax {
 		w.drop(i, packet.DropNeighbourUnresolved)
 		return

@@ -33,7 +33,7 @@ func (w *Worker) sendHop(i uint8) {
 		w.park(i, hop)
 		return
 	case fib.Failed:
-		w.group.resolve(hop.Ifindex, hop.Gateway)
+		w.ask(i, hop)
 		w.drop(i, packet.DropNeighbourFailed)
 		return
 	default:
