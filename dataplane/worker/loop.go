@@ -39,15 +39,7 @@ func (w *Worker) Step(now int64) int {
 // restock brings frames home and keeps the fill rings full to the brim: "as many as were
 // received" would starve them under load.
 func (w *Worker) restock() {
-	for from := range w.group.Workers {
-		if from == w.ID {
-			continue
-		}
-		r := w.group.homeward[from][w.ID]
-		for n := r.take(w.addrs[:]); n > 0; n = r.take(w.addrs[:]) {
-			w.free = append(w.free, w.addrs[:n]...)
-		}
-	}
+	w.collect()
 	for _, p := range w.rx {
 		w.complete(p)
 		room := min(p.queue.FillRoom(), len(w.free))
@@ -57,6 +49,19 @@ func (w *Worker) restock() {
 			copy(w.free[top:], w.free[top+took:])
 			w.free = w.free[:len(w.free)-took]
 			p.dirty = true
+		}
+	}
+}
+
+// collect takes in the frames that other workers sent home.
+func (w *Worker) collect() {
+	for from := range w.group.Workers {
+		if from == w.ID {
+			continue
+		}
+		r := w.group.homeward[from][w.ID]
+		for n := r.take(w.addrs[:]); n > 0; n = r.take(w.addrs[:]) {
+			w.free = append(w.free, w.addrs[:n]...)
 		}
 	}
 }

@@ -63,37 +63,29 @@ func (w *Worker) sleep() {
 		return
 	}
 	w.poll = append(w.poll[:0], unix.PollFd{Fd: int32(w.eventfd), Events: unix.POLLIN})
-	awake := true
-	for i, p := range w.rx {
+	defer w.wakeQueues()
+	for _, p := range w.rx {
 		if p.failed != nil {
 			continue
 		}
-		if s, ok := p.queue.(sleeper); ok && !s.Sleep() {
-			awake = false
-			for _, q := range w.rx[:i+1] {
-				if s, ok := q.queue.(sleeper); ok {
-					s.Wake()
-				}
-			}
-			break
+		if !p.queue.Doze() {
+			return
 		}
 		w.poll = append(w.poll, unix.PollFd{Fd: int32(p.queue.FD()), Events: unix.POLLIN})
-	}
-	if !awake {
-		return
 	}
 	w.Counters.Sleeps.Add(1)
 	w.group.sad.Sleep(w.ID)
 	unix.Poll(w.poll, pollTimeout) // an interruption is as good as a time-out
 	w.group.sad.Wake(w.ID)
-	for _, p := range w.rx {
-		if s, ok := p.queue.(sleeper); ok {
-			s.Wake()
-		}
-	}
 	if w.poll[0].Revents != 0 {
 		var b [8]byte
 		unix.Read(w.eventfd, b[:])
+	}
+}
+
+func (w *Worker) wakeQueues() {
+	for _, p := range w.rx {
+		p.queue.Wake()
 	}
 }
 

@@ -45,12 +45,9 @@ type Queue interface {
 	Flush() error
 	// FD becomes readable when there is something to receive.
 	FD() int
-}
-
-// sleeper is a Queue that wants to know when its worker sleeps, so that it can
-// wake it through its FD. Sleep reports whether the worker may sleep.
-type sleeper interface {
-	Sleep() bool
+	// Doze says that the worker is about to wait for FD, and reports whether it may: false if
+	// something has come meanwhile. Wake says that it no longer waits.
+	Doze() bool
 	Wake()
 }
 
@@ -335,5 +332,62 @@ func (w *Worker) runCalls() {
 	w.mu.Unlock()
 	for _, f := range called {
 		f()
+	}
+}
+
+// Drain ends every packet that is left inside the workers, after they have stopped, and brings
+// all frames home.
+func (g *Group) Drain() {
+	for _, w := range g.Workers {
+		w.end()
+		for _, p := range w.rx {
+			w.complete(p)
+		}
+		w.publish()
+	}
+	for _, w := range g.Workers {
+		w.collect()
+	}
+}
+
+// end drops what waits in this worker or on its way to it.
+func (w *Worker) end() {
+	var left [packet.BatchMax]packet.Packet
+	for from := range w.group.Workers {
+		if from == w.ID {
+			continue
+		}
+		r := w.group.handover[from][w.ID]
+		for n := r.take(left[:]); n > 0; n = r.take(left[:]) {
+			w.Counters.HandedIn.Add(uint64(n))
+			for i := range left[:n] {
+				w.discard(&left[i])
+			}
+		}
+	}
+	for w.injected.len() > 0 {
+		p := w.injected.get()
+		w.discard(&p)
+	}
+	for i := range w.parked {
+		w.discard(&w.parked[i].packet)
+	}
+	w.parked = w.parked[:0]
+}
+
+func (w *Worker) discard(p *packet.Packet) {
+	w.Counters.Drops[packet.DropStopped].Add(1)
+	w.release(p.Addr)
+}
+
+// Frames returns the number of frames that the workers share.
+func (g *Group) Frames() int { return len(g.Workers) * int(g.homeSize/packet.FrameSize) }
+
+// Revive tries a queue again whose device was down. Only through Call.
+func (w *Worker) Revive(q Queue) {
+	for _, p := range w.rx {
+		if p.queue == q {
+			p.failed = nil
+		}
 	}
 }

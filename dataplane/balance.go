@@ -1,0 +1,97 @@
+package dataplane
+
+import "sallyport/dataplane/sad"
+
+// balancer moves associations between workers, so that a few cores do not carry what many could.
+// It only looks at what was counted; the owners themselves give associations up.
+type balancer struct {
+	busy    []uint64          // nanoseconds, at the last look
+	packets map[uint64]uint64 // packets of each association, at the last look
+}
+
+// Thresholds of the balancer, as shares of one core over one second.
+const (
+	balanceBusy = 0.5 // a worker below this is never relieved
+	balanceGap  = 0.3 // least difference between the busiest and the idlest
+)
+
+// balanceMax bounds the associations looked at: beyond it, arrival queues spread them well enough.
+const balanceMax = 16384
+
+// rebalance looks once and asks for at most one move. It moves the association whose share of the
+// busiest worker's packets comes closest to half the difference, so that one elephant is not
+// thrown to and fro.
+func (e *Engine) rebalance() {
+	n := len(e.group.Workers)
+	if n < 2 {
+		return
+	}
+	b := &e.balance
+	if b.busy == nil {
+		b.busy, b.packets = make([]uint64, n), map[uint64]uint64{}
+	}
+	share := make([]float64, n)
+	for i, w := range e.group.Workers {
+		busy := w.Counters.Busy.Load()
+		share[i] = float64(busy-b.busy[i]) / 1e9
+		b.busy[i] = busy
+	}
+	from, to := 0, 0
+	for i := range share {
+		if share[i] > share[from] {
+			from = i
+		}
+		if share[i] < share[to] {
+			to = i
+		}
+	}
+	gap := share[from] - share[to]
+	hot := share[from] >= balanceBusy && gap >= balanceGap
+	if e.sad.Len() > balanceMax {
+		return
+	}
+	var sum uint64
+	type candidate struct {
+		info  sad.Info
+		delta uint64
+	}
+	var candidates []candidate
+	seen := make(map[uint64]uint64, len(b.packets))
+	for _, info := range e.sad.List() {
+		key := uint64(info.Handle) << 1
+		if info.Inbound {
+			key |= 1
+		}
+		seen[key] = info.Packets
+		delta := info.Packets - min(b.packets[key], info.Packets)
+		if info.Owner == from && delta > 0 {
+			sum += delta
+			candidates = append(candidates, candidate{info, delta})
+		}
+	}
+	b.packets = seen
+	if !hot || len(candidates) < 2 {
+		return
+	}
+	want := float64(sum) * gap / 2 / share[from]
+	best := -1
+	for i, c := range candidates {
+		if float64(c.delta) <= 2*want && (best < 0 || near(c.delta, want) < near(candidates[best].delta, want)) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return
+	}
+	c := candidates[best].info
+	e.sad.RequestMove(c.Inbound, c.Handle, to)
+	e.log.Debug().Str("association", c.Name).Int("from", from).Int("to", to).Msg("an association moves to another worker")
+}
+
+func near(a uint64, want float64) float64 {
+	d := float64(a) - want
+	if d < 0 {
+		return -d
+	}
+	return d
+}

@@ -1,0 +1,298 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"sallyport/bpf"
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/worker"
+	"sallyport/dataplane/xsk"
+)
+
+// port is one port of the engine. Its fields are guarded by Engine.mu.
+type port struct {
+	config PortConfig
+	number uint16
+
+	ifindex int // 0 while the interface is not there
+	mtu     int
+	queues  int // RX queues
+	mode    xsk.Mode
+	reason  string // why that mode
+	generic bool   // the program runs behind the driver
+	sockets []socket
+}
+
+// socket is one queue with the worker that serves it.
+type socket struct {
+	queue  worker.Queue
+	number int
+	worker int
+}
+
+// closer is what a queue that came from the kernel, or the engine, can do besides.
+type closer interface {
+	Close() error
+	Reclaim() []uint64
+}
+
+// statistician is a queue with the kernel's statistics.
+type statistician interface {
+	Stats() (xsk.Stats, error)
+}
+
+func newPort(number uint16, config PortConfig) (*port, error) {
+	p := &port{config: config, number: number}
+	if config.Queues != nil {
+		p.reason = "queues in memory"
+		return p, nil
+	}
+	if err := p.find(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// find looks the interface up and refuses what cannot be served.
+func (p *port) find() error {
+	link, err := net.InterfaceByName(p.config.Name)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", p.config.Name, err)
+	}
+	queues, err := xsk.Queues(p.config.Name)
+	if err != nil {
+		return fmt.Errorf("interface %s: counting its queues: %w", p.config.Name, err)
+	}
+	if queues > bpf.QueuesMax {
+		return fmt.Errorf("interface %s has %d RX queues, %d can be served: ethtool -L %s combined %d",
+			p.config.Name, queues, bpf.QueuesMax, p.config.Name, bpf.QueuesMax)
+	}
+	if limit, why := xsk.MTUMax(xsk.Copy); link.MTU > limit {
+		return fmt.Errorf("interface %s has an MTU of %d: %s", p.config.Name, link.MTU, why)
+	}
+	p.ifindex, p.mtu, p.queues = link.Index, link.MTU, queues
+	return nil
+}
+
+// probe finds out how every interface can be bound, and chooses one mode for the one UMEM that all
+// share: zero-copy only if every interface has it.
+func (e *Engine) probe() error {
+	mode := xsk.ZeroCopy
+	for _, p := range e.ports {
+		if p.ifindex == 0 {
+			continue
+		}
+		found, reason, err := xsk.Probe(p.ifindex, 0, e.keeper.SocketXDP)
+		if err != nil {
+			return fmt.Errorf("interface %s: %w", p.config.Name, err)
+		}
+		p.mode, p.reason = found, reason
+		if p.config.Mode == "copy" || p.config.Mode == "generic" {
+			p.mode, p.reason = xsk.Copy, "asked for by the configuration"
+		}
+		if p.config.Mode == "zerocopy" && found != xsk.ZeroCopy {
+			return fmt.Errorf("interface %s: zero-copy is asked for and not possible: %s", p.config.Name, reason)
+		}
+		if p.mode == xsk.Copy {
+			mode = xsk.Copy
+		}
+	}
+	for _, p := range e.ports {
+		if mode == xsk.Copy && p.mode == xsk.ZeroCopy {
+			p.mode, p.reason = xsk.Copy, "another interface of this gateway can only copy, and all share one UMEM"
+		}
+	}
+	e.domain = xsk.NewDomain(e.umem, mode, true, e.keeper.SocketXDP)
+	return nil
+}
+
+// open binds a socket to every RX queue of the port and gives each to its worker: queue q
+// belongs to worker q mod W. Workers without a queue there hand packets for
+// the port to a worker that has one. The caller holds e.mu.
+func (e *Engine) open(p *port) error {
+	queues := p.config.Queues
+	if queues == nil {
+		for q := range p.queues {
+			s, err := e.domain.Open(xsk.Config{
+				Ifindex: p.ifindex, Ifname: p.config.Name, Queue: q,
+				RxSize: uint32(e.cfg.RingSize), TxSize: uint32(e.cfg.RingSize),
+				FillSize: uint32(e.cfg.RingSize), CompSize: uint32(e.cfg.RingSize),
+			})
+			if err != nil {
+				for _, opened := range queues {
+					opened.(closer).Close()
+				}
+				return err
+			}
+			queues = append(queues, s)
+		}
+	}
+	for q, queue := range queues {
+		p.sockets = append(p.sockets, socket{queue: queue, number: q, worker: q % e.cfg.Workers})
+	}
+	e.connect(p)
+	return nil
+}
+
+// connect gives the port's sockets to their workers.
+func (e *Engine) connect(p *port) {
+	for _, w := range e.group.Workers {
+		e.on(w, func() {
+			w.SetTransmitter(p.number, p.sockets[w.ID%len(p.sockets)].worker)
+			for _, s := range p.sockets {
+				if s.worker == w.ID {
+					w.AddQueue(p.number, s.queue)
+				}
+			}
+		})
+	}
+}
+
+// close takes the port's sockets away from the workers, closes them, and brings every frame
+// that was in their rings home. The caller holds e.mu.
+func (e *Engine) close(p *port) {
+	for _, w := range e.group.Workers {
+		e.on(w, func() {
+			w.SetTransmitter(p.number, -1)
+			for _, s := range p.sockets {
+				if s.worker == w.ID {
+					w.RemoveQueue(s.queue)
+				}
+			}
+		})
+	}
+	for _, s := range p.sockets {
+		if e.steering != nil && p.config.Queues == nil && p.ifindex != 0 {
+			e.steering.ClearSocket(int(p.number), s.number)
+		}
+		c, ok := s.queue.(closer)
+		if !ok {
+			continue
+		}
+		if err := c.Close(); err != nil {
+			e.log.Warn().Err(err).Str("interface", p.config.Name).Int("queue", s.number).Msg("closing a socket")
+		}
+		frames := c.Reclaim()
+		w := e.group.Workers[s.worker]
+		e.on(w, func() { w.Return(frames) })
+	}
+	p.sockets = nil
+}
+
+// on runs f on the worker's thread, or here while the workers do not run. The caller holds e.mu.
+func (e *Engine) on(w *worker.Worker, f func()) {
+	if e.running {
+		w.Call(f)
+		return
+	}
+	f()
+}
+
+// attach lets the steering program send the port's packets to its sockets: first the
+// sockets are in the map, then the program runs. The caller holds e.mu.
+func (e *Engine) attach(p *port) error {
+	if err := e.steering.SetPort(p.ifindex, int(p.number), bpf.Role(p.config.Role)); err != nil {
+		return err
+	}
+	for _, s := range p.sockets {
+		if err := e.steering.SetSocket(int(p.number), s.number, s.queue.FD()); err != nil {
+			return fmt.Errorf("interface %s queue %d: %w", p.config.Name, s.number, err)
+		}
+	}
+	mode := bpf.ModeNative
+	if p.config.Mode == "generic" {
+		mode = bpf.ModeGeneric
+	}
+	err := e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, mode, e.cfg.PinDir)
+	if errors.Is(err, bpf.ErrNoNative) && p.config.Mode != "zerocopy" {
+		p.generic, p.reason = true, "the driver has no native XDP"
+		err = e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, bpf.ModeGeneric, e.cfg.PinDir)
+	}
+	return err
+}
+
+// linkChanged follows an interface that comes, goes or changes. The caller holds e.mu.
+func (e *Engine) linkChanged(ev fib.LinkEvent) {
+	if int(ev.Port) >= len(e.ports) {
+		return
+	}
+	p := e.ports[ev.Port]
+	log := e.log.With().Str("interface", ev.Name).Int("ifindex", ev.Ifindex).Logger()
+	switch ev.Change {
+	case fib.LinkGone:
+		if p.ifindex != ev.Ifindex {
+			return
+		}
+		log.Warn().Msg("the interface is gone; its sockets are closed")
+		e.close(p)
+		e.steering.RemovePort(ev.Ifindex)
+		p.ifindex = 0
+	case fib.LinkAppeared:
+		if p.ifindex == ev.Ifindex && len(p.sockets) > 0 {
+			return // the one we started with
+		}
+		if len(p.sockets) > 0 {
+			e.close(p)
+			e.steering.RemovePort(p.ifindex)
+		}
+		err := p.find()
+		if err == nil {
+			err = e.open(p)
+		}
+		if err == nil {
+			err = e.attach(p)
+		}
+		if err != nil {
+			log.Error().Err(err).Msg("the interface is back, but cannot be served")
+			e.close(p)
+			p.ifindex = 0
+			return
+		}
+		log.Info().Msg("the interface is back and is served again")
+	case fib.LinkChanged:
+		p.mtu = ev.MTU
+		if limit, why := xsk.MTUMax(p.mode); ev.MTU > limit {
+			log.Error().Int("mtu", ev.MTU).Msg("larger packets than a frame holds will be lost: " + why)
+		}
+	case fib.LinkUp, fib.LinkDown:
+		for _, s := range p.sockets {
+			w := e.group.Workers[s.worker]
+			e.on(w, func() { w.Revive(s.queue) })
+		}
+		log.Info().Msg("the interface is " + ev.Change.String())
+	}
+}
+
+// sources finds the addresses that ICMP errors of each port carry. The caller holds e.mu.
+func (e *Engine) sources() {
+	for i, p := range e.ports {
+		t := &e.tables.Ports[i]
+		if p.config.Queues != nil {
+			continue
+		}
+		t.Source4, t.Source6 = netip.Addr{}, netip.Addr{}
+		link, err := net.InterfaceByIndex(p.ifindex)
+		if err != nil {
+			continue
+		}
+		addrs, err := link.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			prefix, err := netip.ParsePrefix(a.String())
+			if err != nil {
+				continue
+			}
+			switch addr := prefix.Addr(); {
+			case addr.Is4() && !t.Source4.IsValid():
+				t.Source4 = addr
+			case addr.Is6() && !addr.IsLinkLocalUnicast() && !t.Source6.IsValid():
+				t.Source6 = addr
+			}
+		}
+	}
+}

@@ -1,0 +1,280 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"sallyport/bpf"
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/memio"
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/tun"
+	"sallyport/dataplane/worker"
+)
+
+// Start attaches the engine to its interfaces and starts its workers. Apply comes first: when the
+// program begins to steer, the policies are already in its maps. On an error nothing
+// runs, and what was attached stays fail-closed.
+func (e *Engine) Start() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.start(); err != nil {
+		e.closePorts()
+		return err
+	}
+	for i, w := range e.group.Workers {
+		core := -1
+		if len(e.cfg.Cores) > 0 {
+			core = e.cfg.Cores[i]
+		}
+		e.workers.Add(1)
+		go func() {
+			defer e.workers.Done()
+			if err := w.Run(core, e.cfg.Spin); err != nil {
+				e.log.Error().Err(err).Int("worker", i).Int("core", core).Msg("the worker cannot run on its core")
+			}
+		}()
+	}
+	e.running = true
+	if e.watcher != nil {
+		e.watcher.Start()
+	}
+	if e.tun != nil {
+		e.tun.Start()
+	}
+	e.others.Add(1)
+	go e.tend()
+	return nil
+}
+
+func (e *Engine) start() error {
+	real := e.keeper != nil && e.cfg.FIB == nil
+	if real {
+		if err := e.prepare(); err != nil {
+			return err
+		}
+	}
+	for _, p := range e.ports {
+		if err := e.open(p); err != nil {
+			return err
+		}
+	}
+	if !real {
+		return nil
+	}
+	if err := e.steer(); err != nil {
+		return err
+	}
+	for _, p := range e.ports {
+		if err := e.attach(p); err != nil {
+			return fmt.Errorf("interface %s: %w", p.config.Name, err)
+		}
+	}
+	return nil
+}
+
+// prepare gets what the ports need of the kernel: the program with its maps, the way
+// to bind, TUN, and the kernel's routes.
+func (e *Engine) prepare() (err error) {
+	if e.steering, err = e.keeper.LoadSteering(); err != nil {
+		return err
+	}
+	if err := e.probe(); err != nil {
+		return err
+	}
+	if e.cfg.TUN != "" {
+		if err := e.openTUN(); err != nil {
+			return err
+		}
+	}
+	var watched []fib.Port
+	for _, p := range e.ports {
+		watched = append(watched, fib.Port{Name: p.config.Name, Number: p.number})
+	}
+	e.watcher, err = fib.NewWatcher(fib.Config{
+		Ports: watched, TUN: e.cfg.TUN, Resolve: e.keeper.ResolveNeighbour, Changed: e.kernelChanged,
+	})
+	if err != nil {
+		return err
+	}
+	e.tables.FIB = e.watcher.Table()
+	e.sources()
+	e.publishTables()
+	return nil
+}
+
+// tunRing is the size of the rings between worker 0 and the kernel.
+const tunRing = 1024
+
+// openTUN opens the way to the kernel and makes it the port behind the interfaces, served
+// by worker 0.
+func (e *Engine) openTUN() error {
+	mtu := 1500
+	for _, p := range e.ports {
+		mtu = max(mtu, p.mtu)
+	}
+	device, err := e.keeper.OpenTUN(e.cfg.TUN, mtu)
+	if err != nil {
+		return err
+	}
+	queue, err := memio.NewQueue(e.umem.Mem(), tunRing)
+	if err != nil {
+		device.File.Close()
+		return err
+	}
+	e.tun = tun.New(device.File, queue, mtu)
+	p := &port{
+		config: PortConfig{Name: device.Name, Role: worker.Protected, Queues: []worker.Queue{queue}},
+		number: uint16(len(e.ports)), reason: "the way to the kernel",
+	}
+	e.ports = append(e.ports, p)
+	e.tables.Ports = append(e.tables.Ports, worker.Port{Name: device.Name, Role: worker.Protected})
+	e.tables.TUN = p.number
+	return nil
+}
+
+// steer brings the program's maps in line with the policies. The caller holds e.mu.
+func (e *Engine) steer() error {
+	if e.steering == nil {
+		return nil
+	}
+	local, remote := e.tables.SPD.Prefixes()
+	if err := e.steering.SetEndpoints(e.policies.Endpoints); err != nil {
+		return fmt.Errorf("telling the steering program our endpoints: %w", err)
+	}
+	if err := e.steering.SetOwn(e.tables.Own); err != nil {
+		return fmt.Errorf("telling the steering program our addresses: %w", err)
+	}
+	if err := e.steering.SetPrefixes(local, remote); err != nil {
+		return fmt.Errorf("telling the steering program the protected prefixes: %w", err)
+	}
+	return nil
+}
+
+// kernelChanged follows routes, neighbours, addresses and links. It runs on the watcher's goroutine.
+func (e *Engine) kernelChanged(u fib.Update) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.running {
+		return
+	}
+	e.tables.FIB = u.Table
+	for _, ev := range u.Links {
+		e.linkChanged(ev)
+	}
+	if u.OwnChanged || len(u.Links) > 0 {
+		if !slices.Equal(e.tables.Own, u.Own) {
+			e.tables.Own = slices.Clone(u.Own)
+			if err := e.steering.SetOwn(e.tables.Own); err != nil {
+				e.log.Error().Err(err).Msg("telling the steering program our addresses")
+			}
+		}
+		e.sources()
+	}
+	e.publishTables()
+}
+
+// tend looks after the workers once a second until Stop.
+func (e *Engine) tend() {
+	defer e.others.Done()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.done:
+			return
+		case <-tick.C:
+			e.rebalance()
+		}
+	}
+}
+
+// Stop ends the workers and closes the sockets. The program stays attached without sockets, so what
+// policy protects is dropped until the next start. It returns when all has ended.
+func (e *Engine) Stop() error {
+	e.mu.Lock()
+	if !e.running {
+		e.mu.Unlock()
+		return ErrStopped
+	}
+	e.running = false
+	close(e.done)
+	e.mu.Unlock()
+	if e.watcher != nil {
+		e.watcher.Close()
+	}
+	if e.tun != nil {
+		e.tun.Close()
+	}
+	e.others.Wait()
+	for _, w := range e.group.Workers {
+		w.Stop()
+	}
+	e.workers.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.group.Drain()
+	e.closePorts()
+	return nil
+}
+
+// closePorts closes every socket. The workers do not run; the caller holds e.mu.
+func (e *Engine) closePorts() {
+	for _, p := range e.ports {
+		e.close(p)
+	}
+	if e.tun != nil {
+		e.tun.Close()
+	}
+	if e.watcher != nil {
+		e.watcher.Close()
+	}
+	if e.steering != nil {
+		e.steering.Close()
+		e.steering = nil
+	}
+}
+
+// Close gives back the engine's memory, after Stop. Keys are zeroed.
+func (e *Engine) Close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.release()
+}
+
+func (e *Engine) release() {
+	if e.group != nil {
+		e.group.Close()
+	}
+	if e.sad != nil {
+		e.sad.Close()
+	}
+	if e.umem != nil {
+		e.umem.Close()
+	}
+}
+
+// Frames returns how many frames the workers hold idle, of how many in all. The rest is in
+// rings or in flight; after Stop there is no rest.
+func (e *Engine) Frames() (idle, all int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, w := range e.group.Workers {
+		e.on(w, func() { idle += w.FreeFrames() })
+	}
+	return idle, e.group.Frames()
+}
+
+// SetOwn names the gateway's addresses, for engines in memory; with interfaces they
+// come from the kernel.
+func (e *Engine) SetOwn(own []netip.Addr) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tables.Own = slices.Clone(own)
+	e.publishTables()
+}
+
+var _ = packet.BatchMax
+var _ = bpf.PortsMax

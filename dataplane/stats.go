@@ -1,0 +1,155 @@
+package dataplane
+
+import (
+	"sallyport/bpf"
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/worker"
+	"sallyport/dataplane/xsk"
+)
+
+// Stats is what the engine has counted since its start. Once no packet is in flight,
+//
+//	Received + Originated = Sent + Punted + sum of Drops
+type Stats struct {
+	Total   WorkerStats // the workers' sums; Busy is the mean
+	Workers []WorkerStats
+	Ports   []PortStats
+	// Drops is indexed by reason.
+	Drops [packet.DropCount]uint64
+	// XDP are the steering program's verdicts, in the order of its table.
+	XDP []Verdict
+	// Kernel is what following the kernel's routes took.
+	Kernel fib.Counters
+}
+
+// WorkerStats are one worker's figures.
+type WorkerStats struct {
+	Worker int
+	Core   int // -1: not pinned
+	// BusyNanoseconds is the time spent on batches with at least one packet.
+	BusyNanoseconds              uint64
+	Batches, Sleeps              uint64
+	Received, ReceivedBytes      uint64
+	Sent, SentBytes, SentESP     uint64
+	Punted, Originated, Bypassed uint64
+	Sealed, Opened               uint64
+	HandedOut, HandedIn, Parked  uint64
+	ICMPSuppressed               uint64
+	Dropped                      uint64
+}
+
+// PortStats describes one port.
+type PortStats struct {
+	Name    string
+	Role    worker.Role
+	Ifindex int // 0: gone, or in memory
+	MTU     int
+	// Mode is how frames cross between interface and UMEM, and Reason why.
+	Mode, Reason string
+	Queues       []QueueStats
+}
+
+// QueueStats describes one queue of a port.
+type QueueStats struct {
+	Queue, Worker int
+	Stats         xsk.Stats
+}
+
+// Verdict is one counter of the steering program.
+type Verdict struct {
+	Name, Sentence string
+	Packets        uint64
+}
+
+// Stats returns the engine's counters. It never waits for a worker.
+func (e *Engine) Stats() Stats {
+	var s Stats
+	s.Total.Worker, s.Total.Core = -1, -1
+	for i, w := range e.group.Workers {
+		one := workerStats(&w.Counters)
+		one.Worker, one.Core = i, -1
+		if len(e.cfg.Cores) > 0 {
+			one.Core = e.cfg.Cores[i]
+		}
+		for r := range s.Drops {
+			n := w.Counters.Drops[r].Load()
+			s.Drops[r] += n
+			one.Dropped += n
+		}
+		s.Workers = append(s.Workers, one)
+		s.Total.add(&one)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		s.Ports = append(s.Ports, p.stats())
+	}
+	if e.steering != nil {
+		values, err := e.steering.Counters()
+		if err == nil {
+			for i, v := range values {
+				s.XDP = append(s.XDP, Verdict{bpf.Verdicts[i].Name, bpf.Verdicts[i].Sentence, v})
+			}
+		}
+	}
+	if e.watcher != nil {
+		s.Kernel = e.watcher.Counters()
+	}
+	return s
+}
+
+func workerStats(c *worker.Counters) WorkerStats {
+	return WorkerStats{
+		BusyNanoseconds: c.Busy.Load(), Batches: c.Batches.Load(), Sleeps: c.Sleeps.Load(),
+		Received: c.Received.Load(), ReceivedBytes: c.ReceivedBytes.Load(),
+		Sent: c.Sent.Load(), SentBytes: c.SentBytes.Load(), SentESP: c.SentESP.Load(),
+		Punted: c.Punted.Load(), Originated: c.Originated.Load(), Bypassed: c.Bypassed.Load(),
+		Sealed: c.Sealed.Load(), Opened: c.Opened.Load(),
+		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(),
+		ICMPSuppressed: c.ICMPSuppressed.Load(),
+	}
+}
+
+func (s *WorkerStats) add(o *WorkerStats) {
+	s.BusyNanoseconds += o.BusyNanoseconds
+	s.Batches += o.Batches
+	s.Sleeps += o.Sleeps
+	s.Received += o.Received
+	s.ReceivedBytes += o.ReceivedBytes
+	s.Sent += o.Sent
+	s.SentBytes += o.SentBytes
+	s.SentESP += o.SentESP
+	s.Punted += o.Punted
+	s.Originated += o.Originated
+	s.Bypassed += o.Bypassed
+	s.Sealed += o.Sealed
+	s.Opened += o.Opened
+	s.HandedOut += o.HandedOut
+	s.HandedIn += o.HandedIn
+	s.Parked += o.Parked
+	s.ICMPSuppressed += o.ICMPSuppressed
+	s.Dropped += o.Dropped
+}
+
+func (p *port) stats() PortStats {
+	s := PortStats{Name: p.config.Name, Role: p.config.Role, Ifindex: p.ifindex, MTU: p.mtu, Mode: p.mode.String(), Reason: p.reason}
+	if p.config.Queues != nil {
+		s.Mode = "memory"
+	}
+	if p.generic {
+		s.Mode = "generic"
+	}
+	for _, k := range p.sockets {
+		q := QueueStats{Queue: k.number, Worker: k.worker}
+		if st, ok := k.queue.(statistician); ok {
+			q.Stats, _ = st.Stats()
+		}
+		s.Queues = append(s.Queues, q)
+	}
+	return s
+}
+
+// Associations returns what is installed, in both directions.
+func (e *Engine) Associations() []sad.Info { return e.sad.List() }
