@@ -1,0 +1,309 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Local performs the operations in this process. Its netlink socket belongs to the network
+// namespace of the thread that called NewLocal; sockets and devices to that of the caller. It may
+// be used by several goroutines.
+type Local struct {
+	handle *netlink.Handle
+}
+
+var _ Keeper = (*Local)(nil)
+
+// NewLocal opens the netlink socket.
+func NewLocal() (*Local, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	return &Local{handle: h}, nil
+}
+
+// Close closes the netlink socket. Routes stay.
+func (l *Local) Close() { l.handle.Close() }
+
+// SocketXDP opens an AF_XDP socket.
+func (l *Local) SocketXDP() (int, error) {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening an AF_XDP socket: %w", err)
+	}
+	return fd, nil
+}
+
+// kernelRoute translates r.
+func (l *Local) kernelRoute(r Route) (*netlink.Route, error) {
+	k := &netlink.Route{
+		Dst: ipNet(r.Prefix.Masked()), Protocol: Protocol, Priority: int(r.Metric), Table: unix.RT_TABLE_MAIN,
+		Type: unix.RTN_UNREACHABLE, Family: family(r.Prefix.Addr()),
+	}
+	if r.Interface == "" {
+		return k, nil
+	}
+	link, err := l.handle.LinkByName(r.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("route %v: interface %s: %w", r.Prefix, r.Interface, err)
+	}
+	k.Type, k.LinkIndex, k.Scope = unix.RTN_UNICAST, link.Attrs().Index, netlink.SCOPE_LINK
+	if r.Prefix.Addr().Is6() {
+		k.Scope = netlink.SCOPE_UNIVERSE
+	}
+	if r.Source.IsValid() {
+		k.Src = r.Source.AsSlice()
+	}
+	return k, nil
+}
+
+// AddRoute implements [Keeper].
+func (l *Local) AddRoute(r Route) error {
+	k, err := l.kernelRoute(r)
+	if err != nil {
+		return err
+	}
+	err = l.handle.RouteAdd(k)
+	if !errors.Is(err, unix.EEXIST) {
+		return routeError("adding", r, err)
+	}
+	// There is a route with this prefix and metric; RTM_NEWROUTE with NLM_F_REPLACE would
+	// replace anybody's, so look whose it is.
+	own, err := l.Routes()
+	if err != nil {
+		return err
+	}
+	for _, o := range own {
+		if sameKey(o, r) {
+			if equalRoutes(o, r) {
+				return nil
+			}
+			return routeError("replacing", r, l.handle.RouteReplace(k))
+		}
+	}
+	return routeError("adding", r, errors.New("somebody else has a route with this prefix and metric"))
+}
+
+// DeleteRoute implements [Keeper].
+func (l *Local) DeleteRoute(r Route) error {
+	k := &netlink.Route{
+		Dst: ipNet(r.Prefix.Masked()), Protocol: Protocol, Priority: int(r.Metric), Table: unix.RT_TABLE_MAIN,
+		Scope: netlink.SCOPE_NOWHERE, Family: family(r.Prefix.Addr()),
+	}
+	err := l.handle.RouteDel(k)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return routeError("deleting", r, err)
+}
+
+// Routes implements [Keeper].
+func (l *Local) Routes() ([]Route, error) {
+	links, err := l.handle.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("listing links: %w", err)
+	}
+	names := map[int]string{}
+	for _, n := range links {
+		names[n.Attrs().Index] = n.Attrs().Name
+	}
+	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN, Protocol: Protocol}
+	var list []netlink.Route
+	for range 8 {
+		list, err = l.handle.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing routes: %w", err)
+	}
+	var out []Route
+	for i := range list {
+		k := &list[i]
+		if k.Protocol != Protocol || k.Table != unix.RT_TABLE_MAIN {
+			continue
+		}
+		r := Route{Prefix: prefix(k), Metric: uint32(k.Priority)}
+		if k.Type == unix.RTN_UNICAST {
+			r.Interface = names[k.LinkIndex]
+		}
+		if a, ok := netip.AddrFromSlice(k.Src); ok {
+			r.Source = a.Unmap()
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// ReconcileRoutes implements [Keeper].
+func (l *Local) ReconcileRoutes(want []Route) error {
+	have, err := l.Routes()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, r := range want {
+		if !slices.ContainsFunc(have, func(h Route) bool { return equalRoutes(h, r) }) {
+			failed = append(failed, l.AddRoute(r))
+		}
+	}
+	for _, h := range have {
+		if !slices.ContainsFunc(want, func(r Route) bool { return sameKey(h, r) }) {
+			failed = append(failed, l.DeleteRoute(h))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func sameKey(a, b Route) bool {
+	return a.Prefix.Masked() == b.Prefix.Masked() && a.Metric == b.Metric
+}
+
+func equalRoutes(a, b Route) bool {
+	return sameKey(a, b) && a.Interface == b.Interface && a.Source == b.Source
+}
+
+func routeError(doing string, r Route, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s route %v metric %d: %w", doing, r.Prefix, r.Metric, err)
+}
+
+// AddAddress implements [Keeper].
+func (l *Local) AddAddress(ifname string, p netip.Prefix) error {
+	return l.address("adding", ifname, p, unix.EEXIST, l.handle.AddrAdd)
+}
+
+// DeleteAddress implements [Keeper].
+func (l *Local) DeleteAddress(ifname string, p netip.Prefix) error {
+	return l.address("deleting", ifname, p, unix.EADDRNOTAVAIL, l.handle.AddrDel)
+}
+
+func (l *Local) address(doing, ifname string, p netip.Prefix, fine error, do func(netlink.Link, *netlink.Addr) error) error {
+	link, err := l.handle.LinkByName(ifname)
+	if err == nil {
+		a := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // the address is usable at once
+		}
+		err = do(link, a)
+	}
+	if err == nil || errors.Is(err, fine) {
+		return nil
+	}
+	return fmt.Errorf("%s address %v on %s: %w", doing, p, ifname, err)
+}
+
+// ResolveNeighbour implements [Keeper]. NTF_USE behaves as if the kernel had a packet to send: a
+// missing entry is created and asked for, a stale one goes to DELAY and is probed (kernel:
+// net/core/neighbour.c, neigh_add and __neigh_event_send).
+func (l *Local) ResolveNeighbour(ifindex int, addr netip.Addr) error {
+	err := l.handle.NeighSet(&netlink.Neigh{
+		LinkIndex: ifindex, Family: family(addr), State: netlink.NUD_NONE, Flags: netlink.NTF_USE, IP: addr.AsSlice(),
+	})
+	if err != nil {
+		return fmt.Errorf("resolving %v on interface %d: %w", addr, ifindex, err)
+	}
+	return nil
+}
+
+// OpenTUN implements [Keeper]. The kernel's reverse-path filter must not judge what arrives
+// through the device, as decrypted packets come from everywhere: it is off for the device, or
+// loose where the host asks for one on all (the stricter of both counts). The device gets no IPv6
+// link-local address.
+func (l *Local) OpenTUN(name string, mtu int) (*TUN, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening /dev/net/tun: %w", err)
+	}
+	t, err := l.setUpTUN(fd, name, mtu)
+	if err != nil {
+		_ = unix.Close(fd) // the device goes with it
+		return nil, fmt.Errorf("TUN device %s: %w", name, err)
+	}
+	t.File = os.NewFile(uintptr(fd), "/dev/net/tun")
+	return t, nil
+}
+
+func (l *Local) setUpTUN(fd int, name string, mtu int) (*TUN, error) {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return nil, fmt.Errorf("creating: %w", err)
+	}
+	name = req.Name()
+	link, err := l.handle.LinkByName(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.handle.LinkSetMTU(link, mtu); err != nil {
+		return nil, fmt.Errorf("setting MTU %d: %w", mtu, err)
+	}
+	filter := "0"
+	if all, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/rp_filter"); err == nil {
+		if n, _ := strconv.Atoi(strings.TrimSpace(string(all))); n != 0 {
+			filter = "2"
+		}
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte(filter), 0o644); err != nil {
+		return nil, fmt.Errorf("setting rp_filter: %w", err)
+	}
+	err = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/addr_gen_mode", []byte("1"), 0o644)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // there is no such file without IPv6
+		return nil, fmt.Errorf("setting addr_gen_mode: %w", err)
+	}
+	if err := l.handle.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("bringing up: %w", err)
+	}
+	return &TUN{Name: name, Ifindex: link.Attrs().Index}, nil
+}
+
+// RaiseMemlock implements [Keeper].
+func (l *Local) RaiseMemlock() error {
+	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return fmt.Errorf("lifting the limit on locked memory: %w", err)
+	}
+	return nil
+}
+
+// ReadFile implements [Keeper].
+func (l *Local) ReadFile(path string) ([]byte, error) { return os.ReadFile(path) }
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefix(k *netlink.Route) netip.Prefix {
+	if k.Dst == nil {
+		if k.Family == unix.AF_INET {
+			return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		}
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	a, _ := netip.AddrFromSlice(k.Dst.IP)
+	bits, _ := k.Dst.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits)
+}

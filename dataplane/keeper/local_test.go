@@ -1,0 +1,141 @@
+package keeper_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"sallyport/dataplane/keeper"
+)
+
+func local(t *testing.T) *keeper.Local {
+	k, err := keeper.NewLocal()
+	must(t, err)
+	t.Cleanup(k.Close)
+	return k
+}
+
+func TestRoutesAreReconciled(t *testing.T) {
+	ns := namespace(t)
+	addVeth(t, "v0", ns)
+	h, err := netlink.NewHandle()
+	must(t, err)
+	defer h.Close()
+	addAddr(t, h, "v0", "192.0.2.1/24")
+	k := local(t)
+	p4, p6 := netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:9::/48")
+	foreign := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4(203, 0, 113, 0), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(192, 0, 2, 2), Priority: keeper.MetricFence}
+	must(t, netlink.RouteAdd(foreign))
+	want := []keeper.Route{keeper.Fence(p4), keeper.Fence(p6), keeper.Through(p4, "v0", netip.MustParseAddr("192.0.2.1")), keeper.Through(p6, "v0", netip.Addr{})}
+	check := func(want []keeper.Route) {
+		t.Helper()
+		have, err := k.Routes()
+		must(t, err)
+		if len(have) != len(want) {
+			t.Fatalf("routes %v, want %v", have, want)
+		}
+		for _, r := range want {
+			if !slices.Contains(have, r) {
+				t.Fatalf("routes %v, want %v", have, want)
+			}
+		}
+	}
+	for range 2 {
+		must(t, k.ReconcileRoutes(want))
+		check(want)
+	}
+	want[2].Source = netip.Addr{} // same key, other content: replaced
+	must(t, k.ReconcileRoutes(want))
+	check(want)
+	must(t, k.ReconcileRoutes(want[:1]))
+	check(want[:1])
+	must(t, k.DeleteRoute(want[1])) // not there
+	if err := k.AddRoute(keeper.Fence(netip.MustParsePrefix("203.0.113.0/24"))); err == nil {
+		t.Error("a foreign route was overwritten")
+	}
+	if got, err := netlink.RouteGet(net.IPv4(203, 0, 113, 1)); err != nil || !got[0].Gw.Equal(foreign.Gw) {
+		t.Errorf("the foreign route is gone: %v %v", got, err)
+	}
+	must(t, k.ReconcileRoutes(nil))
+	check(nil)
+	p := netip.MustParsePrefix("2001:db8:1::1/64")
+	for range 2 {
+		must(t, k.AddAddress("v0", p))
+	}
+	for range 2 {
+		must(t, k.DeleteAddress("v0", p))
+	}
+}
+
+// TestFenceHoldsWhenTUNVanishes: with forwarding on and a default route to the outside, protected
+// prefixes become unreachable, not cleartext, when the device goes; a connected prefix inside stays.
+func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
+	ns := namespace(t)
+	addVeth(t, "out0", ns)
+	addVeth(t, "in0", ns)
+	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
+	h, err := netlink.NewHandle()
+	must(t, err)
+	defer h.Close()
+	addAddr(t, h, "out0", "192.0.2.1/24")
+	addAddr(t, h, "in0", "198.51.100.1/25")
+	addAddr(t, h, "out0", "2001:db8:1::1/64")
+	k := local(t)
+	tun, err := k.OpenTUN("spf0", 1400)
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:2::/48")}
+	// Routes of others for the default, and for the very prefix with a usual metric.
+	for _, p := range append(slices.Clone(remote), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")) {
+		gw := net.ParseIP("192.0.2.9")
+		if p.Addr().Is6() {
+			gw = net.ParseIP("2001:db8:1::9")
+		}
+		must(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Gw: gw, Priority: 100}))
+	}
+	var want []keeper.Route
+	for _, p := range remote {
+		want = append(want, keeper.Fence(p), keeper.Through(p, tun.Name, netip.Addr{}))
+	}
+	must(t, k.ReconcileRoutes(want))
+	leads := func(dst string) int {
+		got, err := netlink.RouteGet(net.ParseIP(dst))
+		if err != nil {
+			return 0
+		}
+		return got[0].LinkIndex
+	}
+	for _, dst := range []string{"198.51.100.200", "2001:db8:2::5"} {
+		if leads(dst) != tun.Ifindex {
+			t.Errorf("%s does not go into the TUN device", dst)
+		}
+	}
+	tun.File.Close()
+	eventually(t, "the device is gone", func() bool { _, err := netlink.LinkByName("spf0"); return err != nil })
+	for _, dst := range []string{"198.51.100.200", "2001:db8:2::5"} {
+		if leads(dst) != 0 {
+			t.Errorf("%s leaves in the clear", dst)
+		}
+	}
+	in, _ := netlink.LinkByName("in0")
+	if leads("198.51.100.7") != in.Attrs().Index {
+		t.Error("the connected network inside the remote prefix is cut off")
+	}
+}
+
+func TestPrivilegedOpenings(t *testing.T) {
+	namespace(t)
+	k := local(t)
+	must(t, k.RaiseMemlock())
+	fd, err := k.SocketXDP()
+	must(t, err)
+	os.NewFile(uintptr(fd), "xdp").Close()
+	if _, err := k.ReadFile("/nonexistent/file"); !os.IsNotExist(err) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,43 @@
+package xsk
+
+import (
+	"sync/atomic"
+
+	"sallyport/dataplane/packet"
+)
+
+// receiveRing holds received packets. The kernel produces, we consume.
+type receiveRing struct {
+	indices
+	entries []packet.Desc
+	// next is our copy of the consumer index, the only truth about it.
+	next uint32
+	// seen is the producer index when we last looked.
+	seen uint32
+}
+
+// pop moves up to len(d) descriptors out and publishes the new consumer index
+// with one store.
+func (r *receiveRing) pop(d []packet.Desc) int {
+	ready := r.seen - r.next
+	if ready < uint32(len(d)) {
+		r.seen = atomic.LoadUint32(r.producer) // acquire: entries after index
+		ready = r.seen - r.next
+	}
+	n := min(uint32(len(d)), ready)
+	if n == 0 {
+		return 0
+	}
+	for i := uint32(0); i < n; i++ {
+		d[i] = r.entries[(r.next+i)&r.mask]
+	}
+	r.next += n
+	atomic.StoreUint32(r.consumer, r.next) // release: we have read the entries
+	return int(n)
+}
+
+// empty reports whether nothing waits, looking at the kernel's index.
+func (r *receiveRing) empty() bool {
+	r.seen = atomic.LoadUint32(r.producer)
+	return r.seen == r.next
+}
