@@ -5,8 +5,8 @@ import "sallyport/dataplane/sad"
 // balancer moves associations between workers, so that a few cores do not carry what many could.
 // It only looks at what was counted; the owners themselves give associations up.
 type balancer struct {
-	busy    []uint64          // nanoseconds, at the last look
-	packets map[uint64]uint64 // packets of each association, at the last look
+	busy    []uint64              // nanoseconds, at the last look
+	packets map[sad.Handle]uint64 // packets of each association, at the last look
 }
 
 // Thresholds of the balancer, as shares of one core over one second.
@@ -28,7 +28,7 @@ func (e *Engine) rebalance() {
 	}
 	b := &e.balance
 	if b.busy == nil {
-		b.busy, b.packets = make([]uint64, n), map[uint64]uint64{}
+		b.busy, b.packets = make([]uint64, n), map[sad.Handle]uint64{}
 	}
 	share := make([]float64, n)
 	for i, w := range e.group.Workers {
@@ -47,7 +47,7 @@ func (e *Engine) rebalance() {
 	}
 	gap := share[from] - share[to]
 	hot := share[from] >= balanceBusy && gap >= balanceGap
-	if e.sad.Len() > balanceMax {
+	if in, out := e.sad.Len(); in+out > balanceMax {
 		return
 	}
 	var sum uint64
@@ -56,19 +56,16 @@ func (e *Engine) rebalance() {
 		delta uint64
 	}
 	var candidates []candidate
-	seen := make(map[uint64]uint64, len(b.packets))
-	for _, info := range e.sad.List() {
-		key := uint64(info.Handle) << 1
-		if info.Inbound {
-			key |= 1
-		}
-		seen[key] = info.Packets
-		delta := info.Packets - min(b.packets[key], info.Packets)
+	seen := make(map[sad.Handle]uint64, len(b.packets))
+	e.sad.Range(func(info *sad.Info) bool {
+		seen[info.Handle] = info.Packets
+		delta := info.Packets - min(b.packets[info.Handle], info.Packets)
 		if info.Owner == from && delta > 0 {
 			sum += delta
-			candidates = append(candidates, candidate{info, delta})
+			candidates = append(candidates, candidate{*info, delta})
 		}
-	}
+		return true
+	})
 	b.packets = seen
 	if !hot || len(candidates) < 2 {
 		return
@@ -84,8 +81,10 @@ func (e *Engine) rebalance() {
 		return
 	}
 	c := candidates[best].info
-	e.sad.RequestMove(c.Inbound, c.Handle, to)
-	e.log.Debug().Str("association", c.Name).Int("from", from).Int("to", to).Msg("an association moves to another worker")
+	if e.sad.RequestMove(c.Handle, to) != nil {
+		return // it is gone
+	}
+	e.log.Debug().Str("association", c.Params.Name).Int("from", from).Int("to", to).Msg("an association moves to another worker")
 }
 
 func near(a uint64, want float64) float64 {

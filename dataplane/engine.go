@@ -158,7 +158,7 @@ func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{})}
 	for i, pc := range cfg.Ports {
-		p, err := newPort(uint16(i), pc, k)
+		p, err := newPort(uint16(i), pc)
 		if err != nil {
 			return nil, err
 		}
@@ -254,16 +254,12 @@ func (e *Engine) Apply(p Policies) error {
 	return e.steer()
 }
 
-// Install adds an association and returns its handle: the SPI of an inbound one, an opaque
-// number of an outbound one.
+// Install adds an association.
 func (e *Engine) Install(p sad.Params) (sad.Handle, error) { return e.sad.Install(p) }
 
-// RemoveInbound ends the inbound association with this SPI.
-func (e *Engine) RemoveInbound(spi uint32) error { return e.sad.RemoveInbound(spi) }
+// Remove ends an association. Its key is zeroed as soon as no worker can still hold it.
+func (e *Engine) Remove(h sad.Handle) error { return e.sad.Remove(h) }
 
-// RemoveOutbound ends an outbound association.
-func (e *Engine) RemoveOutbound(h sad.Handle) error { return e.sad.RemoveOutbound(h) }
-
-// Bind makes protect policies of this tunnel use the outbound association h; 0 leaves them
+// Bind makes the protect policies of this tunnel use the outbound association h; 0 leaves them
 // without one, and their packets are dropped.
-func (e *Engine) Bind(tunnel uint32, h sad.Handle) { e.sad.Bind(tunnel, h) }
+func (e *Engine) Bind(tunnel uint32, h sad.Handle) error { return e.sad.Bind(tunnel, h.Value()) }

@@ -6,10 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"sallyport/bpf"
 	"sallyport/dataplane/fib"
 	"sallyport/dataplane/memio"
-	"sallyport/dataplane/packet"
 	"sallyport/dataplane/tun"
 	"sallyport/dataplane/worker"
 )
@@ -47,6 +45,19 @@ func (e *Engine) Start() error {
 	e.others.Add(1)
 	go e.tend()
 	return nil
+}
+
+// Manual opens an engine whose ports are all in memory and returns its workers for the caller
+// to step: the whole path on one goroutine, for benchmarks and tests.
+func (e *Engine) Manual() ([]*worker.Worker, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		if p.config.Queues == nil {
+			return nil, fmt.Errorf("port %s is not in memory", p.config.Name)
+		}
+	}
+	return e.group.Workers, e.start()
 }
 
 func (e *Engine) start() error {
@@ -275,6 +286,3 @@ func (e *Engine) SetOwn(own []netip.Addr) {
 	e.tables.Own = slices.Clone(own)
 	e.publishTables()
 }
-
-var _ = packet.BatchMax
-var _ = bpf.PortsMax

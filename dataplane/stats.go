@@ -151,5 +151,5 @@ func (p *port) stats() PortStats {
 	return s
 }
 
-// Associations returns what is installed, in both directions.
-func (e *Engine) Associations() []sad.Info { return e.sad.List() }
+// Associations calls f with every association that is installed, until it returns false.
+func (e *Engine) Associations(f func(*sad.Info) bool) { e.sad.Range(f) }

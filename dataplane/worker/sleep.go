@@ -28,6 +28,8 @@ func (w *Worker) Run(core int, spin time.Duration) error {
 			return err
 		}
 	}
+	w.group.sad.Wake(w.ID)
+	defer w.group.sad.Sleep(w.ID)
 	idle := int64(0)
 	for !w.stopped.Load() {
 		began := monotonic()
