@@ -24,13 +24,12 @@ type note struct {
 
 const asleep = math.MaxUint64
 
-func newEpochs(workers int) epochs {
-	e := epochs{worker: make([]note, workers)}
+func (e *epochs) start(workers int) {
+	e.worker = make([]note, workers)
 	e.now.Store(1)
 	for i := range e.worker {
 		e.worker[i].epoch.Store(asleep)
 	}
-	return e
 }
 
 // begin starts a new epoch and returns it.

@@ -126,8 +126,8 @@ func New(c Config) (*Table, error) {
 		// At least 8 bits of slot, so that a generation from 1 up keeps clear of the reserved SPIs.
 		mask:      1<<max(bits.Len(uint(c.Capacity-1)), 8) - 1,
 		selectors: make([]*spd.Selectors, c.Capacity),
-		epochs:    newEpochs(c.Workers),
 	}
+	t.epochs.start(c.Workers)
 	for d := range t.slots {
 		t.keys[d] = make([]*transform.Key, c.Capacity)
 		t.slots[d].generation = make([]uint32, c.Capacity)
