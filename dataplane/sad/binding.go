@@ -1,0 +1,44 @@
+package sad
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+const (
+	bindingChunk = 4096
+	// TunnelsMax bounds the tunnel numbers that can be bound.
+	TunnelsMax = bindingChunk * bindingChunk
+)
+
+// bindings map tunnels to their current outbound association. Chunks are made
+// when first bound and stay, so a reader never sees an old copy.
+type bindings [bindingChunk]atomic.Pointer[[bindingChunk]atomic.Uint32]
+
+// Bind makes the association with handle value outbound the one that tunnel's packets
+// take; 0 takes it away.
+func (t *Table) Bind(tunnel, outbound uint32) error {
+	if tunnel >= TunnelsMax {
+		return fmt.Errorf("bind tunnel %d: at most %d tunnels", tunnel, TunnelsMax)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := &t.bindings[tunnel/bindingChunk]
+	if p.Load() == nil {
+		p.Store(new([bindingChunk]atomic.Uint32))
+	}
+	p.Load()[tunnel%bindingChunk].Store(outbound)
+	return nil
+}
+
+// Bound returns the value of the outbound handle that tunnel is bound to, 0 if none.
+func (t *Table) Bound(tunnel uint32) uint32 {
+	if tunnel >= TunnelsMax {
+		return 0
+	}
+	chunk := t.bindings[tunnel/bindingChunk].Load()
+	if chunk == nil {
+		return 0
+	}
+	return chunk[tunnel%bindingChunk].Load()
+}

@@ -1,0 +1,83 @@
+package sad
+
+// Info is a snapshot of one association for people. It holds no key material.
+// The counters move while it is taken, so they need not fit each other exactly.
+type Info struct {
+	Handle Handle
+	// Params describe the association, with the SPI and the defaults filled in and without Keymat.
+	Params Params
+	Slot   uint32
+	Owner  int // worker, -1 = none yet
+	// Sequence is the last number sent, or the highest received and authenticated.
+	Sequence uint64
+	// SequenceLeft is how many may still be sent; outbound only.
+	SequenceLeft   uint64
+	Packets, Bytes uint64
+	// Replayed, TooOld and BadICV are inbound, TooBig and Exhausted outbound drops.
+	Replayed, TooOld, BadICV, TooBig, Exhausted, OtherDrops uint64
+}
+
+// Len returns the numbers of live associations.
+func (t *Table) Len() (inbound, outbound int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.slots[in].live, t.slots[out].live
+}
+
+// rangeChunk is how many slots are visited under one hold of the mutex.
+const rangeChunk = 256
+
+// Range calls f with a snapshot of each live association, outbound first, in the
+// order of their slots, until f returns false. Associations may come and go
+// meanwhile; f may call the table.
+func (t *Table) Range(f func(*Info) bool) {
+	infos := make([]Info, 0, rangeChunk)
+	for direction := range t.slots {
+		for from, more := 0, true; more; from += rangeChunk {
+			infos, more = t.snapshot(infos[:0], direction, from)
+			for i := range infos {
+				if !f(&infos[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// snapshot appends the live associations in rangeChunk slots, and says whether there are more slots.
+func (t *Table) snapshot(infos []Info, direction, from int) ([]Info, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return infos, false
+	}
+	s := &t.slots[direction]
+	to := min(from+rangeChunk, s.fresh)
+	for i := from; i < to; i++ {
+		if s.params[i] == nil {
+			continue
+		}
+		info := Info{Params: *s.params[i], Slot: uint32(i)}
+		if direction == in {
+			t.inbound[i].info(&info)
+		} else {
+			t.outbound[i].info(&info)
+		}
+		infos = append(infos, info)
+	}
+	return infos, to < s.fresh
+}
+
+func (a *Inbound) info(i *Info) {
+	i.Handle = InboundHandle(a.SPI)
+	i.Owner, i.Sequence = a.Owner(), a.Window.Top()
+	i.Packets, i.Bytes = a.Packets.Load(), a.Bytes.Load()
+	i.Replayed, i.TooOld, i.BadICV, i.OtherDrops = a.Replayed.Load(), a.TooOld.Load(), a.BadICV.Load(), a.OtherDrops.Load()
+}
+
+func (o *Outbound) info(i *Info) {
+	i.Handle = Handle(o.live) // only control calls write it, and they hold the mutex
+	i.Owner, i.Sequence, i.SequenceLeft = o.Owner(), o.Seq.Load(), o.Left()
+	i.Packets, i.Bytes = o.Packets.Load(), o.Bytes.Load()
+	i.TooBig, i.Exhausted, i.OtherDrops = o.TooBig.Load(), o.Exhausted.Load(), o.OtherDrops.Load()
+}

@@ -1,0 +1,175 @@
+package sad
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/replay"
+	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
+)
+
+// Params describe one association completely, as data.
+type Params struct {
+	Name string
+	// SPI in host order. Inbound, 0 asks for a free one; outbound, it is the peer's choice.
+	SPI     uint32
+	Inbound bool
+	Suite   transform.Suite
+	// Keymat is the keying material of this direction. Install copies what it needs and
+	// keeps no reference; the caller wipes it.
+	Keymat []byte
+	// Local is our outer address and Remote the peer's, of one family.
+	Local, Remote netip.Addr
+	// Encap says that ESP travels in UDP between LocalPort and RemotePort; 0 = 4500.
+	Encap                 bool
+	LocalPort, RemotePort uint16
+	// UDPChecksum asks for a UDP checksum over IPv6 instead of zero (RFC 6935).
+	UDPChecksum bool
+	// ESN says that sequence numbers have 64 bits.
+	ESN bool
+	// Window is the size of the replay window of an inbound association; 0 = 4096.
+	Window uint32
+	// Selectors are what decrypted packets are held against; inbound only.
+	Selectors []spd.Selector
+	// CopyDSCP, CopyDF and ECN: see the flags. The caller sets them true by default.
+	CopyDSCP, CopyDF, ECN bool
+	// SetDF says that the outer DF bit is set where it is not copied.
+	SetDF bool
+	// Manual marks keys from the configuration.
+	Manual bool
+	// Sequence is the last sequence number used, of an outbound association.
+	Sequence uint64
+	// MTU of the path to the peer; 0 = that of the route.
+	MTU     uint16
+	Created time.Time
+}
+
+// portEncap is the port of ESP in UDP (RFC 3948, 2.1; RFC 7296, 2.23).
+const portEncap = 4500
+
+// check completes p and says what is wrong with it.
+func (p *Params) check() error {
+	info := p.Suite.Info()
+	switch {
+	case info.Kind == transform.KindNone:
+		return fmt.Errorf("no such suite")
+	case !p.Local.IsValid() || !p.Remote.IsValid():
+		return fmt.Errorf("outer address missing")
+	case p.Local.BitLen() != p.Remote.BitLen():
+		return fmt.Errorf("outer addresses %s and %s are of different families", p.Local, p.Remote)
+	case p.Local.IsUnspecified() || p.Remote.IsUnspecified() || p.Local.IsMulticast() || p.Remote.IsMulticast():
+		return fmt.Errorf("outer addresses %s and %s are not both those of a host", p.Local, p.Remote)
+	case p.Local.Is4In6() || p.Remote.Is4In6() || p.Local.Zone() != "" || p.Remote.Zone() != "":
+		return fmt.Errorf("outer addresses %s and %s are mapped or zoned", p.Local, p.Remote)
+	case p.SPI < spiMin && (p.SPI != 0 || !p.Inbound):
+		return fmt.Errorf("SPI %d is reserved", p.SPI)
+	case p.Window > replay.SizeMax:
+		return fmt.Errorf("replay window of %d numbers; at most %d", p.Window, replay.SizeMax)
+	case !p.Inbound && p.Sequence > p.sequenceMax():
+		return fmt.Errorf("sequence number %d without extended sequence numbers", p.Sequence)
+	}
+	if p.Window == 0 {
+		p.Window = replay.SizeDefault
+	}
+	if p.Encap && p.LocalPort == 0 {
+		p.LocalPort = portEncap
+	}
+	if p.Encap && p.RemotePort == 0 {
+		p.RemotePort = portEncap
+	}
+	return nil
+}
+
+func (p *Params) sequenceMax() uint64 {
+	if p.ESN {
+		return math.MaxUint64
+	}
+	return math.MaxUint32
+}
+
+func (p *Params) flags() Flags {
+	var f Flags
+	for _, x := range []struct {
+		on   bool
+		flag Flags
+	}{
+		{p.Encap, FlagEncap},
+		{p.Encap && p.UDPChecksum && p.Local.Is6(), FlagUDPChecksum},
+		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.CopyDSCP, FlagCopyDSCP},
+		{p.CopyDF, FlagCopyDF}, {p.SetDF, FlagSetDF}, {p.Manual, FlagManual},
+	} {
+		if x.on {
+			f |= x.flag
+		}
+	}
+	return f
+}
+
+func (p *Params) version() uint8 {
+	if p.Local.Is4() {
+		return 4
+	}
+	return 6
+}
+
+// fill writes the description into an empty slot. Publication is not its part.
+func (in *Inbound) fill(p *Params, slot, bits uint32) {
+	info := p.Suite.Info()
+	in.SPI, in.Slot, in.bits = p.SPI, slot, bits
+	in.Flags, in.Version, in.Suite = p.flags(), p.version(), p.Suite
+	in.IVLen, in.ICVLen, in.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
+	in.LocalPort, in.RemotePort = p.LocalPort, p.RemotePort
+	in.Window = replay.New(p.Window, p.ESN)
+	copy(in.Local[:], p.Local.AsSlice())
+	copy(in.Remote[:], p.Remote.AsSlice())
+}
+
+// Protocol numbers and the outer TTL.
+const (
+	protoUDP = 17
+	protoESP = 50
+	outerTTL = 64
+	udpLen   = 8
+	espLen   = 8
+)
+
+func (o *Outbound) fill(p *Params, slot uint32) {
+	info := p.Suite.Info()
+	o.SPI, o.Slot = p.SPI, slot
+	o.Flags, o.Version, o.Suite, o.MTU = p.flags(), p.version(), p.Suite, p.MTU
+	o.IVLen, o.ICVLen, o.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
+	o.Seq.Add(p.Sequence)
+	o.SeqMax = p.sequenceMax()
+
+	proto := uint8(protoESP)
+	if p.Encap {
+		proto = protoUDP
+	}
+	h := o.Header[:0]
+	src, dst := p.Local.AsSlice(), p.Remote.AsSlice()
+	if p.version() == 4 {
+		h = append(h, 0x45, 0, 0, 0, 0, 0, 0, 0, outerTTL, proto, 0, 0)
+		h = append(append(h, src...), dst...)
+		o.HeaderSum = packet.Sum(h, 0)
+	} else {
+		h = append(h, 0x60, 0, 0, 0, 0, 0, proto, outerTTL)
+		h = append(append(h, src...), dst...)
+	}
+	if p.Encap {
+		o.UDP = uint8(len(h))
+		h = binary.BigEndian.AppendUint16(h, p.LocalPort)
+		h = binary.BigEndian.AppendUint16(h, p.RemotePort)
+		if o.Flags&FlagUDPChecksum != 0 {
+			o.UDPSum = packet.Sum(h[o.UDP:], packet.PseudoSum(src, dst, protoUDP, 0))
+		}
+		h = append(h, make([]byte, udpLen-4)...)
+	}
+	o.ESP = uint8(len(h))
+	h = binary.BigEndian.AppendUint32(h, p.SPI)
+	o.HeaderLen = uint8(len(h) + espLen - 4)
+}

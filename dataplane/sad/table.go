@@ -1,0 +1,457 @@
+// Package sad is the security association database (RFC 4301, 4.4.2): fixed arenas of
+// inbound and outbound associations outside the Go heap, found by one index.
+//
+// The SPI of an inbound association is a keyed permutation of (generation,
+// slot), so look-up inverts it, reads the slot and compares the whole SPI. SPIs
+// that the configuration chose stand in a small hash beside. An outbound association
+// is named by a handle of (generation, slot).
+//
+// Control calls (Install, Remove, Bind, Range, ...) take a mutex and may come from
+// any goroutine. Workers take none: an association is published by one atomic store
+// when it is complete, unpublished by another, and its key zeroed and its slot
+// used again only when every worker has passed a batch boundary since (see Pass).
+// Negotiation, lifetimes and policy are not handled here.
+package sad
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"sallyport/dataplane/replay"
+	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
+)
+
+// CapacityMax is the largest number of associations in each direction.
+const CapacityMax = 1 << 21
+
+// recycleMin is how many free slots are kept before one is used again, so
+// that a generation, and with it an SPI, returns late.
+const recycleMin = 1024
+
+// Errors that callers test for.
+var (
+	ErrFull      = errors.New("no free association slot")
+	ErrDuplicate = errors.New("SPI is in use")
+	ErrNotFound  = errors.New("no such association")
+)
+
+// Config sizes a table.
+type Config struct {
+	Capacity int // associations in each direction, 1..CapacityMax
+	Workers  int // number of workers that look up
+}
+
+// Handle names an association for its life: the SPI of an inbound one, slot and
+// generation of an outbound one.
+type Handle uint64
+
+const handleInbound Handle = 1 << 32
+
+// InboundHandle returns the handle of the inbound association with an SPI.
+func InboundHandle(spi uint32) Handle { return handleInbound | Handle(spi) }
+
+// Inbound says which direction the handle is for.
+func (h Handle) Inbound() bool { return h&handleInbound != 0 }
+
+// Value is what LookupInbound (the SPI) or LookupOutbound and Bind take.
+func (h Handle) Value() uint32 { return uint32(h) }
+
+func (h Handle) String() string {
+	if h.Inbound() {
+		return fmt.Sprintf("in:%08x", h.Value())
+	}
+	return fmt.Sprintf("out:%08x", h.Value())
+}
+
+// Table is the database.
+type Table struct {
+	// hot: written by New only
+	inbound    []Inbound
+	outbound   []Outbound
+	mask       uint32 // of the slot in a permuted SPI or an outbound handle
+	spis       permutation
+	words      words
+	keys       [2][]*transform.Key // by direction and slot; written before publication
+	selectors  []*spd.Selectors
+	configured configured
+	epochs     epochs
+	bindings   bindings
+
+	// cold: behind the mutex
+	mu       sync.Mutex
+	closed   bool
+	mappings [2]mapping
+	slots    [2]slots
+	limbo    queue[removed]
+	bits     [17]freeBits // by log2 of the window size
+	bitsNext uint32       // first replay word that was never used
+}
+
+// Directions index what exists for each.
+const (
+	out = iota
+	in
+)
+
+// slots is the control side of one arena.
+type slots struct {
+	fresh      int // slots from here on were never used
+	free       queue[uint32]
+	generation []uint32
+	params     []*Params // of live slots, without keying material
+	live       int
+}
+
+type freeBits []uint32
+
+type removed struct {
+	epoch     uint64
+	slot      uint32
+	direction int
+}
+
+// New maps the arenas.
+func New(c Config) (*Table, error) {
+	if c.Capacity < 1 || c.Capacity > CapacityMax {
+		return nil, fmt.Errorf("association table for %d: 1 to %d", c.Capacity, CapacityMax)
+	}
+	if c.Workers < 0 {
+		return nil, fmt.Errorf("association table with %d workers", c.Workers)
+	}
+	t := &Table{
+		// At least 8 bits of slot, so that a generation from 1 up keeps clear of the reserved SPIs.
+		mask:      1<<max(bits.Len(uint(c.Capacity-1)), 8) - 1,
+		selectors: make([]*spd.Selectors, c.Capacity),
+	}
+	t.epochs.start(c.Workers)
+	for d := range t.slots {
+		t.keys[d] = make([]*transform.Key, c.Capacity)
+		t.slots[d].generation = make([]uint32, c.Capacity)
+		t.slots[d].params = make([]*Params, c.Capacity)
+	}
+	err := t.open(c.Capacity)
+	if err != nil {
+		t.Close()
+		return nil, fmt.Errorf("association table for %d: %w", c.Capacity, err)
+	}
+	return t, nil
+}
+
+func (t *Table) open(capacity int) (err error) {
+	if t.spis, err = newPermutation(); err != nil {
+		return err
+	}
+	if t.inbound, t.mappings[in], err = newSlots[Inbound](capacity); err != nil {
+		return err
+	}
+	if t.outbound, t.mappings[out], err = newSlots[Outbound](capacity); err != nil {
+		return err
+	}
+	// Blocks stay in their size class, so at worst each class once has a block for every slot:
+	// less than twice the largest class.
+	t.words, err = newWords(capacity * 2 * replay.Words(replay.SizeMax))
+	return err
+}
+
+// Close zeroes every key and unmaps the arenas. No worker may look anything up, and no
+// association may be held, from then on.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.closed = true
+	for _, keys := range t.keys {
+		for i, k := range keys {
+			if k != nil {
+				k.Zero()
+				keys[i] = nil
+			}
+		}
+	}
+	t.inbound, t.outbound = nil, nil
+	for i := range t.mappings {
+		t.mappings[i].release()
+		t.mappings[i] = nil
+	}
+	t.words.release()
+	t.words = words{}
+}
+
+// Install makes an association that workers find as soon as it returns. It costs the same
+// however many there are. On error nothing is left behind.
+func (t *Table) Install(p Params) (Handle, error) {
+	h, err := t.install(&p)
+	if err != nil {
+		return 0, fmt.Errorf("install association %q: %w", p.Name, err)
+	}
+	return h, nil
+}
+
+func (t *Table) install(p *Params) (Handle, error) {
+	if err := p.check(); err != nil {
+		return 0, err
+	}
+	var selectors *spd.Selectors
+	if p.Inbound {
+		var err error
+		if selectors, err = spd.CompileSelectors(p.Selectors); err != nil {
+			return 0, err
+		}
+	}
+	key, err := transform.NewKey(p.Suite, p.Keymat)
+	if err != nil {
+		return 0, err
+	}
+	kept := *p
+	kept.Keymat = nil
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var h Handle
+	if t.closed {
+		err = errors.New("table is closed")
+	} else if p.Inbound {
+		h, err = t.installInbound(&kept, key, selectors)
+	} else {
+		h, err = t.installOutbound(&kept, key)
+	}
+	if err != nil {
+		key.Zero()
+	}
+	return h, err
+}
+
+func (t *Table) installInbound(p *Params, key *transform.Key, selectors *spd.Selectors) (Handle, error) {
+	chosen := p.SPI != 0
+	if chosen && t.LookupInbound(p.SPI) != nil {
+		return 0, fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
+	}
+	slot, err := t.take(in)
+	if err != nil {
+		return 0, err
+	}
+	block, err := t.takeBits(p.Window)
+	if err != nil {
+		t.slots[in].free.push(slot)
+		return 0, err
+	}
+	for !chosen {
+		p.SPI = t.spis.apply(t.nextGeneration(in, slot))
+		if _, taken := t.configured.find(p.SPI); !taken {
+			break
+		}
+	}
+	a := &t.inbound[slot]
+	a.fill(p, slot, block)
+	t.keys[in][slot], t.selectors[slot], t.slots[in].params[slot] = key, selectors, p
+	atomic.StoreUint32(&a.live, p.SPI)
+	if chosen {
+		t.configured.insert(p.SPI, slot)
+	}
+	t.slots[in].live++
+	return InboundHandle(p.SPI), nil
+}
+
+func (t *Table) installOutbound(p *Params, key *transform.Key) (Handle, error) {
+	slot, err := t.take(out)
+	if err != nil {
+		return 0, err
+	}
+	h := t.nextGeneration(out, slot)
+	a := &t.outbound[slot]
+	a.fill(p, slot)
+	t.keys[out][slot], t.slots[out].params[slot] = key, p
+	atomic.StoreUint32(&a.live, h)
+	t.slots[out].live++
+	return Handle(h), nil
+}
+
+// take returns an empty slot. Fresh ones are used while few wait to be used again.
+func (t *Table) take(direction int) (uint32, error) {
+	t.reclaim()
+	s := &t.slots[direction]
+	if s.fresh < len(s.generation) && s.free.len() < recycleMin {
+		s.fresh++
+		return uint32(s.fresh - 1), nil
+	}
+	if slot, ok := s.free.pop(); ok {
+		return slot, nil
+	}
+	return 0, fmt.Errorf("%w: all %d are in use or wait for the workers to let go", ErrFull, len(s.generation))
+}
+
+// nextGeneration returns generation and slot as one number. Generations begin at 1 and skip 0 when
+// they wrap, so the number is never below 256.
+func (t *Table) nextGeneration(direction int, slot uint32) uint32 {
+	width := uint(bits.Len32(t.mask))
+	g := &t.slots[direction].generation[slot]
+	*g = (*g + 1) & (1<<(32-width) - 1)
+	if *g == 0 {
+		*g = 1
+	}
+	return *g<<width | slot
+}
+
+// takeBits returns the index of the first of the zero words of a window.
+func (t *Table) takeBits(size uint32) (uint32, error) {
+	class := &t.bits[bits.Len32(replay.Round(size)-1)]
+	if n := len(*class); n > 0 {
+		block := (*class)[n-1]
+		*class = (*class)[:n-1]
+		return block, nil
+	}
+	n := replay.Words(size)
+	if err := t.words.grow(int(t.bitsNext) + n); err != nil {
+		return 0, err
+	}
+	t.bitsNext += uint32(n)
+	return t.bitsNext - uint32(n), nil
+}
+
+// Remove takes an association out: no look-up that begins afterwards finds it.
+// Its key is zeroed and its slot free when every worker has passed, at the next
+// Install, Remove or Reclaim after that.
+func (t *Table) Remove(h Handle) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := removed{direction: out}
+	if h.Inbound() {
+		a := t.LookupInbound(h.Value())
+		if a == nil {
+			return fmt.Errorf("remove inbound association %s: %w", h, ErrNotFound)
+		}
+		r.slot, r.direction = a.Slot, in
+		if slot, ok := t.configured.find(a.SPI); ok && slot == a.Slot {
+			t.configured.remove(a.SPI)
+		}
+		atomic.StoreUint32(&a.live, 0)
+	} else {
+		a := t.LookupOutbound(h.Value())
+		if a == nil {
+			return fmt.Errorf("remove outbound association %s: %w", h, ErrNotFound)
+		}
+		r.slot = a.Slot
+		atomic.StoreUint32(&a.live, 0)
+	}
+	t.slots[r.direction].live--
+	t.slots[r.direction].params[r.slot] = nil
+	r.epoch = t.epochs.begin()
+	t.limbo.push(r)
+	t.reclaim()
+	return nil
+}
+
+// RemoveInbound removes the inbound association with an SPI.
+func (t *Table) RemoveInbound(spi uint32) error { return t.Remove(InboundHandle(spi)) }
+
+// RemoveOutbound removes an outbound association.
+func (t *Table) RemoveOutbound(handle uint32) error { return t.Remove(Handle(handle)) }
+
+// Reclaim zeroes what removed associations left and every worker has let go of. It returns how
+// many still wait. To be called now and then, so that no key waits for the next Install.
+func (t *Table) Reclaim() (waiting int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.reclaim()
+	}
+	return t.limbo.len()
+}
+
+func (t *Table) reclaim() {
+	if t.limbo.len() == 0 {
+		return
+	}
+	oldest := t.epochs.oldest()
+	for {
+		r, ok := t.limbo.peek()
+		if !ok || r.epoch > oldest {
+			return
+		}
+		t.limbo.pop()
+		t.keys[r.direction][r.slot].Zero()
+		t.keys[r.direction][r.slot] = nil
+		if r.direction == in {
+			a := &t.inbound[r.slot]
+			class := &t.bits[bits.Len32(a.Window.Size()-1)]
+			clear(t.Bits(a))
+			*class = append(*class, a.bits)
+			t.selectors[r.slot] = nil
+			reset(a)
+		} else {
+			reset(&t.outbound[r.slot])
+		}
+		t.slots[r.direction].free.push(r.slot)
+	}
+}
+
+// LookupInbound returns the inbound association with an SPI, nil if there is
+// none. The pointer is good until the worker's next Pass or Sleep.
+func (t *Table) LookupInbound(spi uint32) *Inbound {
+	if spi < spiMin {
+		return nil
+	}
+	if i := t.spis.invert(spi) & t.mask; int(i) < len(t.inbound) {
+		if a := &t.inbound[i]; atomic.LoadUint32(&a.live) == spi {
+			return a
+		}
+	}
+	if i, ok := t.configured.find(spi); ok {
+		if a := &t.inbound[i]; atomic.LoadUint32(&a.live) == spi {
+			return a
+		}
+	}
+	return nil
+}
+
+// LookupOutbound returns the outbound association with a handle, nil if it is gone. The
+// pointer is good until the worker's next Pass or Sleep.
+func (t *Table) LookupOutbound(handle uint32) *Outbound {
+	if i := handle & t.mask; handle != 0 && int(i) < len(t.outbound) {
+		if a := &t.outbound[i]; atomic.LoadUint32(&a.live) == handle {
+			return a
+		}
+	}
+	return nil
+}
+
+// InboundKey returns the key of an inbound association in a slot that was looked up.
+func (t *Table) InboundKey(slot uint32) *transform.Key { return t.keys[in][slot] }
+
+// OutboundKey returns the key of an outbound association in a slot that was looked up.
+func (t *Table) OutboundKey(slot uint32) *transform.Key { return t.keys[out][slot] }
+
+// Selectors returns the selectors of an inbound association in a slot that was looked up.
+func (t *Table) Selectors(slot uint32) *spd.Selectors { return t.selectors[slot] }
+
+// Bits returns the words of an inbound association's replay window; the owner's.
+func (t *Table) Bits(a *Inbound) []uint64 {
+	n := a.bits + a.Window.Size()/64
+	return t.words.all[a.bits:n:n]
+}
+
+// RequestMove asks that worker become the owner: at once if nobody is, else when the
+// owner releases the association at the end of a batch.
+func (t *Table) RequestMove(h Handle, worker int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if worker < 0 || worker >= len(t.epochs.worker) {
+		return fmt.Errorf("move association %s to worker %d of %d", h, worker, len(t.epochs.worker))
+	}
+	if h.Inbound() {
+		if a := t.LookupInbound(h.Value()); a != nil {
+			a.request(worker)
+			return nil
+		}
+	} else if a := t.LookupOutbound(h.Value()); a != nil {
+		a.request(worker)
+		return nil
+	}
+	return fmt.Errorf("move association %s: %w", h, ErrNotFound)
+}
