@@ -1,0 +1,141 @@
+package esp
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"testing"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
+)
+
+// vector is a packet of testdata/scapy.json; the script beside it makes them.
+type vector struct {
+	Suite  string `json:"suite"`
+	Keymat string `json:"keymat"`
+	SPI    uint32 `json:"spi"`
+	ESN    bool   `json:"esn"`
+	Hi     uint32 `json:"hi"`
+	Seq    uint32 `json:"seq"`
+	Outer  int    `json:"outer"`
+	Encap  bool   `json:"encap"`
+	Packet string `json:"packet"`
+	Inner  string `json:"inner"`
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestOpensWhatScapySealed takes packets of an independent implementation.
+func TestOpensWhatScapySealed(t *testing.T) {
+	raw, err := os.ReadFile("testdata/scapy.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []vector
+	if err := json.Unmarshal(raw, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	if len(vectors) != 56 {
+		t.Fatalf("%d vectors, want 7 suites times 8 shapes", len(vectors))
+	}
+	for _, v := range vectors {
+		g := newRig(t)
+		suite, err := transform.Parse(v.Suite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := sad.Params{
+			Name: "scapy", SPI: v.SPI, Inbound: true, Suite: suite, Keymat: unhex(t, v.Keymat), Local: gatewayB4, Remote: gatewayA4, Encap: v.Encap, ESN: v.ESN, ECN: true,
+			Selectors: []spd.Selector{{Local: netsB, Remote: netsA, LocalPorts: anyPort, RemotePorts: anyPort}},
+		}
+		if v.Encap {
+			p.LocalPort, p.RemotePort = 4500, 4500
+		}
+		if v.Outer == 6 {
+			p.Local, p.Remote = gatewayB6, gatewayA6
+		}
+		if _, err := g.table.Install(p); err != nil {
+			t.Fatal(err)
+		}
+		in := g.table.LookupInbound(v.SPI)
+		if v.Hi != 0 {
+			// The receiver knows the upper half from packets before; here its window is told.
+			in.Window.Advance(g.table.Bits(in), uint64(v.Hi)<<32|uint64(v.Seq)-1)
+		}
+		if reason := g.open1(unhex(t, v.Packet), in); reason != packet.DropNone {
+			t.Errorf("%s, v%d, encap %v, ESN %v: %v", v.Suite, v.Outer, v.Encap, v.ESN, reason)
+		} else if !bytes.Equal(g.batch.IP(0), unhex(t, v.Inner)) {
+			t.Errorf("%s, v%d, encap %v, ESN %v: inner packet differs", v.Suite, v.Outer, v.Encap, v.ESN)
+		}
+	}
+}
+
+// TestScapyOpensWhatWeSealed lets the independent implementation take our packets.
+func TestScapyOpensWhatWeSealed(t *testing.T) {
+	python := "/usr/bin/python3" // Debian's, which sees Debian's packages
+	if out, err := exec.Command(python, "-c", "import scapy.layers.ipsec, cryptography").CombinedOutput(); err != nil {
+		if os.Getenv("STRICT") == "1" {
+			t.Fatalf("needs python3-scapy and python3-cryptography: %v: %s", err, out)
+		}
+		t.Skip("needs python3-scapy and python3-cryptography")
+	}
+	var vectors []vector
+	for _, suite := range transform.List() {
+		for _, outer := range []int{4, 6} {
+			for _, encap := range []bool{false, true} {
+				for _, length := range []int{40, 41, 200, 1400} {
+					g := newRig(t)
+					esn := suite.Info().Kind != transform.KindCBC && length%2 == 0
+					p := g.params(suite, outer, encap, esn)
+					p.UDPChecksum = encap
+					if encap {
+						p.LocalPort, p.RemotePort = 4500, 4500
+					}
+					v := vector{Suite: suite.String(), SPI: p.SPI, ESN: esn, Keymat: hex.EncodeToString(p.Keymat)}
+					if esn {
+						v.Hi = 3
+						p.Sequence = 3<<32 + 17
+					}
+					tu := g.install(p)
+					inner := g.datagram(4+2*(length&4>>2), length)
+					v.Inner = hex.EncodeToString(inner)
+					v.Packet = hex.EncodeToString(g.seal1(inner, tu.out))
+					vectors = append(vectors, v)
+				}
+			}
+		}
+	}
+	in, err := json.Marshal(vectors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(python, "testdata/scapy_esp.py", "open")
+	command.Stdin = bytes.NewReader(in)
+	var problems bytes.Buffer
+	command.Stderr = &problems
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("scapy: %v: %s", err, problems.Bytes())
+	}
+	var opened []string
+	if err := json.Unmarshal(out, &opened); err != nil || len(opened) != len(vectors) {
+		t.Fatalf("scapy answered for %d of %d packets: %v", len(opened), len(vectors), err)
+	}
+	for i, v := range vectors {
+		if opened[i] != v.Inner {
+			t.Errorf("packet %d (%s, ESN %v): scapy found %q, not what was inside\n%s", i, v.Suite, v.ESN, opened[i], problems.Bytes())
+		}
+	}
+}
