@@ -324,13 +324,16 @@ func TestSecondSocketOnAQueueSharesItsRings(t *testing.T) {
 	p.whole(256)
 }
 
-// TestVanishedInterfaceGivesEveryFrameBack deletes a pair of interfaces while
+// TestVanishedInterfaceGivesEveryFrameBack deletes a pair of interfaces under load, while
 // packets are everywhere, binds elsewhere while the dead sockets, the one that
 // registered the UMEM among them, are still open, and comes back.
 func TestVanishedInterfaceGivesEveryFrameBack(t *testing.T) {
 	left, right := enter(t)
 	d := domain(t, 1024)
 	p := newPool(t, d)
+	h, err := netlink.NewHandle() // in this namespace, for another thread
+	must(t, err)
+	defer h.Close()
 	for round := range 3 {
 		m := redirect(t, right)
 		source, sink := open(t, d, left, 0), open(t, d, right, 0)
@@ -342,10 +345,23 @@ func TestVanishedInterfaceGivesEveryFrameBack(t *testing.T) {
 				p.complete(source)
 			}
 		}
-		must(t, netlink.LinkDel(left))
+		deleted := make(chan error, 1)
+		go func() { deleted <- h.LinkDel(left) }()
 		await(t, "the sockets to notice", func() bool {
-			return errors.Is(source.Check(), ErrGone) && errors.Is(sink.Check(), ErrDown)
+			var x [32]packet.Desc
+			for _, a := range p.get(8) {
+				if source.Transmit([]packet.Desc{{Addr: a, Len: 64}}) == 0 {
+					p.put(a)
+				}
+			}
+			for _, got := range x[:sink.Receive(x[:])] {
+				p.put(got.Addr)
+			}
+			p.fill(sink, 32)
+			p.complete(source)
+			return errors.Is(source.Flush(), ErrGone) && errors.Is(sink.Check(), ErrGone)
 		})
+		must(t, <-deleted)
 		left, right = addVeth(t, "left", "right")
 		again := open(t, d, left, 1)
 		if !p.send(again, frame(1, 100)) {
