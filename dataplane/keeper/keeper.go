@@ -86,7 +86,7 @@ type Keeper interface {
 	// OpenTUN creates the TUN device, sets its MTU (bytes) and brings it up.
 	OpenTUN(name string, mtu int) (*TUN, error)
 
-	// RaiseMemlock lifts the limit on locked memory (RLIMIT_MEMLOCK).
+	// RaiseMemlock lifts the limit on locked memory (RLIMIT_MEMLOCK); an error if it still binds.
 	RaiseMemlock() error
 	// ReadFile reads a file that only root may read: configuration and secrets.
 	ReadFile(path string) ([]byte, error)

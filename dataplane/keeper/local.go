@@ -273,13 +273,36 @@ func (l *Local) setUpTUN(fd int, name string, mtu int) (*TUN, error) {
 	return &TUN{Name: name, Ifindex: link.Attrs().Index}, nil
 }
 
-// RaiseMemlock implements [Keeper].
+// RaiseMemlock implements [Keeper]. Without CAP_SYS_RESOURCE the soft limit goes up to the hard
+// one, which is enough for a process with CAP_IPC_LOCK: it is not held to either (kernel:
+// net/xdp/xdp_umem.c, xdp_umem_account_pages).
 func (l *Local) RaiseMemlock() error {
 	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+	err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit)
+	if errors.Is(err, unix.EPERM) {
+		var now unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now); err != nil {
+			return fmt.Errorf("reading the limit on locked memory: %w", err)
+		}
+		now.Cur = now.Max
+		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &now); err != nil {
+			return fmt.Errorf("raising the soft limit on locked memory to %d bytes: %w", now.Max, err)
+		}
+		if mayLockMemory() {
+			return nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("lifting the limit on locked memory: %w", err)
 	}
 	return nil
+}
+
+// mayLockMemory reports whether the thread has CAP_IPC_LOCK.
+func mayLockMemory() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
 }
 
 // ReadFile implements [Keeper].
