@@ -19,12 +19,12 @@ func (w *Worker) Step(now int64) int {
 		w.classify()
 
 		w.claimInbound()
-		w.lists.in = w.esp.Decapsulate(&w.batch, w.lists.in, &w.inbound)
+		w.lists.in = w.esp.Decapsulate(&w.batch, w.lists.in, w.inbound[:])
 		w.routeDecapsulated()
 
 		w.claimOutbound()
 		w.admitOutbound()
-		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, &w.outbound)
+		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, w.outbound[:])
 
 		w.routeForward()
 		w.send()
