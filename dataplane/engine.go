@@ -12,6 +12,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -141,8 +142,10 @@ type Engine struct {
 	steering *bpf.Steering
 	domain   *xsk.Domain
 	watcher  *fib.Watcher
-	tun      *tun.Pump
+	device   *keeper.TUN
 	tunQueue *memio.Queue
+	tunMTU   int
+	pump     *tun.Pump
 
 	workers sync.WaitGroup
 	done    chan struct{} // closed by Stop
@@ -212,7 +215,7 @@ func (e *Engine) build() (err error) {
 		ClampMSS: e.cfg.ClampMSS, DiscardUnmatched: e.cfg.DiscardUnmatched,
 	}
 	if e.tables.FIB == nil {
-		e.tables.FIB = fib.Empty()
+		e.tables.FIB = fib.Build(math.MaxUint32, nil) // no later snapshot has this generation
 	}
 	for _, p := range e.ports {
 		e.tables.Ports = append(e.tables.Ports, worker.Port{Name: p.config.Name, Role: p.config.Role})

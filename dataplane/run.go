@@ -39,8 +39,8 @@ func (e *Engine) Start() error {
 	if e.watcher != nil {
 		e.watcher.Start()
 	}
-	if e.tun != nil {
-		e.tun.Start()
+	if e.device != nil {
+		e.pump = tun.Start(e.device.File, e.tunQueue, e.tunMTU)
 	}
 	e.others.Add(1)
 	go e.tend()
@@ -135,7 +135,7 @@ func (e *Engine) openTUN() error {
 		device.File.Close()
 		return err
 	}
-	e.tun = tun.New(device.File, queue, mtu)
+	e.device, e.tunQueue, e.tunMTU = device, queue, mtu
 	p := &port{
 		config: PortConfig{Name: device.Name, Role: worker.Protected, Queues: []worker.Queue{queue}},
 		number: uint16(len(e.ports)), reason: "the way to the kernel",
@@ -216,8 +216,8 @@ func (e *Engine) Stop() error {
 	if e.watcher != nil {
 		e.watcher.Close()
 	}
-	if e.tun != nil {
-		e.tun.Close()
+	if e.pump != nil {
+		e.pump.Close()
 	}
 	e.others.Wait()
 	for _, w := range e.group.Workers {
@@ -236,8 +236,8 @@ func (e *Engine) closePorts() {
 	for _, p := range e.ports {
 		e.close(p)
 	}
-	if e.tun != nil {
-		e.tun.Close()
+	if e.device != nil {
+		e.device.File.Close()
 	}
 	if e.watcher != nil {
 		e.watcher.Close()

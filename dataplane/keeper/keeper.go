@@ -7,6 +7,8 @@ package keeper
 import (
 	"net/netip"
 	"os"
+
+	"sallyport/bpf"
 )
 
 // Protocol is the routing protocol number (rtm_protocol) of every route that a keeper adds. It
@@ -63,6 +65,12 @@ type TUN struct {
 type Keeper interface {
 	// SocketXDP opens an AF_XDP socket (CAP_NET_RAW). The caller owns the descriptor.
 	SocketXDP() (int, error)
+
+	// LoadSteering loads the steering program and creates its maps (CAP_BPF, CAP_NET_ADMIN).
+	LoadSteering() (*bpf.Steering, error)
+	// AttachXDP makes s steer the packets of an interface: it creates the link pinned in pinDir,
+	// or takes it over from a process that has ended.
+	AttachXDP(s *bpf.Steering, ifname string, ifindex int, mode bpf.Mode, pinDir string) error
 
 	// AddRoute adds r, or makes our route for the same prefix and metric equal to it. A route of
 	// somebody else with the same prefix and metric is left alone, and an error.
