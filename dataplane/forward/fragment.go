@@ -60,6 +60,7 @@ func Fragment(b *packet.Batch, i, mtu int, out []packet.Packet, alloc func() (ad
 	if len(datagram) <= mtu {
 		return 0, packet.DropNone
 	}
+	mtu = min(mtu, packet.LenMax-packet.EtherLen) // what a frame holds behind its headroom
 	stepFirst, stepRest := (mtu-headerFirst)&^7, (mtu-headerRest)&^7
 	if mtu < headerFirst+8 {
 		return 0, packet.DropTooBig

@@ -27,7 +27,7 @@ func NewLimiter(rate, burst int) Limiter {
 // monotonic clock.
 func (l *Limiter) Allow(now int64) bool {
 	full := max(l.full, now) + l.interval
-	if full-now > l.depth {
+	if l.depth == 0 || full-now > l.depth {
 		return false
 	}
 	l.full = full

@@ -194,7 +194,8 @@ func parse6(p *Packet, h []byte) Drop {
 // isExtension reports whether next is an IPv6 extension header that the parser
 // steps over.
 func isExtension(next uint8) bool {
-	return next == ProtoHopByHop || next == ProtoRouting || next == ProtoFragment || next == ProtoDestination
+	const set uint64 = 1<<ProtoHopByHop | 1<<ProtoRouting | 1<<ProtoFragment | 1<<ProtoDestination
+	return next < 64 && set>>next&1 != 0
 }
 
 // walkExtensions steps over the extension headers of the IPv6 datagram h,
