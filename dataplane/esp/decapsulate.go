@@ -95,7 +95,7 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 	at := p.Addr + uint64(p.L3) + uint64(start)
 	s.rec[n] = record{index: i, tos: p.TOS, esp: at}
 	op := &s.ops[n]
-	op.Key = s.table.Key(in.Slot)
+	op.Key = s.table.InboundKey(in.Slot)
 	op.Packet = b.Mem[at : at+uint64(len(esp)) : packet.Chunk(p.Addr)+packet.FrameSize]
 	op.SeqHi = uint32(seq >> 32)
 	op.ESN = in.Flags&sad.FlagESN != 0

@@ -111,7 +111,7 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	s.rec[n] = record{index: i, bytes: uint16(length)}
 
 	op := &s.ops[n]
-	op.Key = s.table.Key(o.Slot)
+	op.Key = s.table.OutboundKey(o.Slot)
 	op.Packet = b.Mem[outer+uint64(o.ESP) : end : limit]
 	op.Counter = seq
 	op.SeqHi = uint32(seq >> 32)
@@ -147,7 +147,7 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 			continue
 		}
 		o := sa[r.index]
-		if o.Flags&sad.FlagUDPChecksum != 0 && o.UDP != 0 && o.Version == 6 {
+		if o.Flags&sad.FlagUDPChecksum != 0 {
 			checksumUDP(b.IP(int(r.index))[o.UDP:], o.UDPSum)
 		}
 		if o != run {

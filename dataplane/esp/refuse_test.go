@@ -458,8 +458,8 @@ func TestRemovedKeySendsNothing(t *testing.T) {
 	g := newRig(t)
 	tu := g.tunnel(transform.AES128GCM16, 4, false, true)
 	good := g.seal1(g.datagram(4, 60), tu.out)
-	g.table.Key(tu.out.Slot).Zero()
-	g.table.Key(tu.in.Slot).Zero()
+	g.table.OutboundKey(tu.out.Slot).Zero()
+	g.table.InboundKey(tu.in.Slot).Zero()
 	g.put(0, g.datagram(4, 60))
 	g.parse(0)
 	if live := g.scratch.Encapsulate(g.batch, []uint8{0}, []*sad.Outbound{tu.out}); len(live) != 0 || g.batch.P[0].Reason != packet.DropNoOutbound {

@@ -267,7 +267,7 @@ func (g *rig) forge(tu tunnel, seq uint64, text []byte) []byte {
 	if o.UDP != 0 {
 		binary.BigEndian.PutUint16(d[o.UDP+4:], uint16(len(d)-int(o.UDP)))
 	}
-	ops := []transform.Op{{Key: g.table.Key(o.Slot), Packet: d[o.ESP:], Counter: seq, SeqHi: uint32(seq >> 32), ESN: o.Flags&sad.FlagESN != 0}}
+	ops := []transform.Op{{Key: g.table.OutboundKey(o.Slot), Packet: d[o.ESP:], Counter: seq, SeqHi: uint32(seq >> 32), ESN: o.Flags&sad.FlagESN != 0}}
 	new(transform.Batch).Seal(ops)
 	if !ops[0].OK {
 		g.t.Fatal("the forged packet cannot be sealed")

@@ -42,9 +42,10 @@ func (o *oracle) infer(lo uint32) uint64 {
 			continue
 		}
 		seq := h<<32 | uint64(lo)
-		// In whole numbers: seq >= top-size+1 and seq <= top-size+2^32; below 2^32 the first
-		// subspace has no predecessor, so everything before its second is in the first.
-		if seq+o.size > o.top && (h == 0 || o.top+1<<32 >= seq+o.size && o.top+1<<32 > o.top || o.top > math.MaxUint64-1<<32) {
+		reached := seq > o.top || o.top-seq < o.size
+		near := seq <= o.top || seq-o.top+o.size <= 1<<32
+		// The first subspace has no predecessor: what could only be there lies ahead.
+		if reached && (near || h == 0) {
 			return seq
 		}
 	}
