@@ -203,3 +203,31 @@ func coversAll(outer, inner []Range) bool {
 	}
 	return true
 }
+
+// Sides writes both sides as the configuration file does.
+func (s *Selector) Sides() (local, remote []string) {
+	write := func(ranges []Range, first, last uint16) (out []string) {
+		filter := ""
+		if s.Proto != 0 {
+			name := strconv.Itoa(int(s.Proto))
+			for word, n := range protocols {
+				if n == s.Proto && word != "ipv6-icmp" {
+					name = word
+				}
+			}
+			switch {
+			case first == last:
+				filter = fmt.Sprintf("[%s/%d]", name, first)
+			case first != 0 || last != 65535:
+				filter = fmt.Sprintf("[%s/%d-%d]", name, first, last)
+			default:
+				filter = "[" + name + "]"
+			}
+		}
+		for _, r := range ranges {
+			out = append(out, r.String()+filter)
+		}
+		return out
+	}
+	return write(s.Local, s.LocalFirst, s.LocalLast), write(s.Remote, s.RemoteFirst, s.RemoteLast)
+}
