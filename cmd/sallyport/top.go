@@ -317,10 +317,13 @@ func (m model) dropRates() []dropRate {
 	return out
 }
 
+// nameWidth gives the names of associations what the other columns leave, 62 of the line.
+func (m model) nameWidth() int { return min(40, max(17, m.width-62)) }
+
 func (m model) header() string {
 	switch m.tab {
 	case tabAssociations:
-		return fmt.Sprintf("%-24s %-3s %-10s %-16s %6s %9s %9s %8s", "NAME", "DIR", "SPI", "SUITE", "WORKER", "PACKETS/S", "BIT/S", "DROPS")
+		return fmt.Sprintf("%-*s %-3s %-10s %-16s %2s %9s %8s %7s", m.nameWidth(), "NAME", "DIR", "SPI", "SUITE", "W", "PACKETS/S", "BIT/S", "DROPS")
 	case tabWorkers:
 		return fmt.Sprintf("%-6s %4s %6s %9s %9s %9s %8s %9s %8s", "WORKER", "CORE", "BUSY", "IN/S", "OUT/S", "BIT/S", "DROPS", "HANDOVERS", "FREE")
 	}
@@ -354,7 +357,7 @@ func (m model) rows() []string {
 			}
 			pps := m.rate(a.Packets, b.Packets)
 			rows = append(rows, row{
-				fmt.Sprintf("%-24s %-3s %-10s %-16s %6s %9s %9s %8s", clip(a.Name, 24), a.Direction, a.SPI, clip(a.Suite, 16), worker, short(pps), short(8*m.rate(a.Bytes, b.Bytes)), short(float64(drops))),
+				fmt.Sprintf("%-*s %-3s %-10s %-16s %2s %9s %8s %7s", m.nameWidth(), clip(a.Name, m.nameWidth()), a.Direction, a.SPI, clip(a.Suite, 16), worker, short(pps), short(8*m.rate(a.Bytes, b.Bytes)), short(float64(drops))),
 				[]float64{pps, 0, float64(drops)}[by], a.Name + a.Direction + a.SPI,
 			})
 		}
