@@ -19,7 +19,8 @@ type engine interface {
 	// Apply replaces policies, endpoints and ports as a whole, or changes nothing
 	// and returns an error. tunnels gives each protect policy's Tunnel its number.
 	Apply(c *config.Config, tunnels map[string]uint32) error
-	// Install installs an association and returns its handle: the SPI if inbound.
+	// Install installs an association and returns its handle: the SPI if inbound. It copies the
+	// key, which the daemon overwrites when it drops the configuration.
 	Install(a *config.Association) (uint32, error)
 	Remove(inbound bool, handle uint32) error
 	// Bind makes an outbound association the one that a tunnel sends by; 0 is none.

@@ -73,7 +73,10 @@ func (g *gateway) Reload() (control.Reload, error) {
 	if err != nil {
 		return control.Reload{}, fmt.Errorf("nothing was changed:\n%w", err)
 	}
-	diff, err := config.Diff(g.config, fresh, g.used)
+	// Of two configurations the one that is not kept loses its keys.
+	old, unused := g.config, fresh
+	defer func() { unused.ZeroKeys() }()
+	diff, err := config.Diff(old, fresh, g.used)
 	if err != nil {
 		return control.Reload{}, fmt.Errorf("nothing was changed:\n%w", err)
 	}
@@ -86,6 +89,7 @@ func (g *gateway) Reload() (control.Reload, error) {
 	if err := g.apply(fresh, diff); err != nil {
 		return control.Reload{}, errors.Join(err, g.fences.Fence(g.config.Fences))
 	}
+	unused = old
 	if len(diff.RemoveFences) > 0 {
 		if err := g.fences.Fence(fresh.Fences); err != nil {
 			g.log.Warn().Err(err).Msg("fence routes of prefixes that are no longer protected are still there")

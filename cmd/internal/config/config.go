@@ -89,6 +89,13 @@ type Config struct {
 	Warnings []Issue
 }
 
+// ZeroKeys overwrites every key of a configuration that is no longer used.
+func (c *Config) ZeroKeys() {
+	for i := range c.Associations {
+		c.Associations[i].Key.Zero()
+	}
+}
+
 // SocketPath returns the control socket of an instance by default.
 func SocketPath(instance string) string { return "/run/sallyport/" + instance + ".sock" }
 
