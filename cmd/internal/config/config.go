@@ -1,0 +1,588 @@
+// Package config reads sallyportd's configuration: strict YAML with a position
+// for every finding, checked as a whole and translated into the plain
+// description that the daemon hands to the data plane and that a reload
+// compares. It knows nothing of packets, sockets or kernel state.
+//
+//	text → File (decode.go, schema.go, value.go) → checks → Config → Diff
+package config
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Action says what happens to traffic under a policy.
+type Action uint8
+
+const (
+	Protect Action = iota
+	Bypass
+	Discard
+)
+
+func (a Action) String() string { return [...]string{"protect", "bypass", "discard"}[a] }
+
+// Policy is one entry of the ordered policy list. Tunnel is, for Protect, the
+// child's stable name CONNECTION/CHILD.
+type Policy struct {
+	Name      string
+	Action    Action
+	Selectors []Selector
+	Tunnel    string
+}
+
+// Association describes one direction of a child with manual keys.
+type Association struct {
+	Name                                 string // CONNECTION/CHILD
+	Inbound                              bool
+	SPI                                  uint32
+	Proposal                             Proposal
+	Key                                  Secret
+	Local, Remote                        netip.Addr
+	Encap                                bool
+	LocalPort, RemotePort                uint16
+	UDPChecksum                          bool
+	Window                               uint32 // packets; inbound only
+	Selectors                            []Selector
+	CopyDSCP, CopyDF, Copy6040ECN, SetDF bool
+	MTU                                  uint16 // bytes of the outer packet; 0: the route's
+}
+
+// ID names an association for a reload: what it serves, its direction and SPI.
+func (a *Association) ID() string {
+	direction := "out"
+	if a.Inbound {
+		direction = "in"
+	}
+	return fmt.Sprintf("%s %s 0x%08x", a.Name, direction, a.SPI)
+}
+
+// KeyID is a fingerprint of suite and key, to notice that a key is used a
+// second time. It is never printed.
+func (a *Association) KeyID() [32]byte {
+	h := sha256.New()
+	h.Write([]byte{byte(a.Proposal.Suite)})
+	h.Write(a.Key.Bytes())
+	return [32]byte(h.Sum(nil))
+}
+
+// Config is a checked configuration with every default filled in.
+type Config struct {
+	Path         string
+	File         File
+	Policies     []Policy
+	Associations []Association
+	// Endpoints are our outer addresses, sorted.
+	Endpoints []netip.Addr
+	// Fences are the remote protected prefixes, sorted, without ::/0 and 0.0.0.0/0.
+	Fences   []netip.Prefix
+	Warnings []Issue
+}
+
+// ZeroKeys overwrites every key of a configuration that is no longer used.
+func (c *Config) ZeroKeys() {
+	for i := range c.Associations {
+		c.Associations[i].Key.Zero()
+	}
+}
+
+// SocketPath returns the control socket of an instance by default.
+func SocketPath(instance string) string { return "/run/sallyport/" + instance + ".sock" }
+
+// PinDir returns the pin directory of an instance by default.
+func PinDir(instance string) string { return "/sys/fs/bpf/sallyport/" + instance }
+
+// Load reads the file at path, and the key files it names, and checks them.
+// The error lists every finding, one a line, as file:line:column: text.
+func Load(path string) (*Config, error) { return LoadWith(path, readChecked) }
+
+// ReadFile reads a file and tells its permission bits. The daemon passes the
+// privileged reader here.
+type ReadFile func(path string) (text []byte, mode os.FileMode, err error)
+
+func readChecked(path string) ([]byte, os.FileMode, error) {
+	// Without O_NONBLOCK, opening a FIFO would hang a reload.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a regular file", path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, fileBytesMax+1))
+	return text, info.Mode().Perm(), err
+}
+
+// LoadWith is Load with a reader of files.
+func LoadWith(path string, read ReadFile) (*Config, error) {
+	text, mode, err := read(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	defer clear(text)
+	return parse(path, text, mode, read)
+}
+
+// parse checks text as the contents of path. mode is the file's permissions.
+func parse(path string, text []byte, mode os.FileMode, read ReadFile) (*Config, error) {
+	d := &decoder{file: path, at: map[string]Position{}}
+	c := &Config{Path: path, File: defaults()}
+	if err := d.decode(text, &c.File); err != nil {
+		return nil, err
+	}
+	k := &checker{decoder: d, Config: c, mode: mode, read: read}
+	k.general()
+	k.interfaces()
+	k.connections()
+	k.policies()
+	k.manual()
+	if err := errors.Join(d.issues...); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// checker turns a decoded file into a Config, collecting every finding.
+type checker struct {
+	*decoder
+	*Config
+	mode     os.FileMode
+	read     ReadFile
+	children map[string]*tunnel
+	order    []string
+}
+
+type tunnel struct {
+	connection *Connection
+	child      *Child
+	path       string
+	selectors  []Selector
+	used       bool
+}
+
+func (k *checker) errorAt(path, format string, args ...any) {
+	k.fail(k.position(path), format, args...)
+}
+
+func (k *checker) warnAt(path, format string, args ...any) {
+	k.Warnings = append(k.Warnings, Issue{k.file, k.position(path), fmt.Sprintf(format, args...)})
+}
+
+// position finds the value at path or the nearest thing around it that the file holds.
+func (k *checker) position(path string) Position {
+	for path != "" {
+		if p, ok := k.at[path]; ok {
+			return p
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+	return Position{}
+}
+
+var (
+	instanceName  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,31}$`)
+	interfaceName = regexp.MustCompile(`^[^\s/:%]{1,15}$`)
+)
+
+func (k *checker) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		k.errorAt(path, "%s: %q is not one of %s: did you mean %q?", path, shorten(value), strings.Join(allowed, ", "), nearest(value, allowed))
+	}
+}
+
+func (k *checker) between(path string, value, low, high int) {
+	if value < low || value > high {
+		k.errorAt(path, "%s: %d is not between %d and %d", path, value, low, high)
+	}
+}
+
+func (k *checker) general() {
+	f := &k.File
+	if !instanceName.MatchString(f.Instance) {
+		k.errorAt("instance", "instance: 1 to 32 letters, digits, - and _ only")
+		f.Instance = "default"
+	}
+	f.Control.Socket = cmp.Or(f.Control.Socket, SocketPath(f.Instance))
+	f.Dataplane.PinDir = cmp.Or(f.Dataplane.PinDir, PinDir(f.Instance))
+	tun := "sp-" + f.Instance
+	f.Dataplane.TUN = cmp.Or(f.Dataplane.TUN, tun[:min(15, len(tun))])
+	if !filepath.IsAbs(f.Control.Socket) || len(f.Control.Socket) > 107 {
+		k.errorAt("control.socket", "control.socket: an absolute path of at most 107 bytes (unix(7))")
+	}
+	if !filepath.IsAbs(f.Dataplane.PinDir) {
+		k.errorAt("dataplane.pin_dir", "dataplane.pin_dir: an absolute path inside a bpffs")
+	}
+	if !interfaceName.MatchString(f.Dataplane.TUN) || f.Dataplane.TUN == "." || f.Dataplane.TUN == ".." {
+		k.errorAt("dataplane.tun", "dataplane.tun: an interface name has 1 to 15 characters, without / and spaces")
+	}
+	k.oneOf("log.level", f.Log.Level, "debug", "info", "warn", "error")
+	k.oneOf("log.format", f.Log.Format, "auto", "json", "text")
+	k.oneOf("dataplane.unmatched", f.Dataplane.Unmatched, "forward", "discard")
+	if f.Workers.Count != 0 {
+		k.between("workers.count", int(f.Workers.Count), 1, 64)
+	}
+	if n := len(f.Workers.Cores); n > 0 {
+		if f.Workers.Count == 0 {
+			f.Workers.Count = AutoInt(n)
+		}
+		if int(f.Workers.Count) > n {
+			k.errorAt("workers.cores", "workers.cores: %d cores for %d workers; name one core per worker", n, f.Workers.Count)
+		}
+	}
+	k.between("workers.batch", f.Workers.Batch, 1, 64)
+	if f.Workers.Spin.Seconds() > 1 {
+		k.errorAt("workers.spin", "workers.spin: at most 1s")
+	}
+	if f.Dataplane.Frames != 0 {
+		k.between("dataplane.frames", int(f.Dataplane.Frames), 1024, 16<<20)
+	}
+	k.between("dataplane.associations", f.Dataplane.Associations, 1, 16<<20)
+	k.between("dataplane.ring_size", f.Dataplane.RingSize, 64, 32768)
+	if n := f.Dataplane.RingSize; n > 0 && n&(n-1) != 0 {
+		k.errorAt("dataplane.ring_size", "dataplane.ring_size: %d is not a power of two", n)
+	}
+}
+
+func (k *checker) interfaces() {
+	if len(k.File.Interfaces) == 0 {
+		k.errorAt("interfaces", "interfaces: none is named; one with role: protected and one with role: outside are needed (or one with role: both)")
+		return
+	}
+	if len(k.File.Interfaces) > 64 {
+		k.errorAt("interfaces", "interfaces: at most 64")
+	}
+	protected, outside := false, false
+	for _, i := range k.File.Interfaces {
+		path := "interfaces." + i.Name
+		if !interfaceName.MatchString(i.Name) || i.Name == "." || i.Name == ".." {
+			k.errorAt(path, "%q cannot be an interface name: 1 to 15 characters, without / and spaces", shorten(i.Name))
+		}
+		if i.Role == "" {
+			k.errorAt(path, "%s: role is missing: protected, outside or both", path)
+			continue
+		}
+		k.oneOf(path+".role", i.Role, "protected", "outside", "both")
+		k.oneOf(path+".xdp_mode", i.XDPMode, "auto", "native", "generic")
+		protected = protected || i.Role != "outside"
+		outside = outside || i.Role != "protected"
+	}
+	if !protected || !outside {
+		k.warnAt("interfaces", "interfaces: no interface is protected, or none is outside; no traffic will go through a tunnel")
+	}
+}
+
+func (k *checker) connections() {
+	k.children = map[string]*tunnel{}
+	for i := range k.File.Connections {
+		c := &k.File.Connections[i]
+		path := "connections." + c.Name
+		if strings.ContainsAny(c.Name, "/ \t\n") {
+			k.errorAt(path, "%q: a connection's name has no / and no spaces", shorten(c.Name))
+		}
+		if !c.LocalAddrs.IsValid() {
+			k.errorAt(path, "%s: local_addrs is missing: our outer address", path)
+		}
+		if !c.RemoteAddrs.IsValid() {
+			k.errorAt(path, "%s: remote_addrs is missing: the peer's outer address", path)
+		}
+		if c.LocalAddrs.IsValid() && c.RemoteAddrs.IsValid() {
+			if c.LocalAddrs.Is4() != c.RemoteAddrs.Is4() {
+				k.errorAt(path+".remote_addrs", "%s: local_addrs and remote_addrs are of different families", path)
+			}
+			if c.LocalAddrs == c.RemoteAddrs {
+				k.errorAt(path+".remote_addrs", "%s: local_addrs and remote_addrs are the same address", path)
+			}
+			if !slices.Contains(k.Endpoints, c.LocalAddrs.Addr) {
+				k.Endpoints = append(k.Endpoints, c.LocalAddrs.Addr)
+			}
+		}
+		if len(c.Children) == 0 {
+			k.errorAt(path, "%s: children is missing: name at least one", path)
+		}
+		for j := range c.Children {
+			k.child(c, &c.Children[j], path+".children."+c.Children[j].Name)
+		}
+	}
+	slices.SortFunc(k.Endpoints, netip.Addr.Compare)
+}
+
+func (k *checker) child(c *Connection, child *Child, path string) {
+	if strings.ContainsAny(child.Name, "/ \t\n") {
+		k.errorAt(path, "%q: a child's name has no / and no spaces", shorten(child.Name))
+	}
+	k.oneOf(path+".mode", child.Mode, "tunnel")
+	k.between(path+".replay_window", child.ReplayWindow, 64, 65536)
+	if len(child.ESPProposals) == 0 {
+		child.ESPProposals = []Proposal{{Suite: defaultSuite, ESN: true}}
+	}
+	if child.MTU != 0 {
+		low := 576 // RFC 791: every IPv4 host takes this much
+		if c.RemoteAddrs.Is6() {
+			low = 1280 // RFC 8200, 5
+		}
+		k.between(path+".mtu", int(child.MTU), low, mtuMax)
+	}
+	t := &tunnel{connection: c, child: child, path: path, selectors: k.selectors(path, child.LocalTS, child.RemoteTS)}
+	id := c.Name + "/" + child.Name
+	k.children[id] = t
+	k.order = append(k.order, id)
+}
+
+// selectors pairs both sides and says what is missing.
+func (k *checker) selectors(path string, local, remote []TrafficSelector) []Selector {
+	if len(local) == 0 {
+		k.errorAt(path, "%s: local_ts is missing: the prefixes behind this gateway", path)
+	}
+	if len(remote) == 0 {
+		k.errorAt(path, "%s: remote_ts is missing: the prefixes behind the peer", path)
+	}
+	s := pair(local, remote)
+	if len(s) == 0 && len(local) > 0 && len(remote) > 0 {
+		k.errorAt(path+".remote_ts", "%s: no local_ts and remote_ts agree in address family and protocol", path)
+	}
+	return s
+}
+
+func (k *checker) policies() {
+	var paths []string
+	names := map[string]bool{}
+	add := func(p Policy, path string) {
+		if names[p.Name] {
+			k.errorAt(path, "policy %q stands in the list twice", shorten(p.Name))
+		}
+		names[p.Name] = true
+		k.Policies, paths = append(k.Policies, p), append(paths, path)
+	}
+	for i, r := range k.File.Policies {
+		path := fmt.Sprintf("policies[%d]", i)
+		if r.Action == "" {
+			k.errorAt(path, "%s: action is missing: bypass, discard or protect", path)
+			continue
+		}
+		k.oneOf(path+".action", r.Action, "bypass", "discard", "protect")
+		if r.Action != "protect" {
+			if r.Child != "" {
+				k.errorAt(path+".child", "%s: child goes with action: protect only", path)
+			}
+			action := Bypass
+			if r.Action == "discard" {
+				action = Discard
+			}
+			add(Policy{Name: cmp.Or(r.Name, fmt.Sprintf("policy-%d", i+1)), Action: action, Selectors: k.selectors(path, r.LocalTS, r.RemoteTS)}, path)
+			continue
+		}
+		t, ok := k.children[r.Child]
+		if !ok {
+			if len(k.order) == 0 {
+				k.errorAt(path+".child", "%s: child %q does not exist", path, shorten(r.Child))
+			} else {
+				k.errorAt(path+".child", "%s: child %q does not exist: did you mean %q?", path, shorten(r.Child), nearest(r.Child, k.order))
+			}
+			continue
+		}
+		if len(r.LocalTS)+len(r.RemoteTS) > 0 {
+			k.errorAt(path, "%s: a protect policy takes its selectors from its child; leave local_ts and remote_ts out", path)
+		}
+		t.used = true
+		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: Protect, Selectors: t.selectors, Tunnel: r.Child}, path)
+	}
+	for _, id := range k.order {
+		if t := k.children[id]; !t.used {
+			add(Policy{Name: id, Action: Protect, Selectors: t.selectors, Tunnel: id}, t.path)
+		}
+	}
+	k.shadows(paths)
+	k.fences()
+}
+
+// shadowMax bounds the policies whose selectors are compared pair by pair.
+const shadowMax = 2000
+
+// shadows refuses contradictions (two policies with the same selectors) and
+// protect policies that an earlier one hides whole, because their traffic would
+// not take the tunnel that the file promises. Hidden bypass and discard
+// policies are useless, not dangerous: a warning.
+func (k *checker) shadows(paths []string) {
+	if len(k.Policies) > shadowMax {
+		k.warnAt("policies", "more than %d policies: not checked for contradictions here", shadowMax)
+		return
+	}
+	for i := range k.Policies {
+		later := &k.Policies[i]
+		for j := range i {
+			earlier := &k.Policies[j]
+			if !hides(earlier, later) {
+				continue
+			}
+			at := k.position(paths[j])
+			switch {
+			case hides(later, earlier) && earlier.Action != later.Action:
+				k.errorAt(paths[i], "policy %q (%s) contradicts %q (%s) at line %d: the selectors are the same", later.Name, later.Action, earlier.Name, earlier.Action, at.Line)
+			case later.Action == Protect:
+				k.errorAt(paths[i], "policy %q can never match: %q (%s) at line %d comes first and covers all of it; put the narrower one first in policies", later.Name, earlier.Name, earlier.Action, at.Line)
+			default:
+				k.warnAt(paths[i], "policy %q can never match: %q (%s) at line %d comes first and covers all of it", later.Name, earlier.Name, earlier.Action, at.Line)
+			}
+			break
+		}
+	}
+}
+
+func hides(earlier, later *Policy) bool {
+	for i := range later.Selectors {
+		if !slices.ContainsFunc(earlier.Selectors, func(s Selector) bool { return s.covers(&later.Selectors[i]) }) {
+			return false
+		}
+	}
+	return len(later.Selectors) > 0
+}
+
+func (k *checker) fences() {
+	for _, p := range k.Policies {
+		if p.Action != Protect {
+			continue
+		}
+		for _, s := range p.Selectors {
+			for _, r := range s.Remote {
+				for _, prefix := range r.Prefixes() {
+					if prefix.Bits() > 0 && !slices.Contains(k.Fences, prefix) {
+						k.Fences = append(k.Fences, prefix)
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(k.Fences, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+}
+
+func (k *checker) manual() {
+	f := &k.File
+	if len(f.Manual) > 0 && !f.InsecureManualKeys {
+		k.errorAt("manual", "manual: keys that never change are insecure with AEAD suites (RFC 8221, 3) and meant for tests; write insecure_manual_keys: true to use them all the same")
+	}
+	if len(f.Manual) == 0 && f.InsecureManualKeys {
+		k.warnAt("insecure_manual_keys", "insecure_manual_keys: there is no manual section that needs it")
+	}
+	inbound, keys := map[uint32]string{}, map[[32]byte]string{}
+	inFile := false
+	for i := range f.Manual {
+		m := &f.Manual[i]
+		path := "manual." + m.Name
+		t, ok := k.children[m.Name]
+		if !ok {
+			hint := ""
+			if len(k.order) > 0 {
+				hint = fmt.Sprintf(": did you mean %q?", nearest(m.Name, k.order))
+			}
+			k.errorAt(path, "manual: no child is called %q%s", shorten(m.Name), hint)
+			continue
+		}
+		if m.SPIIn == 0 || m.SPIOut == 0 {
+			k.errorAt(path, "%s: spi_in and spi_out are needed, both", path)
+			continue
+		}
+		inFile = inFile || m.KeyIn.Len()+m.KeyOut.Len() > 0
+		proposal := t.child.ESPProposals[0]
+		in, okIn := k.key(path, "key_in", m.KeyIn, m.KeyInFile, proposal)
+		out, okOut := k.key(path, "key_out", m.KeyOut, m.KeyOutFile, proposal)
+		if other, taken := inbound[uint32(m.SPIIn)]; taken {
+			k.errorAt(path+".spi_in", "%s: spi_in 0x%08x is that of %s already", path, uint32(m.SPIIn), other)
+		}
+		inbound[uint32(m.SPIIn)] = path
+		if !okIn || !okOut {
+			continue
+		}
+		base := Association{
+			Name: m.Name, Proposal: proposal, Local: t.connection.LocalAddrs.Addr, Remote: t.connection.RemoteAddrs.Addr,
+			Encap: t.connection.Encap, LocalPort: uint16(t.connection.LocalPort), RemotePort: uint16(t.connection.RemotePort),
+			UDPChecksum: t.connection.UDPChecksum, Selectors: t.selectors,
+			CopyDSCP: t.child.CopyDSCP, CopyDF: t.child.CopyDF, Copy6040ECN: t.child.CopyECN, SetDF: t.child.SetDF, MTU: uint16(t.child.MTU),
+		}
+		receive, send := base, base
+		receive.Inbound, receive.SPI, receive.Key, receive.Window = true, uint32(m.SPIIn), in, uint32(t.child.ReplayWindow)
+		send.SPI, send.Key = uint32(m.SPIOut), out
+		for _, a := range []*Association{&receive, &send} {
+			if other, taken := keys[a.KeyID()]; taken {
+				k.errorAt(path, "%s: the key of %s is that of %s too; two users of one key repeat nonces (NIST SP 800-38D, 8.2)", path, a.ID(), other)
+			}
+			keys[a.KeyID()] = a.ID()
+			k.Associations = append(k.Associations, *a)
+		}
+	}
+	if inFile {
+		k.private(k.file, k.mode, Position{})
+	}
+	for _, id := range k.order {
+		if !slices.ContainsFunc(f.Manual, func(m Manual) bool { return m.Name == id }) {
+			k.warnAt(k.children[id].path, "%s has no keys: its traffic is dropped", id)
+		}
+	}
+}
+
+// key returns one direction's key from the file itself or the key file.
+func (k *checker) key(path, field string, inline Secret, file string, p Proposal) (Secret, bool) {
+	at := path + "." + field
+	switch {
+	case inline.Len() > 0 && file != "":
+		k.errorAt(at, "%s: both %s and %s_file are given; one is enough", path, field, field)
+		return Secret{}, false
+	case inline.Len() == 0 && file == "":
+		k.errorAt(path, "%s: %s or %s_file is missing", path, field, field)
+		return Secret{}, false
+	case file != "":
+		at += "_file"
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(filepath.Dir(k.file), file)
+		}
+		text, mode, err := k.read(file)
+		if err != nil {
+			k.errorAt(at, "%s: %v", at, err)
+			return Secret{}, false
+		}
+		defer clear(text)
+		k.private(file, mode, k.position(at))
+		if err := inline.parse(string(text)); err != nil {
+			k.errorAt(at, "%s: %s: %v", at, file, err)
+			return Secret{}, false
+		}
+	}
+	if want := p.Suite.Info(); inline.Len() != want.KeyLen {
+		parts := "integrity key included"
+		if want.SaltLen > 0 {
+			parts = fmt.Sprintf("%d bytes of salt included", want.SaltLen)
+		}
+		k.errorAt(at, "%s: %d bytes, but %s takes %d (%s)", at, inline.Len(), p.Suite, want.KeyLen, parts)
+		return Secret{}, false
+	}
+	return inline, true
+}
+
+// private refuses a file with keys that everyone may read and warns of one
+// that its group may read.
+func (k *checker) private(file string, mode os.FileMode, at Position) {
+	switch {
+	case mode&0o007 != 0:
+		k.fail(at, "%s holds keys and is open to everyone (mode %04o): chmod 600 %s", file, mode, file)
+	case mode&0o070 != 0:
+		k.Warnings = append(k.Warnings, Issue{k.file, at, fmt.Sprintf("%s holds keys and is open to its group (mode %04o): chmod 600 %s", file, mode, file)})
+	}
+}
+
+func sorted(s []string) []string { slices.Sort(s); return s }

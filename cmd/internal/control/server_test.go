@@ -1,0 +1,149 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+type fake struct {
+	reloading, proceed chan struct{}
+}
+
+func (f *fake) Status() Status     { return Status{Instance: "test", Associations: 3} }
+func (f *fake) SAs(q SAQuery) SAs  { return SAs{Total: q.Limit, SAs: []SA{{Name: q.Name}}} }
+func (f *fake) Policies() Policies { return Policies{Unmatched: "forward"} }
+func (f *fake) Counters() Counters { return Counters{Totals: Totals{Received: 7}} }
+func (f *fake) Reload() (Reload, error) {
+	if f.reloading != nil {
+		close(f.reloading)
+		<-f.proceed
+	}
+	return Reload{}, errors.New("sallyport.yaml:1:1: unknown key")
+}
+
+func listen(t *testing.T, f *fake) (string, *Server) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "run", "s.sock")
+	s, err := Listen(path, "", f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return path, s
+}
+
+func TestVerbsAnswer(t *testing.T) {
+	path, _ := listen(t, &fake{})
+	c, ctx := NewClient(path), context.Background()
+	var status Status
+	if _, err := c.Do(ctx, VerbStatus, nil, &status); err != nil || status.Associations != 3 {
+		t.Errorf("%+v %v", status, err)
+	}
+	var sas SAs
+	if _, err := c.Do(ctx, VerbSAs, SAQuery{Name: "a/b"}, &sas); err != nil || sas.Total != 1000 || sas.SAs[0].Name != "a/b" {
+		t.Errorf("%+v %v", sas, err)
+	}
+	if _, err := c.Do(ctx, VerbReload, nil, nil); err == nil || err.Error() != "sallyport.yaml:1:1: unknown key" {
+		t.Errorf("reload: %v", err)
+	}
+	if _, err := c.Do(ctx, "explode", nil, nil); err == nil || !strings.Contains(err.Error(), `unknown verb "explode"`) {
+		t.Errorf("unknown verb: %v", err)
+	}
+}
+
+func TestSocketIsPrivateAndReplacedWhenStale(t *testing.T) {
+	path, s := listen(t, &fake{})
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v %v", info.Mode(), err)
+	}
+	if _, err := Listen(path, "", &fake{}); err == nil || !strings.Contains(err.Error(), "another daemon answers") {
+		t.Errorf("second daemon: %v", err)
+	}
+	// A killed daemon leaves its socket.
+	s.listener.SetUnlinkOnClose(false)
+	s.Close()
+	again, err := Listen(path, "", &fake{})
+	if err != nil {
+		t.Fatalf("stale socket: %v", err)
+	}
+	again.Close()
+	if _, err := NewClient(path).Do(context.Background(), VerbStatus, nil, nil); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "is it running?") {
+		t.Errorf("no daemon: %v", err)
+	}
+}
+
+func TestGarbageEndsInAnError(t *testing.T) {
+	path, _ := listen(t, &fake{})
+	for _, c := range []struct{ send, want string }{
+		{"not json\n", "not a JSON object"},
+		{"[]\n", "not a JSON object"},
+		{strings.Repeat("x", requestMax+10), "longer than"},
+		{`{"verb":"sas","args":[1]}` + "\n", "args are name and limit"},
+		{`{"verb":"status"}` + "\n" + `{"verb":"policies"}` + "\n", `"test"`},
+	} {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write([]byte(c.send))
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		if !strings.Contains(line, c.want) {
+			t.Errorf("%.30q: got %q", c.send, line)
+		}
+		conn.Close()
+	}
+}
+
+func TestReloadsDoNotOverlapAndReadersGoOn(t *testing.T) {
+	f := &fake{reloading: make(chan struct{}), proceed: make(chan struct{})}
+	path, _ := listen(t, f)
+	c, ctx := NewClient(path), context.Background()
+	first := make(chan error)
+	go func() { _, err := c.Do(ctx, VerbReload, nil, nil); first <- err }()
+	<-f.reloading
+	if _, err := c.Do(ctx, VerbReload, nil, nil); err == nil || !strings.Contains(err.Error(), "running already") {
+		t.Errorf("second reload: %v", err)
+	}
+	if _, err := c.Do(ctx, VerbStatus, nil, nil); err != nil {
+		t.Errorf("status during a reload: %v", err)
+	}
+	close(f.proceed)
+	<-first
+}
+
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	path, _ := listen(t, &fake{})
+	for range connectionsMax {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	if _, err := NewClient(path).Do(context.Background(), VerbStatus, nil, nil); err == nil || !strings.Contains(err.Error(), "too many") {
+		// The refusal may overtake the request, which then meets a closed socket.
+		if err == nil {
+			t.Error("one connection too many was served")
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	groups := func(uint32) []uint32 { return []uint32{50, 60} }
+	for _, c := range []struct {
+		uid, gid uint32
+		allowed  []uint32
+		want     bool
+	}{{0, 0, nil, true}, {7, 7, nil, true}, {1000, 1000, nil, false}, {1000, 60, []uint32{60}, true}, {1000, 1000, []uint32{60}, true}, {1000, 1000, []uint32{61}, false}} {
+		if got := admitted(c.uid, c.gid, 7, c.allowed, groups); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}

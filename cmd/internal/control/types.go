@@ -1,0 +1,181 @@
+// Package control carries questions from the control tool to the daemon: one
+// JSON object a line over a unix socket, an answer for each, in order.
+//
+//	request   {"verb": "sas", "args": {"name": "site-b/net"}}
+//	response  {"schema": 1, "error": "", "result": {...}}
+//
+// The socket has mode 0660, and the peer's credentials are checked as well. A
+// request is at most 64 KiB. The field names and units of the result types in
+// this file are stable within one schema number. Key material is in none of
+// them.
+package control
+
+import "time"
+
+// Schema is the version of the types below. Fields may be added within one version.
+const Schema = 1
+
+// The verbs.
+const (
+	VerbStatus   = "status"
+	VerbSAs      = "sas"
+	VerbPolicies = "policies"
+	VerbCounters = "counters"
+	VerbReload   = "reload"
+)
+
+// Status describes the daemon.
+type Status struct {
+	Version       string    `json:"version"`
+	Instance      string    `json:"instance"`
+	PID           int       `json:"pid"`
+	ConfigPath    string    `json:"config_path"`
+	StartedAt     time.Time `json:"started_at"`
+	UptimeSeconds float64   `json:"uptime_seconds"`
+	ReloadedAt    time.Time `json:"reloaded_at,omitzero"`
+	PinDir        string    `json:"pin_dir"`
+	Associations  int       `json:"associations"`
+	ManualKeys    int       `json:"manual_keys"` // associations with manual keys
+	Policies      int       `json:"policies"`
+	Warnings      []string  `json:"warnings"`
+	Workers       []Worker  `json:"workers"`
+	Ports         []Port    `json:"ports"`
+	Totals        Totals    `json:"totals"`
+}
+
+// Worker is one packet worker. Counters count since the daemon's start.
+type Worker struct {
+	Worker     int     `json:"worker"`
+	Core       int     `json:"core"`
+	Busy       float64 `json:"busy"` // share of the last second spent on packets, 0 to 1
+	PacketsIn  uint64  `json:"packets_in"`
+	BytesIn    uint64  `json:"bytes_in"`
+	PacketsOut uint64  `json:"packets_out"`
+	BytesOut   uint64  `json:"bytes_out"`
+	Drops      uint64  `json:"drops"`
+	Sleeps     uint64  `json:"sleeps"`
+	Handovers  uint64  `json:"handovers"` // packets given to other workers
+	FramesFree uint64  `json:"frames_free"`
+}
+
+// Port is one network interface.
+type Port struct {
+	Name   string  `json:"name"`
+	Role   string  `json:"role"`   // protected, outside or both
+	Mode   string  `json:"mode"`   // zero-copy, copy or generic
+	Reason string  `json:"reason"` // why this mode
+	Up     bool    `json:"up"`
+	MTU    int     `json:"mtu"` // bytes
+	Queues []Queue `json:"queues"`
+}
+
+// Queue is one queue of a port with what its AF_XDP socket counted (XDP_STATISTICS).
+type Queue struct {
+	Queue      int    `json:"queue"`
+	Worker     int    `json:"worker"`
+	Received   uint64 `json:"received"`
+	Sent       uint64 `json:"sent"`
+	RxDropped  uint64 `json:"rx_dropped"`
+	RxInvalid  uint64 `json:"rx_invalid"`
+	TxInvalid  uint64 `json:"tx_invalid"`
+	RxRingFull uint64 `json:"rx_ring_full"`
+	FillEmpty  uint64 `json:"fill_empty"`
+	TxEmpty    uint64 `json:"tx_empty"`
+}
+
+// Totals are the gateway's packets. Once the rings are idle,
+// Received + Originated = Sent + Punted + Dropped.
+type Totals struct {
+	Received   uint64 `json:"received"`
+	Originated uint64 `json:"originated"`
+	Sent       uint64 `json:"sent"`
+	Punted     uint64 `json:"punted"`
+	Dropped    uint64 `json:"dropped"`
+	BytesIn    uint64 `json:"bytes_in"`
+	BytesOut   uint64 `json:"bytes_out"`
+}
+
+// SA is one association.
+type SA struct {
+	Name        string    `json:"name"`      // CONNECTION/CHILD
+	Direction   string    `json:"direction"` // in or out
+	SPI         string    `json:"spi"`       // 0x and 8 hexadecimal digits
+	Suite       string    `json:"suite"`
+	ESN         bool      `json:"esn"`
+	Local       string    `json:"local"`  // outer address
+	Remote      string    `json:"remote"` // outer address
+	Encap       string    `json:"encap"`  // none or udp
+	Window      uint32    `json:"window"` // packets; 0 for out
+	Sequence    uint64    `json:"sequence"`
+	Packets     uint64    `json:"packets"`
+	Bytes       uint64    `json:"bytes"`
+	Drops       []Drop    `json:"drops"`
+	Worker      int       `json:"worker"` // -1: none yet
+	Manual      bool      `json:"manual"` // keys come from the configuration file
+	InstalledAt time.Time `json:"installed_at"`
+	LocalTS     []string  `json:"local_ts"`
+	RemoteTS    []string  `json:"remote_ts"`
+}
+
+// SAQuery narrows the list of associations.
+type SAQuery struct {
+	Name  string `json:"name,omitempty"`
+	Limit int    `json:"limit,omitempty"` // 0: 1000
+}
+
+// SAs is the answer to sas. Total counts all that match, SAs holds up to the limit.
+type SAs struct {
+	Total int  `json:"total"`
+	SAs   []SA `json:"sas"`
+}
+
+// Policy is one entry of the ordered policy list.
+type Policy struct {
+	Index    int      `json:"index"`
+	Name     string   `json:"name"`
+	Action   string   `json:"action"` // protect, bypass or discard
+	Tunnel   string   `json:"tunnel"` // CONNECTION/CHILD under protect
+	LocalTS  []string `json:"local_ts"`
+	RemoteTS []string `json:"remote_ts"`
+	Ready    bool     `json:"ready"` // protect: an outbound association is bound
+}
+
+// Policies is the answer to policies.
+type Policies struct {
+	Unmatched string   `json:"unmatched"` // what happens to traffic under no policy
+	Policies  []Policy `json:"policies"`
+}
+
+// Drop is one reason and how many packets ended for it.
+type Drop struct {
+	Name     string `json:"name"`
+	Severity string `json:"severity,omitempty"` // normal, warning or attack
+	Packets  uint64 `json:"packets"`
+	Sentence string `json:"sentence,omitempty"`
+	Source   string `json:"source,omitempty"` // RFC and section
+}
+
+// Named is a counter.
+type Named struct {
+	Name  string `json:"name"`
+	Value uint64 `json:"value"`
+}
+
+// Counters is the answer to counters: all of them, zeros included.
+type Counters struct {
+	Totals Totals  `json:"totals"`
+	Drops  []Drop  `json:"drops"`
+	XDP    []Named `json:"xdp"` // packets by verdict of the steering program
+	Ports  []Port  `json:"ports"`
+}
+
+// Reload is the answer to reload.
+type Reload struct {
+	Installed        int      `json:"installed"` // associations
+	Removed          int      `json:"removed"`
+	Unchanged        int      `json:"unchanged"`
+	PoliciesChanged  bool     `json:"policies_changed"`
+	EndpointsChanged bool     `json:"endpoints_changed"`
+	PortsChanged     bool     `json:"ports_changed"`
+	Warnings         []string `json:"warnings"`
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+
+	"sallyport/cmd/internal/control"
+)
+
+var (
+	update = flag.Bool("update", false, "rewrite the golden views")
+	// serveAt makes the test binary a fake daemon to look at the viewer by hand: sallyport.test -serve /tmp/x.sock
+	serveAt = flag.String("serve", "", "serve fake figures on this socket until killed")
+)
+
+// fakeDaemon gives figures that grow by n each reading.
+type fakeDaemon struct{ start time.Time }
+
+func (f fakeDaemon) step() uint64 { return uint64(time.Since(f.start)/time.Millisecond) + 1 }
+
+func (f fakeDaemon) Status() control.Status          { return figures(f.step()).status }
+func (f fakeDaemon) Counters() control.Counters      { return figures(f.step()).counters }
+func (f fakeDaemon) SAs(control.SAQuery) control.SAs { return figures(f.step()).sas }
+func (f fakeDaemon) Policies() control.Policies {
+	return control.Policies{Unmatched: "forward", Policies: []control.Policy{{Name: "site-b/net", Action: "protect", LocalTS: []string{"198.51.100.0/25"}, RemoteTS: []string{"198.51.100.128/25"}, Ready: true}}}
+}
+func (f fakeDaemon) Reload() (control.Reload, error) {
+	return control.Reload{}, errors.New("nothing was changed:\nx.yaml:3:1: unknown key")
+}
+
+// figures returns every value of the viewer after n milliseconds.
+func figures(n uint64) sample {
+	var s sample
+	s.status = control.Status{Version: "test", Instance: "default", UptimeSeconds: float64(n / 1000), ManualKeys: 40}
+	for w := range 2 {
+		k := uint64(w + 1)
+		s.status.Workers = append(s.status.Workers, control.Worker{Worker: w, Core: w + 2, Busy: 0.25 * float64(k), PacketsIn: 300 * n * k, BytesIn: 420000 * n * k, PacketsOut: 299 * n * k, BytesOut: 440000 * n * k, Drops: n, FramesFree: 4096, Handovers: 10 * n})
+	}
+	s.status.Ports = []control.Port{{Name: "eth1", Role: "outside", Mode: "copy", Reason: "veth has no zero-copy", MTU: 1500, Up: true, Queues: []control.Queue{{}, {Queue: 1, Worker: 1}}}}
+	s.counters = control.Counters{
+		Totals: control.Totals{Received: 900 * n, Sent: 897 * n, Dropped: 3 * n, BytesIn: 1260000 * n, BytesOut: 1320000 * n},
+		Drops:  []control.Drop{{Name: "replayed", Severity: "attack", Packets: 2 * n, Sentence: "The sequence number was received before.", Source: "RFC 4303, 3.4.3"}, {Name: "no-route", Severity: "warning", Packets: n, Sentence: "No route to the destination."}, {Name: "runt", Severity: "attack", Sentence: "Short."}},
+		XDP:    []control.Named{{Name: "pass", Value: n}}, Ports: s.status.Ports,
+	}
+	for i := range 40 {
+		direction := "in"
+		if i%2 == 1 {
+			direction = "out"
+		}
+		s.sas.SAs = append(s.sas.SAs, control.SA{Name: fmt.Sprintf("site-%02d/net", i/2), Direction: direction, SPI: fmt.Sprintf("0x%08x", 0x1000+i), Suite: "aes256gcm16", ESN: true, Worker: i % 2, Packets: uint64(i) * n, Bytes: uint64(i) * 1400 * n, Manual: true, Window: 4096, Local: "192.0.2.1", Remote: "192.0.2.2"})
+	}
+	s.sas.Total = 40
+	return s
+}
+
+func viewer(width, height int) model {
+	m := model{interval: time.Second, width: width, height: height, plain: true, fetch: func() sample { return figures(1) }}
+	first, second := figures(1000), figures(2000)
+	first.at = time.Unix(100, 0)
+	second.at = time.Unix(101, 0)
+	return m.take(first).take(second)
+}
+
+func press(m model, keys ...string) model {
+	for _, k := range keys {
+		var msg tea.KeyPressMsg
+		switch k {
+		case "tab":
+			msg = tea.KeyPressMsg{Code: tea.KeyTab}
+		case "down":
+			msg = tea.KeyPressMsg{Code: tea.KeyDown}
+		default:
+			msg = tea.KeyPressMsg{Code: rune(k[0]), Text: k}
+		}
+		next, _ := m.Update(msg)
+		m = next.(model)
+	}
+	return m
+}
+
+func TestTopFitsTheTerminal(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		width, height int
+		keys          []string
+	}{
+		{"associations-80x24", 80, 24, nil},
+		{"workers-80x24", 80, 24, []string{"tab"}},
+		{"drops-80x24", 80, 24, []string{"3", "s"}},
+		{"associations-120x40", 120, 40, []string{"s", "down"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := press(viewer(c.width, c.height), c.keys...).render()
+			lines := strings.Split(got, "\n")
+			if len(lines) != c.height {
+				t.Errorf("%d lines", len(lines))
+			}
+			for i, l := range lines {
+				if n := len([]rune(l)); n > c.width {
+					t.Errorf("line %d has %d columns: %s", i, n, l)
+				}
+			}
+			path := filepath.Join("testdata", c.name+".txt")
+			if *update {
+				os.MkdirAll("testdata", 0o755)
+				os.WriteFile(path, []byte(got+"\n"), 0o644)
+			}
+			want, err := os.ReadFile(path)
+			if err != nil || got+"\n" != string(want) {
+				t.Errorf("%v\ngot:\n%s\nwant:\n%s", err, got, want)
+			}
+		})
+	}
+}
+
+func TestTopResizesPausesAndSurvivesErrors(t *testing.T) {
+	for w := range 100 {
+		m, _ := viewer(80, 24).Update(tea.WindowSizeMsg{Width: w, Height: w / 4})
+		if n := strings.Count(m.(model).render(), "\n") + 1; n > max(1, w/4) && w/4 > 0 {
+			t.Errorf("%d lines at height %d", n, w/4)
+		}
+	}
+	m := press(viewer(80, 24), "p")
+	before := m.now.at
+	next, _ := m.Update(figures(3000))
+	if next.(model).now.at != before || !strings.Contains(m.render(), "PAUSED") {
+		t.Error("a paused viewer moved on")
+	}
+	next, _ = viewer(80, 24).Update(sample{err: errors.New("gone\nfor good")})
+	if text := next.(model).render(); !strings.Contains(text, "gone for good") || !strings.Contains(text, "site-19/net") {
+		t.Errorf("after an error:\n%s", text)
+	}
+}
+
+func fakeServer(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	s, err := control.Listen(path, "", fakeDaemon{time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return path
+}
+
+func cli(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(context.Background(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestVerbsPrintTextAndJSON(t *testing.T) {
+	path := fakeServer(t)
+	for _, c := range []struct{ verb, want string }{
+		{"status", "MANUAL KEYS"}, {"sas", "MANUAL KEYS"}, {"policies", "everything else: forward"}, {"counters", "received before"},
+	} {
+		if code, out, errs := cli(c.verb, "--socket", path); code != 0 || !strings.Contains(out, c.want) {
+			t.Errorf("%s: %d %s %s", c.verb, code, out, errs)
+		}
+		code, out, _ := cli(c.verb, "--socket", path, "--json")
+		if code != 0 || !json.Valid([]byte(out)) {
+			t.Errorf("%s --json: %d %s", c.verb, code, out)
+		}
+	}
+	if _, out, _ := cli("counters", "--socket", path); strings.Contains(out, "runt") {
+		t.Error("zeros are shown without --all")
+	}
+	if _, out, _ := cli("counters", "--socket", path, "--all"); !strings.Contains(out, "runt") {
+		t.Error("zeros are missing with --all")
+	}
+	if code, _, errs := cli("reload", "--socket", path); code != exitFailed || !strings.Contains(errs, "x.yaml:3:1") {
+		t.Errorf("reload: %d %s", code, errs)
+	}
+	if code, out, _ := cli("top", "--once", "--interval", "100ms", "--socket", path); code != 0 || !strings.Contains(out, "replayed") || strings.Contains(out, "\x1b") {
+		t.Errorf("top --once: %d %s", code, out)
+	}
+}
+
+func TestErrorsHaveExitCodesAndHelp(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	os.WriteFile(bad, []byte("interface: {}\n"), 0o600)
+	for _, c := range []struct {
+		code int
+		want string
+		args []string
+	}{
+		{exitUnreachable, "cannot reach sallyportd at /nonexistent/s.sock: is it running?", []string{"status", "--socket", "/nonexistent/s.sock"}},
+		{exitUsage, "unknown command", []string{"statsu"}},
+		{exitUsage, "unknown flag", []string{"status", "--jsno"}},
+		{exitUsage, `did you mean "interfaces"?`, []string{"check", bad}},
+		{exitUsage, "check takes one file", []string{"check"}},
+		{0, "", []string{"check", "../sallyportd/sallyport.example.yaml"}},
+		{0, "", []string{"version", "--json"}},
+	} {
+		if c.args[0] == "check" && c.code == 0 {
+			private := filepath.Join(t.TempDir(), "example.yaml")
+			text, _ := os.ReadFile(c.args[1])
+			os.WriteFile(private, text, 0o600)
+			c.args[1] = private
+		}
+		if code, _, errs := cli(c.args...); code != c.code || !strings.Contains(errs, c.want) {
+			t.Errorf("%v: exit %d, %s", c.args, code, errs)
+		}
+	}
+}
+
+func TestDoctorNamesFaultsAndFixes(t *testing.T) {
+	root := t.TempDir()
+	write := func(path, text string) {
+		os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755)
+		os.WriteFile(filepath.Join(root, path), []byte(text), 0o644)
+	}
+	write("proc/sys/kernel/osrelease", "6.17.3-test\n")
+	write("proc/sys/net/ipv4/conf/all/rp_filter", "1\n")
+	write("proc/self/limits", "Max locked memory         8388608              8388608              bytes\n")
+	write("proc/self/status", "CapEff:\t0000000000000000\n")
+	h := host{root, func(string) (map[string]bool, error) { return map[string]bool{"rx-lro": true}, nil }}
+	s := figures(1).status
+	s.Workers = s.Workers[:1]
+	text := fmt.Sprint(h.examine(&s, nil))
+	for _, want := range []string{"CVE-2025-40290", "rp_filter warn strict", "8 MiB", "lacks CAP_NET_ADMIN", "ethtool -K eth1 lro off", "ethtool -L eth1 combined 1", "veth has no zero-copy", "does not pass nftables", "mount -t bpf", "nr_hugepages"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in %s", want, text)
+		}
+	}
+	for release, result := range map[string]string{"6.18.0": "ok", "6.6.1": "ok", "6.5.9": "fail", "5.15.0-1-amd64": "fail", "6.17.10": "fail", "6.17.11": "ok", "7.0.0": "ok"} {
+		if f := kernelVersion(release); f.Result != result {
+			t.Errorf("%s: %+v", release, f)
+		}
+	}
+	if text := fmt.Sprint(h.examine(nil, errors.New("nobody there"))); !strings.Contains(text, "nobody there") {
+		t.Error("without a daemon")
+	}
+}
+
+func TestOffloadsAreReadFromTheKernel(t *testing.T) {
+	f, err := offloads("lo")
+	if err != nil || len(f) < 10 {
+		t.Errorf("%d features, %v", len(f), err)
+	}
+}
+
+func TestDetachOnlyTouchesBPFFilesystems(t *testing.T) {
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, "keep"), nil, 0o600)
+	code, _, errs := cli("detach", "--socket", "/nonexistent/s.sock", "--pin-dir", dir)
+	if _, err := os.Stat(filepath.Join(dir, "keep")); err != nil || code == 0 || !strings.Contains(errs, "not inside a bpffs") {
+		t.Errorf("%d %s %v", code, errs, err)
+	}
+	if code, _, errs := cli("detach", "--socket", fakeServer(t), "--pin-dir", dir); code == 0 || !strings.Contains(errs, "stop it first") {
+		t.Errorf("under a daemon: %d %s", code, errs)
+	}
+}
+
+// TestMain serves the fake daemon instead of running tests if -serve is given.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *serveAt == "" {
+		os.Exit(m.Run())
+	}
+	if _, err := control.Listen(*serveAt, "", fakeDaemon{time.Now()}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	select {}
+}

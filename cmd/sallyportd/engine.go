@@ -1,0 +1,52 @@
+package main
+
+import (
+	"net/netip"
+
+	"github.com/rs/zerolog"
+
+	"sallyport/cmd/internal/config"
+	"sallyport/cmd/internal/control"
+	"sallyport/dataplane/packet"
+)
+
+// engine is what the daemon asks of the data plane. Its methods may be called
+// from any goroutine; none waits for a packet.
+type engine interface {
+	Start() error
+	// Stop ends the workers. The XDP links stay pinned and drop protected traffic.
+	Stop() error
+	// Apply replaces policies, endpoints and ports as a whole, or changes nothing
+	// and returns an error. tunnels gives each protect policy's Tunnel its number.
+	Apply(c *config.Config, tunnels map[string]uint32) error
+	// Install installs an association and returns its handle: the SPI if inbound. It copies the
+	// key, which the daemon overwrites when it drops the configuration.
+	Install(a *config.Association) (uint32, error)
+	Remove(inbound bool, handle uint32) error
+	// Bind makes an outbound association the one that a tunnel sends by; 0 is none.
+	Bind(tunnel, outbound uint32)
+	Snapshot() snapshot
+	// SAs lists the live associations.
+	SAs() []control.SA
+}
+
+// snapshot holds the engine's counters at one moment.
+type snapshot struct {
+	Workers []control.Worker
+	Ports   []control.Port
+	XDP     []control.Named
+	Drops   [packet.DropCount]uint64
+	Totals  control.Totals
+}
+
+// fencer keeps the unreachable routes of protected prefixes in the kernel.
+type fencer interface {
+	// Fence makes the daemon's fence routes exactly these.
+	Fence(prefixes []netip.Prefix) error
+}
+
+// platform makes the parts that touch the kernel. Tests put others here.
+type platform struct {
+	fences func() (fencer, error)
+	engine func(*config.Config, zerolog.Logger) (engine, error)
+}
