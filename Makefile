@@ -3,7 +3,7 @@
 
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS      = -s -w -X main.version=$(VERSION)
-STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS     = sallyportd sallyport sallyport-bench
 # The folder of each program that exists.
 PACKAGE_sallyportd      = ./cmd/sallyportd
@@ -45,7 +45,7 @@ generate:
 # Generated files are what their sources say, and the sources are clean.
 check:
 	@command -v clang-14 >/dev/null || { echo "check regenerates the BPF object, so it needs: apt-get install clang-14 llvm-14 libbpf-dev libc6-dev"; exit 1; }
-	@before=$$(git diff HEAD | sha256sum; git status --porcelain); $(MAKE) --no-print-directory generate; \
+	@before=$$(git diff HEAD | sha256sum; git status --porcelain); $(MAKE) --no-print-directory generate || exit 1; \
 	after=$$(git diff HEAD | sha256sum; git status --porcelain); \
 	[ "$$before" = "$$after" ] || { echo "make generate changes files; commit what it makes:"; git status --short; git diff --stat HEAD; exit 1; }
 	go vet ./...
