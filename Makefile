@@ -8,7 +8,7 @@ PROGRAMS     = sallyportd sallyport sallyport-bench
 # The folder of each program that exists.
 PACKAGE_sallyportd      = ./cmd/sallyportd
 PACKAGE_sallyport       = ./cmd/sallyport
-PACKAGE_sallyport-bench = ./bench/sallyport-bench
+PACKAGE_sallyport-bench = $(firstword $(wildcard ./cmd/sallyport-bench ./bench/sallyport-bench))
 FUZZTIME    ?= 60
 
 export CGO_ENABLED = 0
