@@ -1,7 +1,7 @@
 # Sallyport. Needs Go, git and make; `make demo` and most of `make test` also root.
 # `make generate` (and so `make check`) needs clang-14, llvm-14, libbpf-dev and libc6-dev.
 
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION     ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS     = sallyportd sallyport sallyport-bench
@@ -12,6 +12,8 @@ PACKAGE_sallyport-bench = $(firstword $(wildcard ./cmd/sallyport-bench ./bench/s
 FUZZTIME    ?= 60
 
 export CGO_ENABLED = 0
+# Under sudo the clone belongs to someone else and git refuses to speak of it; the version is stamped above.
+export GOFLAGS += -buildvcs=false
 
 .PHONY: build demo test test-all generate check fuzz bench clean root
 .DEFAULT_GOAL := build
@@ -45,7 +47,7 @@ generate:
 # Generated files are what their sources say, and the sources are clean.
 check:
 	@command -v clang-14 >/dev/null || { echo "check regenerates the BPF object, so it needs: apt-get install clang-14 llvm-14 libbpf-dev libc6-dev"; exit 1; }
-	@before=$$(git diff HEAD | sha256sum; git status --porcelain); $(MAKE) --no-print-directory generate || exit 1; \
+	@git() { command git -c safe.directory='*' "$$@"; }; before=$$(git diff HEAD | sha256sum; git status --porcelain); $(MAKE) --no-print-directory generate || exit 1; \
 	after=$$(git diff HEAD | sha256sum; git status --porcelain); \
 	[ "$$before" = "$$after" ] || { echo "make generate changes files; commit what it makes:"; git status --short; git diff --stat HEAD; exit 1; }
 	go vet ./...

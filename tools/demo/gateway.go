@@ -40,8 +40,8 @@ type readings struct {
 // sent is what one gateway says it sent as ESP.
 type sent struct {
 	Gateway       string   `json:"gateway"`
-	Packets       uint64   `json:"packets"`        // by its outbound associations
-	PortSent      uint64   `json:"port_sent"`      // by the sockets of its outside interface
+	Packets       uint64   `json:"packets"`        // by the sockets of its outside interface
+	Sealed        uint64   `json:"sealed"`         // by its outbound associations
 	KernelDropped uint64   `json:"kernel_dropped"` // of these, by the veth behind it
 	Workers       []uint64 `json:"workers"`        // packets that each worker took in
 }
@@ -261,13 +261,13 @@ func (d *daemon) read() (readings, sent, error) {
 	}
 	for _, a := range sas.SAs {
 		if a.Direction == "out" {
-			s.Packets += a.Packets
+			s.Sealed += a.Packets
 		}
 	}
 	for _, p := range counters.Ports {
 		if p.Name == "wan" {
 			for _, q := range p.Queues {
-				s.PortSent += q.Sent
+				s.Packets += q.Sent
 			}
 		}
 	}
