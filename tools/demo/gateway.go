@@ -75,11 +75,10 @@ func startGateways(bed *testbed.Bed, n *network, bin string) ([]*daemon, error) 
 	if err != nil {
 		return nil, err
 	}
-	folder, err := os.MkdirTemp("", bed.Prefix())
+	folder, err := bed.Folder()
 	if err != nil {
 		return nil, err
 	}
-	bed.Defer(func() error { return os.RemoveAll(folder) })
 	// A bpffs of the demo's own, so that no pin of it can outlive it.
 	pins := filepath.Join(folder, "bpf")
 	if err := os.Mkdir(pins, 0o700); err != nil {
@@ -88,7 +87,6 @@ func startGateways(bed *testbed.Bed, n *network, bin string) ([]*daemon, error) 
 	if err := unix.Mount("bpf", pins, "bpf", 0, "mode=0700"); err != nil {
 		return nil, fmt.Errorf("mounting a bpffs at %s: %w", pins, err)
 	}
-	bed.Defer(func() error { return unix.Unmount(pins, unix.MNT_DETACH) })
 
 	keys := make([][2][]byte, len(tunnels))
 	for i, t := range tunnels {

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -123,7 +124,7 @@ func run(r *result, bin, gateway string, size int) (err error) {
 	if r.Probe, err = capture.Settled(200*time.Millisecond, 3*time.Second); err != nil {
 		return err
 	}
-	fmt.Printf("  caught: %v\n", r.Probe.Examples)
+	fmt.Printf("  caught: %s\n", strings.Join(r.Probe.Examples, "; "))
 
 	var gateways []*daemon
 	if gateway == "sallyport" {
@@ -191,11 +192,11 @@ func onlyESP(f testbed.Figures) error {
 	case f.Missed > 0:
 		return fmt.Errorf("the capture missed %d frames, so it proves nothing", f.Missed)
 	case f.Needles > 0:
-		return fmt.Errorf("%d frames carried plaintext across the transit network: %v", f.Needles, f.Examples)
+		return fmt.Errorf("%d frames carried plaintext across the transit network: %q", f.Needles, f.Examples)
 	case f.Inner > 0:
-		return fmt.Errorf("%d frames showed inner addresses in the transit network: %v", f.Inner, f.Examples)
+		return fmt.Errorf("%d frames showed inner addresses in the transit network: %q", f.Inner, f.Examples)
 	case f.Kinds[testbed.Other.String()]+f.Kinds[testbed.IKE.String()] > 0:
-		return fmt.Errorf("something other than ESP crossed the transit network: %v %v", f.Kinds, f.Examples)
+		return fmt.Errorf("something other than ESP crossed the transit network: %v %q", f.Kinds, f.Examples)
 	case f.Kinds[testbed.ESP.String()] == 0 || f.Kinds[testbed.ESPInUDP.String()] == 0:
 		return fmt.Errorf("one of the tunnels carried nothing: %v", f.Kinds)
 	}

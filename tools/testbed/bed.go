@@ -149,20 +149,54 @@ func watchSignals() {
 	}()
 }
 
-// sweep removes named namespaces whose maker was killed before it could.
+// Folder makes a temporary folder that only its owner can enter and that goes away
+// with the bed. What is mounted on its immediate subfolders is unmounted first.
+func (b *Bed) Folder() (string, error) {
+	folder, err := os.MkdirTemp("", b.prefix)
+	if err != nil {
+		return "", fmt.Errorf("temporary folder: %w", err)
+	}
+	b.Defer(func() error { return removeFolder(folder) })
+	return folder, nil
+}
+
+func removeFolder(folder string) error {
+	below, _ := filepath.Glob(filepath.Join(folder, "*"))
+	for _, path := range below {
+		unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // EINVAL: not a mount
+	}
+	return os.RemoveAll(folder)
+}
+
+var nameOfOurs = regexp.MustCompile(`^sp-[a-z0-9]+-([0-9]+)-[0-9]+-`)
+
+// sweep removes named namespaces and temporary folders whose maker was killed
+// before it could. The folder of temporary files is open to everyone: what is not
+// ours by owner is left alone.
 func sweep() {
-	pattern := regexp.MustCompile(`^sp-[a-z0-9]+-([0-9]+)-[0-9]+-`)
-	names, _ := filepath.Glob(filepath.Join(folderNamed, "sp-*"))
+	for _, path := range orphans(folderNamed) {
+		unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		os.Remove(path)
+	}
+	for _, path := range orphans(os.TempDir()) {
+		info, err := os.Lstat(path)
+		if err == nil && info.IsDir() && info.Sys().(*syscall.Stat_t).Uid == uint32(os.Geteuid()) {
+			removeFolder(path)
+		}
+	}
+}
+
+// orphans returns what in a folder is named after a process that is no more.
+func orphans(folder string) (paths []string) {
+	names, _ := filepath.Glob(filepath.Join(folder, "sp-*"))
 	for _, path := range names {
-		m := pattern.FindStringSubmatch(filepath.Base(path))
+		m := nameOfOurs.FindStringSubmatch(filepath.Base(path))
 		if m == nil {
 			continue
 		}
-		pid, err := strconv.Atoi(m[1])
-		if err != nil || unix.Kill(pid, 0) != unix.ESRCH {
-			continue
+		if pid, err := strconv.Atoi(m[1]); err == nil && unix.Kill(pid, 0) == unix.ESRCH {
+			paths = append(paths, path)
 		}
-		unix.Unmount(path, unix.MNT_DETACH)
-		os.Remove(path)
 	}
+	return paths
 }

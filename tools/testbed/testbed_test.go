@@ -221,6 +221,9 @@ func TestInterruptedProcessLeavesNothing(t *testing.T) {
 		if err == nil {
 			_, err = b.Namespace("x")
 		}
+		if err == nil {
+			_, err = b.Folder()
+		}
 		fmt.Println("ready", err)
 		select {}
 	}
@@ -246,6 +249,10 @@ func TestInterruptedProcessLeavesNothing(t *testing.T) {
 		victim.Wait()
 		if signal == os.Kill {
 			ForTest(t, "sweeper")
+		}
+		folders := filepath.Join(os.TempDir(), fmt.Sprintf("sp-victim-%d-*", victim.Process.Pid))
+		if found, _ := filepath.Glob(folders); len(found) != 0 {
+			t.Errorf("after %v: left behind %v", signal, found)
 		}
 		if found, _ := filepath.Glob(mine); len(found) != 0 {
 			t.Errorf("after %v: left behind %v", signal, found)
