@@ -630,12 +630,8 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// TestAMillion installs a million inbound associations and tells how fast, and that one more costs the same.
-func TestAMillion(t *testing.T) {
-	if testing.Short() || raceEnabled {
-		t.Skip("large")
-	}
-	const n = 1 << 20
+// fillTable installs n inbound associations, of which none fits any more then.
+func fillTable(t testing.TB, n int) {
 	tab := table(t, n, 0)
 	p := params(true, 0)
 	from := time.Now()
@@ -643,12 +639,28 @@ func TestAMillion(t *testing.T) {
 	for range n {
 		last = install(t, tab, p)
 	}
-	t.Logf("%.0f installs/s", n/time.Since(from).Seconds())
+	t.Logf("%d associations: %.0f installs/s", n, float64(n)/time.Since(from).Seconds())
 	if _, err := tab.Install(p); !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
 	if tab.LookupInbound(last.Value()) == nil {
 		t.Fatal("the last is not found")
+	}
+	tab.Close()
+}
+
+func TestManyAssociations(t *testing.T) {
+	if raceEnabled {
+		fillTable(t, 10_000)
+		return
+	}
+	fillTable(t, 100_000)
+}
+
+// BenchmarkInstallMillion takes about 2 GiB of memory for keys and descriptions.
+func BenchmarkInstallMillion(b *testing.B) {
+	for b.Loop() {
+		fillTable(b, 1<<20)
 	}
 }
 
