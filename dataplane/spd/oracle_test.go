@@ -159,7 +159,7 @@ func TestTableAgreesWithScan(t *testing.T) {
 		}
 		flows := 4000
 		if n == 10_000 {
-			flows = 400
+			flows = 150
 		}
 		for range flows {
 			f := s.flow()
@@ -178,7 +178,7 @@ func TestTenThousandTunnels(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := rand.New(rand.NewPCG(3, 4))
-		for range 300 {
+		for range 150 {
 			f := hubFlow(r.Uint32N(10_500), byLocal)
 			agree(t, table, policies, &f)
 		}
