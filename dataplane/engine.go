@@ -58,6 +58,9 @@ type Config struct {
 	ClampMSS bool
 	// DiscardUnmatched drops cleartext that no policy matches, if it reaches a worker.
 	DiscardUnmatched bool
+	// OwnChanged is told the gateway's addresses, at first and whenever they change. It must
+	// not call the engine.
+	OwnChanged func([]netip.Addr)
 	// FIB replaces the kernel's routes, for engines in memory.
 	FIB *fib.Table
 }
@@ -79,6 +82,9 @@ type Policies struct {
 	SPD []spd.Policy
 	// Endpoints are our outer addresses, those of the tunnels.
 	Endpoints []netip.Addr
+	// Roles are the ports' roles by name; nil leaves them as they are. Ports cannot come or
+	// go this way.
+	Roles map[string]worker.Role
 }
 
 // defaults of Config.
@@ -250,6 +256,9 @@ func (e *Engine) Apply(p Policies) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.applyRoles(p.Roles); err != nil {
+		return err
+	}
 	e.tables.SPD = table
 	e.tables.Endpoints = worker.NewAddrSet(slices.Clone(p.Endpoints))
 	e.policies = p

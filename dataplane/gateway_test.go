@@ -336,8 +336,17 @@ func TestParkedPacketsWaitForTheNeighbour(t *testing.T) {
 	}
 	set(known)
 	a.run()
-	if n := len(a.drain(outside)); n != 2 {
-		t.Fatalf("%d of 2 parked packets left: %v", n, a.dropped())
+	left := a.drain(outside)
+	if len(left) != 2 {
+		t.Fatalf("%d of 2 parked packets left: %v", len(left), a.dropped())
+	}
+	for _, f := range left {
+		if !bytes.Equal(f[:14], []byte{2, 0, 0, 0, 1, outside, 2, 0, 0, 0, 0, outside, 8, 0}) {
+			t.Errorf("the link header is %x", f[:14])
+		}
+	}
+	if n := a.Stats().Total.SentESP; n != 2 {
+		t.Errorf("%d ESP packets counted", n)
 	}
 	// And a neighbour that never comes.
 	set(fib.Build(3, []fib.Entry{{Prefix: netip.PrefixFrom(sideB.outer4, 32), Hop: fib.Hop{Kind: fib.Unresolved, Port: outside, MTU: 1500, Ifindex: 7}}}))

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/bpf"
 	"sallyport/dataplane/fib"
 	"sallyport/dataplane/worker"
@@ -23,14 +25,18 @@ type port struct {
 	mode    xsk.Mode
 	reason  string // why that mode
 	generic bool   // the program runs behind the driver
+	up      bool
 	sockets []socket
+
+	counters []*worker.QueueCounters // by queue
 }
 
 // socket is one queue with the worker that serves it.
 type socket struct {
-	queue  worker.Queue
-	number int
-	worker int
+	queue    worker.Queue
+	number   int
+	worker   int
+	counters *worker.QueueCounters
 }
 
 // closer is what a queue that came from the kernel, or the engine, can do besides.
@@ -73,7 +79,7 @@ func (p *port) find() error {
 	if limit, why := xsk.MTUMax(xsk.Copy); link.MTU > limit {
 		return fmt.Errorf("interface %s has an MTU of %d: %s", p.config.Name, link.MTU, why)
 	}
-	p.ifindex, p.mtu, p.queues = link.Index, link.MTU, queues
+	p.ifindex, p.mtu, p.queues, p.up = link.Index, link.MTU, queues, link.Flags&net.FlagUp != 0
 	return nil
 }
 
@@ -131,10 +137,18 @@ func (e *Engine) open(p *port) error {
 		}
 	}
 	for q, queue := range queues {
-		p.sockets = append(p.sockets, socket{queue: queue, number: q, worker: q % e.cfg.Workers})
+		p.sockets = append(p.sockets, socket{queue: queue, number: q, worker: q % e.cfg.Workers, counters: p.countersOf(q)})
 	}
 	e.connect(p)
 	return nil
+}
+
+// countersOf returns the counters of queue q, which go on when the interface is created again.
+func (p *port) countersOf(q int) *worker.QueueCounters {
+	for len(p.counters) <= q {
+		p.counters = append(p.counters, new(worker.QueueCounters))
+	}
+	return p.counters[q]
 }
 
 // connect gives the port's sockets to their workers.
@@ -144,7 +158,7 @@ func (e *Engine) connect(p *port) {
 			w.SetTransmitter(p.number, p.sockets[w.ID%len(p.sockets)].worker)
 			for _, s := range p.sockets {
 				if s.worker == w.ID {
-					w.AddQueue(p.number, s.queue)
+					w.AddQueue(p.number, s.queue, s.counters)
 				}
 			}
 		})
@@ -166,7 +180,7 @@ func (e *Engine) close(p *port) {
 	}
 	for _, s := range p.sockets {
 		if e.steering != nil && p.config.Queues == nil && p.ifindex != 0 {
-			e.steering.ClearSocket(int(p.number), s.number)
+			e.steering.ClearSocket(p.number, uint32(s.number), bpf.Data)
 		}
 		c, ok := s.queue.(closer)
 		if !ok {
@@ -194,31 +208,70 @@ func (e *Engine) on(w *worker.Worker, f func()) {
 // attach lets the steering program send the port's packets to its sockets: first the
 // sockets are in the map, then the program runs. The caller holds e.mu.
 func (e *Engine) attach(p *port) error {
-	if err := e.steering.SetPort(p.ifindex, int(p.number), bpf.Role(p.config.Role)); err != nil {
+	if p.config.Queues != nil {
+		return nil // in memory: nothing to steer
+	}
+	if err := e.steering.SetPort(p.ifindex, p.number, bpf.Role(p.config.Role)); err != nil {
 		return err
 	}
 	for _, s := range p.sockets {
-		if err := e.steering.SetSocket(int(p.number), s.number, s.queue.FD()); err != nil {
+		if err := e.steering.SetSocket(p.number, uint32(s.number), bpf.Data, s.queue.FD()); err != nil {
 			return fmt.Errorf("interface %s queue %d: %w", p.config.Name, s.number, err)
 		}
 	}
-	mode := bpf.ModeNative
+	mode := bpf.Native
 	if p.config.Mode == "generic" {
-		mode = bpf.ModeGeneric
+		mode = bpf.Generic
 	}
-	err := e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, mode, e.cfg.PinDir)
-	if errors.Is(err, bpf.ErrNoNative) && p.config.Mode != "zerocopy" {
-		p.generic, p.reason = true, "the driver has no native XDP"
-		err = e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, bpf.ModeGeneric, e.cfg.PinDir)
+	link, err := e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, mode, e.cfg.PinDir)
+	if errors.Is(err, unix.EOPNOTSUPP) && p.config.Mode == "auto" {
+		p.reason = "the driver has no native XDP"
+		link, err = e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, bpf.Generic, e.cfg.PinDir)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	p.generic = link.Mode() == bpf.Generic
+	e.log.Info().Str("interface", p.config.Name).Stringer("xdp", link.Mode()).Bool("taken_over", link.TakenOver()).
+		Stringer("mode", p.mode).Str("reason", p.reason).Int("queues", len(p.sockets)).Msg("the interface is served")
+	return link.Close() // the pin holds it
+}
+
+// applyRoles changes the roles of ports that are there. The caller holds e.mu.
+func (e *Engine) applyRoles(roles map[string]worker.Role) error {
+	if roles == nil {
+		return nil
+	}
+	configured := 0
+	for _, p := range e.ports {
+		if p.number == e.tables.TUN {
+			continue
+		}
+		configured++
+		if _, ok := roles[p.config.Name]; !ok {
+			return fmt.Errorf("interface %s cannot be removed from a running gateway: restart it", p.config.Name)
+		}
+	}
+	if len(roles) != configured {
+		return errors.New("an interface cannot be added to a running gateway: restart it")
+	}
+	for i, p := range e.ports {
+		role, ok := roles[p.config.Name]
+		if !ok || role == p.config.Role {
+			continue
+		}
+		p.config.Role, e.tables.Ports[i].Role = role, role
+		if e.steering != nil && p.ifindex != 0 {
+			if err := e.steering.SetPort(p.ifindex, p.number, bpf.Role(role)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // linkChanged follows an interface that comes, goes or changes. The caller holds e.mu.
 func (e *Engine) linkChanged(ev fib.LinkEvent) {
-	if int(ev.Port) >= len(e.ports) {
-		return
-	}
 	p := e.ports[ev.Port]
 	log := e.log.With().Str("interface", ev.Name).Int("ifindex", ev.Ifindex).Logger()
 	switch ev.Change {
@@ -229,7 +282,7 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 		log.Warn().Msg("the interface is gone; its sockets are closed")
 		e.close(p)
 		e.steering.RemovePort(ev.Ifindex)
-		p.ifindex = 0
+		p.ifindex, p.up = 0, false
 	case fib.LinkAppeared:
 		if p.ifindex == ev.Ifindex && len(p.sockets) > 0 {
 			return // the one we started with
@@ -258,6 +311,7 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 			log.Error().Int("mtu", ev.MTU).Msg("larger packets than a frame holds will be lost: " + why)
 		}
 	case fib.LinkUp, fib.LinkDown:
+		p.up = ev.Up
 		for _, s := range p.sockets {
 			w := e.group.Workers[s.worker]
 			e.on(w, func() { w.Revive(s.queue) })

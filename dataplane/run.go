@@ -102,6 +102,9 @@ func (e *Engine) prepare() (err error) {
 	}
 	var watched []fib.Port
 	for _, p := range e.ports {
+		if p.config.Queues != nil {
+			continue
+		}
 		watched = append(watched, fib.Port{Name: p.config.Name, Number: p.number})
 	}
 	e.watcher, err = fib.NewWatcher(fib.Config{
@@ -178,6 +181,9 @@ func (e *Engine) kernelChanged(u fib.Update) {
 	if u.OwnChanged || len(u.Links) > 0 {
 		if !slices.Equal(e.tables.Own, u.Own) {
 			e.tables.Own = slices.Clone(u.Own)
+			if e.cfg.OwnChanged != nil {
+				e.cfg.OwnChanged(e.tables.Own)
+			}
 			if err := e.steering.SetOwn(e.tables.Own); err != nil {
 				e.log.Error().Err(err).Msg("telling the steering program our addresses")
 			}
@@ -198,6 +204,7 @@ func (e *Engine) tend() {
 			return
 		case <-tick.C:
 			e.rebalance()
+			e.sad.Reclaim()
 		}
 	}
 }

@@ -37,7 +37,7 @@ type WorkerStats struct {
 	Sealed, Opened               uint64
 	HandedOut, HandedIn, Parked  uint64
 	ICMPSuppressed               uint64
-	Dropped                      uint64
+	Dropped, FreeFrames          uint64
 }
 
 // PortStats describes one port.
@@ -46,6 +46,7 @@ type PortStats struct {
 	Role    worker.Role
 	Ifindex int // 0: gone, or in memory
 	MTU     int
+	Up      bool
 	// Mode is how frames cross between interface and UMEM, and Reason why.
 	Mode, Reason string
 	Queues       []QueueStats
@@ -53,8 +54,9 @@ type PortStats struct {
 
 // QueueStats describes one queue of a port.
 type QueueStats struct {
-	Queue, Worker int
-	Stats         xsk.Stats
+	Queue, Worker  int
+	Received, Sent uint64 // packets that workers took from and put on its rings
+	Stats          xsk.Stats
 }
 
 // Verdict is one counter of the steering program.
@@ -90,7 +92,7 @@ func (e *Engine) Stats() Stats {
 		values, err := e.steering.Counters()
 		if err == nil {
 			for i, v := range values {
-				s.XDP = append(s.XDP, Verdict{bpf.Verdicts[i].Name, bpf.Verdicts[i].Sentence, v})
+				s.XDP = append(s.XDP, Verdict{bpf.CounterInfos[i].Name, bpf.CounterInfos[i].Sentence, v})
 			}
 		}
 	}
@@ -108,7 +110,7 @@ func workerStats(c *worker.Counters) WorkerStats {
 		Punted: c.Punted.Load(), Originated: c.Originated.Load(), Bypassed: c.Bypassed.Load(),
 		Sealed: c.Sealed.Load(), Opened: c.Opened.Load(),
 		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(),
-		ICMPSuppressed: c.ICMPSuppressed.Load(),
+		ICMPSuppressed: c.ICMPSuppressed.Load(), FreeFrames: c.FreeFrames.Load(),
 	}
 }
 
@@ -131,18 +133,19 @@ func (s *WorkerStats) add(o *WorkerStats) {
 	s.Parked += o.Parked
 	s.ICMPSuppressed += o.ICMPSuppressed
 	s.Dropped += o.Dropped
+	s.FreeFrames += o.FreeFrames
 }
 
 func (p *port) stats() PortStats {
-	s := PortStats{Name: p.config.Name, Role: p.config.Role, Ifindex: p.ifindex, MTU: p.mtu, Mode: p.mode.String(), Reason: p.reason}
+	s := PortStats{Name: p.config.Name, Role: p.config.Role, Ifindex: p.ifindex, MTU: p.mtu, Up: p.up, Mode: p.mode.String(), Reason: p.reason}
 	if p.config.Queues != nil {
-		s.Mode = "memory"
+		s.Mode, s.Up = "memory", true
 	}
 	if p.generic {
 		s.Mode = "generic"
 	}
 	for _, k := range p.sockets {
-		q := QueueStats{Queue: k.number, Worker: k.worker}
+		q := QueueStats{Queue: k.number, Worker: k.worker, Received: k.counters.Received.Load(), Sent: k.counters.Sent.Load()}
 		if st, ok := k.queue.(statistician); ok {
 			q.Stats, _ = st.Stats()
 		}

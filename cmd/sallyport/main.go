@@ -159,7 +159,13 @@ func command(out io.Writer) *cobra.Command {
 	return root
 }
 
+// stamp is the version that the Makefile writes into the build.
+var stamp string
+
 func version() string {
+	if stamp != "" {
+		return stamp
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

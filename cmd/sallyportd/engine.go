@@ -24,7 +24,7 @@ type engine interface {
 	Install(a *config.Association) (uint32, error)
 	Remove(inbound bool, handle uint32) error
 	// Bind makes an outbound association the one that a tunnel sends by; 0 is none.
-	Bind(tunnel, outbound uint32)
+	Bind(tunnel, outbound uint32) error
 	Snapshot() snapshot
 	// SAs lists the live associations.
 	SAs() []control.SA

@@ -154,17 +154,17 @@ func (g *gateway) apply(c *config.Config, diff *config.Change) error {
 			return errors.Join(fmt.Errorf("applying policies, endpoints and interfaces: %w", err), undo())
 		}
 	}
+	var failed []error
 	bound := map[string]bool{}
 	for _, a := range order {
 		if !a.Inbound {
-			g.engine.Bind(tunnels[a.Name], fresh[a.ID()])
+			failed = append(failed, g.engine.Bind(tunnels[a.Name], fresh[a.ID()]))
 			bound[a.Name] = true
 		}
 	}
-	var failed []error
 	for _, old := range diff.Remove {
 		if !old.Inbound && !bound[old.Name] {
-			g.engine.Bind(g.tunnels[old.Name], 0)
+			failed = append(failed, g.engine.Bind(g.tunnels[old.Name], 0))
 		}
 		if !removed[old.ID()] {
 			// The old outbound and its replacement may share an ID (same SPI, fresh key): remove by the old handle.
@@ -178,7 +178,7 @@ func (g *gateway) apply(c *config.Config, diff *config.Change) error {
 	}
 	g.config, g.tunnels = c, tunnels
 	if err := errors.Join(failed...); err != nil {
-		g.log.Error().Err(err).Msg("old associations are still installed")
+		g.log.Error().Err(err).Msg("the change is not carried out wholly")
 	}
 	return nil
 }
@@ -259,6 +259,17 @@ func (g *gateway) SAs(q control.SAQuery) control.SAs {
 	if q.Name != "" {
 		all = slices.DeleteFunc(all, func(s control.SA) bool { return s.Name != q.Name })
 	}
+	g.mu.RLock()
+	configured := map[string]*config.Association{}
+	for i := range g.config.Associations {
+		configured[g.config.Associations[i].ID()] = &g.config.Associations[i]
+	}
+	g.mu.RUnlock()
+	for i := range all {
+		if a := configured[all[i].Name+" "+all[i].Direction+" "+all[i].SPI]; a != nil {
+			all[i].LocalTS, all[i].RemoteTS = sides(a.Selectors)
+		}
+	}
 	slices.SortFunc(all, func(a, b control.SA) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.SPI, b.SPI))
 	})
@@ -319,8 +330,14 @@ func (g *gateway) Counters() control.Counters {
 	return out
 }
 
-// version names the build by what the Go tool recorded.
+// stamp is the version that the Makefile writes into the build.
+var stamp string
+
+// version names the build: by its stamp, else by what the Go tool recorded.
 func version() string {
+	if stamp != "" {
+		return stamp
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -55,7 +55,7 @@ func (r *recorder) Remove(inbound bool, h uint32) error {
 	delete(r.live, fmt.Sprint(inbound, h))
 	return r.call("remove %v %d", inbound, h)
 }
-func (r *recorder) Bind(tunnel, h uint32)               { r.call("bind %d %d", tunnel, h) }
+func (r *recorder) Bind(tunnel, h uint32) error         { return r.call("bind %d %d", tunnel, h) }
 func (r *recorder) Snapshot() snapshot                  { return snapshot{} }
 func (r *recorder) SAs() []control.SA                   { return nil }
 func (r *recorder) Fence(prefixes []netip.Prefix) error { return r.call("fence %v", prefixes) }

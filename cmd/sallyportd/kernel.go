@@ -1,17 +1,371 @@
 package main
 
 import (
-	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"sallyport/cmd/internal/config"
+	"sallyport/cmd/internal/control"
+	"sallyport/dataplane"
+	"sallyport/dataplane/keeper"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
+	"sallyport/dataplane/worker"
 )
 
-// kernel is the platform of the real daemon. The packet engine registers here.
-var kernel = platform{
-	fences: func() (fencer, error) { return nil, errors.New("this build has no route keeper") },
-	engine: func(*config.Config, zerolog.Logger) (engine, error) {
-		return nil, errors.New("this build has no packet engine")
-	},
+// kernel is the platform of the real daemon.
+var kernel = newKernel()
+
+func newKernel() platform {
+	r := new(routes)
+	return platform{
+		fences: func() (fencer, error) { return r, r.open() },
+		engine: func(c *config.Config, log zerolog.Logger) (engine, error) { return newPackets(c, r, log) },
+	}
+}
+
+// routes keeps the daemon's own routes in the kernel: a fence for every protected prefix, and above
+// it, while the engine runs, the way into TUN for the gateway's own traffic.
+type routes struct {
+	keeper keeper.Keeper
+
+	mu       sync.Mutex
+	fences   []netip.Prefix
+	policies []config.Policy
+	own      []netip.Addr
+	tun      string // "" while there is none
+}
+
+func (r *routes) open() error {
+	if r.keeper != nil {
+		return nil
+	}
+	local, err := keeper.NewLocal()
+	if err != nil {
+		return err
+	}
+	r.keeper = local
+	return nil
+}
+
+// Fence makes the fences exactly these.
+func (r *routes) Fence(prefixes []netip.Prefix) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fences = slices.Clone(prefixes)
+	return r.reconcile()
+}
+
+// follow adapts the ways into TUN to new policies, own addresses, or a device that came.
+func (r *routes) follow(change func(*routes)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r)
+	return r.reconcile()
+}
+
+// reconcile brings the kernel's table in line. A way into TUN exists for a fenced prefix only if the
+// gateway has an address that the policy lets use the tunnel; its own packets get it as
+// their source. Without one the fence answers them. The caller holds r.mu.
+func (r *routes) reconcile() error {
+	var want []keeper.Route
+	for _, p := range r.fences {
+		want = append(want, keeper.Fence(p))
+		if r.tun == "" {
+			continue
+		}
+		if source, ok := r.source(p); ok {
+			want = append(want, keeper.Through(p, r.tun, source))
+		}
+	}
+	return r.keeper.ReconcileRoutes(want)
+}
+
+// source finds an own address inside the local side of a policy that protects p.
+func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
+	for _, policy := range r.policies {
+		if policy.Action != config.Protect {
+			continue
+		}
+		for _, s := range policy.Selectors {
+			if !slices.ContainsFunc(s.Remote, func(x config.Range) bool {
+				return slices.ContainsFunc(x.Prefixes(), func(q netip.Prefix) bool { return q == p })
+			}) {
+				continue
+			}
+			for _, own := range r.own {
+				for _, x := range s.Local {
+					if x.First.Is4() == own.Is4() && x.First.Compare(own) <= 0 && own.Compare(x.Last) <= 0 {
+						return own, true
+					}
+				}
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// packets is the packet engine behind the daemon's interface.
+type packets struct {
+	*dataplane.Engine
+	routes *routes
+	tun    string
+
+	mu   sync.Mutex // guards what follows: the last look at the workers' busy time
+	seen time.Time
+	busy []uint64
+	part []float64
+}
+
+func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, error) {
+	f := &c.File
+	count, cores, err := placement(f.Workers)
+	if err != nil {
+		return nil, err
+	}
+	p := &packets{routes: r, tun: f.Dataplane.TUN}
+	cfg := dataplane.Config{
+		Workers: count, Cores: cores, Batch: f.Workers.Batch, Spin: f.Workers.Spin.Duration,
+		Frames: int(f.Dataplane.Frames), Associations: f.Dataplane.Associations, RingSize: f.Dataplane.RingSize,
+		PinDir: f.Dataplane.PinDir, TUN: f.Dataplane.TUN,
+		ClampMSS: f.Dataplane.MSSClamp, DiscardUnmatched: f.Dataplane.Unmatched == "discard",
+		OwnChanged: func(own []netip.Addr) {
+			if err := r.follow(func(r *routes) { r.own = own }); err != nil {
+				log.Error().Err(err).Msg("routes for the gateway's own traffic")
+			}
+		},
+	}
+	for _, i := range f.Interfaces {
+		cfg.Ports = append(cfg.Ports, dataplane.PortConfig{Name: i.Name, Role: roleOf(i.Role), Mode: i.XDPMode})
+	}
+	p.Engine, err = dataplane.New(cfg, r.keeper, log)
+	return p, err
+}
+
+func roleOf(s string) worker.Role {
+	return map[string]worker.Role{"protected": worker.Protected, "outside": worker.Outside, "both": worker.Protected | worker.Outside}[s]
+}
+
+// placement decides how many workers there are and on which CPUs. Without a wish there is a worker for
+// every CPU that the process may use, but one if there are more than two; with
+// as many workers as CPUs or more nothing is pinned.
+func placement(w config.Workers) (count int, cores []int, err error) {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		return 0, nil, fmt.Errorf("asking for the CPUs of this process: %w", err)
+	}
+	var cpus []int
+	for cpu := range len(allowed) * 64 {
+		if allowed.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	count, cores = int(w.Count), w.Cores
+	if count == 0 {
+		count = len(cpus)
+		if len(cores) > 0 {
+			count = len(cores)
+		} else if count > 2 {
+			count--
+		}
+	}
+	if len(cores) > 0 {
+		return count, cores, nil
+	}
+	if count < len(cpus) {
+		cores = cpus[len(cpus)-count:]
+	}
+	return count, cores, nil
+}
+
+// Start starts the engine and then leads the gateway's own traffic into it.
+func (p *packets) Start() error {
+	if err := p.Engine.Start(); err != nil {
+		return err
+	}
+	if err := p.routes.follow(func(r *routes) { r.tun = p.tun }); err != nil {
+		return fmt.Errorf("routes for the gateway's own traffic: %w", err)
+	}
+	return nil
+}
+
+// Stop stops the engine; the routes into TUN go with the device.
+func (p *packets) Stop() error {
+	err := p.Engine.Stop()
+	p.Engine.Close()
+	return err
+}
+
+// Apply makes the engine follow c's policies, endpoints and roles.
+func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
+	set := dataplane.Policies{Endpoints: c.Endpoints, Roles: map[string]worker.Role{}}
+	for _, i := range c.File.Interfaces {
+		set.Roles[i.Name] = roleOf(i.Role)
+	}
+	for _, policy := range c.Policies {
+		set.SPD = append(set.SPD, spd.Policy{
+			Name: policy.Name, Action: spd.Action(policy.Action), Selectors: selectors(policy.Selectors), Tunnel: tunnels[policy.Tunnel],
+		})
+	}
+	if err := p.Engine.Apply(set); err != nil {
+		return err
+	}
+	return p.routes.follow(func(r *routes) { r.policies = c.Policies })
+}
+
+func selectors(list []config.Selector) []spd.Selector {
+	var out []spd.Selector
+	for _, s := range list {
+		out = append(out, spd.Selector{
+			Local: ranges(s.Local), Remote: ranges(s.Remote), Proto: s.Proto,
+			LocalPorts:  spd.PortRange{First: s.LocalFirst, Last: s.LocalLast},
+			RemotePorts: spd.PortRange{First: s.RemoteFirst, Last: s.RemoteLast},
+		})
+	}
+	return out
+}
+
+func ranges(list []config.Range) []spd.Range {
+	var out []spd.Range
+	for _, r := range list {
+		out = append(out, spd.Range{First: r.First, Last: r.Last})
+	}
+	return out
+}
+
+// Install installs an association; the table copies the key.
+func (p *packets) Install(a *config.Association) (uint32, error) {
+	h, err := p.Engine.Install(sad.Params{
+		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
+		Local: a.Local, Remote: a.Remote, Encap: a.Encap, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
+		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: selectors(a.Selectors),
+		CopyDSCP: a.CopyDSCP, CopyDF: a.CopyDF, ECN: a.Copy6040ECN, SetDF: a.SetDF,
+		Manual: true, MTU: a.MTU, Created: time.Now(),
+	})
+	return h.Value(), err
+}
+
+// Remove ends an association.
+func (p *packets) Remove(inbound bool, handle uint32) error {
+	if inbound {
+		return p.Engine.Remove(sad.InboundHandle(handle))
+	}
+	return p.Engine.Remove(sad.Handle(handle))
+}
+
+// Bind gives a tunnel its outbound association.
+func (p *packets) Bind(tunnel, outbound uint32) error {
+	return p.Engine.Bind(tunnel, sad.Handle(outbound))
+}
+
+// Snapshot translates the engine's counters into the control socket's terms.
+func (p *packets) Snapshot() snapshot {
+	s := p.Engine.Stats()
+	out := snapshot{Drops: s.Drops, XDP: []control.Named{}, Workers: []control.Worker{}, Ports: []control.Port{}}
+	t := &s.Total
+	out.Totals = control.Totals{
+		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Dropped: t.Dropped,
+		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
+	}
+	shares := p.shares(&s)
+	for i := range s.Workers {
+		w := &s.Workers[i]
+		out.Workers = append(out.Workers, control.Worker{
+			Worker: w.Worker, Core: w.Core, Busy: shares[i], PacketsIn: w.Received, BytesIn: w.ReceivedBytes,
+			PacketsOut: w.Sent, BytesOut: w.SentBytes, Sealed: w.Sealed, Opened: w.Opened,
+			Drops: w.Dropped, Sleeps: w.Sleeps, Handovers: w.HandedOut, FramesFree: w.FreeFrames,
+		})
+	}
+	for _, q := range s.Ports {
+		out.Ports = append(out.Ports, port(&q))
+	}
+	for _, v := range s.XDP {
+		out.XDP = append(out.XDP, control.Named{Name: v.Name, Value: v.Packets})
+	}
+	return out
+}
+
+func port(p *dataplane.PortStats) control.Port {
+	out := control.Port{Name: p.Name, Role: roleName(p.Role), Mode: p.Mode, Reason: p.Reason, Up: p.Up, MTU: p.MTU, Queues: []control.Queue{}}
+	for _, q := range p.Queues {
+		out.Queues = append(out.Queues, control.Queue{
+			Queue: q.Queue, Worker: q.Worker, Received: q.Received, Sent: q.Sent,
+			RxDropped: q.Stats.RxDropped, RxInvalid: q.Stats.RxInvalid, TxInvalid: q.Stats.TxInvalid,
+			RxRingFull: q.Stats.RxRingFull, FillEmpty: q.Stats.FillEmpty, TxEmpty: q.Stats.TxRingEmpty,
+		})
+	}
+	return out
+}
+
+func roleName(r worker.Role) string {
+	switch r {
+	case worker.Protected:
+		return "protected"
+	case worker.Outside:
+		return "outside"
+	}
+	return "both"
+}
+
+// sharesLeast is the shortest time over which a busy share means something.
+const sharesLeast = 200 * time.Millisecond
+
+// shares returns how much of the time since the last look each worker spent on packets.
+func (p *packets) shares(s *dataplane.Stats) []float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.part == nil {
+		p.part, p.busy, p.seen = make([]float64, len(s.Workers)), make([]uint64, len(s.Workers)), now
+	}
+	if passed := now.Sub(p.seen); passed >= sharesLeast {
+		for i := range s.Workers {
+			p.part[i] = min(float64(s.Workers[i].BusyNanoseconds-p.busy[i])/float64(passed), 1)
+			p.busy[i] = s.Workers[i].BusyNanoseconds
+		}
+		p.seen = now
+	}
+	return slices.Clone(p.part)
+}
+
+// SAs lists the live associations.
+func (p *packets) SAs() []control.SA {
+	var out []control.SA
+	p.Engine.Associations(func(i *sad.Info) bool {
+		out = append(out, association(i))
+		return true
+	})
+	return out
+}
+
+func association(i *sad.Info) control.SA {
+	a := control.SA{
+		Name: i.Params.Name, Direction: "out", SPI: fmt.Sprintf("0x%08x", i.Params.SPI), Suite: i.Params.Suite.String(), ESN: i.Params.ESN,
+		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Encap: "none", Sequence: i.Sequence,
+		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
+	}
+	if i.Params.Encap {
+		a.Encap = "udp"
+	}
+	if i.Params.Inbound {
+		a.Direction, a.Window = "in", i.Params.Window
+	}
+	for _, d := range []struct {
+		name  string
+		count uint64
+	}{
+		{"replayed", i.Replayed}, {"too-old", i.TooOld}, {"bad-icv", i.BadICV},
+		{"too-big", i.TooBig}, {"sequence-exhausted", i.Exhausted}, {"other", i.OtherDrops},
+	} {
+		if d.count > 0 {
+			a.Drops = append(a.Drops, control.Drop{Name: d.name, Packets: d.count})
+		}
+	}
+	return a
 }

@@ -406,7 +406,6 @@ func (w *Watcher) applyNeighbours(events []neighbourEvent) bool {
 					t.Hops[v], changed = h, true
 				}
 			}
-			continue
 		}
 		if e.now == (neighbour{}) {
 			continue
@@ -415,14 +414,19 @@ func (w *Watcher) applyNeighbours(events []neighbourEvent) bool {
 		if v&groupBit != 0 || !t.Hops[v].glean(e.key.ifindex) {
 			continue
 		}
+		// The address has no entry of its own yet, even if it is some route's gateway.
+		mark := w.marks[e.key]
+		if mark == nil {
+			mark = new(atomic.Uint32)
+		}
 		h := t.Hops[v]
-		h.Gateway, h.used = e.key.addr, new(atomic.Uint32)
+		h.Gateway, h.used = e.key.addr, mark
 		h.resolve(e.now)
 		edit()
 		n := uint32(len(t.Hops))
 		t.Hops = append(t.Hops, h)
 		t.prefixes = t.prefixes.InsertPersist(netip.PrefixFrom(e.key.addr, e.key.addr.BitLen()), n)
-		w.marks[e.key], w.hopsOf[e.key], changed = h.used, []uint32{n}, true
+		w.marks[e.key], w.hopsOf[e.key], changed = mark, append(w.hopsOf[e.key], n), true
 	}
 	if changed {
 		w.publish(old, t)

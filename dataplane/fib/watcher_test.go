@@ -133,6 +133,17 @@ func TestNeighbourIsResolvedFailsAndIsKeptAlive(t *testing.T) {
 	eventually(t, "a deleted neighbour is no longer used", func() bool { return r.hop("192.0.2.2").Kind != fib.Forward })
 }
 
+// TestGatewayIsADestinationToo learns the link address of a route's gateway after the routes: packets
+// to the gateway itself must find it as well, not only those through it.
+func TestGatewayIsADestinationToo(t *testing.T) {
+	r := newRig(t)
+	must(t, r.here.RouteAdd(&netlink.Route{Dst: cidr("203.0.113.0/24"), Gw: net.ParseIP("192.0.2.2"), LinkIndex: r.index(t)}))
+	r.kind(t, "203.0.113.1", fib.Unresolved)
+	r.watcher.Resolve(r.index(t), addr("192.0.2.2"))
+	r.kind(t, "203.0.113.1", fib.Forward)
+	r.kind(t, "192.0.2.2", fib.Forward)
+}
+
 func TestRoutesReachTheSnapshot(t *testing.T) {
 	r := newRig(t)
 	index := r.index(t)

@@ -70,7 +70,7 @@ type Keeper interface {
 	LoadSteering() (*bpf.Steering, error)
 	// AttachXDP makes s steer the packets of an interface: it creates the link pinned in pinDir,
 	// or takes it over from a process that has ended.
-	AttachXDP(s *bpf.Steering, ifname string, ifindex int, mode bpf.Mode, pinDir string) error
+	AttachXDP(s *bpf.Steering, ifname string, ifindex int, mode bpf.Mode, pinDir string) (*bpf.Link, error)
 
 	// AddRoute adds r, or makes our route for the same prefix and metric equal to it. A route of
 	// somebody else with the same prefix and metric is left alone, and an error.

@@ -332,10 +332,14 @@ func prefix(k *netlink.Route) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
-// LoadSteering loads the steering program.
-func (l *Local) LoadSteering() (*bpf.Steering, error) { return nil, nil }
+// LoadSteering loads the steering program and makes its maps.
+func (l *Local) LoadSteering() (*bpf.Steering, error) { return bpf.Load() }
 
-// AttachXDP attaches it.
-func (l *Local) AttachXDP(s *bpf.Steering, ifname string, ifindex int, mode bpf.Mode, pinDir string) error {
-	return nil
+// AttachXDP attaches the steering program to an interface; the link is pinned in pinDir, which is
+// made, with a bpffs under it, if it is missing.
+func (l *Local) AttachXDP(s *bpf.Steering, ifname string, ifindex int, mode bpf.Mode, pinDir string) (*bpf.Link, error) {
+	if err := bpf.EnsureBPFFS(pinDir); err != nil {
+		return nil, err
+	}
+	return s.Attach(ifname, ifindex, mode, pinDir)
 }

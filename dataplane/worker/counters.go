@@ -28,7 +28,14 @@ type Counters struct {
 	HandedIn  packet.Counter // packets taken from other workers
 	Parked    packet.Counter // packets that waited for a neighbour
 
+	FreeFrames packet.Counter // frames of the worker's home that it holds idle: a level, not a count
+
 	Batches packet.Counter // batches with at least one packet
 	Sleeps  packet.Counter // times the worker went to sleep in poll
 	Busy    packet.Counter // nanoseconds spent on batches with at least one packet
+}
+
+// QueueCounters are those of one queue, written by the worker that serves it.
+type QueueCounters struct {
+	Received, Sent packet.Counter // packets
 }

@@ -116,6 +116,7 @@ func (w *Worker) take() {
 			bytes += uint64(d.Len)
 			b.N++
 		}
+		p.counters.Received.Add(uint64(n))
 	}
 	if w.next++; w.next >= len(w.rx) {
 		w.next = 0
@@ -183,4 +184,6 @@ func (w *Worker) publish() {
 		}
 	}
 	w.finishMoves()
+	w.Counters.FreeFrames.Add(uint64(len(w.free) - w.freeSeen))
+	w.freeSeen = len(w.free)
 }

@@ -112,6 +112,9 @@ func (w *Worker) park(i uint8, hop *fib.Hop) {
 	if len(w.parked) == 0 {
 		w.parkedAt = w.tables.FIB.Generation
 	}
+	if p.Class == packet.ClassOutbound {
+		p.Flags |= packet.FlagSealed
+	}
 	w.parked = append(w.parked, parkedPacket{*p, w.now + parkedTimeout})
 	w.Counters.Parked.Add(1)
 }
@@ -144,6 +147,8 @@ func (w *Worker) unpark() {
 		hop := &f.Hops[p.Hop]
 		switch {
 		case hop.Kind == fib.Forward:
+			hop.Touch()
+			forward.WriteEthernet(b, b.N-1, &hop.SrcMAC, &hop.DstMAC)
 			p.Class = packet.ClassTransmit
 			p.Port = hop.Port
 			w.enlist(b.N - 1)

@@ -102,6 +102,7 @@ func (w *Worker) drain(p *port) {
 			sealed++
 		}
 	}
+	p.counters.Sent.Add(uint64(sent))
 	if p.number == w.tables.TUN {
 		w.Counters.Punted.Add(uint64(sent))
 	} else {

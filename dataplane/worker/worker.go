@@ -160,13 +160,14 @@ const (
 
 // port is the worker's view of one queue of a port.
 type port struct {
-	queue   Queue
-	number  uint16
-	pending [packet.BatchMax]packet.Desc // staged by this step
-	esp     [packet.BatchMax]bool        // which of them this gateway sealed
-	n       int
-	dirty   bool // the queue has something to flush
-	failed  error
+	queue    Queue
+	number   uint16
+	counters *QueueCounters
+	pending  [packet.BatchMax]packet.Desc // staged by this step
+	esp      [packet.BatchMax]bool        // which of them this gateway sealed
+	n        int
+	dirty    bool // the queue has something to flush
+	failed   error
 }
 
 // Worker is one core's packet path. All fields belong to the goroutine that calls
@@ -188,6 +189,7 @@ type Worker struct {
 	next     int      // index into rx where the next step starts
 	tx       []*port  // by port number: where this worker sends, nil if another worker does
 	txOwner  []int    // by port number: who sends if this worker has no queue there; -1 if nobody
+	freeSeen int      // length of free when FreeFrames was last brought up to date
 	free     []uint64 // frames of this worker's home that nobody holds
 	lists    lists
 	moves    moves
@@ -252,10 +254,10 @@ type parkedPacket struct {
 	deadline int64
 }
 
-// AddQueue gives the worker a queue of port number. receive says whether it also
-// receives from it. Only before the first step or through Call.
-func (w *Worker) AddQueue(number uint16, q Queue) {
-	p := &port{queue: q, number: number}
+// AddQueue gives the worker a queue of port number; what passes is counted in c. Only before the
+// first step or through Call.
+func (w *Worker) AddQueue(number uint16, q Queue, c *QueueCounters) {
+	p := &port{queue: q, number: number, counters: c}
 	w.rx = append(w.rx, p)
 	w.sizePorts(number)
 	if w.tx[number] == nil {

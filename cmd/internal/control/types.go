@@ -52,6 +52,8 @@ type Worker struct {
 	BytesIn    uint64  `json:"bytes_in"`
 	PacketsOut uint64  `json:"packets_out"`
 	BytesOut   uint64  `json:"bytes_out"`
+	Sealed     uint64  `json:"sealed"` // packets encapsulated
+	Opened     uint64  `json:"opened"` // packets decapsulated
 	Drops      uint64  `json:"drops"`
 	Sleeps     uint64  `json:"sleeps"`
 	Handovers  uint64  `json:"handovers"` // packets given to other workers
@@ -89,6 +91,7 @@ type Totals struct {
 	Received   uint64 `json:"received"`
 	Originated uint64 `json:"originated"`
 	Sent       uint64 `json:"sent"`
+	SentESP    uint64 `json:"sent_esp"` // of sent: sealed by this gateway
 	Punted     uint64 `json:"punted"`
 	Dropped    uint64 `json:"dropped"`
 	BytesIn    uint64 `json:"bytes_in"`
