@@ -1,0 +1,178 @@
+package bpf
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
+
+const (
+	flagLocal  = steerPrefixFlagPREFIX_LOCAL
+	flagRemote = steerPrefixFlagPREFIX_REMOTE
+	flagNamed  = steerPrefixFlagPREFIX_NAMED
+)
+
+// special are the ranges that no tunnel carries unless a policy names a prefix inside them.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("224.0.0.0/4"),
+	netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("ff00::/8"),
+	netip.MustParsePrefix("fe80::/10"),
+}
+
+// SetPrefixes makes local and remote the whole set of protected prefixes: the
+// union of the protect policies' local and remote selectors. The change is made
+// entry by entry in an order in which no packet is judged by less than both
+// the old and the new set protect.
+func (s *Steering) SetPrefixes(local, remote []netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want, err := unionFlags(local, remote)
+	if err != nil {
+		return err
+	}
+	for _, step := range prefixSteps(s.prefixes, want) {
+		m, key := s.prefixKey(step.prefix)
+		if step.flags == 0 {
+			if err := ignoreMissing(m.Delete(key)); err != nil {
+				return fmt.Errorf("removing prefix %v from the steering program: %w", step.prefix, err)
+			}
+			delete(s.prefixes, step.prefix)
+			continue
+		}
+		if err := m.Put(key, step.flags); err != nil {
+			return fmt.Errorf("adding prefix %v to the steering program: %w", step.prefix, err)
+		}
+		s.prefixes[step.prefix] = step.flags
+	}
+	return nil
+}
+
+// unionFlags gives every prefix the flags of all prefixes that cover it, itself
+// included: a trie look-up sees the longest match only.
+func unionFlags(local, remote []netip.Prefix) (map[netip.Prefix]steerPrefixFlag, error) {
+	set := make(map[netip.Prefix]steerPrefixFlag, len(local)+len(remote))
+	add := func(prefixes []netip.Prefix, flag steerPrefixFlag) error {
+		for _, p := range prefixes {
+			if !p.IsValid() || p.Addr().Is4In6() {
+				return fmt.Errorf("protected prefix %v is not valid", p)
+			}
+			set[p.Masked()] |= flag | namedFlag(p)
+		}
+		return nil
+	}
+	if err := add(local, flagLocal); err != nil {
+		return nil, err
+	}
+	if err := add(remote, flagRemote); err != nil {
+		return nil, err
+	}
+	inheritFlags(set)
+	return set, nil
+}
+
+// inheritFlags spreads flags from each prefix of the set to those inside it.
+func inheritFlags(set map[netip.Prefix]steerPrefixFlag) {
+	for _, p := range byLength(set) { // shorter first: one step up is enough
+		if up, ok := covering(set, p); ok {
+			set[p] |= set[up]
+		}
+	}
+}
+
+// covering returns the longest prefix of the set that is shorter than p and covers it.
+func covering(set map[netip.Prefix]steerPrefixFlag, p netip.Prefix) (netip.Prefix, bool) {
+	for bits := p.Bits() - 1; bits >= 0; bits-- {
+		up, _ := p.Addr().Prefix(bits)
+		if _, ok := set[up]; ok {
+			return up, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func namedFlag(p netip.Prefix) steerPrefixFlag {
+	for _, range_ := range special {
+		if p.Bits() >= range_.Bits() && range_.Contains(p.Addr()) {
+			return flagNamed
+		}
+	}
+	return 0
+}
+
+// prefixStep is one map operation: flags 0 deletes.
+type prefixStep struct {
+	prefix netip.Prefix
+	flags  steerPrefixFlag
+}
+
+// prefixSteps returns the operations that lead from the stored set to the
+// wanted one. At every moment each address has at least the flags that it has
+// both before and after:
+//
+//  1. Every entry of either set gets what it has in the one or the other,
+//     inherited. A new entry hides the shorter ones, and so it holds their flags; an
+//     entry about to go holds what will cover its addresses then.
+//  2. Vanished entries are deleted, longest first.
+//  3. Entries that hold more than wanted get their final flags.
+func prefixSteps(have, want map[netip.Prefix]steerPrefixFlag) []prefixStep {
+	both := make(map[netip.Prefix]steerPrefixFlag, len(have)+len(want))
+	for p, f := range have {
+		both[p] |= f
+	}
+	for p, f := range want {
+		both[p] |= f
+	}
+	inheritFlags(both)
+	order := byLength(both)
+	slices.Reverse(order)
+
+	var steps []prefixStep
+	for _, p := range order {
+		if both[p] != have[p] {
+			steps = append(steps, prefixStep{p, both[p]})
+		}
+	}
+	for _, p := range order {
+		if want[p] == 0 {
+			steps = append(steps, prefixStep{p, 0})
+		}
+	}
+	for _, p := range order {
+		if want[p] != 0 && both[p] != want[p] {
+			steps = append(steps, prefixStep{p, want[p]})
+		}
+	}
+	return steps
+}
+
+// byLength returns the prefixes of a set, shorter first.
+func byLength(set map[netip.Prefix]steerPrefixFlag) []netip.Prefix {
+	order := make([]netip.Prefix, 0, len(set))
+	for p := range set {
+		order = append(order, p)
+	}
+	slices.SortFunc(order, func(a, b netip.Prefix) int {
+		if c := cmp.Compare(a.Bits(), b.Bits()); c != 0 {
+			return c
+		}
+		return a.Addr().Compare(b.Addr())
+	})
+	return order
+}
+
+// prefixKey returns the map and key of a prefix: the length in host order (the
+// program's target is little-endian), then the address in network order.
+func (s *Steering) prefixKey(p netip.Prefix) (*ebpf.Map, []byte) {
+	key := binary.LittleEndian.AppendUint32(nil, uint32(p.Bits()))
+	key = append(key, p.Addr().AsSlice()...)
+	if p.Addr().Is4() {
+		return s.objs.Prefixes4, key
+	}
+	return s.objs.Prefixes6, key
+}

@@ -1,0 +1,288 @@
+//go:build ignore
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The steering program: it decides which frames of an interface belong to the
+ * gateway's workers, which to its IKE socket, and which to the kernel.
+ *
+ * It fails closed. What policy protects, and ESP and AH to our endpoints, is
+ * redirected with XDP_DROP as the fallback, so an empty socket slot (the
+ * process is dead or not yet there) drops it. A header that ends before it can
+ * be judged is dropped too. An interface that the ports map does not know has
+ * both roles and no sockets. */
+#include "maps.h"
+#include "parse.h"
+#include "types.h"
+
+#define GO_ON (-1) /* no verdict yet */
+
+#define PORT_IKE 500
+#define PORT_NATT 4500 /* RFC 3948 */
+
+static __always_inline __u32 address_flags(const struct ip *ip, const struct address6 *address)
+{
+	__u32 *flags;
+
+	if (ip->version == 4)
+		flags = bpf_map_lookup_elem(&addresses4, &address->word[0]);
+	else
+		flags = bpf_map_lookup_elem(&addresses6, address);
+	return flags ? *flags : 0;
+}
+
+static __always_inline __u32 prefix_flags(const struct ip *ip, const struct address6 *address)
+{
+	__u32 *flags;
+
+	if (ip->version == 4) {
+		struct key4 key = { .bits = 32, .address = address->word[0] };
+
+		flags = bpf_map_lookup_elem(&prefixes4, &key);
+	} else {
+		struct key6 key = { .bits = 128 };
+
+		__builtin_memcpy(key.address, address, 16);
+		flags = bpf_map_lookup_elem(&prefixes6, &key);
+	}
+	return flags ? *flags : 0;
+}
+
+/* neighbour: what keeps the link itself alive. Hop limit 255 proves that
+ * discovery comes from the link (RFC 4861, 6.1 and 7.1); MLD has 1 (RFC 3810,
+ * 5). Anything else with these types could be forwarded, and is judged as data. */
+static __always_inline int neighbour(struct cursor c, const struct ip *ip, int proto)
+{
+	__u8 *type;
+
+	if (ip->version != 6 || proto != IPPROTO_ICMPV6 || ip->later_fragment)
+		return GO_ON;
+	type = take(&c, 1);
+	if (!type)
+		return GO_ON;
+	if (*type >= 133 && *type <= 137 && ip->hops == 255)
+		return COUNTER_PASS_NEIGHBOUR;
+	if (((*type >= 130 && *type <= 132) || *type == 143) && ip->hops == 1)
+		return COUNTER_PASS_NEIGHBOUR;
+	return GO_ON;
+}
+
+/* unroutable: addresses that no tunnel carries unless a policy names them. Linux
+ * forwards an IPv4 packet with a link-local source, so only the destination
+ * counts there; it never forwards such an IPv6 packet. */
+static __always_inline int unroutable(const struct ip *ip)
+{
+	__u32 dst = bpf_ntohl(ip->dst.word[0]);
+	__u32 src = bpf_ntohl(ip->src.word[0]);
+	int verdict = GO_ON;
+
+	if (ip->version == 4) {
+		if (dst >> 28 == 0xe || dst == 0xffffffff)
+			verdict = COUNTER_PASS_MULTICAST;
+		else if (dst >> 16 == 0xa9fe)
+			verdict = COUNTER_PASS_LINK_LOCAL;
+	} else {
+		if (dst >> 24 == 0xff)
+			verdict = COUNTER_PASS_MULTICAST;
+		else if (dst >> 22 == 0x3fa || src >> 22 == 0x3fa)
+			verdict = COUNTER_PASS_LINK_LOCAL;
+	}
+	if (verdict != GO_ON && prefix_flags(ip, &ip->dst) & PREFIX_NAMED)
+		return GO_ON;
+	return verdict;
+}
+
+/* udp_to_endpoint tells IKE, ESP in UDP and keepalives apart (RFC 3948, 2). A
+ * payload that is announced but not there cannot be told apart: dropped. */
+static __always_inline int udp_to_endpoint(struct cursor c)
+{
+	struct udphdr *udp = take(&c, sizeof(*udp));
+	__u16 payload_len;
+	__be32 *marker;
+	__u8 *first;
+
+	if (!udp)
+		return COUNTER_DROP_MALFORMED;
+	if (udp->dest == bpf_htons(PORT_IKE))
+		return COUNTER_IKE;
+	if (udp->dest != bpf_htons(PORT_NATT))
+		return GO_ON;
+	payload_len = bpf_ntohs(udp->len);
+	if (payload_len <= sizeof(*udp))
+		return COUNTER_DROP_MALFORMED;
+	payload_len -= sizeof(*udp);
+	if (payload_len < sizeof(*marker)) {
+		first = take(&c, 1);
+		if (!first)
+			return COUNTER_DROP_MALFORMED;
+		return payload_len == 1 && *first == 0xff ? COUNTER_DROP_KEEPALIVE : COUNTER_ESP_IN_UDP;
+	}
+	marker = take(&c, sizeof(*marker));
+	if (!marker)
+		return COUNTER_DROP_MALFORMED;
+	return *marker ? COUNTER_ESP_IN_UDP : COUNTER_IKE;
+}
+
+/* icmp_error: an error about a packet that we sent under IPsec. The quoted
+ * source must be an endpoint; what is quoted may end after the ports
+ * (RFC 792: 8 bytes behind the header). */
+static __always_inline int icmp_error(struct cursor c, int version)
+{
+	struct ip quoted = {};
+	struct udphdr *udp;
+	__u8 *type = take(&c, 8);
+	int proto;
+
+	if (!type)
+		return GO_ON;
+	if (version == 4) {
+		if (*type != ICMP_DEST_UNREACH && *type != ICMP_TIME_EXCEEDED && *type != ICMP_PARAMETERPROB)
+			return GO_ON;
+		proto = parse_ipv4(&c, &quoted);
+	} else {
+		if (*type < ICMPV6_DEST_UNREACH || *type > ICMPV6_PARAMPROB)
+			return GO_ON;
+		proto = parse_ipv6(&c, &quoted);
+	}
+	if (proto < 0 || !(address_flags(&quoted, &quoted.src) & ADDRESS_ENDPOINT))
+		return GO_ON;
+	if (proto == IPPROTO_ESP || proto == IPPROTO_AH)
+		return COUNTER_ICMP_ERROR;
+	if (proto != IPPROTO_UDP || quoted.later_fragment)
+		return GO_ON;
+	udp = take(&c, sizeof(*udp));
+	if (!udp)
+		return GO_ON;
+	if (udp->source == bpf_htons(PORT_NATT) || udp->source == bpf_htons(PORT_IKE))
+		return COUNTER_ICMP_ERROR;
+	return GO_ON;
+}
+
+static __always_inline int to_endpoint(struct cursor c, const struct ip *ip, int proto)
+{
+	switch (proto) {
+	case IPPROTO_ESP:
+		return COUNTER_ESP;
+	case IPPROTO_AH:
+		return COUNTER_AH;
+	case IPPROTO_UDP:
+		return ip->fragment ? COUNTER_UDP_FRAGMENT : udp_to_endpoint(c);
+	case IPPROTO_ICMP:
+		return ip->version == 4 && !ip->later_fragment ? icmp_error(c, 4) : GO_ON;
+	case IPPROTO_ICMPV6:
+		return ip->version == 6 && !ip->later_fragment ? icmp_error(c, 6) : GO_ON;
+	}
+	return GO_ON;
+}
+
+/* by_policy judges source and destination together. Selectors by protocol and
+ * port are the worker's. */
+static __always_inline int by_policy(const struct ip *ip, __u32 roles)
+{
+	__u32 src, dst;
+	bool outward, inward;
+
+	dst = prefix_flags(ip, &ip->dst);
+	if (!dst)
+		return COUNTER_PASS_OTHER;
+	src = prefix_flags(ip, &ip->src);
+	outward = (src & PREFIX_LOCAL) && (dst & PREFIX_REMOTE);
+	inward = (src & PREFIX_REMOTE) && (dst & PREFIX_LOCAL);
+	if (outward && (roles & ROLE_PROTECTED))
+		return COUNTER_PROTECT;
+	if (inward && (roles & ROLE_OUTSIDE))
+		return COUNTER_CLEARTEXT;
+	if ((outward && (roles & ROLE_OUTSIDE)) || (inward && (roles & ROLE_PROTECTED)))
+		return COUNTER_SPOOFED;
+	return COUNTER_PASS_OTHER;
+}
+
+/* classify is the program's table of contents. */
+static __always_inline int classify(struct cursor c, __u32 roles)
+{
+	struct ip ip = {};
+	int proto, verdict;
+	__u32 dst;
+
+	switch (parse_ethernet(&c)) {
+	case ETH_P_IP:
+		proto = parse_ipv4(&c, &ip);
+		break;
+	case ETH_P_IPV6:
+		proto = parse_ipv6(&c, &ip);
+		break;
+	case PARSE_TAGS:
+		return COUNTER_DROP_TAGS;
+	case PARSE_MALFORMED:
+		return COUNTER_DROP_MALFORMED;
+	default:
+		return COUNTER_PASS_NOT_IP;
+	}
+	if (proto < 0)
+		return COUNTER_DROP_MALFORMED;
+
+	verdict = neighbour(c, &ip, proto);
+	if (verdict != GO_ON)
+		return verdict;
+	verdict = unroutable(&ip);
+	if (verdict != GO_ON)
+		return verdict;
+	dst = address_flags(&ip, &ip.dst);
+	if (dst & ADDRESS_ENDPOINT) {
+		verdict = to_endpoint(c, &ip, proto);
+		if (verdict != GO_ON)
+			return verdict;
+	}
+	if (dst)
+		return COUNTER_PASS_OWN;
+	return by_policy(&ip, roles);
+}
+
+/* conclude is the one exit: it performs the verdict and counts it. The kernel
+ * answers a redirect to an empty slot with the fallback action, which has a
+ * counter of its own. */
+static __always_inline int conclude(enum counter verdict, __u32 slot)
+{
+	__u32 key = verdict;
+	__u64 *count;
+	int action;
+
+	if (verdict <= COUNTER_PASS_OTHER)
+		action = XDP_PASS;
+	else if (verdict <= COUNTER_DROP_KEEPALIVE)
+		action = XDP_DROP;
+	else if (verdict <= COUNTER_SPOOFED)
+		action = bpf_redirect_map(&xsks, slot, XDP_DROP);
+	else if (verdict <= COUNTER_ICMP_ERROR)
+		action = bpf_redirect_map(&xsks, slot, XDP_PASS);
+	else
+		action = bpf_redirect_map(&xsks_ike, slot, XDP_PASS);
+	if (verdict >= COUNTER_ESP && action != XDP_REDIRECT)
+		key = action == XDP_DROP ? COUNTER_NO_SOCKET_DROP : COUNTER_NO_SOCKET_PASS;
+
+	count = bpf_map_lookup_elem(&counters, &key);
+	if (count)
+		++*count;
+	return action;
+}
+
+SEC("xdp")
+int sallyport_steer(struct xdp_md *ctx)
+{
+	struct cursor c = {
+		.ctx = ctx,
+		.pos = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	__u32 roles = ROLE_PROTECTED | ROLE_OUTSIDE;
+	__u32 ifindex = ctx->ingress_ifindex;
+	__u32 queue = ctx->rx_queue_index;
+	__u32 slot = SLOT_NONE;
+	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+
+	if (port) {
+		roles = port->roles;
+		if (queue < QUEUES_MAX)
+			slot = port->index * QUEUES_MAX + queue;
+	}
+	return conclude(classify(c, roles), slot);
+}
+
+char __license[] SEC("license") = "Dual MIT/GPL";
