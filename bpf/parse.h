@@ -136,6 +136,9 @@ __attribute__((noinline)) int walk_extensions(struct xdp_md *ctx, __u32 offset, 
 
 		if (offset > OFFSET_MAX)
 			return PARSE_MALFORMED;
+		/* The compiler may not drop the mask: the verifier sees the bound in it only. */
+		asm volatile("" : "+r"(offset));
+		offset &= OFFSET_MAX;
 		c.pos = data + offset;
 		switch (proto & 0xff) {
 		case IPPROTO_HOPOPTS:
