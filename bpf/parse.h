@@ -115,11 +115,7 @@ static __always_inline int parse_ipv4(struct cursor *c, struct ip *ip)
 	return h->protocol;
 }
 
-<<<<<<< HEAD
-#define OFFSET_MASK 0x3fff /* more than a frame and 8 extension headers; tells the verifier a bound */
-=======
 #define OFFSET_MAX 0x3fff /* a chain that reaches further is malformed; also the verifier's bound */
->>>>>>> bpf
 
 /* walk_extensions walks the chain that starts at offset from the frame's
  * first byte with protocol proto. It returns the upper-layer protocol (of a later
@@ -138,15 +134,11 @@ __attribute__((noinline)) int walk_extensions(struct xdp_md *ctx, __u32 offset, 
 		struct fragment_header *f;
 		struct extension *x;
 
-<<<<<<< HEAD
-		offset &= OFFSET_MASK;
-=======
 		if (offset > OFFSET_MAX)
 			return PARSE_MALFORMED;
 		/* The compiler may not drop the mask: the verifier sees the bound in it only. */
 		asm volatile("" : "+r"(offset));
 		offset &= OFFSET_MAX;
->>>>>>> bpf
 		c.pos = data + offset;
 		switch (proto & 0xff) {
 		case IPPROTO_HOPOPTS:
@@ -200,11 +192,7 @@ static __always_inline int parse_ipv6(struct cursor *c, struct ip *ip)
 	ip->fragment = chain & 0x100;
 	ip->later_fragment = chain & 0x200;
 	c->end = (void *)(long)c->ctx->data_end;
-<<<<<<< HEAD
-	c->pos = (void *)(long)c->ctx->data + ((__u32)chain >> 16 & OFFSET_MASK);
-=======
 	c->pos = (void *)(long)c->ctx->data + ((__u32)chain >> 16 & OFFSET_MAX);
->>>>>>> bpf
 	if (c->pos > c->end)
 		return PARSE_MALFORMED;
 	return chain & 0xff;
