@@ -11,7 +11,7 @@ import (
 // end check them all.
 func TestEverySuiteIsVerified(t *testing.T) {
 	var sizes []int
-	for s := sizeMin; s <= 1400; s += 61 {
+	for s := SizeMin; s <= 1400; s += 61 {
 		sizes = append(sizes, s)
 	}
 	for _, suite := range transform.List() {

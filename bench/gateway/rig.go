@@ -58,8 +58,8 @@ const AssociationsMax = 1 << 16
 // SizeMax is the largest inner datagram that fits an outer MTU of 1500 whatever the suite.
 const SizeMax = 1420
 
-// sizeMin holds an IPv4 and a UDP header.
-const sizeMin = 28
+// SizeMin holds an IPv4 and a UDP header.
+const SizeMin = 28
 
 func (o Options) withDefaults() Options {
 	if o.Suite == transform.None {
@@ -89,8 +89,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("%d associations: 1 to %d are possible", o.Associations, AssociationsMax)
 	}
 	for _, s := range o.Sizes {
-		if s < sizeMin || s > SizeMax {
-			return fmt.Errorf("packets of %d bytes: %d to %d are possible", s, sizeMin, SizeMax)
+		if s < SizeMin || s > SizeMax {
+			return fmt.Errorf("packets of %d bytes: %d to %d are possible", s, SizeMin, SizeMax)
 		}
 	}
 	return nil
