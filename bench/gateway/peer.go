@@ -27,6 +27,8 @@ type peer struct {
 
 	block cipher.Block
 	mac   hash.Hash
+
+	nonce, aad [12]byte // of the packet in hand; here, so that sealing makes no garbage
 }
 
 const (
@@ -76,11 +78,12 @@ func (p *peer) sealedLen(size int) int {
 	return espHeader + p.ivLen() + (size+2+align-1)/align*align + icvLen
 }
 
-// nonceAAD returns what RFC 4106, 4 and 5 and RFC 7634, 2 make of an ESP packet.
-func (p *peer) nonceAAD(esp []byte, seq uint64) (nonce, aad []byte) {
-	nonce = append(append(nonce, p.salt[:]...), esp[espHeader:espHeader+8]...)
-	aad = binary.BigEndian.AppendUint32(aad, p.spi)
-	return nonce, binary.BigEndian.AppendUint64(aad, seq)
+// prepare sets nonce and additional data of an ESP packet (RFC 4106, 4 and 5; RFC 7634, 2).
+func (p *peer) prepare(esp []byte, seq uint64) {
+	copy(p.nonce[:], p.salt[:])
+	copy(p.nonce[4:], esp[espHeader:espHeader+8])
+	binary.BigEndian.PutUint32(p.aad[:], p.spi)
+	binary.BigEndian.PutUint64(p.aad[4:], seq)
 }
 
 // tag returns the ICV of a CBC packet (RFC 4303, 2.2.1: the upper half of the number at the end).
@@ -105,8 +108,8 @@ func (p *peer) seal(esp, inner []byte) {
 	iv := esp[espHeader : espHeader+p.ivLen()]
 	binary.BigEndian.PutUint64(iv[len(iv)-8:], p.seq)
 	if p.aead != nil {
-		nonce, aad := p.nonceAAD(esp, p.seq)
-		p.aead.Seal(text[:0], nonce, text, aad)
+		p.prepare(esp, p.seq)
+		p.aead.Seal(text[:0], p.nonce[:], text, p.aad[:])
 		return
 	}
 	p.block.Encrypt(iv, iv)
@@ -129,9 +132,9 @@ func (p *peer) open(esp []byte) ([]byte, error) {
 	}
 	text := append([]byte{}, esp[espHeader+p.ivLen():len(esp)-icvLen]...)
 	if p.aead != nil {
-		nonce, aad := p.nonceAAD(esp, seq)
+		p.prepare(esp, seq)
 		var err error
-		if text, err = p.aead.Open(nil, nonce, esp[espHeader+p.ivLen():], aad); err != nil {
+		if text, err = p.aead.Open(nil, p.nonce[:], esp[espHeader+p.ivLen():], p.aad[:]); err != nil {
 			return nil, errForged
 		}
 	} else {
