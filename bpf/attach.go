@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -69,7 +70,8 @@ func (l *Link) Close() error { return l.link.Close() }
 func (l *Link) Detach() error { return detach(l.link, l.path) }
 
 // Attach attaches the program to the interface ifname with index ifindex in the
-// calling thread's network namespace, through a link pinned as pinDir/ifname.
+// calling thread's network namespace, through a link pinned in pinDir under the
+// interface's name.
 //
 // If that pin exists and its link is still on the interface, it is taken over: one
 // link update exchanges the program, with no moment without one, also when the
@@ -80,7 +82,7 @@ func (l *Link) Detach() error { return detach(l.link, l.path) }
 //
 // Fill the maps and sockets before: the program judges from this call on.
 func (s *Steering) Attach(ifname string, ifindex int, mode Mode, pinDir string) (*Link, error) {
-	path := filepath.Join(pinDir, ifname)
+	path := filepath.Join(pinDir, pinName(ifname))
 	attached, err := attachedProgram(ifindex)
 	if err != nil {
 		return nil, fmt.Errorf("reading the XDP state of %s: %w", ifname, err)
@@ -124,6 +126,13 @@ func (s *Steering) Attach(ifname string, ifindex int, mode Mode, pinDir string) 
 	}
 	return &Link{link: l, path: path, mode: mode}, nil
 }
+
+// pinName is the interface's name with ':' for '.': a bpffs reserves names with dots
+// (kernel: kernel/bpf/inode.c, bpf_lookup), an interface's name has no colon
+// (net/core/dev.c, dev_valid_name).
+func pinName(ifname string) string { return strings.ReplaceAll(ifname, ".", ":") }
+
+func interfaceName(pin string) string { return strings.ReplaceAll(pin, ":", ".") }
 
 // attachment is what netlink says about XDP on an interface. id is 0 if there is none.
 type attachment struct {
@@ -195,16 +204,20 @@ func Detach(pinDir string) ([]string, error) {
 	var names []string
 	var failures []error
 	for _, e := range entries {
+		if strings.Contains(e.Name(), ".") {
+			continue // the kernel's own, which it puts into the root of every bpffs
+		}
 		path := filepath.Join(pinDir, e.Name())
 		l, err := link.LoadPinnedLink(path, nil)
 		if err == nil {
 			err = detach(l, path)
 		}
+		ifname := interfaceName(e.Name())
 		if err != nil {
-			failures = append(failures, fmt.Errorf("detaching %s: %w", e.Name(), err))
+			failures = append(failures, fmt.Errorf("detaching %s: %w", ifname, err))
 			continue
 		}
-		names = append(names, e.Name())
+		names = append(names, ifname)
 	}
 	return names, errors.Join(failures...)
 }

@@ -10,7 +10,6 @@
 package dataplane
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -141,7 +140,8 @@ type Engine struct {
 	group *worker.Group
 
 	mu       sync.Mutex // guards what follows
-	running  bool
+	running  bool       // the workers run
+	stopping bool
 	tables   worker.Tables
 	policies Policies
 	ports    []*port
@@ -243,9 +243,6 @@ func (e *Engine) resolve(ifindex int, addr netip.Addr) {
 		e.watcher.Resolve(ifindex, addr)
 	}
 }
-
-// ErrStopped is what methods return after Stop.
-var ErrStopped = errors.New("the engine has stopped")
 
 // Apply makes the engine follow a new set of policies. Steering follows in the order that never leaves
 // a moment with less protection than both the old and the new set give.

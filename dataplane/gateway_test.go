@@ -358,3 +358,48 @@ func TestParkedPacketsWaitForTheNeighbour(t *testing.T) {
 	}
 	a.settled()
 }
+
+// syn4 returns a TCP SYN that announces mss.
+func syn4(src, dst string, mss uint16) []byte {
+	f := udp4(src, dst, 20+24, 64)
+	f[14+9] = 6
+	h, tcp := f[14:34], f[34:58]
+	h[10], h[11] = 0, 0
+	sum := packet.Checksum(h, 0)
+	h[10], h[11] = byte(sum>>8), byte(sum)
+	clear(tcp)
+	tcp[12], tcp[13] = 6<<4, 2
+	tcp[20], tcp[21], tcp[22], tcp[23] = 2, 4, byte(mss>>8), byte(mss)
+	sum = packet.Checksum(tcp, packet.PseudoSum(h[12:16], h[16:20], 6, uint32(len(tcp))))
+	tcp[16], tcp[17] = byte(sum>>8), byte(sum)
+	return f
+}
+
+// TestSYNsAreFittedToTheTunnel sends a SYN through one gateway that clamps and one that does not, both
+// ways: whichever end ours is, the segments that the SYN invites fit.
+func TestSYNsAreFittedToTheTunnel(t *testing.T) {
+	for _, clamper := range []string{"A", "B"} {
+		t.Run(clamper, func(t *testing.T) {
+			a, b := newRig(t, options{esn: true})
+			other := map[string]*gateway{"A": b, "B": a}[clamper]
+			other.tables.ClampMSS = false
+			other.publishTables()
+			a.inject(inside, syn4("198.51.100.5", "198.51.100.200", 1460))
+			cross(t, a, b)
+			got := b.drain(inside)
+			if len(got) != 1 {
+				t.Fatalf("%d packets arrived: %v %v", len(got), a.dropped(), b.dropped())
+			}
+			mtu := a.sad.LookupOutbound(a.sad.Bound(0)).InnerMTU(1500)
+			tcp := got[0][34:58]
+			if mss := int(tcp[22])<<8 | int(tcp[23]); mss != mtu-40 {
+				t.Errorf("MSS %d, want %d", mss, mtu-40)
+			}
+			if packet.Checksum(tcp, packet.PseudoSum(got[0][26:30], got[0][30:34], 6, uint32(len(tcp)))) != 0 {
+				t.Error("the TCP checksum is wrong")
+			}
+			a.settled()
+			b.settled()
+		})
+	}
+}

@@ -171,7 +171,7 @@ func (e *Engine) steer() error {
 func (e *Engine) kernelChanged(u fib.Update) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.running {
+	if !e.running || e.stopping {
 		return
 	}
 	e.tables.FIB = u.Table
@@ -210,16 +210,18 @@ func (e *Engine) tend() {
 }
 
 // Stop ends the workers and closes the sockets. The program stays attached without sockets, so what
-// policy protects is dropped until the next start. It returns when all has ended.
+// policy protects is dropped until the next start. It returns when all has ended; an engine
+// that does not run is left as it is.
 func (e *Engine) Stop() error {
 	e.mu.Lock()
-	if !e.running {
+	if !e.running || e.stopping {
 		e.mu.Unlock()
-		return ErrStopped
+		return nil
 	}
-	e.running = false
+	e.stopping = true
 	close(e.done)
 	e.mu.Unlock()
+	// Nothing from outside may ask something of the workers once they have ended.
 	if e.watcher != nil {
 		e.watcher.Close()
 	}
@@ -227,12 +229,13 @@ func (e *Engine) Stop() error {
 		e.pump.Close()
 	}
 	e.others.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, w := range e.group.Workers {
 		w.Stop()
 	}
 	e.workers.Wait()
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.running = false
 	e.group.Drain()
 	e.closePorts()
 	return nil

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
@@ -125,7 +124,7 @@ type packets struct {
 
 func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, error) {
 	f := &c.File
-	count, cores, err := placement(f.Workers)
+	count, cores, err := place(f.Workers)
 	if err != nil {
 		return nil, err
 	}
@@ -150,38 +149,6 @@ func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, erro
 
 func roleOf(s string) worker.Role {
 	return map[string]worker.Role{"protected": worker.Protected, "outside": worker.Outside, "both": worker.Protected | worker.Outside}[s]
-}
-
-// placement decides how many workers there are and on which CPUs. Without a wish there is a worker for
-// every CPU that the process may use, but one if there are more than two; with
-// as many workers as CPUs or more nothing is pinned.
-func placement(w config.Workers) (count int, cores []int, err error) {
-	var allowed unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		return 0, nil, fmt.Errorf("asking for the CPUs of this process: %w", err)
-	}
-	var cpus []int
-	for cpu := range len(allowed) * 64 {
-		if allowed.IsSet(cpu) {
-			cpus = append(cpus, cpu)
-		}
-	}
-	count, cores = int(w.Count), w.Cores
-	if count == 0 {
-		count = len(cpus)
-		if len(cores) > 0 {
-			count = len(cores)
-		} else if count > 2 {
-			count--
-		}
-	}
-	if len(cores) > 0 {
-		return count, cores, nil
-	}
-	if count < len(cpus) {
-		cores = cpus[len(cpus)-count:]
-	}
-	return count, cores, nil
 }
 
 // Start starts the engine and then leads the gateway's own traffic into it.
