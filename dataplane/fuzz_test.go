@@ -14,15 +14,15 @@ import (
 
 // What a fuzzed gateway is told to do: an operation octet, a length of two octets, and so many octets of data.
 const (
-	fuzzRaw        = iota // a frame as it is, to a port
-	fuzzHeader            // a frame whose IPv4 header checksum is made right
-	fuzzESP               // a plaintext with trailer, authentic, in ESP
-	fuzzInner             // an inner packet whose header checksum is made right, authentic, with a right trailer
-	fuzzUDP               // UDP payload to port 4500 of the endpoint, with a right IP header
-	fuzzTime              // time passes: data is in units of 10 ms
-	fuzzNeighbour         // the neighbours of one port come or go
-	fuzzMove              // associations move to another worker
-	fuzzRebind            // the tunnel loses its outbound association, or gets it back
+	fuzzRaw       = iota // a frame as it is, to a port
+	fuzzHeader           // a frame whose IPv4 header checksum is made right
+	fuzzESP              // a plaintext with trailer, authentic, in ESP
+	fuzzInner            // an inner packet whose header checksum is made right, authentic, with a right trailer
+	fuzzUDP              // UDP payload to port 4500 of the endpoint, with a right IP header
+	fuzzTime             // time passes: data is in units of 10 ms
+	fuzzNeighbour        // the neighbours of one port come or go
+	fuzzMove             // associations move to another worker
+	fuzzRebind           // the tunnel loses its outbound association, or gets it back
 	fuzzOperations
 )
 
