@@ -58,7 +58,7 @@ func Build(policies []Policy) (*Table, error) {
 				return nil, fmt.Errorf("policy %q: selector %d: %w", p.Name, j+1, err)
 			}
 		}
-		if p.Action == Protect {
+		if p.Action != Bypass {
 			for j := range t.clauses[from:] {
 				c := &t.clauses[from+j]
 				local = c.local.appendPrefixes(local)
@@ -202,6 +202,6 @@ func (t *Table) Policy(index uint32) *Policy { return &t.policies[index] }
 func (t *Table) Len() int { return len(t.policies) }
 
 // Prefixes returns the fewest prefixes that hold exactly the local and the
-// remote addresses of all protect policies, for steering and fences. The slices
-// belong to the table.
+// remote addresses of all protect and discard policies: what must not pass by the
+// workers, for steering. The slices belong to the table.
 func (t *Table) Prefixes() (local, remote []netip.Prefix) { return t.local, t.remote }

@@ -153,7 +153,7 @@ func TestPrefixesAreTheFewest(t *testing.T) {
 		policy("a", Protect, "198.51.100.0/25", "203.0.113.0/26", 0, AnyPorts, AnyPorts),
 		policy("b", Protect, "198.51.100.128/25", "203.0.113.64-203.0.113.200", 0, AnyPorts, AnyPorts),
 		policy("c", Protect, "2001:db8::/64", "::/0", 0, AnyPorts, AnyPorts),
-		policy("d", Protect, "2001:db8::/48", "2001:db8:9::/48", 0, AnyPorts, AnyPorts),
+		policy("d", Discard, "2001:db8::/48", "2001:db8:9::/48", 0, AnyPorts, AnyPorts),
 		policy("e", Bypass, "192.0.2.0/24", "192.0.2.0/24", 0, AnyPorts, AnyPorts),
 	})
 	if err != nil {
