@@ -42,6 +42,7 @@ var allowed = []struct {
 	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/transform"}, "configuration names suites; frames have a largest size"},
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/keeper", "dataplane/packet", "dataplane/xsk"}, "asks the daemon; detach and doctor look at links and sockets themselves"},
+	{"cmd/sallyport-bench", []string{"bench/...", "dataplane/transform"}, "shows what bench measures; suites have names"},
 	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/testbed"}, "measures everything"},
 	{"tools/testbed", nil, "must be able to judge the gateway, so shares nothing with it"},
 	{"tools/rig", []string{"tools/testbed"}, "runs the programs as a user does and sees them from outside"},
