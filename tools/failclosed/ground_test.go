@@ -228,9 +228,6 @@ func (g *ground) flows(when string) time.Duration {
 	}
 }
 
-// offered waits until every flow has tried for this long, so that there was something to leak.
-func (g *ground) offered(during time.Duration) { time.Sleep(during) }
-
 // sent is the number of datagrams that the hosts could send so far.
 func (g *ground) sent() (n uint64) {
 	for _, f := range g.load.flows {
