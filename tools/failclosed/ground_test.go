@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -216,14 +218,20 @@ func (g *ground) flows(when string) time.Duration {
 		still := ""
 		for i, f := range g.load.flows {
 			if f.received.Load() < before[i]+5 {
-				still = f.name
+				still += " " + f.name
 			}
 		}
 		if still == "" {
 			return time.Since(start)
 		}
 		if time.Since(start) > patience {
-			g.t.Fatalf("%s: after %v there is still no traffic %s", when, patience, still)
+			for _, ns := range []*testbed.Namespace{g.net.GwA, g.net.GwB, g.net.HostA, g.net.HostB} {
+				for _, c := range []string{"route", "-6 route", "neigh", "link", "addr"} {
+					out, _ := exec.Command("ip", append([]string{"-n", ns.Name}, strings.Fields(c)...)...).CombinedOutput()
+					g.t.Logf("%s %s: %s", ns.Name, c, out)
+				}
+			}
+			g.t.Fatalf("%s: after %v there is still no traffic%s", when, patience, still)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

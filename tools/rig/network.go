@@ -89,14 +89,15 @@ type Side struct {
 
 	host, router, outer []string // addresses with their prefix lengths
 	gateway, peer       []string // next hops of the host and of the gateway
+	mac                 net.HardwareAddr
 }
 
 // Sides returns the halves of gateway a and gateway b.
 func (n *Network) Sides() (a, b Side) {
 	a = Side{n.GwA, n.HostA, "port-a", []string{HostA4 + "/25", HostA6 + "/64"}, []string{RouterA4 + "/25", RouterA6 + "/64"},
-		[]string{GwA4 + "/24", GwA6 + "/64"}, []string{RouterA4, RouterA6}, []string{GwB4, GwB6}}
+		[]string{GwA4 + "/24", GwA6 + "/64"}, []string{RouterA4, RouterA6}, []string{GwB4, GwB6}, net.HardwareAddr{2, 0, 192, 0, 2, 1}}
 	b = Side{n.GwB, n.HostB, "port-b", []string{HostB4 + "/25", HostB6 + "/64"}, []string{RouterB4 + "/25", RouterB6 + "/64"},
-		[]string{GwB4 + "/24", GwB6 + "/64"}, []string{RouterB4, RouterB6}, []string{GwA4, GwA6}}
+		[]string{GwB4 + "/24", GwB6 + "/64"}, []string{RouterB4, RouterB6}, []string{GwA4, GwA6}, net.HardwareAddr{2, 0, 192, 0, 2, 2}}
 	return a, b
 }
 
@@ -118,7 +119,13 @@ func (n *Network) AddressLAN(s Side) error {
 // LayWAN lays the cable between a gateway and the transit namespace, where it ends outside the
 // bridge; see [testbed.Namespace.Enslave]. The gateway can send nothing before [Network.AddressWAN], so that a capture
 // on the new port misses nothing.
-func (n *Network) LayWAN(s Side) error { return n.bed.Veth(s.Gateway, "wan", n.Transit, s.Port, 2) }
+func (n *Network) LayWAN(s Side) error {
+	return errors.Join(
+		n.bed.Veth(s.Gateway, "wan", n.Transit, s.Port, 2),
+		// The same each time, as a card's is: nobody would tell the neighbour about another one.
+		s.Gateway.SetMAC("wan", s.mac),
+	)
+}
 
 // AddressWAN gives a gateway its outer addresses, and its default routes to the other one.
 func (n *Network) AddressWAN(s Side) error {

@@ -167,6 +167,19 @@ func (n *Namespace) Index(name string) (int, error) {
 	return link.Attrs().Index, nil
 }
 
+// SetMAC changes the link-layer address of an interface. It is for interfaces that have no IPv6
+// address yet but their link-local one, which stays.
+func (n *Namespace) SetMAC(name string, mac net.HardwareAddr) error {
+	link, err := n.link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.links.LinkSetHardwareAddr(link, mac); err != nil {
+		return fmt.Errorf("address %s for %s in %s: %w", mac, name, n.Name, err)
+	}
+	return nil
+}
+
 // MAC returns the link-layer address of an interface.
 func (n *Namespace) MAC(name string) (net.HardwareAddr, error) {
 	link, err := n.link(name)
