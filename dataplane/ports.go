@@ -99,7 +99,7 @@ func (e *Engine) probe() error {
 		if p.config.Mode == "copy" || p.config.Mode == "generic" {
 			p.mode, p.reason = xsk.Copy, "asked for by the configuration"
 		}
-		if p.config.Mode == "zerocopy" && found != xsk.ZeroCopy {
+		if p.config.Mode == "zero-copy" && found != xsk.ZeroCopy {
 			return fmt.Errorf("interface %s: zero-copy is asked for and not possible: %s", p.config.Name, reason)
 		}
 		if p.mode == xsk.Copy {
@@ -224,7 +224,7 @@ func (e *Engine) attach(p *port) error {
 		mode = bpf.Generic
 	}
 	link, err := e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, mode, e.cfg.PinDir)
-	if errors.Is(err, unix.EOPNOTSUPP) && p.config.Mode == "auto" {
+	if errors.Is(err, unix.EOPNOTSUPP) && (p.config.Mode == "auto" || p.config.Mode == "") {
 		p.reason = "the driver has no native XDP"
 		link, err = e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, bpf.Generic, e.cfg.PinDir)
 	}

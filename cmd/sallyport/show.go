@@ -189,7 +189,7 @@ func (t *tool) reload(cmd *cobra.Command, _ []string) error {
 	for _, c := range []struct {
 		changed bool
 		name    string
-	}{{r.PoliciesChanged, "policies"}, {r.EndpointsChanged, "endpoints"}, {r.PortsChanged, "interfaces"}} {
+	}{{r.PoliciesChanged, "policies"}, {r.EndpointsChanged, "endpoints"}, {r.PortsChanged, "interfaces"}, {r.LogLevelChanged, "log level"}} {
 		if c.changed {
 			fmt.Fprintf(t.out, "; %s changed", c.name)
 		}

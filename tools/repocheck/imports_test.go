@@ -39,7 +39,7 @@ var allowed = []struct {
 	{"dataplane", []string{"bpf", "dataplane/..."}, "the engine: starts workers, publishes tables"},
 	{"ike/...", []string{"ike/..."}, "never imports the data plane: the daemon translates"},
 	{"ike", []string{"ike/..."}, "never imports the data plane: the daemon translates"},
-	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/transform"}, "configuration names suites; frames have a largest size"},
+	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/spd", "dataplane/transform"}, "configuration describes policies in the data plane's own terms and names its suites; frames have a largest size"},
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/keeper", "dataplane/packet", "dataplane/xsk"}, "asks the daemon; detach and doctor look at links and sockets themselves"},
 	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/testbed"}, "measures everything"},
