@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/bpf"
+	"sallyport/dataplane/ethtool"
 	"sallyport/dataplane/fib"
 	"sallyport/dataplane/worker"
 	"sallyport/dataplane/xsk"
@@ -68,7 +69,7 @@ func (p *port) find() error {
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", p.config.Name, err)
 	}
-	queues, err := xsk.Queues(p.config.Name)
+	queues, err := ethtool.Queues(p.config.Name)
 	if err != nil {
 		return fmt.Errorf("interface %s: counting its queues: %w", p.config.Name, err)
 	}

@@ -67,7 +67,6 @@ type options struct {
 	outer6, encap   bool
 	esn             bool
 	window          uint32
-	associations    int // tunnels with selectors of their own; at least 1
 	mtu             uint16
 	ring            int
 	policies        []spd.Policy // before the tunnel's
