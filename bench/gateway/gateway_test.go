@@ -17,7 +17,7 @@ func TestEverySuiteIsVerified(t *testing.T) {
 	for _, suite := range transform.List() {
 		for _, decrypt := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/decrypt=%v", suite, decrypt), func(t *testing.T) {
-				r, err := New(Options{Decrypt: decrypt, Suite: suite, Sizes: sizes, Associations: 7, Sealed: 256})
+				r, err := New(Options{Decrypt: decrypt, Suite: suite, Sizes: sizes, Associations: 7, Packets: 256})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -38,7 +38,7 @@ func TestEverySuiteIsVerified(t *testing.T) {
 // TestVerifyNotices proves that the far end's judgement is worth something.
 func TestVerifyNotices(t *testing.T) {
 	for _, decrypt := range []bool{false, true} {
-		r, err := New(Options{Decrypt: decrypt, Sealed: 256})
+		r, err := New(Options{Decrypt: decrypt, Packets: 256})
 		if err != nil {
 			t.Fatal(err)
 		}

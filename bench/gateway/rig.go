@@ -8,9 +8,8 @@
 // replay window of 4096, counters, TTL, next hop, link header. What the worker does
 // with sockets is not there: no system call, no kernel.
 //
-// When it encrypts, the source is a set of frames, one of each flow, that come round again. When
-// it decrypts, it is a ring of packets which the far end seals afresh, outside the
-// timed part, whenever they have all been used. The far end is the
+// The source is a set of frames. When the gateway encrypts, they come round again. When it decrypts,
+// the far end seals them afresh, outside the timed part, whenever they have all been used. The far end is the
 // standard library's ciphers (peer.go), which also open what the gateway sealed.
 package gateway
 
@@ -48,8 +47,9 @@ type Options struct {
 	Flows int
 	// Ring is the number of entries of each ring, a power of two; default 256.
 	Ring int
-	// Sealed is how many packets the far end seals at a time; default 4096.
-	Sealed int
+	// Packets is how many different packets the source holds; default 1024, which larger sizes
+	// read from beyond the second-level cache, as packets that arrive are.
+	Packets int
 }
 
 // AssociationsMax is how many prefixes 198.18.0.0/15 is divided into at most.
@@ -78,8 +78,8 @@ func (o Options) withDefaults() Options {
 	if o.Ring == 0 {
 		o.Ring = 256
 	}
-	if o.Sealed == 0 {
-		o.Sealed = 4096
+	if o.Packets == 0 {
+		o.Packets = 1024
 	}
 	return o
 }
@@ -243,10 +243,7 @@ func addr4(n uint32) netip.Addr {
 
 // load makes the source's frames.
 func (r *Rig) load() {
-	frames := max(r.o.Flows, len(r.o.Sizes))
-	if r.o.Decrypt {
-		frames = r.o.Sealed
-	}
+	frames := max(r.o.Packets, r.o.Flows, len(r.o.Sizes))
 	frames = (frames + packet.BatchMax - 1) / packet.BatchMax * packet.BatchMax
 	for i := range frames {
 		flow := i % r.o.Flows

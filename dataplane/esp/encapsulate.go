@@ -66,7 +66,9 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	}
 
 	trailer := b.Mem[inner+uint64(length) : inner+uint64(body)]
-	copy(trailer, padding[:pad])
+	for k := range trailer[:pad] { // at most 3 bytes for an AEAD: a call of copy takes longer
+		trailer[k] = padding[k]
+	}
 	trailer[pad] = uint8(pad)
 	trailer[pad+1] = packet.ProtoIPv4
 	if p.Version == 6 {

@@ -29,7 +29,7 @@ func finishIPv4(h []byte, sum uint32, tos uint8, id uint16, df bool) {
 	binary.BigEndian.PutUint16(h[4:], id)
 	binary.BigEndian.PutUint16(h[6:], flags)
 	sum += uint32(tos) + uint32(len(h)) + uint32(id) + uint32(flags)
-	binary.BigEndian.PutUint16(h[10:], packet.Checksum(nil, sum))
+	binary.BigEndian.PutUint16(h[10:], packet.Complement(sum))
 }
 
 // finishIPv6 completes the outer IPv6 header of datagram h, copied from the template:

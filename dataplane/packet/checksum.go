@@ -62,6 +62,9 @@ func ChecksumUpdate32(check uint16, old, new uint32) uint16 {
 	return ^fold(uint64(^check) + uint64(^old>>16) + uint64(^old&0xffff) + uint64(new>>16) + uint64(new&0xffff))
 }
 
+// Complement returns the checksum of data whose one's complement sum is known, not folded.
+func Complement(sum uint32) uint16 { return ^fold(uint64(sum)) }
+
 // fold adds the 16-bit halves of a one's complement sum below 2^33 until one is left.
 func fold(sum uint64) uint16 {
 	sum = sum>>16 + sum&0xffff

@@ -1,15 +1,13 @@
 package packet
 
-import "encoding/binary"
-
-// Martian returns DropMartian if packet i, parsed before, has a source or destination
+// Martian returns DropMartian if the flow of packet i, parsed in this batch, has a source or destination
 // that a router must not forward (RFC 1812, 5.3.7; RFC 3927, 2.7; RFC 4291, 2.5.2,
 // 2.5.3, 2.5.6 and 2.7), else DropNone. Multicast destinations beyond the link
 // pass: whether they are carried is a matter of policy.
 func Martian(b *Batch, i int) Drop {
-	h := b.IP(i)
-	if b.P[i].Version == 4 {
-		src, dst := binary.BigEndian.Uint32(h[12:]), binary.BigEndian.Uint32(h[16:])
+	f := &b.Flows[i]
+	if f.Version == 4 {
+		src, dst := uint32(f.Src.Lo), uint32(f.Dst.Lo)
 		// 224.0.0.0 and up: multicast, class E and broadcast are no sources.
 		if badUnicast4(src) || src >= 0xe0000000 {
 			return DropMartian
@@ -20,12 +18,11 @@ func Martian(b *Batch, i int) Drop {
 		}
 		return DropNone
 	}
-	src, dst := h[8:24], h[24:40]
-	if badUnicast6(src) || src[0] == 0xff {
+	if badUnicast6(f.Src) || f.Src.Hi>>56 == 0xff {
 		return DropMartian
 	}
 	// Multicast of scope 0 to 2: reserved, interface and link.
-	if badUnicast6(dst) || dst[0] == 0xff && dst[1]&15 <= 2 {
+	if badUnicast6(f.Dst) || f.Dst.Hi>>56 == 0xff && f.Dst.Hi>>48&15 <= 2 {
 		return DropMartian
 	}
 	return DropNone
@@ -35,7 +32,6 @@ func Martian(b *Batch, i int) Drop {
 func badUnicast4(a uint32) bool { return a>>24 == 0 || a>>24 == 127 || a>>16 == 0xa9fe }
 
 // badUnicast6 reports ::, ::1, other addresses of ::/96, mapped IPv4 addresses and fe80::/10.
-func badUnicast6(a []byte) bool {
-	hi, lo := binary.BigEndian.Uint64(a), binary.BigEndian.Uint64(a[8:])
-	return hi == 0 && (lo>>32 == 0 || lo>>32 == 0xffff) || hi>>54 == 0xfe80>>6
+func badUnicast6(a Addr) bool {
+	return a.Hi == 0 && (a.Lo>>32 == 0 || a.Lo>>32 == 0xffff) || a.Hi>>54 == 0xfe80>>6
 }

@@ -107,7 +107,7 @@ type Outbound struct {
 	// checksum, sequence number.
 	Header [HeaderMax]byte
 	// HeaderSum is the one's complement sum of the IPv4 header in Header, not complemented:
-	// add what is filled in (packet.Checksum(nil, ...)), and it is the header's checksum.
+	// add what is filled in (packet.Complement), and it is the header's checksum.
 	HeaderSum uint32
 	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
 	// FlagUDPChecksum: add the UDP length twice and the payload.

@@ -26,7 +26,7 @@ type span struct{ first, last packet.Addr }
 
 func spanOf(r Range) span { return span{packet.AddrOf(r.First), packet.AddrOf(r.Last)} }
 
-func (s *span) contains(a packet.Addr) bool {
+func (s *span) contains(a *packet.Addr) bool {
 	_, below := bits.Sub64(a.Lo, s.first.Lo, 0)
 	_, below = bits.Sub64(a.Hi, s.first.Hi, below)
 	_, above := bits.Sub64(s.last.Lo, a.Lo, 0)
@@ -42,22 +42,24 @@ func (s *span) rangeOf(version uint8) *Range {
 	return &Range{s.first.Netip(version), s.last.Netip(version)}
 }
 
-// inward returns a flow that comes from outside as one that leaves: selectors see the local
-// address and port as source. An ICMP type and code stays in SrcPort, where match looks for it.
-func inward(f *packet.Flow) packet.Flow {
-	v := f.Back()
-	if isICMP(f.Proto) {
-		v.SrcPort, v.DstPort = f.SrcPort, f.DstPort
-	}
-	return v
-}
+// side says which end of a flow is the local one.
+type side bool
 
-// match compares exactly a flow whose source is local. A packet without ports matches only
-// clauses with any ports. If its protocol has ports and they are not to be seen, or if it is an
+const (
+	outbound side = false // the source is local
+	inbound  side = true  // the destination is
+)
+
+// match compares exactly. A packet without ports matches only clauses with any
+// ports. If its protocol has ports and they are not to be seen, or if it is an
 // IPv6 fragment whose protocol is not to be seen, a clause that would need them is answered
 // by NeedsPorts, so that such a packet never falls through to a later, laxer policy.
-func (c *clause) match(f *packet.Flow) Match {
-	if c.version != f.Version || !c.remote.contains(f.Dst) || !c.local.contains(f.Src) {
+func (c *clause) match(f *packet.Flow, s side) Match {
+	local, remote := &f.Src, &f.Dst
+	if s == inbound {
+		local, remote = remote, local
+	}
+	if c.version != f.Version || !c.remote.contains(remote) || !c.local.contains(local) {
 		return NoMatch
 	}
 	if c.proto != 0 && c.proto != f.Proto {
@@ -69,21 +71,24 @@ func (c *clause) match(f *packet.Flow) Match {
 	if c.anyPorts {
 		return Matched
 	}
-	return c.matchPorts(f)
+	return c.matchPorts(f, s)
 }
 
-func (c *clause) matchPorts(f *packet.Flow) Match {
+func (c *clause) matchPorts(f *packet.Flow, s side) Match {
 	if f.Flags&packet.FlagPorts == 0 || f.Flags&packet.FlagLaterFragment != 0 {
 		if hasPorts(f.Proto) || hidesProtocol(f.Proto) && f.Flags&packet.FlagLaterFragment != 0 && f.Version == 6 {
 			return NeedsPorts
 		}
 		return NoMatch
 	}
-	remotePort := f.DstPort
-	if isICMP(f.Proto) {
-		remotePort = f.SrcPort
+	local, remote := f.SrcPort, f.DstPort
+	if s == inbound {
+		local, remote = remote, local
 	}
-	if c.localPorts.Contains(f.SrcPort) && c.remotePorts.Contains(remotePort) {
+	if isICMP(f.Proto) { // type and code stand in SrcPort, whichever way the packet goes
+		local, remote = f.SrcPort, f.SrcPort
+	}
+	if c.localPorts.Contains(local) && c.remotePorts.Contains(remote) {
 		return Matched
 	}
 	return NoMatch

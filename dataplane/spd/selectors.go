@@ -39,22 +39,21 @@ func CompileSelectors(list []Selector) (*Selectors, error) {
 // MatchInbound compares a decrypted packet: its source is remote. NeedsPorts
 // only if nothing else matches.
 func (s *Selectors) MatchInbound(f *packet.Flow) Match {
-	v := inward(f)
-	return s.match(&v)
+	return s.match(f, inbound)
 }
 
 // MatchOutbound compares a packet to be protected: its source is local.
 func (s *Selectors) MatchOutbound(f *packet.Flow) Match {
-	return s.match(f)
+	return s.match(f, outbound)
 }
 
-func (s *Selectors) match(f *packet.Flow) Match {
-	m := s.first.match(f)
+func (s *Selectors) match(f *packet.Flow, way side) Match {
+	m := s.first.match(f, way)
 	for i := range s.rest {
 		if m == Matched {
 			return m
 		}
-		if n := s.rest[i].match(f); n != NoMatch {
+		if n := s.rest[i].match(f, way); n != NoMatch {
 			m = n
 		}
 	}

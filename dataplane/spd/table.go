@@ -145,34 +145,37 @@ func (t *Table) indexBy(clauses []uint32, remote bool) *bart.Table[*node] {
 // source is local (SPD-S and SPD-O). The index is valid unless the verdict is NoMatch.
 // NeedsPorts comes with the index of the policy that would need them.
 func (t *Table) Outbound(f *packet.Flow) (index uint32, verdict Match) {
-	return t.find(f)
+	return t.find(f, outbound)
 }
 
 // Inbound finds the policy for a packet that comes from outside in the clear:
 // its source is remote (SPD-I).
 func (t *Table) Inbound(f *packet.Flow) (index uint32, verdict Match) {
-	v := inward(f)
-	return t.find(&v)
+	return t.find(f, inbound)
 }
 
-func (t *Table) find(f *packet.Flow) (uint32, Match) {
+func (t *Table) find(f *packet.Flow, s side) (uint32, Match) {
 	if t.index == nil {
 		for i := range t.clauses {
-			if m := t.clauses[i].match(f); m != NoMatch {
+			if m := t.clauses[i].match(f, s); m != NoMatch {
 				return t.clauses[i].policy, m
 			}
 		}
 		return 0, NoMatch
 	}
 	best, verdict := uint32(len(t.clauses)), NoMatch
-	n, _ := t.index.by.Lookup(f.DstAddr())
+	local, remote := f.SrcAddr(), f.DstAddr()
+	if s == inbound {
+		local, remote = remote, local
+	}
+	n, _ := t.index.by.Lookup(remote)
 	for ; n != nil; n = n.parent {
 		if n.by == nil {
-			best, verdict = t.first(n.clauses, f, best, verdict)
+			best, verdict = t.first(n.clauses, f, s, best, verdict)
 			continue
 		}
-		for m, _ := n.by.Lookup(f.SrcAddr()); m != nil; m = m.parent {
-			best, verdict = t.first(m.clauses, f, best, verdict)
+		for m, _ := n.by.Lookup(local); m != nil; m = m.parent {
+			best, verdict = t.first(m.clauses, f, s, best, verdict)
 		}
 	}
 	if verdict == NoMatch {
@@ -182,12 +185,12 @@ func (t *Table) find(f *packet.Flow) (uint32, Match) {
 }
 
 // first returns the first clause of the list that matches, if it comes before best.
-func (t *Table) first(list []uint32, f *packet.Flow, best uint32, verdict Match) (uint32, Match) {
+func (t *Table) first(list []uint32, f *packet.Flow, s side, best uint32, verdict Match) (uint32, Match) {
 	for _, i := range list {
 		if i >= best {
 			break
 		}
-		if m := t.clauses[i].match(f); m != NoMatch {
+		if m := t.clauses[i].match(f, s); m != NoMatch {
 			return i, m
 		}
 	}

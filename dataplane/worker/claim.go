@@ -1,61 +1,69 @@
 package worker
 
-import "sallyport/dataplane/packet"
+import (
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+)
 
 // claimInbound finds the association of every inbound packet. Associations without an
 // owner become this worker's: the queue where the packets arrive decides. Packets of
-// associations that another worker owns are handed over.
+// associations that another worker owns are handed over. Packets of one association tend to follow
+// each other, so one look-up serves a run of them.
 func (w *Worker) claimInbound() {
 	b, kept := &w.batch, w.lists.in[:0]
+	var mine *sad.Inbound
 	for _, i := range w.lists.in {
-		p := &b.P[i]
-		sa := w.group.sad.LookupInbound(p.SPI)
-		if sa == nil {
-			w.drop(i, packet.DropNoAssociation)
-			continue
+		if spi := b.P[i].SPI; mine == nil || mine.SPI != spi {
+			if mine = w.group.sad.LookupInbound(spi); mine == nil {
+				w.drop(i, packet.DropNoAssociation)
+				continue
+			}
+			if !w.claim(i, &mine.Ownership) {
+				mine = nil
+				continue
+			}
+			if mine.Wanted() >= 0 {
+				w.moves.inbound(spi)
+			}
 		}
-		owner := sa.Owner()
-		if owner < 0 && sa.Claim(w.ID) {
-			owner = w.ID
-		}
-		if owner != w.ID {
-			w.handOver(i, sa.Owner())
-			continue
-		}
-		if sa.Wanted() >= 0 {
-			w.moves.inbound(p.SPI)
-		}
-		w.inbound[i] = sa
+		w.inbound[i] = mine
 		kept = append(kept, i)
 	}
 	w.lists.in = kept
 }
 
-// claimOutbound does the same for packets to be protected.
+// claimOutbound does the same for packets to be protected, by the association's handle, which is
+// an index: a look-up costs no more than to see whether one is needed.
 func (w *Worker) claimOutbound() {
 	b, kept := &w.batch, w.lists.out[:0]
 	for _, i := range w.lists.out {
-		p := &b.P[i]
-		sa := w.group.sad.LookupOutbound(p.SPI)
+		handle := b.P[i].SPI
+		sa := w.group.sad.LookupOutbound(handle)
 		if sa == nil {
 			w.drop(i, packet.DropNoOutbound)
 			continue
 		}
-		owner := sa.Owner()
-		if owner < 0 && sa.Claim(w.ID) {
-			owner = w.ID
-		}
-		if owner != w.ID {
-			w.handOver(i, sa.Owner())
+		if !w.claim(i, &sa.Ownership) {
 			continue
 		}
 		if sa.Wanted() >= 0 {
-			w.moves.outbound(p.SPI)
+			w.moves.outbound(handle)
 		}
 		w.outbound[i] = sa
 		kept = append(kept, i)
 	}
 	w.lists.out = kept
+}
+
+// claim says whether this worker owns the association of packet i, which it does from now on if
+// nobody did. Otherwise it hands the packet over.
+func (w *Worker) claim(i uint8, o *sad.Ownership) bool {
+	owner := o.Owner()
+	if owner == w.ID || owner < 0 && o.Claim(w.ID) {
+		return true
+	}
+	w.handOver(i, o.Owner())
+	return false
 }
 
 // handOver gives packet i, frame and all, to another worker. Its class says where

@@ -36,7 +36,7 @@ func (w *Worker) admitOutbound() {
 			if p.Flags&packet.FlagLocal == 0 {
 				forward.DecrementTTL(b, int(i))
 			}
-			if w.tables.ClampMSS {
+			if p.Proto == packet.ProtoTCP && w.tables.ClampMSS {
 				forward.ClampMSS(b, int(i), mtu)
 			}
 		}
