@@ -154,9 +154,17 @@ const startMax = 20 * time.Second
 // settle is the time between the first packet and the measurement.
 const settle = 500 * time.Millisecond
 
-// measure waits until packets arrive and then returns how many million a second do, for so
-// long. p is the gateway, nil for none.
-func (r *rig) measure(seconds float64, p *testbed.Process) (float64, error) {
+// sample is one measurement, in million packets.
+type sample struct {
+	perSecond float64
+	// perCPU is per second that the worker had its CPU: on a machine with other work the fairer figure, as
+	// long as packets always wait for the worker. 0 without a gateway.
+	perCPU float64
+}
+
+// measure waits until packets arrive and then counts them for so long. p is the gateway, nil
+// for none, and cpu that of its worker.
+func (r *rig) measure(seconds float64, p *testbed.Process, cpu int) (s sample, err error) {
 	var ended <-chan struct{}
 	if p != nil {
 		ended = p.Done()
@@ -165,24 +173,42 @@ func (r *rig) measure(seconds float64, p *testbed.Process) (float64, error) {
 	for r.sink.count() == 0 {
 		select {
 		case <-ended:
-			return 0, fmt.Errorf("the gateway ended: %w; its last words: %s", p.Wait(), r.lastWords())
+			return s, fmt.Errorf("the gateway ended: %w; its last words: %s", p.Wait(), r.lastWords())
 		case <-deadline:
-			return 0, fmt.Errorf("nothing of the right kind came out in %v (%d other packets); the gateway's last words: %s", startMax, r.sink.others(), r.lastWords())
+			return s, fmt.Errorf("nothing of the right kind came out in %v (%d other packets); the gateway's last words: %s", startMax, r.sink.others(), r.lastWords())
 		case err := <-r.generator.failed:
-			return 0, err
+			return s, err
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	time.Sleep(settle)
+	clock := func() (time.Duration, error) {
+		if p == nil {
+			return 0, nil
+		}
+		return cpuTime(p.Cmd.Process.Pid, cpu)
+	}
+	ranBefore, err := clock()
+	if err != nil {
+		return s, err
+	}
 	from, began := r.sink.count(), time.Now()
 	time.Sleep(time.Duration(seconds * float64(time.Second)))
-	n, took := r.sink.count()-from, time.Since(began)
+	n, took := float64(r.sink.count()-from)/1e6, time.Since(began)
+	ran, err := clock()
+	if err != nil {
+		return s, err
+	}
+	s.perSecond = n / took.Seconds()
+	if ran > ranBefore {
+		s.perCPU = n / (ran - ranBefore).Seconds()
+	}
 	select {
 	case err := <-r.generator.failed:
-		return 0, err
+		return s, err
 	default:
+		return s, nil
 	}
-	return float64(n) / took.Seconds() / 1e6, nil
 }
 
 func (r *rig) lastWords() string {

@@ -75,7 +75,8 @@ const (
 )
 
 // Run measures the sender alone, sallyportd and the peer, in turn, and returns the rows veth/sender/..., which
-// is the rig's own ceiling, and veth/encrypt/... and veth/decrypt/....
+// is the rig's own ceiling, veth/encrypt/... and veth/decrypt/..., and the same with /cpu behind it, per
+// second of the worker's CPU time.
 // It needs root, two CPUs and nothing else that uses the names of [testbed].
 func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 	if err := o.check(); err != nil {
@@ -99,7 +100,7 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 	var rows []result.Row
 	for _, direction := range o.Directions {
 		for _, size := range o.Sizes {
-			samples := make([][]float64, peers+1)
+			var rates, perCPU [peers + 1][]float64
 			for run := range o.Runs {
 				for _, w := range who {
 					if w == nobody && run > 0 {
@@ -108,35 +109,41 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 					if o.Progress != nil {
 						o.Progress(fmt.Sprintf("%s %d, run %d of %d", direction, size, run+1, o.Runs))
 					}
-					mpps, err := o.sample(ctx, w, direction == "decrypt", size)
+					s, err := o.sample(ctx, w, direction == "decrypt", size)
 					if err != nil {
 						return rows, fmt.Errorf("%s of %d bytes by %s: %w", direction, size, [...]string{"the sink alone", "sallyportd", PeerName}[w], err)
 					}
-					samples[w] = append(samples[w], mpps)
+					rates[w] = append(rates[w], s.perSecond)
+					perCPU[w] = append(perCPU[w], s.perCPU)
 				}
 			}
-			rows = append(rows, result.NewRow(fmt.Sprintf("veth/sender/%s/%d", direction, size), "Mpps", o.Command, samples[nobody]))
-			row := result.NewRow(fmt.Sprintf("veth/%s/%d", direction, size), "Mpps", o.Command, samples[ours])
-			if o.Peer != "" {
-				row = row.Against(PeerName, samples[peers])
-			}
-			rows = append(rows, row)
+			name := fmt.Sprintf("%s/%d", direction, size)
+			rows = append(rows, result.NewRow("veth/sender/"+name, "Mpps", o.Command, rates[nobody]),
+				o.row("veth/"+name, rates), o.row("veth/"+name+"/cpu", perCPU))
 		}
 	}
 	return rows, nil
+}
+
+func (o *Options) row(name string, samples [peers + 1][]float64) result.Row {
+	r := result.NewRow(name, "Mpps", o.Command, samples[ours])
+	if o.Peer != "" {
+		r = r.Against(PeerName, samples[peers])
+	}
+	return r
 }
 
 // keymatSize is AES-128's key and the salt (RFC 4106, 8.1).
 const keymatSize = 20
 
 // sample builds a rig, lets one contender carry packets and takes the rig down.
-func (o *Options) sample(ctx context.Context, who contender, decrypt bool, size int) (mpps float64, err error) {
+func (o *Options) sample(ctx context.Context, who contender, decrypt bool, size int) (got sample, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return got, err
 	}
 	r, err := newRig()
 	if err != nil {
-		return 0, err
+		return got, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	keymat := make([]byte, keymatSize)
@@ -158,27 +165,27 @@ func (o *Options) sample(ctx context.Context, who contender, decrypt bool, size 
 		}
 	}
 	if err != nil {
-		return 0, err
+		return got, err
 	}
 	var s *sealer
 	if decrypt {
 		if s, err = newSealer(keymat, size); err != nil {
-			return 0, err
+			return got, err
 		}
 	}
 	if r.generator, err = newGenerator(offered(decrypt, size).length, size, r.macs[inIf], r.macs[senderIf], s); err != nil {
-		return 0, err
+		return got, err
 	}
 	if err := r.generator.start(r.sender, senderIf, o.SenderCPU); err != nil {
-		return 0, err
+		return got, err
 	}
-	if mpps, err = r.measure(o.Seconds, gateway); err != nil || gateway == nil {
-		return mpps, err
+	if got, err = r.measure(o.Seconds, gateway, o.WorkerCPU); err != nil || gateway == nil {
+		return got, err
 	}
 	r.generator.halt()
 	if who == ours {
-		return mpps, gateway.Stop(5 * time.Second)
+		return got, gateway.Stop(5 * time.Second)
 	}
 	gateway.Kill() // what it printed at its end would be of no use
-	return mpps, nil
+	return got, nil
 }
