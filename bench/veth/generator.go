@@ -1,0 +1,182 @@
+package veth
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"sallyport/tools/testbed"
+)
+
+const (
+	slots    = 2048 // frames the program takes turns to send
+	slotSize = 2048
+	// liveRepeat is how many frames one call sends when the slots need no refill.
+	liveRepeat = 1 << 16
+	// runLiveFrames is BPF_F_TEST_XDP_LIVE_FRAMES (kernel: include/uapi/linux/bpf.h).
+	runLiveFrames = 1 << 1
+	verdictTX     = 3 // XDP_TX
+	verdictDrop   = 1 // XDP_DROP
+)
+
+// generator sends frames as fast as one core can: an XDP program run by the kernel on live
+// frames. The frames' pages come back as their last receiver left them, so
+// the program writes every frame whole, from a ring of slots that user space fills.
+type generator struct {
+	program  *ebpf.Program
+	frames   *ebpf.Map
+	position *ebpf.Map
+	memory   []byte // the slots, mapped
+	length   int
+	stopped  atomic.Bool
+	done     chan struct{}
+	failed   chan error
+	sealer   *sealer
+}
+
+// newGenerator fills the slots with inner packets, or leaves that to the sealer if there is one.
+func newGenerator(length, size int, dst, src net.HardwareAddr, s *sealer) (_ *generator, err error) {
+	g := &generator{length: length, sealer: s, failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			g.free()
+		}
+	}()
+	if g.frames, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: slotSize, MaxEntries: slots, Flags: unix.BPF_F_MMAPABLE}); err != nil {
+		return nil, fmt.Errorf("map of frames: %w", err)
+	}
+	if g.position, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
+		return nil, fmt.Errorf("map of the sender's position: %w", err)
+	}
+	if g.memory, err = unix.Mmap(g.frames.FD(), 0, slots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, fmt.Errorf("mapping frames: %w", err)
+	}
+	for i := range slots {
+		f := g.slot(i)
+		ethernet(f, dst, src)
+		if s == nil {
+			copy(f[l2:], inner(size, i%flows))
+		}
+	}
+	g.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Apache-2.0", Instructions: asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, g.position.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "drop"),
+		asm.LoadMem(asm.R7, asm.R0, 0, asm.DWord),
+		asm.Mov.Reg(asm.R8, asm.R7),
+		asm.Add.Imm(asm.R8, 1),
+		asm.StoreMem(asm.R0, 0, asm.R8, asm.DWord),
+		asm.And.Imm(asm.R7, slots-1),
+		asm.StoreMem(asm.RFP, -4, asm.R7, asm.Word),
+		asm.LoadMapPtr(asm.R1, g.frames.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "drop"),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.Mov.Reg(asm.R3, asm.R0),
+		asm.Mov.Imm(asm.R4, int32(length)),
+		asm.FnXdpStoreBytes.Call(),
+		asm.Mov.Imm(asm.R0, verdictTX),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, verdictDrop).WithSymbol("drop"),
+		asm.Return(),
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("sender's program: %w", err)
+	}
+	return g, nil
+}
+
+func (g *generator) slot(i int) []byte { return g.memory[i*slotSize:][:g.length:slotSize] }
+
+// xdpMD is struct xdp_md (kernel: include/uapi/linux/bpf.h).
+type xdpMD struct{ Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32 }
+
+// start sends out of an interface from a thread on one CPU until stop.
+func (g *generator) start(ns *testbed.Namespace, name string, cpu int) error {
+	index, err := ns.Index(name)
+	if err != nil {
+		return err
+	}
+	g.done = make(chan struct{})
+	go func() {
+		defer close(g.done)
+		// The thread is pinned and in the namespace: it ends with this goroutine, locked.
+		runtime.LockOSThread()
+		err := ns.Do(func() error {
+			runtime.LockOSThread() // and so does the one that Do works on
+			return g.run(index, cpu)
+		})
+		if err != nil {
+			g.failed <- fmt.Errorf("sender: %w", err)
+		}
+	}()
+	return nil
+}
+
+func (g *generator) run(index, cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return err
+	}
+	options := ebpf.RunOptions{
+		Data:    make([]byte, g.length),
+		Context: xdpMD{DataEnd: uint32(g.length), Ingress: uint32(index)},
+		Repeat:  liveRepeat, Flags: runLiveFrames,
+	}
+	if g.sealer != nil {
+		options.Repeat = slots
+	}
+	batch := make([][]byte, 0, len(sealer{}.ops))
+	for !g.stopped.Load() {
+		if g.sealer != nil {
+			for i := 0; i < slots; i += cap(batch) {
+				batch = batch[:0]
+				for k := range cap(batch) {
+					batch = append(batch, g.slot(i+k))
+				}
+				g.sealer.seal(batch)
+			}
+		}
+		if _, err := g.program.Run(&options); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// halt ends the sending.
+func (g *generator) halt() {
+	g.stopped.Store(true)
+	if g.done != nil {
+		<-g.done
+	}
+}
+
+// stop ends the sending and frees what it needed.
+func (g *generator) stop() {
+	g.halt()
+	g.free()
+}
+
+func (g *generator) free() error {
+	var err error
+	if g.memory != nil {
+		err = unix.Munmap(g.memory)
+		g.memory = nil
+	}
+	return errors.Join(err, g.program.Close(), g.position.Close(), g.frames.Close())
+}

@@ -1,0 +1,191 @@
+package veth
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf/rlimit"
+
+	"sallyport/bench/result"
+	"sallyport/tools/testbed"
+)
+
+// Options say what is measured.
+type Options struct {
+	Bin        string   // folder with sallyportd
+	Peer       string   // path of ipsec-secgw; "" for none
+	Directions []string // encrypt, decrypt
+	Sizes      []int    // of the inner packets, SizeMin to SizeMax
+	Runs       int      // samples of each gateway, in turn
+	Seconds    float64  // of one sample
+	SenderCPU  int
+	WorkerCPU  int
+	// Progress, if set, is told of every sample before it is taken.
+	Progress func(what string)
+	// Command is written into the rows.
+	Command string
+}
+
+// Sizes of inner packets: UDP needs its header, a sealed packet must fit the wire's 1500.
+const (
+	SizeMin = 28
+	SizeMax = 1440
+)
+
+func (o *Options) check() error {
+	if o.Runs < 1 || o.Seconds <= 0 {
+		return fmt.Errorf("%d runs of %v seconds", o.Runs, o.Seconds)
+	}
+	for _, s := range o.Sizes {
+		if s < SizeMin || s > SizeMax {
+			return fmt.Errorf("size %d: %d to %d are possible", s, SizeMin, SizeMax)
+		}
+	}
+	for _, d := range o.Directions {
+		if d != "encrypt" && d != "decrypt" {
+			return fmt.Errorf("direction %q: encrypt or decrypt", d)
+		}
+	}
+	if o.SenderCPU == o.WorkerCPU {
+		return errors.New("sender and worker need a CPU each")
+	}
+	return nil
+}
+
+// Samples is how many samples Run takes.
+func (o *Options) Samples() int {
+	gateways := 1
+	if o.Peer != "" {
+		gateways++
+	}
+	return len(o.Directions) * len(o.Sizes) * (1 + o.Runs*gateways)
+}
+
+// contender is who carries the packets of a sample.
+type contender int
+
+const (
+	nobody contender = iota // the sender straight into a sink: what the rig can offer
+	ours
+	peers
+)
+
+// Run measures the sender alone, sallyportd and the peer, in turn, and returns the rows veth/sender/..., which
+// is the rig's own ceiling, veth/encrypt/... and veth/decrypt/..., and the same with /cpu behind it, per
+// second of the worker's CPU time.
+// It needs root, two CPUs and nothing else that uses the names of [testbed].
+func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raising the limit of locked memory: %w", err)
+	}
+	who := []contender{nobody, ours}
+	if o.Peer != "" {
+		if _, err := os.Stat(o.Peer); err != nil {
+			return nil, fmt.Errorf("%s: %w", PeerName, err)
+		}
+		release, err := reserveHugePages()
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, release()) }()
+		who = append(who, peers)
+	}
+	var rows []result.Row
+	for _, direction := range o.Directions {
+		for _, size := range o.Sizes {
+			var rates, perCPU [peers + 1][]float64
+			for run := range o.Runs {
+				for _, w := range who {
+					if w == nobody && run > 0 {
+						continue // once a case is enough to know the ceiling
+					}
+					if o.Progress != nil {
+						o.Progress(fmt.Sprintf("%s %d, run %d of %d", direction, size, run+1, o.Runs))
+					}
+					s, err := o.sample(ctx, w, direction == "decrypt", size)
+					if err != nil {
+						return rows, fmt.Errorf("%s of %d bytes by %s: %w", direction, size, [...]string{"the sink alone", "sallyportd", PeerName}[w], err)
+					}
+					rates[w] = append(rates[w], s.perSecond)
+					perCPU[w] = append(perCPU[w], s.perCPU)
+				}
+			}
+			name := fmt.Sprintf("%s/%d", direction, size)
+			rows = append(rows, result.NewRow("veth/sender/"+name, "Mpps", o.Command, rates[nobody]),
+				o.row("veth/"+name, rates), o.row("veth/"+name+"/cpu", perCPU))
+		}
+	}
+	return rows, nil
+}
+
+func (o *Options) row(name string, samples [peers + 1][]float64) result.Row {
+	r := result.NewRow(name, "Mpps", o.Command, samples[ours])
+	if o.Peer != "" {
+		r = r.Against(PeerName, samples[peers])
+	}
+	return r
+}
+
+// keymatSize is AES-128's key and the salt (RFC 4106, 8.1).
+const keymatSize = 20
+
+// sample builds a rig, lets one contender carry packets and takes the rig down.
+func (o *Options) sample(ctx context.Context, who contender, decrypt bool, size int) (got sample, err error) {
+	if err := ctx.Err(); err != nil {
+		return got, err
+	}
+	r, err := newRig()
+	if err != nil {
+		return got, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	keymat := make([]byte, keymatSize)
+	rand.Read(keymat)
+
+	var gateway *testbed.Process
+	switch who {
+	case nobody:
+		err = r.attachSink(r.gw, inIf, offered(decrypt, size))
+	case ours:
+		err = r.attachSink(r.drain, sinkIf, expected(decrypt, size))
+		if err == nil {
+			gateway, err = r.startOurs(o, decrypt, keymat)
+		}
+	case peers:
+		err = r.attachSink(r.drain, sinkIf, expected(decrypt, size))
+		if err == nil {
+			gateway, err = r.startPeer(o, decrypt, keymat)
+		}
+	}
+	if err != nil {
+		return got, err
+	}
+	var s *sealer
+	if decrypt {
+		if s, err = newSealer(keymat, size); err != nil {
+			return got, err
+		}
+	}
+	if r.generator, err = newGenerator(offered(decrypt, size).length, size, r.macs[inIf], r.macs[senderIf], s); err != nil {
+		return got, err
+	}
+	if err := r.generator.start(r.sender, senderIf, o.SenderCPU); err != nil {
+		return got, err
+	}
+	if got, err = r.measure(o.Seconds, gateway, o.WorkerCPU); err != nil || gateway == nil {
+		return got, err
+	}
+	r.generator.halt()
+	if who == ours {
+		return got, gateway.Stop(5 * time.Second)
+	}
+	gateway.Kill() // what it printed at its end would be of no use
+	return got, nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/bench/result"
+	"sallyport/bench/veth"
+)
+
+// peerVariable is the environment's name for the path of ipsec-secgw.
+const peerVariable = "IPSEC_SECGW"
+
+func vethCommand(stdout, stderr io.Writer) *cobra.Command {
+	o := veth.Options{}
+	var json string
+	c := &cobra.Command{
+		Use:   "veth",
+		Short: "Measure one worker of sallyportd over AF_XDP on veth",
+		Long: "Veth builds sender, gateway and sink in network namespaces and counts what sallyportd with one worker carries;\n" +
+			"with the path of DPDK's ipsec-secgw, in --peer or " + peerVariable + ", also what that carries on the same rig, in turn.\n" +
+			"The sender's own rate is printed first: it must be far above the gateways'. Needs root and two CPUs.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Command = "sallyport-bench " + strings.Join(os.Args[1:], " ")
+			p := newProgress(stderr, o.Samples())
+			o.Progress = p.next
+			rows, err := veth.Run(cmd.Context(), o)
+			p.done()
+			if err != nil {
+				return err
+			}
+			return reportVeth(rows, json, stdout)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Bin, "bin", "build", "folder of sallyportd")
+	f.StringVar(&o.Peer, "peer", os.Getenv(peerVariable), "path of ipsec-secgw")
+	f.StringSliceVar(&o.Directions, "directions", []string{"encrypt", "decrypt"}, "directions")
+	f.IntSliceVar(&o.Sizes, "sizes", []int{64, 512, 1420}, "inner packets' sizes in bytes")
+	f.IntVar(&o.Runs, "runs", 5, "samples of each gateway, taken in turn; the median counts")
+	f.Float64Var(&o.Seconds, "seconds", 2, "time of one sample")
+	f.IntVar(&o.SenderCPU, "sender-cpu", 0, "CPU of the sender")
+	f.IntVar(&o.WorkerCPU, "worker-cpu", 1, "CPU of the gateway's worker")
+	f.StringVar(&json, "json", "", "file to write the rows to")
+	return c
+}
+
+func reportVeth(rows []result.Row, json string, stdout io.Writer) error {
+	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "benchmark\tMpps\tspread\tpeer\tMpps\tratio")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%.3f\t%.0f %%", r.Name, r.Value, 100*r.Spread())
+		if r.Peer != "" {
+			fmt.Fprintf(w, "\t%s\t%.3f\t%.2f", r.Peer, r.PeerValue, r.Ratio)
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+	if json == "" {
+		return nil
+	}
+	version := stamp
+	if version == "" {
+		version = "unknown"
+	}
+	file := result.NewFile(version)
+	file.Rows = append(file.Rows, rows...)
+	if err := file.Write(json); err != nil {
+		return fmt.Errorf("write the rows: %w", err)
+	}
+	fmt.Fprintln(stdout, "rows:", json)
+	return nil
+}
