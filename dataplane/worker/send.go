@@ -46,6 +46,9 @@ func (w *Worker) sendHop(i uint8) {
 	w.sendPort(i)
 }
 
+// noMAC stands in the link header of packets to the kernel, whose TUN device has no addresses.
+var noMAC [6]byte
+
 // punt gives a packet to the kernel through TUN.
 func (w *Worker) punt(i uint8) {
 	p := &w.batch.P[i]
@@ -53,6 +56,8 @@ func (w *Worker) punt(i uint8) {
 		w.drop(i, packet.DropNoRoute) // from the kernel and back: a loop
 		return
 	}
+	// What came out of a tunnel has no link header yet, and the reader goes by its type.
+	forward.WriteEthernet(&w.batch, int(i), &noMAC, &noMAC)
 	p.Port, p.Class = w.tables.TUN, packet.ClassPunt
 	w.sendPort(i)
 }

@@ -225,15 +225,19 @@ func (g *ground) flows(when string) time.Duration {
 			return time.Since(start)
 		}
 		if time.Since(start) > patience {
-			for _, ns := range []*testbed.Namespace{g.net.GwA, g.net.GwB, g.net.HostA, g.net.HostB} {
-				for _, c := range []string{"route", "-6 route", "neigh", "link", "addr"} {
-					out, _ := exec.Command("ip", append([]string{"-n", ns.Name}, strings.Fields(c)...)...).CombinedOutput()
-					g.t.Logf("%s %s: %s", ns.Name, c, out)
-				}
-			}
+			g.dump()
 			g.t.Fatalf("%s: after %v there is still no traffic%s", when, patience, still)
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (g *ground) dump() {
+	for _, ns := range []*testbed.Namespace{g.net.GwA, g.net.GwB, g.net.HostA, g.net.HostB} {
+		for _, c := range []string{"route", "-6 route", "route show table all type unicast", "neigh", "link", "addr"} {
+			out, _ := exec.Command("ip", append([]string{"-n", ns.Name}, strings.Fields(c)...)...).CombinedOutput()
+			g.t.Logf("%s %s: %s", ns.Name, c, out)
+		}
 	}
 }
 

@@ -172,10 +172,14 @@ func (n *Network) Probe(capture *testbed.Capture) error {
 		if _, _, err := far.ReadFrom(make([]byte, 100)); err != nil {
 			return fmt.Errorf("the cleartext probe did not arrive: %w", err)
 		}
-		time.Sleep(20 * time.Millisecond)
-		after, err := capture.Figures()
-		if err != nil {
-			return err
+		var after testbed.Figures
+		for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if after, err = capture.Figures(); err != nil {
+				return err
+			}
+			if after.Sub(before).Needles > 0 {
+				break
+			}
 		}
 		if seen := after.Sub(before); seen.Needles != 1 || seen.Inner < 1 {
 			return fmt.Errorf("the capture saw %d frames with the plaintext of a deliberate cleartext packet and %d with its addresses, so it would prove nothing", seen.Needles, seen.Inner)
