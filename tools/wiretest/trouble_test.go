@@ -253,8 +253,14 @@ func TestGarbageConfigurationChangesNothing(t *testing.T) {
 		w.must(w.gateway.Alive())
 	}
 	w.must(os.WriteFile(w.gateway.Config, right, 0o600))
-	if out, err := w.gateway.Ask("reload"); err != nil {
-		t.Errorf("the right configuration is refused afterwards: %s %v", out, err)
+	for range 100 {
+		if _, err = w.gateway.Ask("reload"); err == nil || !strings.Contains(err.Error(), "running already") {
+			break // the one that the signal asked for has ended
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
+		t.Errorf("the right configuration is refused afterwards: %v", err)
 	}
 	w.pass("afterwards")
 	if now, err := w.gateway.Ask("policies", "--json"); err != nil || string(now) != string(sas) {
