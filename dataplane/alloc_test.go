@@ -14,10 +14,10 @@ import (
 // zero runs f, after it has run often enough to have grown what grows once, and fails if it allocates.
 func zero(t *testing.T, what string, f func()) {
 	t.Helper()
-	for range 20 {
+	for range 5 {
 		f()
 	}
-	if n := testing.AllocsPerRun(50, f); n != 0 {
+	if n := testing.AllocsPerRun(20, f); n != 0 {
 		t.Errorf("%s: %v allocations a round", what, n)
 	}
 }
@@ -73,7 +73,7 @@ func TestNothingAllocatesOnThePacketPath(t *testing.T) {
 					a.Associations(func(x *sad.Info) bool { a.sad.RequestMove(x.Handle, 1); return true })
 				}
 				zero(t, "seal and open", rounds(a, b, mixed(31)))
-				if n := b.Stats().Total.Opened; n != 71*62 {
+				if n := b.Stats().Total.Opened; n != 26*62 {
 					t.Errorf("%d packets opened: %v %v", n, a.dropped(), b.dropped())
 				}
 				if o.workers == 2 && a.Stats().Total.HandedIn == 0 {
@@ -94,7 +94,7 @@ func TestNothingAllocatesOnThePacketPath(t *testing.T) {
 		}
 		a, _ := newRig(t, o)
 		zero(t, "forward", rounds(a, nil, mixed(31)))
-		if n := a.Stats().Total.Bypassed; n != 71*62 {
+		if n := a.Stats().Total.Bypassed; n != 26*62 {
 			t.Errorf("%d forwarded: %v", n, a.dropped())
 		}
 	})
@@ -106,14 +106,14 @@ func TestNothingAllocatesOnThePacketPath(t *testing.T) {
 		}
 		round := rounds(a, nil, frames)
 		zero(t, "answer", func() { a.now += 1e9; round() })
-		if n := a.Stats().Total.Originated; n != 71*30 {
+		if n := a.Stats().Total.Originated; n != 26*30 {
 			t.Errorf("%d answers: %v", n, a.dropped())
 		}
 	})
 	t.Run("fragment", func(t *testing.T) {
 		a, b := newRig(t, options{mtu: 1000})
 		zero(t, "fragment", rounds(a, b, repeat(fragmentable(1400), 40)))
-		if n := b.Stats().Total.Opened; n != 71*80 {
+		if n := b.Stats().Total.Opened; n != 26*80 {
 			t.Errorf("%d pieces opened: %v %v", n, a.dropped(), b.dropped())
 		}
 	})
@@ -133,7 +133,7 @@ func TestNothingAllocatesOnThePacketPath(t *testing.T) {
 			a.queues[outside][0].Discard(1 << 20)
 			a.run()
 		})
-		if n := a.Stats().Total.SentESP; n != 71*62 {
+		if n := a.Stats().Total.SentESP; n != 26*62 {
 			t.Errorf("%d sent: %v", n, a.dropped())
 		}
 	})
@@ -141,7 +141,7 @@ func TestNothingAllocatesOnThePacketPath(t *testing.T) {
 		a, _ := newRig(t, options{})
 		bad := [][]byte{{1}, make([]byte, 60), udp4("198.51.100.200", "198.51.100.5", 100, 64), udp4("198.51.100.5", "192.0.2.77", 100, 64)}
 		zero(t, "drop", rounds(a, nil, bad))
-		if n := sum(a.dropped()); n != 71*4 {
+		if n := sum(a.dropped()); n != 26*4 {
 			t.Errorf("%v", a.dropped())
 		}
 	})

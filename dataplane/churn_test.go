@@ -155,8 +155,10 @@ func TestStopUnderLoadReturnsEveryFrame(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						a.queues[inside][q].InjectBatch(frames)
-						a.queues[outside][q].Discard(48)
+						n := a.queues[inside][q].InjectBatch(frames)
+						if m, _ := a.queues[outside][q].Discard(48); n+m == 0 {
+							time.Sleep(20 * time.Microsecond)
+						}
 					}
 				}
 			})

@@ -34,7 +34,7 @@ func fuzzOp(op byte, port int, data []byte) []byte {
 // neighbours and owners change. Nothing may panic, every packet must be accounted for and
 // every frame must come home.
 func FuzzGateway(f *testing.F) {
-	o := options{esn: true, workers: 2, queues: 2, ring: 64}
+	o := options{esn: true, workers: 2, queues: 2, ring: 64, frames: 600}
 	outer := func(src, dst netip.Addr, proto byte, payload []byte) []byte {
 		return craft.Ethernet([6]byte{2}, [6]byte{2, 0, 0, 0, 1}, craft.IP(src, dst, proto, payload))
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -68,16 +69,22 @@ func TestRingAcrossGoroutines(t *testing.T) {
 				}
 				i++
 			}
-			r.publish()
+			if !r.publish() {
+				runtime.Gosched()
+			}
 		}
 	})
 	next, dst := 0, make([]int, 23)
 	for next < total {
-		for _, v := range dst[:r.take(dst)] {
+		n := r.take(dst)
+		for _, v := range dst[:n] {
 			if v != next {
 				t.Fatalf("took %d, want %d", v, next)
 			}
 			next++
+		}
+		if n == 0 {
+			runtime.Gosched()
 		}
 	}
 	producer.Wait()

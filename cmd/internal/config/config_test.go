@@ -299,6 +299,15 @@ func TestDiffTouchesOnlyWhatChanged(t *testing.T) {
 	}
 }
 
+// TestDeepNestingIsRefusedAtOnce would take minutes in the parser.
+func TestDeepNestingIsRefusedAtOnce(t *testing.T) {
+	for _, text := range []string{"\n" + strings.Repeat("[", 100000), "\n" + strings.Repeat("{a: ", 100000)} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), ":2:1: more than 1000 brackets are open") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	example, err := os.ReadFile(examplePath)
 	if err != nil {

@@ -44,6 +44,7 @@ const (
 	fileBytesMax = 64 << 20
 	depthMax     = 16
 	issuesMax    = 50
+	bracketsMax  = 1000 // open at once, as a count of octets sees them
 )
 
 // decoder walks the YAML tree beside the schema's Go types. Unlike a decoder by
@@ -73,6 +74,9 @@ func (d *decoder) decode(text []byte, out any) (err error) {
 	if len(text) > fileBytesMax {
 		return Issue{File: d.file, Text: fmt.Sprintf("larger than %d bytes", fileBytesMax)}
 	}
+	if line := tooDeep(text); line > 0 {
+		return Issue{d.file, Position{line, 1}, fmt.Sprintf("more than %d brackets are open", bracketsMax)}
+	}
 	tree, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		// The library's own text quotes the lines around the error, which may hold keys.
@@ -96,6 +100,26 @@ func (d *decoder) decode(text []byte, out any) (err error) {
 	}
 	d.value(documents[0], reflect.ValueOf(out).Elem(), "", 0)
 	return errors.Join(d.issues...)
+}
+
+// tooDeep returns the line at which more than bracketsMax brackets and braces are open, 0 if there is none. The
+// parser's time grows with the square of that: a hundred thousand take it minutes. Brackets in text
+// count too; nobody writes so many.
+func tooDeep(text []byte) int {
+	line, open := 1, 0
+	for _, c := range text {
+		switch c {
+		case '\n':
+			line++
+		case '[', '{':
+			if open++; open > bracketsMax {
+				return line
+			}
+		case ']', '}':
+			open = max(0, open-1)
+		}
+	}
+	return 0
 }
 
 func place(t *token.Token) Position {
