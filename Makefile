@@ -59,8 +59,10 @@ check:
 fuzz:
 	@FUZZTIME=$(FUZZTIME) ./tools/fuzz.sh
 
-bench:
+# Go's own benchmarks, then the gateway as a whole; build/bench/gateway.json holds its figures.
+bench: build
 	go test -run '^$$' -bench . -benchmem ./...
+	build/sallyport-bench gateway --json build/bench/gateway.json
 
 clean:
 	rm -rf build

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
+	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
 )
 
@@ -20,21 +22,22 @@ func hold(bin string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bed.Close()) }()
-	n, err := build(bed)
+	n, err := rig.Build(bed)
 	if err != nil {
 		return err
 	}
-	gateways, err := startGateways(bed, n, bin)
+	pair, err := rig.NewPair(n, bin, rig.Tunnels())
 	if err != nil {
 		return err
+	}
+	if err := pair.Start(); err != nil {
+		return errors.Join(err, logs(pair.Both()))
 	}
 	fmt.Println("Two gateways run, with traffic between their hosts. Ctrl-C ends everything.")
-	for i, g := range gateways {
-		ns := []*testbed.Namespace{n.gwA, n.gwB}[i]
-		fmt.Printf("\n%s: namespace %s, configuration %s, log %s\n", g.name, ns.Name, g.config, g.log)
-		fmt.Printf("  %s --socket %s top\n", g.tool, g.socket)
+	for _, g := range pair.Both() {
+		fmt.Printf("\n%s in network namespace %s, configuration %s:\n", g.Name, g.NS.Name, g.Config)
+		fmt.Printf("  %s --socket %s top\n", filepath.Join(bin, "sallyport"), g.Socket)
 	}
-	failed := make(chan error)
 	for _, f := range families {
 		for _, back := range []bool{false, true} {
 			go func() {
@@ -47,11 +50,12 @@ func hold(bin string) (err error) {
 			}()
 		}
 	}
-	for _, g := range gateways {
-		go func() {
-			<-g.process.Done()
-			failed <- errors.Join(g.alive(), logs(gateways))
-		}()
+	for {
+		for _, g := range pair.Both() {
+			if err := g.Alive(); err != nil {
+				return errors.Join(err, logs(pair.Both()))
+			}
+		}
+		time.Sleep(time.Second)
 	}
-	return <-failed
 }

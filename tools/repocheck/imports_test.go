@@ -43,9 +43,11 @@ var allowed = []struct {
 	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/spd", "dataplane/transform"}, "configuration describes policies in the data plane's own terms and names its suites; frames have a largest size"},
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/ethtool", "dataplane/xsk"}, "asks the daemon; doctor looks at interfaces itself, by the sockets' limits"},
+	{"cmd/sallyport-bench", []string{"bench/...", "dataplane/transform"}, "shows what bench measures; suites have names"},
 	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/testbed"}, "measures everything"},
 	{"tools/testbed", nil, "must be able to judge the gateway, so shares nothing with it"},
-	{"tools/demo", []string{"tools/testbed"}, "sees the gateway from outside, as a user does"},
+	{"tools/rig", []string{"tools/testbed"}, "runs the programs as a user does and sees them from outside"},
+	{"tools/demo", []string{"tools/rig", "tools/testbed"}, "sees the gateway from outside, as a user does"},
 	{"tools/...", []string{"dataplane/packet", "tools/..."}, "looks after the repository"},
 }
 
