@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
@@ -38,11 +43,14 @@ func hold(bin string) (err error) {
 		fmt.Printf("\n%s in network namespace %s, configuration %s:\n", g.Name, g.NS.Name, g.Config)
 		fmt.Printf("  %s --socket %s top\n", filepath.Join(bin, "sallyport"), g.Socket)
 	}
+	// At a signal the testbed takes everything down and ends the process; what fails from then on is no news.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
 	for _, f := range families {
 		for _, back := range []bool{false, true} {
 			go func() {
 				for {
-					if _, err := tcp(n, f, holdBlock, back); err != nil {
+					if _, err := tcp(n, f, holdBlock, back); err != nil && ctx.Err() == nil {
 						fmt.Println(err)
 						time.Sleep(time.Second)
 					}
@@ -52,7 +60,7 @@ func hold(bin string) (err error) {
 	}
 	for {
 		for _, g := range pair.Both() {
-			if err := g.Alive(); err != nil {
+			if err := g.Alive(); err != nil && ctx.Err() == nil {
 				return errors.Join(err, logs(pair.Both()))
 			}
 		}
