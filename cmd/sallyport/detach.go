@@ -85,6 +85,6 @@ func (t *tool) detach(dir string) error {
 		}
 		removed++
 	}
-	fmt.Fprintf(t.out, "removed %d fence routes; protected traffic may now leave in the clear\n", removed)
+	fmt.Fprintf(t.out, "removed %s from this network namespace; protected traffic may now leave in the clear\n", count(removed, "fence route"))
 	return nil
 }

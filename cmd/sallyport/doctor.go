@@ -197,7 +197,7 @@ func (h host) port(p control.Port, workers int) []finding {
 	case n > 0 && n%workers == 0:
 		add("ok", "queues", fmt.Sprintf("%d for %d workers", n, workers), "")
 	default:
-		add("warn", "queues", fmt.Sprintf("%d for %d workers: the load is uneven", n, workers), fmt.Sprintf("ethtool -L %s combined %d", p.Name, workers))
+		add("warn", "queues", fmt.Sprintf("%d for %d workers: the load is uneven", n, workers), fmt.Sprintf("ethtool -L %s combined %d (veth: rx %d tx %d) and a restart, or another workers.count", p.Name, workers, workers, workers))
 	}
 	mode := xsk.Copy
 	if p.Mode == "zero-copy" {

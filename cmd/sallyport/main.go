@@ -186,6 +186,6 @@ func (t *tool) check(file string) error {
 	for _, w := range c.Warnings {
 		fmt.Fprintln(t.out, "warning:", w.Error())
 	}
-	fmt.Fprintf(t.out, "%s: correct: %d interfaces, %d policies, %d associations\n", file, len(c.File.Interfaces), len(c.Policies), len(c.Associations))
+	fmt.Fprintf(t.out, "%s: correct: %s, %s, %s\n", file, count(len(c.File.Interfaces), "interface"), count(len(c.Policies), "policy"), count(len(c.Associations), "association"))
 	return nil
 }

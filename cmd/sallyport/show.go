@@ -17,9 +17,9 @@ func (t *tool) status(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	fmt.Fprintf(t.out, "sallyportd %s, instance %s, pid %d, up %s\n", s.Version, s.Instance, s.PID, time.Duration(s.UptimeSeconds*float64(time.Second)).Round(time.Second))
-	fmt.Fprintf(t.out, "configuration %s, %d policies, %d associations\n", s.ConfigPath, s.Policies, s.Associations)
+	fmt.Fprintf(t.out, "configuration %s, %s, %s\n", s.ConfigPath, count(s.Policies, "policy"), count(s.Associations, "association"))
 	if s.ManualKeys > 0 {
-		fmt.Fprintf(t.out, "MANUAL KEYS: %d associations use keys from the configuration file\n", s.ManualKeys)
+		fmt.Fprintf(t.out, "MANUAL KEYS: the keys of %s come from the configuration file\n", count(s.ManualKeys, "association"))
 	}
 	for _, w := range s.Warnings {
 		fmt.Fprintln(t.out, "warning:", w)
@@ -42,6 +42,17 @@ func (t *tool) status(cmd *cobra.Command, _ []string) error {
 		}
 	})
 	return nil
+}
+
+// count writes a number of things.
+func count(n int, noun string) string {
+	switch stem, y := strings.CutSuffix(noun, "y"); {
+	case n == 1:
+		return "1 " + noun
+	case y:
+		return fmt.Sprintf("%d %sies", n, stem)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // core writes a worker's core; a worker may be bound to none.

@@ -232,7 +232,7 @@ func (m model) render() string {
 		return s.Render(text)
 	}
 	now, last := m.now.counters.Totals, m.last.counters.Totals
-	head := fmt.Sprintf("sallyport %s  up %s  %d associations", m.now.status.Instance, time.Duration(m.now.status.UptimeSeconds)*time.Second, m.now.sas.Total)
+	head := fmt.Sprintf("sallyport %s  up %s  %s", m.now.status.Instance, time.Duration(m.now.status.UptimeSeconds)*time.Second, count(m.now.sas.Total, "association"))
 	if m.now.status.ManualKeys > 0 {
 		head += "  MANUAL KEYS"
 	}

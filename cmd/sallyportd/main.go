@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -59,7 +60,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, hup <-cha
 		fmt.Fprintf(stderr, "sallyportd: unexpected argument %q\n", flags.Arg(0))
 		return exitConfig
 	}
-	c, err := config.Load(*path)
+	// Absolute, so that what is shown and read again means the same from everywhere.
+	absolute, err := filepath.Abs(*path)
+	if err != nil {
+		fmt.Fprintln(stderr, "sallyportd:", err)
+		return exitFailed
+	}
+	c, err := config.Load(absolute)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitConfig

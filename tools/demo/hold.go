@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
@@ -30,21 +35,22 @@ func hold(bin string) (err error) {
 	if err != nil {
 		return err
 	}
-	gateways := pair.Both()
 	if err := pair.Start(); err != nil {
-		return errors.Join(err, logs(gateways))
+		return errors.Join(err, logs(pair.Both()))
 	}
 	fmt.Println("Two gateways run, with traffic between their hosts. Ctrl-C ends everything.")
-	for _, g := range gateways {
-		fmt.Printf("\n%s: namespace %s, configuration %s, log %s\n", g.Name, g.NS.Name, g.Config, g.Log)
+	for _, g := range pair.Both() {
+		fmt.Printf("\n%s in network namespace %s, configuration %s:\n", g.Name, g.NS.Name, g.Config)
 		fmt.Printf("  %s --socket %s top\n", filepath.Join(bin, "sallyport"), g.Socket)
 	}
-	failed := make(chan error)
+	// At a signal the testbed takes everything down and ends the process; what fails from then on is no news.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
 	for _, f := range families {
 		for _, back := range []bool{false, true} {
 			go func() {
 				for {
-					if _, err := tcp(n, f, holdBlock, back); err != nil {
+					if _, err := tcp(n, f, holdBlock, back); err != nil && ctx.Err() == nil {
 						fmt.Println(err)
 						time.Sleep(time.Second)
 					}
@@ -52,13 +58,12 @@ func hold(bin string) (err error) {
 			}()
 		}
 	}
-	for _, g := range gateways {
-		go func() {
-			for g.Alive() == nil {
-				time.Sleep(time.Second)
+	for {
+		for _, g := range pair.Both() {
+			if err := g.Alive(); err != nil && ctx.Err() == nil {
+				return errors.Join(err, logs(pair.Both()))
 			}
-			failed <- errors.Join(g.Alive(), logs(gateways))
-		}()
+		}
+		time.Sleep(time.Second)
 	}
-	return <-failed
 }

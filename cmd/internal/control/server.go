@@ -301,7 +301,7 @@ func (c *Client) Do(ctx context.Context, verb string, args, out any) (json.RawMe
 	d := net.Dialer{Timeout: 3 * time.Second}
 	conn, err := d.DialContext(ctx, "unix", c.path)
 	if err != nil {
-		hint := "is it running?"
+		hint := "is it running? Another one is named by --instance or --socket"
 		if errors.Is(err, os.ErrPermission) {
 			hint = "run as root or as a member of control.group"
 		}
