@@ -67,12 +67,12 @@ type options struct {
 	outer6, encap   bool
 	esn             bool
 	window          uint32
-	associations    int // tunnels with selectors of their own; at least 1
 	mtu             uint16
 	ring            int
 	policies        []spd.Policy // before the tunnel's
 	routes          []fib.Entry
 	noBind          bool
+	live            bool // the engine runs its workers itself, after Start
 }
 
 func (o options) withDefaults() options {
@@ -133,10 +133,13 @@ func newGateway(t testing.TB, me, peer side, o options) *gateway {
 	e.SetOwn([]netip.Addr{me.insideAddresses[0], me.insideAddresses[1], me.outer4, me.outer6})
 	e.tables.Ports[inside].Source4, e.tables.Ports[inside].Source6 = me.insideAddresses[0], me.insideAddresses[1]
 	e.tables.Ports[outside].Source4, e.tables.Ports[outside].Source6 = me.outer4, me.outer6
-	if g.workers, err = e.Manual(); err != nil {
-		t.Fatal(err)
+	if !o.live {
+		if g.workers, err = e.Manual(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
+		e.Stop()
 		e.closePorts()
 		e.Close()
 	})

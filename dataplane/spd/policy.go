@@ -53,6 +53,11 @@ func RangeOf(p netip.Prefix) Range {
 	return Range{p.Addr(), lastOf(p)}
 }
 
+// Contains says whether the range holds a.
+func (r Range) Contains(a netip.Addr) bool {
+	return a.BitLen() == r.First.BitLen() && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
+}
+
 func (r Range) String() string {
 	if p, ok := r.prefix(); ok {
 		return p.String()

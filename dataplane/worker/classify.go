@@ -71,7 +71,10 @@ func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, pa
 		if p.Flags&packet.FlagFragment != 0 {
 			return 0, packet.DropOuterFragment
 		}
-		payload = payload[8:] // Parse has seen a whole UDP header
+		if len(payload) < 8 {
+			return 0, packet.DropShortESP // Parse reads the ports, and no further
+		}
+		payload = payload[8:]
 		if len(payload) == 1 && payload[0] == 0xff {
 			return 0, packet.DropKeepalive
 		}

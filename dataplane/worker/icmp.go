@@ -54,7 +54,7 @@ func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) 
 
 // answerSource chooses the source address of an ICMP error about p. An error to a host behind a
 // tunnel must go back through it (RFC 4301, 6): then the source is an own address that a
-// protect policy covers, and handle is the association to use.
+// protect policy covers, and handle is the association to use. Without either there is no error.
 func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Addr, handle uint32) {
 	t := w.tables
 	if p.Flags&packet.FlagDecapsulated != 0 {
@@ -69,7 +69,10 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 			}
 			index, match := t.SPD.Outbound(&back)
 			if match == spd.Matched && t.SPD.Policy(index).Action == spd.Protect {
-				return own, w.group.sad.Bound(t.SPD.Policy(index).Tunnel)
+				if handle = w.group.sad.Bound(t.SPD.Policy(index).Tunnel); handle == 0 {
+					return netip.Addr{}, 0 // it quotes plaintext: not in the clear
+				}
+				return own, handle
 			}
 		}
 		return netip.Addr{}, 0

@@ -79,12 +79,18 @@ func (w *Worker) complete(p *port) {
 	}
 }
 
-// take fills the batch: first what other workers hand over and what this worker made
-// itself, then what the queues received, each step starting at another queue.
+// take fills the batch: first what this worker made itself, then what other workers hand over, then what the
+// queues received, each step starting at another queue. What it made comes first because it makes
+// more of what comes later, never of itself: so it cannot pile up.
 func (w *Worker) take() {
 	b := &w.batch
 	b.N = 0
 	w.lists.reset()
+	for w.injected.len() > 0 && b.N < w.burst {
+		b.P[b.N] = w.injected.get()
+		w.resume(b.N)
+		b.N++
+	}
 	for from := range w.group.Workers {
 		if from == w.ID || b.N >= w.burst {
 			continue
@@ -95,11 +101,6 @@ func (w *Worker) take() {
 			w.resume(b.N)
 			b.N++
 		}
-	}
-	for w.injected.len() > 0 && b.N < w.burst {
-		b.P[b.N] = w.injected.get()
-		w.resume(b.N)
-		b.N++
 	}
 	if len(w.parked) > 0 {
 		w.unpark()

@@ -53,6 +53,10 @@ func (w *Worker) routeForward() {
 			w.drop(i, packet.DropUnreachable)
 			continue
 		}
+		if w.exposes(p, hop) {
+			w.drop(i, packet.DropExposed)
+			continue
+		}
 		if p.Flags&(packet.FlagLocal|packet.FlagRouted) == 0 && p.TTL <= 1 {
 			w.timeExceeded(i)
 			continue
@@ -70,6 +74,13 @@ func (w *Worker) routeForward() {
 		kept = append(kept, i)
 	}
 	w.lists.forward = kept
+}
+
+// exposes reports whether a packet that came out of a tunnel, and goes into none, would leave by an
+// interface that is on the outside only. That happens when the interface of the protected network is
+// gone: the default route, towards the peer, is then the best one left.
+func (w *Worker) exposes(p *packet.Packet, hop *fib.Hop) bool {
+	return p.Flags&packet.FlagDecapsulated != 0 && int(hop.Port) < len(w.tables.Ports) && w.tables.Ports[hop.Port].Role&Protected == 0
 }
 
 // clampDecapsulated fits the MSS of a SYN that came out of a tunnel to the tunnel's
@@ -144,6 +155,8 @@ func (w *Worker) unpark() {
 		p.Hop = f.Lookup(flow.DstAddr())
 		hop := &f.Hops[p.Hop]
 		switch {
+		case hop.Kind == fib.Forward && p.Flags&packet.FlagSealed == 0 && w.exposes(p, hop):
+			p.Reason = packet.DropExposed
 		case hop.Kind == fib.Forward:
 			hop.Touch()
 			forward.WriteEthernet(b, b.N-1, &hop.SrcMAC, &hop.DstMAC)

@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
 )
 
@@ -46,8 +47,8 @@ type result struct {
 	UDP     []sweep         `json:"udp"`
 	Probe   testbed.Figures `json:"capture_probe"`   // the deliberate cleartext packet
 	Capture testbed.Figures `json:"capture_traffic"` // everything after it
-	Sent    []sent          `json:"esp_sent"`        // what the gateways say
-	Raw     []readings      `json:"gateways"`        // their own reports, verbatim
+	Sent    []rig.Sent      `json:"esp_sent"`        // what the gateways say
+	Raw     []rig.Readings  `json:"gateways"`        // their own reports, verbatim
 }
 
 func main() {
@@ -55,6 +56,7 @@ func main() {
 	out := flag.String("json", "build/demo.json", "file for the figures")
 	gateway := flag.String("gateway", "sallyport", "what stands at the tunnel's ends: sallyport, or kernel (plain forwarding, to see the demo fail)")
 	size := flag.Int("mib", 256, "MiB of TCP each way over IPv4; IPv6 takes a quarter of it")
+	keep := flag.Bool("hold", false, "prove nothing: keep the gateways running with traffic until Ctrl-C")
 	flag.Parse()
 
 	if missing := testbed.Missing(testbed.Root...); len(missing) > 0 {
@@ -62,6 +64,13 @@ func main() {
 		fmt.Println("Run it as root: sudo make demo")
 		fmt.Println("demo: FAIL: not root")
 		os.Exit(1)
+	}
+	if *keep {
+		if err := hold(*bin); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
 	}
 	r := &result{Schema: 1, Start: time.Now(), MTU: map[string]int{}}
 	err := run(r, *bin, *gateway, *size<<20)
@@ -108,17 +117,17 @@ func run(r *result, bin, gateway string, size int) (err error) {
 	defer watchdog.Stop()
 
 	say("five namespaces, two queues on the gateways' interfaces")
-	n, err := build(bed)
+	n, err := rig.Build(bed)
 	if err != nil {
 		return err
 	}
-	capture, err := n.transit.Capture(n.watch(), "port-a", "port-b")
+	capture, err := n.Transit.Capture(n.Watch(), "port-a", "port-b")
 	if err != nil {
 		return err
 	}
 
 	say("the capture's test: one packet in the clear, forwarded by the kernels")
-	if err := probe(n, capture); err != nil {
+	if err := n.Probe(capture); err != nil {
 		return err
 	}
 	if r.Probe, err = capture.Settled(200*time.Millisecond, 3*time.Second); err != nil {
@@ -126,16 +135,21 @@ func run(r *result, bin, gateway string, size int) (err error) {
 	}
 	fmt.Printf("  caught: %s\n", strings.Join(r.Probe.Examples, "; "))
 
-	var gateways []*daemon
+	var gateways []*rig.Gateway
 	if gateway == "sallyport" {
 		say("two gateways with fresh keys")
-		if gateways, err = startGateways(bed, n, bin); err != nil {
+		pair, err := rig.NewPair(n, bin, rig.Tunnels())
+		if err != nil {
 			return err
+		}
+		gateways = pair.Both()
+		if err := pair.Start(); err != nil {
+			return errors.Join(err, logs(gateways))
 		}
 	}
 	err = traffic(r, n, size)
 	for _, g := range gateways {
-		err = errors.Join(err, g.alive())
+		err = errors.Join(err, g.Alive())
 	}
 	if err != nil {
 		return errors.Join(err, logs(gateways))
@@ -152,7 +166,7 @@ func run(r *result, bin, gateway string, size int) (err error) {
 		return err
 	}
 	for _, g := range gateways {
-		reading, sent, err := g.read()
+		reading, sent, err := g.Read()
 		if err != nil {
 			return err
 		}
@@ -168,11 +182,11 @@ func run(r *result, bin, gateway string, size int) (err error) {
 		return err
 	}
 	for _, g := range gateways {
-		if err := g.process.Stop(10 * time.Second); err != nil {
-			return errors.Join(fmt.Errorf("stopping %s: %w", g.name, err), logs(gateways))
+		if err := g.Stop(10 * time.Second); err != nil {
+			return errors.Join(fmt.Errorf("stopping %s: %w", g.Name, err), logs(gateways))
 		}
 	}
-	if err := n.shout(); err != nil {
+	if err := n.Shout(); err != nil {
 		return err
 	}
 	after, err := capture.Settled(200*time.Millisecond, 3*time.Second)
@@ -207,9 +221,9 @@ func onlyESP(f testbed.Figures) error {
 // outside interfaces sent, which must all be ESP. A packet may be sealed and then
 // dropped, by name, while its next hop is being resolved. A frame that a gateway sent and the veth behind it had no room for was dropped by the kernel,
 // which counts it.
-func counted(r *result, n *network) error {
+func counted(r *result, n *rig.Network) error {
 	var said, sealed, dropped uint64
-	for i, gw := range []*testbed.Namespace{n.gwA, n.gwB} {
+	for i, gw := range []*testbed.Namespace{n.GwA, n.GwB} {
 		d, err := gw.Dropped("wan")
 		if err != nil {
 			return err
@@ -227,7 +241,7 @@ func counted(r *result, n *network) error {
 	for _, s := range r.Sent {
 		for _, w := range s.Workers {
 			share := 0.0
-			if total := s.total(); total > 0 {
+			if total := s.Total(); total > 0 {
 				share = 100 * float64(w) / float64(total)
 			}
 			fmt.Printf("  %s: a worker took %d packets (%.0f %%)\n", s.Gateway, w, share)
@@ -235,6 +249,18 @@ func counted(r *result, n *network) error {
 	}
 	for _, g := range r.Raw {
 		fmt.Printf("── sallyport sas, %s\n%s── sallyport counters, %s\n%s", g.Gateway, g.SAsText, g.Gateway, g.CountersText)
+	}
+	return nil
+}
+
+// logs prints the end of every daemon's log with its counters, and returns nil, or the error of reading them.
+func logs(gateways []*rig.Gateway) error {
+	for _, g := range gateways {
+		text, err := g.Report(30)
+		if err != nil {
+			return err
+		}
+		fmt.Print(text)
 	}
 	return nil
 }

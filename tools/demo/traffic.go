@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-type controlFunc = func(network, address string, c syscall.RawConn) error
+	"sallyport/tools/rig"
+)
 
 // family is what differs between IPv4 and IPv6 for a host that sends.
 type family struct {
@@ -32,14 +32,14 @@ type family struct {
 }
 
 var families = []family{
-	{"IPv4", "ip4:icmp", "udp4", "tcp4", hostA4, hostB4, 8, 0, 20, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_MTU, unix.IP_PMTUDISC_DO, hostPort},
-	{"IPv6", "ip6:ipv6-icmp", "udp6", "tcp6", hostA6, hostB6, 128, 129, 40, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_MTU, unix.IPV6_PMTUDISC_DO, hostPort},
+	{"IPv4", "ip4:icmp", "udp4", "tcp4", rig.HostA4, rig.HostB4, 8, 0, 20, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_MTU, unix.IP_PMTUDISC_DO, hostPort},
+	{"IPv6", "ip6:ipv6-icmp", "udp6", "tcp6", rig.HostA6, rig.HostB6, 128, 129, 40, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_MTU, unix.IPV6_PMTUDISC_DO, hostPort},
 }
 
 func hostPort(addr string, port int) string { return net.JoinHostPort(addr, fmt.Sprint(port)) }
 
 // traffic is everything that the hosts do through the tunnels.
-func traffic(r *result, n *network, size int) error {
+func traffic(r *result, n *rig.Network, size int) error {
 	for _, f := range families {
 		say("ping over %s", f.name)
 		p, err := pings(n, f)
@@ -98,9 +98,9 @@ type ping struct {
 
 // pings sends echo requests until the first is answered (at most ten seconds), then
 // twenty more that all must be.
-func pings(n *network, f family) (ping, error) {
+func pings(n *rig.Network, f family) (ping, error) {
 	p := ping{Family: f.name}
-	conn, err := listenPacket(n.hostA, f.icmp, f.near)
+	conn, err := rig.ListenPacket(n.HostA, f.icmp, f.near)
 	if err != nil {
 		return p, err
 	}
@@ -113,7 +113,7 @@ func pings(n *network, f family) (ping, error) {
 	var seq uint16
 	once := func(wait time.Duration) (time.Duration, error) {
 		seq++
-		request := append([]byte{f.echo, 0, 0, 0, byte(id >> 8), byte(id), byte(seq >> 8), byte(seq)}, n.mark...)
+		request := append([]byte{f.echo, 0, 0, 0, byte(id >> 8), byte(id), byte(seq >> 8), byte(seq)}, n.Mark...)
 		if f.echo == 8 { // the kernel writes the checksum of ICMPv6 itself
 			binary.BigEndian.PutUint16(request[2:], checksum(request))
 		}
@@ -187,8 +187,8 @@ func (f family) neverFragment(_, _ string, c syscall.RawConn) error {
 // pathMTU sends datagrams as large as the interface until the gateway's ICMP has
 // told the host's kernel what the tunnel takes, then checks that the kernel refuses
 // one byte more. A path that takes the interface's MTU has that MTU.
-func pathMTU(n *network, f family) (int, error) {
-	conn, err := dial(n.hostA, f.udp, f.port(f.far, 9), f.neverFragment)
+func pathMTU(n *rig.Network, f family) (int, error) {
+	conn, err := rig.Dial(n.HostA, f.udp, f.port(f.far, 9), f.neverFragment)
 	if err != nil {
 		return 0, err
 	}
@@ -243,9 +243,9 @@ const windowPackets = 32
 
 // everySize has a datagram of each size echoed by the far host, and compares every
 // byte. A size that does not come back is sent again, twice at most.
-func everySize(n *network, f family, largest int) (sweep, error) {
+func everySize(n *rig.Network, f family, largest int) (sweep, error) {
 	s := sweep{Family: f.name, Sizes: largest}
-	far, err := listenPacket(n.hostB, f.udp, f.port(f.far, 7))
+	far, err := rig.ListenPacket(n.HostB, f.udp, f.port(f.far, 7))
 	if err != nil {
 		return s, err
 	}
@@ -262,7 +262,7 @@ func everySize(n *network, f family, largest int) (sweep, error) {
 			}
 		}
 	}()
-	conn, err := dial(n.hostA, f.udp, f.port(f.far, 7), f.neverFragment)
+	conn, err := rig.Dial(n.HostA, f.udp, f.port(f.far, 7), f.neverFragment)
 	if err != nil {
 		return s, err
 	}
@@ -270,8 +270,8 @@ func everySize(n *network, f family, largest int) (sweep, error) {
 
 	want := make([]byte, largest)
 	rand.Read(want)
-	for i := 0; i+len(n.mark) <= largest; i += 64 {
-		copy(want[i:], n.mark)
+	for i := 0; i+len(n.Mark) <= largest; i += 64 {
+		copy(want[i:], n.Mark)
 	}
 	open := make([]bool, largest+1)
 	answer := make([]byte, 2048)
@@ -359,12 +359,12 @@ func smallWindow(_, _ string, c syscall.RawConn) error {
 }
 
 // tcp sends bytes from host-a to host-b, or back, and compares what both ends hashed.
-func tcp(n *network, f family, size int, back bool) (transfer, error) {
+func tcp(n *rig.Network, f family, size int, back bool) (transfer, error) {
 	t := transfer{Family: f.name, Bytes: size, From: "host-a"}
-	source, sink, addr := n.hostA, n.hostB, f.far
+	source, sink, addr := n.HostA, n.HostB, f.far
 	if back {
 		t.From = "host-b"
-		source, sink, addr = n.hostB, n.hostA, f.near
+		source, sink, addr = n.HostB, n.HostA, f.near
 	}
 	var listener net.Listener
 	err := sink.Do(func() error {
@@ -397,7 +397,7 @@ func tcp(n *network, f family, size int, back bool) (transfer, error) {
 		received <- end{k, h.Sum(nil), err}
 	}()
 
-	conn, err := dial(source, f.tcp, f.port(addr, 5001), smallWindow)
+	conn, err := rig.Dial(source, f.tcp, f.port(addr, 5001), smallWindow)
 	if err != nil {
 		return t, err
 	}
@@ -412,7 +412,7 @@ func tcp(n *network, f family, size int, back bool) (transfer, error) {
 		// makes the blocks different.
 		for i := 0; i < len(block); i += 512 {
 			binary.BigEndian.PutUint64(block[i:], uint64(done+i))
-			copy(block[i+8:], n.mark)
+			copy(block[i+8:], n.Mark)
 		}
 		part := block[:min(len(block), size-done)]
 		h.Write(part)

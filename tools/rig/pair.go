@@ -1,0 +1,152 @@
+package rig
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/tools/testbed"
+)
+
+// Tunnel is one tunnel between the gateways, as gateway a sees it; b's side is the mirror image.
+type Tunnel struct {
+	Name          string
+	Proposal      string
+	KeyBytes      int // of the proposal's keying material, the salt of four included
+	Encap         bool
+	Local, Remote string   // outer addresses
+	LocalTS       []string // selectors, as in the YAML file
+	RemoteTS      []string
+	SPIAB, SPIBA  uint32
+}
+
+// Tunnels are those of the demo: IPv4 over IPv4 in raw ESP, IPv6 over IPv6 in UDP.
+func Tunnels() []Tunnel {
+	return []Tunnel{
+		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402},
+		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602},
+	}
+}
+
+// Pair is two gateways with the same tunnels and keys. A change of its fields is in force
+// after the next [Pair.Write] and reload.
+type Pair struct {
+	A, B    *Gateway
+	Tunnels []Tunnel
+	// Extra is appended to the YAML file of gateway a (false) and b (true), such as "policies: [...]".
+	Extra func(b bool) string
+
+	keys [][2][]byte // by tunnel: from a to b, from b to a
+}
+
+// NewPair writes the configurations of two gateways with fresh keys and a bpffs for
+// their pins. bin is the folder of sallyportd and sallyport. Nothing runs yet.
+func NewPair(n *Network, bin string, tunnels []Tunnel) (*Pair, error) {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := n.bed.Folder()
+	if err != nil {
+		return nil, err
+	}
+	// A bpffs of the rig's own, so that no pin can outlive it.
+	pins := filepath.Join(folder, "bpf")
+	if err := os.Mkdir(pins, 0o700); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("bpf", pins, "bpf", 0, "mode=0700"); err != nil {
+		return nil, fmt.Errorf("mounting a bpffs at %s: %w", pins, err)
+	}
+	gateway := func(name string, ns *testbed.Namespace) *Gateway {
+		at := filepath.Join(folder, name)
+		return &Gateway{Name: name, NS: ns, Socket: at + ".sock", Config: at + ".yaml", Log: at + ".log", Pins: filepath.Join(pins, name), bin: bin}
+	}
+	p := &Pair{A: gateway("gw-a", n.GwA), B: gateway("gw-b", n.GwB), Tunnels: tunnels}
+	return p, p.Rekey()
+}
+
+// Both returns a and b.
+func (p *Pair) Both() []*Gateway { return []*Gateway{p.A, p.B} }
+
+// Start starts both daemons and waits until both answer and hold all their associations.
+func (p *Pair) Start() error {
+	if err := errors.Join(p.A.Launch(), p.B.Launch()); err != nil {
+		return err
+	}
+	return errors.Join(p.A.Ready(15*time.Second), p.B.Ready(15*time.Second))
+}
+
+// Rekey makes fresh random keys and writes both configurations. Manual keys must not live through
+// a restart: the sequence numbers begin again with it. A running daemon keeps its
+// keys until it reloads.
+func (p *Pair) Rekey() error {
+	p.keys = make([][2][]byte, len(p.Tunnels))
+	for i, t := range p.Tunnels {
+		for j := range p.keys[i] {
+			p.keys[i][j] = make([]byte, t.KeyBytes)
+			rand.Read(p.keys[i][j])
+		}
+	}
+	return p.Write()
+}
+
+// Write writes both configurations as the fields say.
+func (p *Pair) Write() error {
+	for i, g := range p.Both() {
+		g.associations = 2 * len(p.Tunnels)
+		text := configuration(g, p.Tunnels, p.keys, i == 1)
+		if p.Extra != nil {
+			text = append(text, p.Extra(i == 1)...)
+		}
+		if err := os.WriteFile(g.Config, text, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configuration is the YAML of one gateway.
+func configuration(g *Gateway, tunnels []Tunnel, keys [][2][]byte, mirrored bool) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `instance: %s
+control: {socket: %s}
+workers: {count: 2}
+dataplane: {pin_dir: %s}
+interfaces:
+  lan: {role: protected}
+  wan: {role: outside}
+insecure_manual_keys: true
+connections:
+`, g.Name, g.Socket, g.Pins)
+	for _, t := range tunnels {
+		if mirrored {
+			t.Local, t.Remote, t.LocalTS, t.RemoteTS = t.Remote, t.Local, t.RemoteTS, t.LocalTS
+		}
+		fmt.Fprintf(&b, `  %s:
+    local_addrs: %s
+    remote_addrs: %s
+    encap: %t
+    children:
+      net: {local_ts: [%s], remote_ts: [%s], esp_proposals: %s}
+`, t.Name, t.Local, t.Remote, t.Encap, quoted(t.LocalTS), quoted(t.RemoteTS), t.Proposal)
+	}
+	b.WriteString("manual:\n")
+	for i, t := range tunnels {
+		in, out, keyIn, keyOut := t.SPIBA, t.SPIAB, keys[i][1], keys[i][0]
+		if mirrored {
+			in, out, keyIn, keyOut = out, in, keyOut, keyIn
+		}
+		fmt.Fprintf(&b, "  %s/net: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", t.Name, in, out, keyIn, keyOut)
+	}
+	return b.Bytes()
+}
+
+func quoted(list []string) string { return `"` + strings.Join(list, `", "`) + `"` }
