@@ -21,7 +21,7 @@ func TestGatewayWritesRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Rows) != 2*2*2*2*2 { // directions, sizes, suites, associations, units
+	if len(f.Rows) != 2*2*2*2*3 { // directions, sizes, suites, associations, figures
 		t.Errorf("%d rows", len(f.Rows))
 	}
 	want := map[string]bool{"gateway/encrypt/64": true, "gateway/decrypt/imix": true, "gateway/decrypt/64/aes256-sha256/associations=3": true}
