@@ -6,26 +6,23 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
+	"sallyport/dataplane/keeper"
 )
-
-// routeProtocol marks the fence routes in the kernel (rtm_protocol).
-const routeProtocol = 83
 
 func (t *tool) detachCommand() *cobra.Command {
 	var pinDir string
 	var force bool
 	c := &cobra.Command{
 		Use: "detach", Short: "Open the gateway: remove its XDP programs and fence routes",
-		Long: "Detach removes what keeps protected traffic blocked while no daemon runs: the pinned XDP links and the\nunreachable routes of protected prefixes in this network namespace. AFTER IT, PROTECTED TRAFFIC MAY LEAVE IN\nTHE CLEAR. It refuses while the daemon runs, unless --force.",
+		Long: "Detach removes what keeps protected traffic blocked while no daemon runs: the pinned XDP links and the\nfences of protected prefixes (routes and rules) in this network namespace. AFTER IT, PROTECTED TRAFFIC MAY LEAVE IN\nTHE CLEAR. It refuses while the daemon runs, unless --force.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
@@ -71,20 +68,21 @@ func (t *tool) detach(dir string) error {
 			return fmt.Errorf("removing the pin directory: %w", err)
 		}
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	k, err := keeper.NewLocal()
 	if err != nil {
-		return fmt.Errorf("listing the fence routes: %w", err)
+		return err
 	}
-	removed := 0
-	for i := range routes {
-		if routes[i].Type != unix.RTN_UNREACHABLE {
-			continue
-		}
-		if err := netlink.RouteDel(&routes[i]); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("removing the fence route %s: %w", strings.TrimSpace(routes[i].Dst.String()), err)
-		}
-		removed++
+	defer k.Close()
+	routes, err := k.Routes()
+	if err != nil {
+		return err
 	}
+	// What leads into TUN is a running daemon's, and goes with it.
+	running := slices.DeleteFunc(slices.Clone(routes), func(r keeper.Route) bool { return r.Interface == "" })
+	if err := errors.Join(k.ReconcileRoutes(running), k.ReconcileSources(nil, "")); err != nil {
+		return fmt.Errorf("removing the fences: %w", err)
+	}
+	removed := len(routes) - len(running)
 	fmt.Fprintf(t.out, "removed %d fence routes; protected traffic may now leave in the clear\n", removed)
 	return nil
 }

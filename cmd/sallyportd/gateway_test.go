@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,10 +54,10 @@ func (r *recorder) Remove(inbound bool, h uint32) error {
 	delete(r.live, fmt.Sprint(inbound, h))
 	return r.call("remove %v %d", inbound, h)
 }
-func (r *recorder) Bind(tunnel, h uint32) error         { return r.call("bind %d %d", tunnel, h) }
-func (r *recorder) Snapshot() snapshot                  { return snapshot{} }
-func (r *recorder) SAs() []control.SA                   { return nil }
-func (r *recorder) Fence(prefixes []netip.Prefix) error { return r.call("fence %v", prefixes) }
+func (r *recorder) Bind(tunnel, h uint32) error       { return r.call("bind %d %d", tunnel, h) }
+func (r *recorder) Snapshot() snapshot                { return snapshot{} }
+func (r *recorder) SAs() []control.SA                 { return nil }
+func (r *recorder) Fence(fences []config.Fence) error { return r.call("fence %v", fences) }
 
 const base = `interfaces:
   eth1: {role: protected}

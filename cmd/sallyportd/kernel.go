@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -35,7 +36,7 @@ type routes struct {
 	keeper keeper.Keeper
 
 	mu       sync.Mutex
-	fences   []netip.Prefix
+	fences   []config.Fence
 	policies []config.Policy
 	own      []netip.Addr
 	tun      string // "" while there is none
@@ -54,10 +55,10 @@ func (r *routes) open() error {
 }
 
 // Fence makes the fences exactly these.
-func (r *routes) Fence(prefixes []netip.Prefix) error {
+func (r *routes) Fence(fences []config.Fence) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fences = slices.Clone(prefixes)
+	r.fences = slices.Clone(fences)
 	return r.reconcile()
 }
 
@@ -74,7 +75,13 @@ func (r *routes) follow(change func(*routes)) error {
 // their source. Without one the fence answers them. The caller holds r.mu.
 func (r *routes) reconcile() error {
 	var want []keeper.Route
-	for _, p := range r.fences {
+	var from []netip.Prefix
+	for _, f := range r.fences {
+		if f.From {
+			from = append(from, f.Prefix)
+			continue
+		}
+		p := f.Prefix
 		want = append(want, keeper.Fence(p))
 		if r.tun == "" {
 			continue
@@ -83,7 +90,7 @@ func (r *routes) reconcile() error {
 			want = append(want, keeper.Through(p, r.tun, source))
 		}
 	}
-	return r.keeper.ReconcileRoutes(want)
+	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
 }
 
 // source finds an own address inside the local side of a policy that protects p.
