@@ -35,11 +35,12 @@ func newKernel() platform {
 type routes struct {
 	keeper keeper.Keeper
 
-	mu       sync.Mutex
-	fences   []config.Fence
-	policies []config.Policy
-	own      []netip.Addr
-	tun      string // "" while there is none
+	mu        sync.Mutex
+	fences    []config.Fence
+	policies  []config.Policy
+	endpoints []netip.Addr
+	own       []netip.Addr
+	tun       string // "" while there is none
 }
 
 func (r *routes) open() error {
@@ -93,8 +94,10 @@ func (r *routes) reconcile() error {
 	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
 }
 
-// source finds an own address inside the local side of a policy that protects p.
+// source finds an own address inside the local side of a policy that protects p: one that a peer can
+// answer, and an outer address only if there is no other.
 func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
+	var outer netip.Addr
 	for _, policy := range r.policies {
 		if policy.Action != config.Protect {
 			continue
@@ -107,14 +110,20 @@ func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
 			}
 			for _, own := range r.own {
 				for _, x := range s.Local {
-					if x.First.Is4() == own.Is4() && x.First.Compare(own) <= 0 && own.Compare(x.Last) <= 0 {
+					if x.First.Is4() != own.Is4() || x.First.Compare(own) > 0 || own.Compare(x.Last) > 0 || !own.IsGlobalUnicast() {
+						continue
+					}
+					if !slices.Contains(r.endpoints, own) {
 						return own, true
+					}
+					if !outer.IsValid() {
+						outer = own
 					}
 				}
 			}
 		}
 	}
-	return netip.Addr{}, false
+	return outer, outer.IsValid()
 }
 
 // packets is the packet engine behind the daemon's interface.
@@ -190,7 +199,7 @@ func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
 	if err := p.Engine.Apply(set); err != nil {
 		return err
 	}
-	return p.routes.follow(func(r *routes) { r.policies = c.Policies })
+	return p.routes.follow(func(r *routes) { r.policies, r.endpoints = c.Policies, c.Endpoints })
 }
 
 func selectors(list []config.Selector) []spd.Selector {

@@ -198,6 +198,7 @@ func (g *ground) talk(ns *testbed.Namespace, network, from, to, text string) {
 		return err
 	})
 	if err != nil {
+		g.dump()
 		g.t.Fatalf("%s from %s: %v", network, ns.Name, err)
 	}
 	defer c.Close()
