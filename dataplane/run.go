@@ -207,8 +207,30 @@ func (e *Engine) tend() {
 			share := workers.look(e, now)
 			e.busy.Store(&share)
 			e.rebalance(share)
+			e.revive()
 			e.sad.Reclaim()
 		}
+	}
+}
+
+// revive has the workers try those queues again that failed while their interface is up. An interface that goes
+// down and up within a moment gives no event: both states lie between two looks at the kernel.
+func (e *Engine) revive() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping {
+		return
+	}
+	for _, w := range e.group.Workers {
+		e.on(w, func() {
+			for _, p := range e.ports {
+				for _, s := range p.sockets {
+					if p.up && p.ifindex != 0 && s.worker == w.ID {
+						w.Revive(s.queue)
+					}
+				}
+			}
+		})
 	}
 }
 

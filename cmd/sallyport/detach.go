@@ -6,26 +6,22 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
+	"sallyport/dataplane/keeper"
 )
-
-// routeProtocol marks the fence routes in the kernel (rtm_protocol).
-const routeProtocol = 83
 
 func (t *tool) detachCommand() *cobra.Command {
 	var pinDir string
 	var force bool
 	c := &cobra.Command{
 		Use: "detach", Short: "Open the gateway: remove its XDP programs and fence routes",
-		Long: "Detach removes what keeps protected traffic blocked while no daemon runs: the pinned XDP links and the\nunreachable routes of protected prefixes in this network namespace. AFTER IT, PROTECTED TRAFFIC MAY LEAVE IN\nTHE CLEAR. It refuses while the daemon runs, unless --force.",
+		Long: "Detach removes what keeps protected traffic blocked while no daemon runs: the pinned XDP links and the\nfences of protected prefixes (routes and rules) in this network namespace. AFTER IT, PROTECTED TRAFFIC MAY LEAVE IN\nTHE CLEAR. It refuses while the daemon runs, unless --force.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
@@ -37,7 +33,7 @@ func (t *tool) detachCommand() *cobra.Command {
 			if pinDir == "" {
 				pinDir = config.PinDir(t.instance)
 			}
-			return t.detach(pinDir)
+			return t.detach(pinDir, force)
 		},
 	}
 	c.Flags().StringVar(&pinDir, "pin-dir", "", "dataplane.pin_dir of the configuration (default /sys/fs/bpf/sallyport/INSTANCE)")
@@ -45,9 +41,28 @@ func (t *tool) detachCommand() *cobra.Command {
 	return c
 }
 
-// detach unpins everything under dir: the kernel detaches an XDP link when its
-// last reference goes.
-func (t *tool) detach(dir string) error {
+// detach unpins everything under dir: the kernel detaches an XDP link when its last
+// reference goes. Then it removes the fences. A route into a TUN device exists only while a
+// daemon runs, which may have another control socket than the one asked.
+func (t *tool) detach(dir string, force bool) error {
+	k, err := keeper.NewLocal()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	routes, err := k.Routes()
+	if err != nil {
+		return err
+	}
+	var running []keeper.Route
+	for _, r := range routes {
+		if r.Interface != "" {
+			running = append(running, r)
+		}
+	}
+	if len(running) > 0 && !force {
+		return fmt.Errorf("a daemon runs in this network namespace (%s leads into its TUN device): stop it first, or use --force", running[0].Prefix)
+	}
 	var fs unix.Statfs_t
 	switch err := unix.Statfs(dir, &fs); {
 	case errors.Is(err, os.ErrNotExist):
@@ -71,20 +86,9 @@ func (t *tool) detach(dir string) error {
 			return fmt.Errorf("removing the pin directory: %w", err)
 		}
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
-	if err != nil {
-		return fmt.Errorf("listing the fence routes: %w", err)
+	if err := errors.Join(k.ReconcileRoutes(running), k.ReconcileSources(nil, "")); err != nil {
+		return fmt.Errorf("removing the fences: %w", err)
 	}
-	removed := 0
-	for i := range routes {
-		if routes[i].Type != unix.RTN_UNREACHABLE {
-			continue
-		}
-		if err := netlink.RouteDel(&routes[i]); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("removing the fence route %s: %w", strings.TrimSpace(routes[i].Dst.String()), err)
-		}
-		removed++
-	}
-	fmt.Fprintf(t.out, "removed %s from this network namespace; protected traffic may now leave in the clear\n", count(removed, "fence route"))
+	fmt.Fprintf(t.out, "removed %s from this network namespace; protected traffic may now leave in the clear\n", count(len(routes)-len(running), "fence route"))
 	return nil
 }

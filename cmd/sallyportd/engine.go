@@ -1,8 +1,6 @@
 package main
 
 import (
-	"net/netip"
-
 	"github.com/rs/zerolog"
 
 	"sallyport/cmd/internal/config"
@@ -41,10 +39,10 @@ type snapshot struct {
 	Totals  control.Totals
 }
 
-// fencer keeps the unreachable routes of protected prefixes in the kernel.
+// fencer keeps the fences of protected prefixes in the kernel.
 type fencer interface {
-	// Fence makes the daemon's fence routes exactly these.
-	Fence(prefixes []netip.Prefix) error
+	// Fence makes the daemon's fences exactly these.
+	Fence(fences []config.Fence) error
 }
 
 // platform makes the parts that touch the kernel. Tests put others here.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,10 +59,10 @@ func (r *recorder) Bind(tunnel, h uint32) error {
 	r.bound[tunnel] = h
 	return r.call("bind %d %d", tunnel, h)
 }
-func (r *recorder) Ready(tunnel uint32) bool            { return r.bound[tunnel] != 0 }
-func (r *recorder) Snapshot() snapshot                  { return snapshot{} }
-func (r *recorder) SAs() []control.SA                   { return nil }
-func (r *recorder) Fence(prefixes []netip.Prefix) error { return r.call("fence %v", prefixes) }
+func (r *recorder) Ready(tunnel uint32) bool          { return r.bound[tunnel] != 0 }
+func (r *recorder) Snapshot() snapshot                { return snapshot{} }
+func (r *recorder) SAs() []control.SA                 { return nil }
+func (r *recorder) Fence(fences []config.Fence) error { return r.call("fence %v", fences) }
 
 const base = `interfaces:
   eth1: {role: protected}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,11 +35,12 @@ func newKernel() platform {
 type routes struct {
 	keeper keeper.Keeper
 
-	mu       sync.Mutex
-	fences   []netip.Prefix
-	policies []config.Policy
-	own      []netip.Addr
-	tun      string // "" while there is none
+	mu        sync.Mutex
+	fences    []config.Fence
+	policies  []config.Policy
+	endpoints []netip.Addr
+	own       []netip.Addr
+	tun       string // "" while there is none
 }
 
 func (r *routes) open() error {
@@ -54,10 +56,10 @@ func (r *routes) open() error {
 }
 
 // Fence makes the fences exactly these.
-func (r *routes) Fence(prefixes []netip.Prefix) error {
+func (r *routes) Fence(fences []config.Fence) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fences = slices.Clone(prefixes)
+	r.fences = slices.Clone(fences)
 	return r.reconcile()
 }
 
@@ -74,7 +76,13 @@ func (r *routes) follow(change func(*routes)) error {
 // their source. Without one the fence answers them. The caller holds r.mu.
 func (r *routes) reconcile() error {
 	var want []keeper.Route
-	for _, p := range r.fences {
+	var from []netip.Prefix
+	for _, f := range r.fences {
+		if f.From {
+			from = append(from, f.Prefix)
+			continue
+		}
+		p := f.Prefix
 		want = append(want, keeper.Fence(p))
 		if r.tun == "" {
 			continue
@@ -83,11 +91,13 @@ func (r *routes) reconcile() error {
 			want = append(want, keeper.Through(p, r.tun, source))
 		}
 	}
-	return r.keeper.ReconcileRoutes(want)
+	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
 }
 
-// source finds an own address inside the local side of a policy that protects p.
+// source finds an own address inside the local side of a policy that protects p: one that a peer can
+// answer, and an outer address only if there is no other.
 func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
+	var outer netip.Addr
 	for _, policy := range r.policies {
 		if policy.Action != spd.Protect {
 			continue
@@ -97,13 +107,19 @@ func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
 				continue
 			}
 			for _, own := range r.own {
-				if slices.ContainsFunc(s.Local, func(x spd.Range) bool { return x.Contains(own) }) {
+				if !own.IsGlobalUnicast() || !slices.ContainsFunc(s.Local, func(x spd.Range) bool { return x.Contains(own) }) {
+					continue
+				}
+				if !slices.Contains(r.endpoints, own) {
 					return own, true
+				}
+				if !outer.IsValid() {
+					outer = own
 				}
 			}
 		}
 	}
-	return netip.Addr{}, false
+	return outer, outer.IsValid()
 }
 
 // packets is the packet engine behind the daemon's interface.
@@ -174,7 +190,7 @@ func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
 	if err := p.Engine.Apply(set); err != nil {
 		return err
 	}
-	return p.routes.follow(func(r *routes) { r.policies = c.Policies })
+	return p.routes.follow(func(r *routes) { r.policies, r.endpoints = c.Policies, c.Endpoints })
 }
 
 // Install installs an association; the table copies the key.

@@ -82,6 +82,11 @@ type Keeper interface {
 	// ReconcileRoutes makes the gateway's own routes exactly want: first it adds, then it
 	// deletes, so no prefix is without a fence in between.
 	ReconcileRoutes(want []Route) error
+	// ReconcileSources fences a tunnel for everything, for which a route in the main table would take the
+	// gateway itself off the network. Packets from these prefixes that would follow the default route
+	// go into the device tun, or are unreachable while there is none ("", or it is gone). Routes
+	// more special than the default one are followed as before.
+	ReconcileSources(from []netip.Prefix, tun string) error
 
 	// AddAddress and DeleteAddress change the addresses of an interface.
 	AddAddress(ifname string, p netip.Prefix) error

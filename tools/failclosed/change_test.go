@@ -116,6 +116,8 @@ func TestNothingLeaksThroughAnyChange(t *testing.T) {
 	}
 	g.step("stopped for good", func() { time.Sleep(50 * time.Millisecond) })
 	before := g.figures()
+	g.tight("before detach")
+	g.open = true
 	for _, x := range g.pair.Both() {
 		_, err := x.Ask("detach", "--pin-dir", x.Pins)
 		must(t, err)

@@ -43,6 +43,7 @@ type ground struct {
 	load *load
 
 	captures []*testbed.Capture
+	open     bool            // the gateways were opened on purpose
 	opened   testbed.Figures // what the captures had seen when their test was over
 }
 
@@ -61,6 +62,10 @@ func lay(t *testing.T, tunnels []rig.Tunnel) *ground {
 	must(t, err)
 	t.Cleanup(func() {
 		if !t.Failed() {
+			time.Sleep(200 * time.Millisecond) // a loaded machine's capture may lag behind
+			if !g.open {
+				g.tight("at the end")
+			}
 			return
 		}
 		for _, x := range g.pair.Both() {
@@ -232,9 +237,10 @@ func (g *ground) flows(when string) time.Duration {
 	}
 }
 
+// dump logs what the kernels know, for a person who wants to know why nothing flows.
 func (g *ground) dump() {
 	for _, ns := range []*testbed.Namespace{g.net.GwA, g.net.GwB, g.net.HostA, g.net.HostB} {
-		for _, c := range []string{"route", "-6 route", "route show table all type unicast", "neigh", "link", "addr"} {
+		for _, c := range []string{"route", "-6 route", "neigh", "addr"} {
 			out, _ := exec.Command("ip", append([]string{"-n", ns.Name}, strings.Fields(c)...)...).CombinedOutput()
 			g.t.Logf("%s %s: %s", ns.Name, c, out)
 		}

@@ -51,7 +51,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 		must(t, x.Alive())
 		must(t, other.Alive())
 	}
-	g.tight("at the end")
+	g.tight("after all kills")
 	slices.Sort(took)
 	f := g.figures()
 	t.Logf("%d kills, %d more during a start; traffic flowed again after %v (median), %v at worst; the hosts sent %d datagrams; %d ESP packets crossed, nothing else",

@@ -76,9 +76,24 @@ type Config struct {
 	Associations []Association
 	// Endpoints are our outer addresses, sorted.
 	Endpoints []netip.Addr
-	// Fences are the remote protected prefixes, sorted, without ::/0 and 0.0.0.0/0.
-	Fences   []netip.Prefix
+	// Fences keep the kernel from forwarding in the clear what is protected, sorted.
+	Fences   []Fence
 	Warnings []Issue
+}
+
+// Fence is one fence: against packets to a remote protected prefix; or, where the remote side of a tunnel is
+// everything, against packets from a local prefix that would follow the default route. A local side
+// that is everything, or holds an endpoint of ours, gets none: it would take the gateway off the network.
+type Fence struct {
+	Prefix netip.Prefix
+	From   bool
+}
+
+func (f Fence) String() string {
+	if f.From {
+		return "from " + f.Prefix.String()
+	}
+	return f.Prefix.String()
 }
 
 // ZeroKeys overwrites every key of a configuration that is no longer used.
@@ -452,16 +467,34 @@ func (k *checker) fences() {
 		for _, s := range p.Selectors {
 			for _, r := range s.Remote {
 				for _, prefix := range r.Prefixes() {
-					if prefix.Bits() > 0 && !slices.Contains(k.Fences, prefix) {
-						k.Fences = append(k.Fences, prefix)
+					if prefix.Bits() > 0 {
+						k.fence(Fence{Prefix: prefix})
+						continue
+					}
+					for _, l := range s.Local {
+						k.fenceSources(l, prefix.Addr().Is4())
 					}
 				}
 			}
 		}
 	}
-	slices.SortFunc(k.Fences, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	slices.SortFunc(k.Fences, func(a, b Fence) int {
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
+}
+
+func (k *checker) fence(f Fence) {
+	if !slices.Contains(k.Fences, f) {
+		k.Fences = append(k.Fences, f)
+	}
+}
+
+func (k *checker) fenceSources(local spd.Range, v4 bool) {
+	for _, prefix := range local.Prefixes() {
+		if prefix.Addr().Is4() == v4 && prefix.Bits() > 0 && !slices.ContainsFunc(k.Endpoints, prefix.Contains) {
+			k.fence(Fence{Prefix: prefix, From: true})
+		}
+	}
 }
 
 func (k *checker) manual() {

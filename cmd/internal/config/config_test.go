@@ -3,7 +3,6 @@ package config
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -64,7 +63,7 @@ func TestTenLinesMakeATunnelWithSafeDefaults(t *testing.T) {
 	if len(c.Policies) != 1 || c.Policies[0].Tunnel != "site-b/net" || c.Policies[0].Action != spd.Protect {
 		t.Errorf("policies: %+v", c.Policies)
 	}
-	if len(c.Fences) != 1 || c.Fences[0] != netip.MustParsePrefix("198.51.100.128/25") {
+	if len(c.Fences) != 1 || c.Fences[0].String() != "198.51.100.128/25" {
 		t.Errorf("fences: %v", c.Fences)
 	}
 	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0].Text, "no keys") {
@@ -259,8 +258,19 @@ func TestProposalWords(t *testing.T) {
 
 func TestFencesLeaveDefaultRoutesAlone(t *testing.T) {
 	c := mustLoad(t, strings.Replace(tenLines, "remote_ts: 198.51.100.128/25", `remote_ts: [0.0.0.0/0, 203.0.113.5-203.0.113.8]`, 1))
-	if fmt.Sprint(c.Fences) != "[203.0.113.5/32 203.0.113.6/31 203.0.113.8/32]" {
+	if fmt.Sprint(c.Fences) != "[from 198.51.100.0/25 203.0.113.5/32 203.0.113.6/31 203.0.113.8/32]" {
 		t.Errorf("%v", c.Fences)
+	}
+}
+
+// A fence by source would take the gateway itself off the network where the source is everything, or an endpoint.
+func TestFencesBySourceLeaveTheGatewayAlone(t *testing.T) {
+	for _, local := range []string{"0.0.0.0/0", "192.0.2.0/24"} {
+		text := strings.Replace(tenLines, "remote_ts: 198.51.100.128/25", "remote_ts: 0.0.0.0/0", 1)
+		c := mustLoad(t, strings.Replace(text, "local_ts: 198.51.100.0/25", "local_ts: "+local, 1))
+		if len(c.Fences) != 0 {
+			t.Errorf("local_ts %s: %v", local, c.Fences)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 )
@@ -20,7 +19,7 @@ type Change struct {
 	Policies, Endpoints, Interfaces bool
 	// LogLevel says whether the log's level differs.
 	LogLevel                bool
-	AddFences, RemoveFences []netip.Prefix
+	AddFences, RemoveFences []Fence
 }
 
 // Empty says whether there is nothing to do.
@@ -111,8 +110,8 @@ func (a *Association) same(b *Association) bool {
 }
 
 // missing returns what a holds and b does not.
-func missing(a, b []netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
+func missing(a, b []Fence) []Fence {
+	var out []Fence
 	for _, p := range a {
 		if !slices.Contains(b, p) {
 			out = append(out, p)
