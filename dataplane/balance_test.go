@@ -26,9 +26,8 @@ func TestBalancerSharesTheWork(t *testing.T) {
 			sealed := w.Counters.Sealed.Load()
 			share[i] = float64(sealed-last[i]) / (batches * float64(len(frames)))
 			last[i] = sealed
-			w.Counters.Busy.Add(uint64(1e9 * share[i]))
 		}
-		a.rebalance()
+		a.rebalance(share[:])
 	}
 	second()
 	if share[0] != 1 || share[1] != 0 {
@@ -68,8 +67,7 @@ func TestBalancerKeepsOneElephantInPlace(t *testing.T) {
 		a.injectAll(inside, 0, repeat(m.frame(1, 1), 50)...)
 		a.run()
 		a.drain(outside)
-		a.group.Workers[0].Counters.Busy.Add(9e8)
-		a.rebalance()
+		a.rebalance([]float64{0.9, 0})
 	}
 	if n := a.Stats().Total.HandedOut; n != 0 {
 		t.Errorf("%d packets handed over", n)

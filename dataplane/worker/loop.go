@@ -88,7 +88,7 @@ func (w *Worker) take() {
 	w.lists.reset()
 	for w.injected.len() > 0 && b.N < w.burst {
 		b.P[b.N] = w.injected.get()
-		w.enlist(b.N)
+		w.resume(b.N)
 		b.N++
 	}
 	for from := range w.group.Workers {
@@ -98,7 +98,7 @@ func (w *Worker) take() {
 		n := w.group.handover[from][w.ID].take(b.P[b.N:w.burst])
 		w.Counters.HandedIn.Add(uint64(n))
 		for range n {
-			w.enlist(b.N)
+			w.resume(b.N)
 			b.N++
 		}
 	}
@@ -124,6 +124,12 @@ func (w *Worker) take() {
 	}
 	w.Counters.Received.Add(uint64(b.N - first))
 	w.Counters.ReceivedBytes.Add(bytes)
+}
+
+// resume takes up packet i, which was classified in another batch.
+func (w *Worker) resume(i int) {
+	w.batch.Flows[i] = packet.FlowOf(&w.batch, i)
+	w.enlist(i)
 }
 
 // enlist puts packet i, whose class is known, on the list for its class.
