@@ -234,7 +234,6 @@ func TestControlWhileStopping(t *testing.T) {
 				}
 				a.sad.Reclaim()
 			},
-			func() { a.rebalance() },
 			func() { a.queues[inside][0].Inject(udp4("198.51.100.5", "198.51.100.200", 100, 64)) },
 			func() { a.queues[outside][0].Discard(64); a.queues[outside][1].Discard(64) },
 		} {
