@@ -27,8 +27,9 @@ type attack struct {
 func TestEveryBadPacketEndsInOneCounter(t *testing.T) {
 	w := start(t)
 	w.pass("at first")
+	attacks := w.attacks()
 	rest := w.still()
-	for _, a := range w.attacks() {
+	for _, a := range attacks {
 		before := w.figures()
 		w.send(a.end, a.frames...)
 		got := w.settle(before)
