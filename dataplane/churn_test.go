@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
 )
 
 // TestRekeysAndMovesUnderTraffic runs two gateways of two workers each on goroutines of their own. While
@@ -177,5 +178,86 @@ func TestStopUnderLoadReturnsEveryFrame(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("round %d: %+v %v", round, a.Stats().Total, a.dropped())
 		}
+	}
+}
+
+// TestWorkersRunWithoutTheirCores names a CPU that there is not: the worker runs all the same, or whatever waits
+// for it would wait for ever.
+func TestWorkersRunWithoutTheirCores(t *testing.T) {
+	a := newGateway(t, sideA, sideB, options{live: true, cores: []int{1023}})
+	a.tunnel(sideA, sideB, options{}, 0x1001, 0x2001)
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if idle, all := a.Frames(); idle == 0 || idle > all {
+		t.Errorf("%d of %d frames", idle, all)
+	}
+	for !a.queues[inside][0].Inject(udp4("198.51.100.5", "198.51.100.200", 100, 64)) {
+		time.Sleep(time.Millisecond)
+	}
+	a.quiet(t, 1)
+	a.Stop()
+	a.settled()
+}
+
+// TestControlWhileStopping asks a gateway for everything while it carries traffic, is stopped, and after: nothing
+// hangs and nothing races.
+func TestControlWhileStopping(t *testing.T) {
+	for range 4 {
+		o := options{workers: 2, queues: 2, ring: 64, live: true}
+		a := newGateway(t, sideA, sideB, o)
+		a.tunnel(sideA, sideB, o, 0x1001, 0x2001)
+		policies := a.policies
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+		stop := make(chan struct{})
+		var control sync.WaitGroup
+		serial := uint32(0x3000)
+		for _, f := range []func(){
+			func() { a.Frames() },
+			func() { a.Stats() },
+			func() {
+				if err := a.Apply(policies); err != nil {
+					t.Error(err)
+				}
+			},
+			func() {
+				serial++
+				p := sad.Params{Name: "x", SPI: serial, Inbound: true, Suite: o.withDefaults().suite, Local: sideA.outer4, Remote: sideB.outer4, Keymat: keymat(o.withDefaults().suite, 1), Selectors: []spd.Selector{selector(sideA, sideB)}}
+				h, err := a.Install(p)
+				if err == nil {
+					err = a.Remove(h)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				a.sad.Reclaim()
+			},
+			func() { a.queues[inside][0].Inject(udp4("198.51.100.5", "198.51.100.200", 100, 64)) },
+			func() { a.queues[outside][0].Discard(64); a.queues[outside][1].Discard(64) },
+		} {
+			control.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						f()
+						time.Sleep(10 * time.Microsecond)
+					}
+				}
+			})
+		}
+		time.Sleep(20 * time.Millisecond)
+		for range 2 { // the second finds nothing to do
+			if err := a.Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+		close(stop)
+		control.Wait()
+		a.settled()
 	}
 }

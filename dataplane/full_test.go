@@ -1,9 +1,11 @@
 package dataplane
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 
+	"sallyport/dataplane/fib"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
 )
@@ -170,6 +172,23 @@ func TestPiecesLeaveWhileOthersHandOver(t *testing.T) {
 	}
 	if sent != 2*16*60 || sum(a.dropped()) != 0 {
 		t.Errorf("%d pieces of %d left; dropped %v", sent, 2*16*60, a.dropped())
+	}
+	a.settled()
+}
+
+// TestStoppedWhilePacketsWait ends a worker that keeps packets for a neighbour, and others that it made.
+func TestStoppedWhilePacketsWait(t *testing.T) {
+	a, _ := newRig(t, options{ring: 512, mtu: 400})
+	a.run()
+	a.injectAll(inside, 0, repeat(fragmentable(1400), 40)...)
+	a.step(0, 1) // pieces are made
+	a.tables.FIB = fib.Build(2, []fib.Entry{{Prefix: netip.PrefixFrom(sideB.outer4, 32), Hop: fib.Hop{Kind: fib.Unresolved, Port: outside, MTU: 400}}})
+	a.publishTables()
+	a.step(0, 1) // a batch of them waits
+	a.group.Drain()
+	s := a.Stats().Total
+	if n := a.dropped()["stopped"]; n == 0 || n != s.Received+s.Originated-a.dropped()["no-room"] || s.Parked != 64 {
+		t.Errorf("dropped %v; %d received, %d made, %d waited", a.dropped(), s.Received, s.Originated, s.Parked)
 	}
 	a.settled()
 }

@@ -73,6 +73,7 @@ type options struct {
 	policies        []spd.Policy // before the tunnel's
 	routes          []fib.Entry
 	noBind          bool
+	cores           []int
 	live            bool // the engine runs its workers itself, after Start
 }
 
@@ -108,7 +109,7 @@ func newGateway(t testing.TB, me, peer side, o options) *gateway {
 		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Hop: hop(outside)},
 	}
 	cfg := Config{
-		Workers: o.workers, RingSize: o.ring, Frames: o.frames, Associations: 1024, ClampMSS: true,
+		Workers: o.workers, RingSize: o.ring, Frames: o.frames, Cores: o.cores, Associations: 1024, ClampMSS: true,
 		FIB:   fib.Build(1, append(entries, o.routes...)),
 		Ports: []PortConfig{{Name: "in", Role: worker.Protected}, {Name: "out", Role: worker.Outside}},
 	}

@@ -31,7 +31,9 @@ func (e *Engine) Start() error {
 		go func() {
 			defer e.workers.Done()
 			if err := w.Run(core, e.cfg.Spin); err != nil {
-				e.log.Error().Err(err).Int("worker", i).Int("core", core).Msg("the worker cannot run on its core")
+				// A worker that does not run would keep its packets and every call that waits for it.
+				e.log.Error().Err(err).Int("worker", i).Int("core", core).Msg("the worker cannot be pinned to its core; it runs on any")
+				w.Run(-1, e.cfg.Spin)
 			}
 		}()
 	}

@@ -18,6 +18,7 @@ type attack struct {
 	drop   string // the reason of all of them; "" if they are not dropped by a worker
 	made   uint64 // packets that the gateway answers with
 	passed uint64 // packets that pass
+	punted uint64 // packets that go to the kernel
 }
 
 // TestEveryBadPacketEndsInOneCounter sends what a correct peer or host does not. Each frame is
@@ -26,8 +27,9 @@ type attack struct {
 func TestEveryBadPacketEndsInOneCounter(t *testing.T) {
 	w := start(t)
 	w.pass("at first")
+	attacks := w.attacks()
 	rest := w.still()
-	for _, a := range w.attacks() {
+	for _, a := range attacks {
 		before := w.figures()
 		w.send(a.end, a.frames...)
 		got := w.settle(before)
@@ -36,9 +38,9 @@ func TestEveryBadPacketEndsInOneCounter(t *testing.T) {
 		if a.drop != "" {
 			wantDrops[a.drop] = n
 		}
-		if !maps.Equal(got.xdp, wantXDP) || !maps.Equal(got.drops, wantDrops) || got.originated != a.made || got.out != a.made+a.passed {
-			t.Errorf("%s: %d frames: steering %v, want %v; drops %v, want %v; %d made, %d sent, want %d and %d",
-				a.name, n, got.xdp, wantXDP, got.drops, wantDrops, got.originated, got.out, a.made, a.passed)
+		if !maps.Equal(got.xdp, wantXDP) || !maps.Equal(got.drops, wantDrops) || got.originated != a.made || got.out != a.made+a.passed || got.punt != a.punted {
+			t.Errorf("%s: %d frames: steering %v, want %v; drops %v, want %v; %d made, %d sent, want %d and %d; %d punted",
+				a.name, n, got.xdp, wantXDP, got.drops, wantDrops, got.originated, got.out, a.made, a.passed, got.punt)
 		}
 		w.pass(a.name)
 	}
@@ -156,7 +158,9 @@ func (w *wire) attacks() []attack {
 	add("hop count at its end before the tunnel", w.host, "protect", "ttl-expired", w.fromHost(craft.FixIPv4(hop))).made = 1
 	big := craft.IP(host6, far6, craft.UDPv, craft.UDP(host6, far6, 1, 2, make([]byte, 1440)))
 	add("too big for the tunnel", w.host, "protect", "too-big", w.fromHost(big)).made = 1
-	add("ICMP errors about our packets", w.peer, "icmp-error", "", w.icmpError()).xdp = "icmp-error"
+	add("ICMP errors about our packets", w.peer, "icmp-error", "", w.icmpError()).punted = 1
+	add("fragments of UDP that may be the kernel's", w.peer, "udp-fragment", "",
+		w.fragment(w.outer(craft.UDPv, craft.UDP(peer4, gw4, 53, 53, inner)), 0x2000), w.fragment(w.outer(craft.UDPv, inner), 0x0010)).punted = 2
 
 	// And what is unusual but right.
 	add("options", w.peer, "esp", "", w.toGateway(craft.IPv4(peer4, gw4, craft.ESPv, w.in.Carry(w.next(), w.good(far4, host4)), []byte{7, 7, 4, 0, 0, 0, 0, 0}))).passed = 1
