@@ -17,8 +17,9 @@ import (
 const (
 	slots    = 2048 // frames the program takes turns to send
 	slotSize = 2048
-	// liveRepeat is how many frames one call sends when the slots need no refill.
-	liveRepeat = 1 << 16
+	// liveRepeat is how many frames one call sends: about a second, for each call ends with a wait for
+	// the kernel to let go of its pages, of some 25 ms.
+	liveRepeat = 1 << 21
 	// runLiveFrames is BPF_F_TEST_XDP_LIVE_FRAMES (kernel: include/uapi/linux/bpf.h).
 	runLiveFrames = 1 << 1
 	verdictTX     = 3 // XDP_TX
