@@ -3,9 +3,13 @@ package veth
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -15,10 +19,11 @@ import (
 )
 
 const (
-	slots    = 2048 // frames the program takes turns to send
+	slots    = 8192 // frames the program takes turns to send
 	slotSize = 2048
-	// liveRepeat is how many frames one call sends when the slots need no refill.
-	liveRepeat = 1 << 16
+	// liveRepeat is how many frames one call sends: about a second, for each call ends with a wait for
+	// the kernel to let go of its pages, of some 25 ms.
+	liveRepeat = 1 << 21
 	// runLiveFrames is BPF_F_TEST_XDP_LIVE_FRAMES (kernel: include/uapi/linux/bpf.h).
 	runLiveFrames = 1 << 1
 	verdictTX     = 3 // XDP_TX
@@ -27,12 +32,16 @@ const (
 
 // generator sends frames as fast as one core can: an XDP program run by the kernel on live
 // frames. The frames' pages come back as their last receiver left them, so
-// the program writes every frame whole, from a ring of slots that user space fills.
+// the program writes every frame whole, from a ring of slots that user space fills. Where each
+// packet must be sealed, a second thread on the same CPU does that meanwhile; the
+// program drops what is not ready yet, so the order and every sequence number stay.
 type generator struct {
 	program  *ebpf.Program
 	frames   *ebpf.Map
 	position *ebpf.Map
 	memory   []byte // the slots, mapped
+	counts   []byte // the position, mapped
+	shared   *shared
 	length   int
 	stopped  atomic.Bool
 	done     chan struct{}
@@ -42,7 +51,7 @@ type generator struct {
 
 // newGenerator fills the slots with inner packets, or leaves that to the sealer if there is one.
 func newGenerator(length, size int, dst, src net.HardwareAddr, s *sealer) (_ *generator, err error) {
-	g := &generator{length: length, sealer: s, failed: make(chan error, 1)}
+	g := &generator{length: length, sealer: s, failed: make(chan error, 2)}
 	defer func() {
 		if err != nil {
 			g.free()
@@ -51,11 +60,18 @@ func newGenerator(length, size int, dst, src net.HardwareAddr, s *sealer) (_ *ge
 	if g.frames, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: slotSize, MaxEntries: slots, Flags: unix.BPF_F_MMAPABLE}); err != nil {
 		return nil, fmt.Errorf("map of frames: %w", err)
 	}
-	if g.position, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
+	if g.position, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(sharedSize), MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE}); err != nil {
 		return nil, fmt.Errorf("map of the sender's position: %w", err)
 	}
 	if g.memory, err = unix.Mmap(g.frames.FD(), 0, slots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return nil, fmt.Errorf("mapping frames: %w", err)
+	}
+	if g.counts, err = unix.Mmap(g.position.FD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, fmt.Errorf("mapping the sender's position: %w", err)
+	}
+	g.shared = sharedIn(g.counts)
+	if s == nil {
+		g.shared.sealed.Store(math.MaxInt64) // always ready
 	}
 	for i := range slots {
 		f := g.slot(i)
@@ -72,7 +88,9 @@ func newGenerator(length, size int, dst, src net.HardwareAddr, s *sealer) (_ *ge
 		asm.Add.Imm(asm.R2, -4),
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "drop"),
-		asm.LoadMem(asm.R7, asm.R0, 0, asm.DWord),
+		asm.LoadMem(asm.R7, asm.R0, 0, asm.DWord), // sent
+		asm.LoadMem(asm.R8, asm.R0, 8, asm.DWord), // sealed
+		asm.JGE.Reg(asm.R7, asm.R8, "drop"),
 		asm.Mov.Reg(asm.R8, asm.R7),
 		asm.Add.Imm(asm.R8, 1),
 		asm.StoreMem(asm.R0, 0, asm.R8, asm.DWord),
@@ -110,9 +128,16 @@ func (g *generator) start(ns *testbed.Namespace, name string, cpu int) error {
 	if err != nil {
 		return err
 	}
-	g.done = make(chan struct{})
-	go func() {
-		defer close(g.done)
+	var threads sync.WaitGroup
+	if g.sealer != nil {
+		threads.Go(func() {
+			runtime.LockOSThread() // ends with this goroutine, pinned as it is
+			if err := g.seal(cpu); err != nil {
+				g.failed <- fmt.Errorf("sealer: %w", err)
+			}
+		})
+	}
+	threads.Go(func() {
 		// The thread is pinned and in the namespace: it ends with this goroutine, locked.
 		runtime.LockOSThread()
 		err := ns.Do(func() error {
@@ -122,6 +147,11 @@ func (g *generator) start(ns *testbed.Namespace, name string, cpu int) error {
 		if err != nil {
 			g.failed <- fmt.Errorf("sender: %w", err)
 		}
+	})
+	g.done = make(chan struct{})
+	go func() {
+		threads.Wait()
+		close(g.done)
 	}()
 	return nil
 }
@@ -137,23 +167,34 @@ func (g *generator) run(index, cpu int) error {
 		Context: xdpMD{DataEnd: uint32(g.length), Ingress: uint32(index)},
 		Repeat:  liveRepeat, Flags: runLiveFrames,
 	}
-	if g.sealer != nil {
-		options.Repeat = slots
-	}
-	batch := make([][]byte, 0, len(sealer{}.ops))
 	for !g.stopped.Load() {
-		if g.sealer != nil {
-			for i := 0; i < slots; i += cap(batch) {
-				batch = batch[:0]
-				for k := range cap(batch) {
-					batch = append(batch, g.slot(i+k))
-				}
-				g.sealer.seal(batch)
-			}
-		}
 		if _, err := g.program.Run(&options); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// seal keeps the slots full of fresh packets until stop, on the sender's CPU.
+func (g *generator) seal(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return err
+	}
+	batch := make([][]byte, 0, len(g.sealer.ops))
+	for next := uint64(0); !g.stopped.Load(); {
+		if next-g.shared.sent.Load() > slots-uint64(cap(batch)) {
+			time.Sleep(50 * time.Microsecond)
+			continue
+		}
+		batch = batch[:0]
+		for range cap(batch) {
+			batch = append(batch, g.slot(int(next%slots)))
+			next++
+		}
+		g.sealer.seal(batch)
+		g.shared.sealed.Store(next)
 	}
 	return nil
 }
@@ -177,6 +218,10 @@ func (g *generator) free() error {
 	if g.memory != nil {
 		err = unix.Munmap(g.memory)
 		g.memory = nil
+	}
+	if g.counts != nil {
+		err = errors.Join(err, unix.Munmap(g.counts))
+		g.counts = nil
 	}
 	return errors.Join(err, g.program.Close(), g.position.Close(), g.frames.Close())
 }

@@ -39,6 +39,7 @@ func place(w config.Workers) (count int, cores []int, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	prefer()
 	runtime.GOMAXPROCS(count + otherThreads)
 	debug.SetGCPercent(gcPercent)
 	if len(cores) > 0 {
@@ -81,6 +82,25 @@ func placement(wanted int, cores, cpus []int) (count int, pinned []int, err erro
 		return count, cpus[len(cpus)-count:], nil
 	}
 	return count, nil, nil
+}
+
+// niceness is that of every thread. About every 10 ms the Go scheduler takes a worker's turn away, and
+// another thread of this process must run to give it back. Where that
+// one waits for its CPU behind other work, the worker waits too: 3 ms of every 13 were seen.
+const niceness = -10
+
+// prefer raises the priority of this process's threads, and of those they start. Without the
+// right to, it does nothing: the process works, only less evenly.
+func prefer() {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return
+	}
+	for _, t := range tasks {
+		if id, err := strconv.Atoi(t.Name()); err == nil {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, niceness)
+		}
+	}
 }
 
 // confine keeps the threads of this process, and those they start, on the given CPUs; with none

@@ -219,6 +219,7 @@ func memorySocket(size uint32, frames int) *Socket {
 			fill:       fillRing{indices: fi, entries: make([]uint64, size), next: start, seen: start},
 			completion: completionRing{indices: ci, entries: make([]uint64, size), next: start, seen: start},
 			ledger:     newLedger(frames),
+			rxSize:     size,
 		},
 		domain: &Domain{}, fd: -1,
 	}

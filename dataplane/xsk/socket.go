@@ -91,6 +91,7 @@ func (s *Socket) on(c *Config) bool { return s.ifindex == c.Ifindex && s.queueID
 // frames become the caller's.
 func (s *Socket) Receive(d []packet.Desc) int {
 	n := s.rx.pop(d)
+	s.queue.receiving -= uint32(n)
 	kept := 0
 	for i := 0; i < n; i++ {
 		if s.queue.ledger.take(d[i].Addr) {
@@ -119,13 +120,14 @@ func (s *Socket) Transmit(d []packet.Desc) int {
 // the first so many of addr. Any address in a frame will do.
 func (s *Socket) Fill(addr []uint64) int {
 	q := s.queue
-	n := int(min(uint32(len(addr)), q.fill.room(uint32(len(addr)))))
+	n := min(len(addr), s.fillRoom(uint32(len(addr))))
 	if n == 0 {
 		return 0
 	}
 	for i := 0; i < n; i++ {
 		if q.ledger.give(addr[i]) {
 			q.fill.put(packet.Chunk(addr[i]))
+			q.receiving++
 		}
 	}
 	q.fill.publish()
@@ -148,7 +150,16 @@ func (s *Socket) Complete(addr []uint64) int {
 }
 
 // FillRoom returns how many frames Fill takes now.
-func (s *Socket) FillRoom() int { return int(s.queue.fill.room(s.queue.fill.size)) }
+func (s *Socket) FillRoom() int { return s.fillRoom(s.queue.fill.size) }
+
+// fillRoom is how many frames, of want, there is use for: see [queue].
+func (s *Socket) fillRoom(want uint32) int {
+	q := s.queue
+	if q.receiving >= q.rxSize {
+		return 0
+	}
+	return int(min(q.fill.room(want), q.rxSize-q.receiving))
+}
 
 // TransmitRoom returns how many packets Transmit takes now.
 func (s *Socket) TransmitRoom() int { return int(s.tx.room(s.tx.size)) }
