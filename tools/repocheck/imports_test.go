@@ -48,6 +48,7 @@ var allowed = []struct {
 	{"tools/testbed", nil, "must be able to judge the gateway, so shares nothing with it"},
 	{"tools/rig", []string{"tools/testbed"}, "runs the programs as a user does and sees them from outside"},
 	{"tools/demo", []string{"tools/rig", "tools/testbed"}, "sees the gateway from outside, as a user does"},
+	{"tools/failclosed", nil, "tests only"},
 	{"tools/...", []string{"dataplane/packet", "tools/..."}, "looks after the repository"},
 }
 
