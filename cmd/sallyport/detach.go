@@ -37,7 +37,7 @@ func (t *tool) detachCommand() *cobra.Command {
 			if pinDir == "" {
 				pinDir = config.PinDir(t.instance)
 			}
-			return t.detach(pinDir)
+			return t.detach(pinDir, force)
 		},
 	}
 	c.Flags().StringVar(&pinDir, "pin-dir", "", "dataplane.pin_dir of the configuration (default /sys/fs/bpf/sallyport/INSTANCE)")
@@ -46,8 +46,18 @@ func (t *tool) detachCommand() *cobra.Command {
 }
 
 // detach unpins everything under dir: the kernel detaches an XDP link when its
-// last reference goes.
-func (t *tool) detach(dir string) error {
+// last reference goes. Then it removes the fence routes. A route into a TUN device exists
+// only while a daemon runs, which may have another control socket than the one asked.
+func (t *tool) detach(dir string, force bool) error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("listing the fence routes: %w", err)
+	}
+	for i := range routes {
+		if routes[i].Type == unix.RTN_UNICAST && !force {
+			return fmt.Errorf("a daemon runs in this network namespace (%s leads into its TUN device): stop it first, or use --force", routes[i].Dst)
+		}
+	}
 	var fs unix.Statfs_t
 	switch err := unix.Statfs(dir, &fs); {
 	case errors.Is(err, os.ErrNotExist):
@@ -70,10 +80,6 @@ func (t *tool) detach(dir string) error {
 		if err := os.Remove(dir); err != nil {
 			return fmt.Errorf("removing the pin directory: %w", err)
 		}
-	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
-	if err != nil {
-		return fmt.Errorf("listing the fence routes: %w", err)
 	}
 	removed := 0
 	for i := range routes {
