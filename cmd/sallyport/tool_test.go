@@ -7,6 +7,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,8 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"sallyport/cmd/internal/control"
+	"sallyport/dataplane/keeper"
+	"sallyport/tools/testbed"
 )
 
 var (
@@ -256,6 +260,35 @@ func TestDetachOnlyTouchesBPFFilesystems(t *testing.T) {
 	}
 	if code, _, errs := cli("detach", "--socket", fakeServer(t), "--pin-dir", dir); code == 0 || !strings.Contains(errs, "stop it first") {
 		t.Errorf("under a daemon: %d %s", code, errs)
+	}
+}
+
+func TestDetachOpensOnlyWhatNoDaemonUses(t *testing.T) {
+	testbed.Thread(t)
+	k, err := keeper.NewLocal()
+	testbed.Must(t, err)
+	defer k.Close()
+	tun, err := k.OpenTUN("spd0", 1400)
+	testbed.Must(t, err)
+	remote := netip.MustParsePrefix("198.51.100.128/25")
+	testbed.Must(t, k.ReconcileRoutes([]keeper.Route{keeper.Fence(remote), keeper.Through(remote, tun.Name, netip.Addr{})}))
+	detach := func() (int, string) {
+		code, out, errs := cli("detach", "--socket", "/nonexistent/s.sock", "--pin-dir", filepath.Join(t.TempDir(), "none"))
+		return code, out + errs
+	}
+	if code, text := detach(); code == 0 || !strings.Contains(text, "a daemon runs in this network namespace") {
+		t.Errorf("beside a daemon with another socket: %d %s", code, text)
+	}
+	tun.File.Close()
+	testbed.Eventually(t, "the device is gone", func() bool { _, err := net.InterfaceByName("spd0"); return err != nil })
+	if routes, err := k.Routes(); err != nil || len(routes) != 1 {
+		t.Fatalf("routes %v, %v", routes, err)
+	}
+	if code, text := detach(); code != 0 || !strings.Contains(text, "removed 1 fence route from") {
+		t.Errorf("without a daemon: %d %s", code, text)
+	}
+	if routes, err := k.Routes(); err != nil || len(routes) != 0 {
+		t.Errorf("routes %v, %v are left", routes, err)
 	}
 }
 

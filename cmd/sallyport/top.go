@@ -249,7 +249,7 @@ func (m model) render() string {
 	}
 	lines = append(lines, drops)
 	if m.now.err != nil {
-		lines = append(lines, paint(bad, strings.ReplaceAll(m.now.err.Error(), "\n", " ")))
+		lines = append(lines, paint(bad, "figures are old: "+strings.ReplaceAll(m.now.err.Error(), "\n", " ")))
 	} else {
 		lines = append(lines, "")
 	}

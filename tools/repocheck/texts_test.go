@@ -119,6 +119,40 @@ func anchors(text []byte) []string {
 	return all
 }
 
+// TestArchitectureNamesEveryPackage: the table of packages lists each that exists and no other.
+func TestArchitectureNamesEveryPackage(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 4 {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([a-z0-9/-]+)`").FindAllStringSubmatch(cells[1], -1) {
+			named[m[1]] = true
+		}
+	}
+	exists := map[string]bool{}
+	for _, s := range sources(t) {
+		if !s.test {
+			exists[s.pkg] = true
+		}
+	}
+	for pkg := range exists {
+		if !named[pkg] {
+			t.Errorf("package %s is not in the table", pkg)
+		}
+	}
+	for pkg := range named {
+		if !exists[pkg] {
+			t.Errorf("the table names %s, which does not exist", pkg)
+		}
+	}
+}
+
 func TestGoFilesAreFormatted(t *testing.T) {
 	walk(t, func(path string, text []byte) {
 		if !strings.HasSuffix(path, ".go") {
