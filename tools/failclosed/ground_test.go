@@ -209,7 +209,7 @@ func (l *load) receiver(c net.PacketConn, f *flow) {
 
 // patience is how long traffic may take to flow again. It is far more than it should take, which
 // the tests log: a loaded machine is no failure.
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // flows waits until every flow has brought five more datagrams, and returns how long that took.
 func (g *ground) flows(when string) time.Duration {
