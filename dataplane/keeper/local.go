@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -209,8 +210,12 @@ func (l *Local) address(doing, ifname string, p netip.Prefix, fine error, do fun
 
 // ResolveNeighbour implements [Keeper]. NTF_USE behaves as if the kernel had a packet to send: a
 // missing entry is created and asked for, a stale one goes to DELAY and is probed (kernel:
-// net/core/neighbour.c, neigh_add and __neigh_event_send).
+// net/core/neighbour.c, neigh_add and __neigh_event_send). It also takes NUD_PERMANENT away (__neigh_update), so
+// an entry that somebody has set for good is left alone.
 func (l *Local) ResolveNeighbour(ifindex int, addr netip.Addr) error {
+	if permanent(ifindex, addr) {
+		return nil
+	}
 	err := l.handle.NeighSet(&netlink.Neigh{
 		LinkIndex: ifindex, Family: family(addr), State: netlink.NUD_NONE, Flags: netlink.NTF_USE, IP: addr.AsSlice(),
 	})
@@ -218,6 +223,19 @@ func (l *Local) ResolveNeighbour(ifindex int, addr netip.Addr) error {
 		return fmt.Errorf("resolving %v on interface %d: %w", addr, ifindex, err)
 	}
 	return nil
+}
+
+// permanent reports whether the kernel has a permanent entry for a neighbour.
+func permanent(ifindex int, addr netip.Addr) bool {
+	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
+	req.AddData(&netlink.Ndmsg{Family: uint8(family(addr)), Index: uint32(ifindex)})
+	req.AddData(nl.NewRtAttr(netlink.NDA_DST, addr.AsSlice()))
+	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	if err != nil || len(messages) != 1 {
+		return false // ENOENT: there is no entry
+	}
+	n, err := netlink.NeighDeserialize(messages[0])
+	return err == nil && n.State&netlink.NUD_PERMANENT != 0
 }
 
 // OpenTUN implements [Keeper]. The kernel's reverse-path filter must not judge what arrives

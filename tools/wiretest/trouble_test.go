@@ -137,6 +137,7 @@ func TestDeadNeighbour(t *testing.T) {
 // recovers waits until good packets pass again, and fails if they never do.
 func (w *wire) recovers(what string) {
 	w.t.Helper()
+	before := w.figures()
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		w.host.received()
 		w.peer.received()
@@ -148,7 +149,7 @@ func (w *wire) recovers(what string) {
 			return
 		}
 	}
-	w.t.Fatalf("%s: packets do not pass again", what)
+	w.t.Fatalf("%s: packets do not pass again: %+v", what, w.figures().since(before))
 }
 
 // attached waits until the steering program runs on one of the gateway's interfaces.
