@@ -27,9 +27,10 @@ build:
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "This makes network namespaces and attaches XDP programs, so it needs root: sudo make $(MAKECMDGOALS)"; exit 1; }
 
+# HOLD=1 keeps the two gateways running with traffic until Ctrl-C, to try the tools.
 demo: root build
 	@go build -trimpath -o build/sallyport-demo ./tools/demo
-	@exec build/sallyport-demo -bin build -json build/demo.json
+	@exec build/sallyport-demo -bin build -json build/demo.json $(if $(HOLD),-hold)
 
 # Without root the namespace tests skip by name; with STRICT=1 they then fail.
 test:

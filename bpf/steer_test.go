@@ -8,6 +8,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"sallyport/tools/testbed"
 )
 
 const (
@@ -26,13 +28,7 @@ const (
 // need skips by name, or fails where skipping is not allowed.
 func need(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("STRICT") == "1" {
-		t.Fatalf("%s needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN)", t.Name())
-	}
-	t.Skipf("%s needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN)", t.Name())
+	testbed.Need(t, testbed.BPF, testbed.NetAdmin, testbed.SysAdmin)
 }
 
 func load(t testing.TB) *Steering {

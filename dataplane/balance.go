@@ -1,11 +1,39 @@
 package dataplane
 
-import "sallyport/dataplane/sad"
+import (
+	"time"
+
+	"sallyport/dataplane/sad"
+)
+
+// load follows how busy the workers are.
+type load struct {
+	at   time.Time
+	busy []uint64 // nanoseconds, at the last look
+}
+
+// look returns the share of the time since the last look, or since the workers' start, that each
+// worker spent on packets.
+func (l *load) look(e *Engine, now time.Time) []float64 {
+	passed := now.Sub(l.at).Nanoseconds()
+	l.at = now
+	if l.busy == nil {
+		l.busy = make([]uint64, len(e.group.Workers))
+	}
+	share := make([]float64, len(l.busy))
+	for i, w := range e.group.Workers {
+		busy := w.Counters.Busy.Load()
+		if passed > 0 {
+			share[i] = min(float64(busy-l.busy[i])/float64(passed), 1)
+		}
+		l.busy[i] = busy
+	}
+	return share
+}
 
 // balancer moves associations between workers, so that a few cores do not carry what many could.
 // It only looks at what was counted; the owners themselves give associations up.
 type balancer struct {
-	busy    []uint64              // nanoseconds, at the last look
 	packets map[sad.Handle]uint64 // packets of each association, at the last look
 }
 
@@ -18,24 +46,14 @@ const (
 // balanceMax bounds the associations looked at: beyond it, arrival queues spread them well enough.
 const balanceMax = 16384
 
-// rebalance looks once and asks for at most one move. It moves the association whose share of the
+// rebalance looks at the workers' busy shares of the last second and asks for at most one move. It moves the association whose share of the
 // busiest worker's packets comes closest to half the difference, so that one elephant is not
 // thrown to and fro.
-func (e *Engine) rebalance() {
-	n := len(e.group.Workers)
-	if n < 2 {
+func (e *Engine) rebalance(share []float64) {
+	if len(share) < 2 {
 		return
 	}
 	b := &e.balance
-	if b.busy == nil {
-		b.busy, b.packets = make([]uint64, n), map[sad.Handle]uint64{}
-	}
-	share := make([]float64, n)
-	for i, w := range e.group.Workers {
-		busy := w.Counters.Busy.Load()
-		share[i] = float64(busy-b.busy[i]) / 1e9
-		b.busy[i] = busy
-	}
 	from, to := 0, 0
 	for i := range share {
 		if share[i] > share[from] {

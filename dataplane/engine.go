@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -69,11 +70,20 @@ type PortConfig struct {
 	// Name is the interface's name.
 	Name string
 	Role worker.Role
-	// Mode asks for a way to attach: "", "auto", "zerocopy", "copy" or "generic".
+	// Mode asks for a way to attach, one of [Modes]; "" is "auto".
 	Mode string
 	// Queues replaces the interface by queues in memory, one for each RX queue.
 	Queues []worker.Queue
 }
+
+// Modes are the ways to attach that can be asked for:
+//
+//	auto       XDP in the driver, or behind it if the driver has none; zero-copy if every interface has it
+//	native     XDP in the driver or not at all
+//	generic    XDP behind the driver, with copies
+//	copy       XDP in the driver, with copies
+//	zero-copy  XDP in the driver and zero-copy, or not at all
+var Modes = []string{"auto", "native", "generic", "copy", "zero-copy"}
 
 // Policies is what Apply makes the engine follow.
 type Policies struct {
@@ -125,6 +135,11 @@ func (c *Config) check() error {
 	case len(c.Ports) > bpf.PortsMax:
 		return fmt.Errorf("%d interfaces; %d are possible", len(c.Ports), bpf.PortsMax)
 	}
+	for _, p := range c.Ports {
+		if p.Mode != "" && !slices.Contains(Modes, p.Mode) {
+			return fmt.Errorf("interface %s: mode %q is none of %v", p.Name, p.Mode, Modes)
+		}
+	}
 	return nil
 }
 
@@ -157,6 +172,7 @@ type Engine struct {
 	done    chan struct{} // closed by Stop
 	others  sync.WaitGroup
 	balance balancer
+	busy    atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
 }
 
 // New returns an engine with its memory and tables, attached to nothing yet.
@@ -272,3 +288,8 @@ func (e *Engine) Remove(h sad.Handle) error { return e.sad.Remove(h) }
 // Bind makes the protect policies of this tunnel use the outbound association h; 0 leaves them
 // without one, and their packets are dropped.
 func (e *Engine) Bind(tunnel uint32, h sad.Handle) error { return e.sad.Bind(tunnel, h.Value()) }
+
+// Bound says whether an installed outbound association is bound to this tunnel.
+func (e *Engine) Bound(tunnel uint32) bool {
+	return e.sad.LookupOutbound(e.sad.Bound(tunnel)) != nil
+}

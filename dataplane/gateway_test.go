@@ -359,6 +359,38 @@ func TestParkedPacketsWaitForTheNeighbour(t *testing.T) {
 	a.settled()
 }
 
+// TestDecapsulatedNeverLeavesOutside takes the protected network's route away, so that the best route left
+// leads outside: at once, and while a packet waits for its neighbour.
+func TestDecapsulatedNeverLeavesOutside(t *testing.T) {
+	a, b := newRig(t, options{})
+	all := netip.MustParsePrefix("0.0.0.0/0")
+	set := func(generation uint32, entries ...fib.Entry) {
+		b.tables.FIB = fib.Build(generation, entries)
+		b.publishTables()
+	}
+	out := fib.Entry{Prefix: all, Hop: fib.Hop{Kind: fib.Forward, Port: outside, MTU: 1500}}
+	send := func() {
+		a.inject(inside, udp4("198.51.100.5", "198.51.100.200", 100, 64))
+		cross(t, a, b)
+		if left := b.drain(outside); len(left) != 0 {
+			t.Fatalf("left in the clear: %x", left[0])
+		}
+	}
+	set(2, out)
+	send()
+	set(3, fib.Entry{Prefix: sideB.inner4, Hop: fib.Hop{Kind: fib.Unresolved, Port: inside, MTU: 1500, Ifindex: 7}})
+	send()
+	set(4, out)
+	b.run()
+	if left := b.drain(outside); len(left) != 0 {
+		t.Fatalf("a parked packet left in the clear: %x", left[0])
+	}
+	if want := map[string]uint64{"exposed": 2}; !reflect.DeepEqual(b.dropped(), want) {
+		t.Errorf("dropped %v", b.dropped())
+	}
+	b.settled()
+}
+
 // syn4 returns a TCP SYN that announces mss.
 func syn4(src, dst string, mss uint16) []byte {
 	f := udp4(src, dst, 20+24, 64)

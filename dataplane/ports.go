@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/bpf"
+	"sallyport/dataplane/ethtool"
 	"sallyport/dataplane/fib"
 	"sallyport/dataplane/worker"
 	"sallyport/dataplane/xsk"
@@ -68,7 +69,7 @@ func (p *port) find() error {
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", p.config.Name, err)
 	}
-	queues, err := xsk.Queues(p.config.Name)
+	queues, err := ethtool.Queues(p.config.Name)
 	if err != nil {
 		return fmt.Errorf("interface %s: counting its queues: %w", p.config.Name, err)
 	}
@@ -99,7 +100,7 @@ func (e *Engine) probe() error {
 		if p.config.Mode == "copy" || p.config.Mode == "generic" {
 			p.mode, p.reason = xsk.Copy, "asked for by the configuration"
 		}
-		if p.config.Mode == "zerocopy" && found != xsk.ZeroCopy {
+		if p.config.Mode == "zero-copy" && found != xsk.ZeroCopy {
 			return fmt.Errorf("interface %s: zero-copy is asked for and not possible: %s", p.config.Name, reason)
 		}
 		if p.mode == xsk.Copy {
@@ -224,7 +225,7 @@ func (e *Engine) attach(p *port) error {
 		mode = bpf.Generic
 	}
 	link, err := e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, mode, e.cfg.PinDir)
-	if errors.Is(err, unix.EOPNOTSUPP) && p.config.Mode == "auto" {
+	if errors.Is(err, unix.EOPNOTSUPP) && (p.config.Mode == "auto" || p.config.Mode == "") {
 		p.reason = "the driver has no native XDP"
 		link, err = e.keeper.AttachXDP(e.steering, p.config.Name, p.ifindex, bpf.Generic, e.cfg.PinDir)
 	}

@@ -141,7 +141,7 @@ func (e *Engine) openTUN() error {
 	e.device, e.tunQueue, e.tunMTU = device, queue, mtu
 	p := &port{
 		config: PortConfig{Name: device.Name, Role: worker.Protected, Queues: []worker.Queue{queue}},
-		number: uint16(len(e.ports)), reason: "the way to the kernel",
+		number: uint16(len(e.ports)), reason: "the way to the kernel", mtu: mtu,
 	}
 	e.ports = append(e.ports, p)
 	e.tables.Ports = append(e.tables.Ports, worker.Port{Name: device.Name, Role: worker.Protected})
@@ -198,12 +198,15 @@ func (e *Engine) tend() {
 	defer e.others.Done()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	workers := load{at: time.Now()}
 	for {
 		select {
 		case <-e.done:
 			return
-		case <-tick.C:
-			e.rebalance()
+		case now := <-tick.C:
+			share := workers.look(e, now)
+			e.busy.Store(&share)
+			e.rebalance(share)
 			e.sad.Reclaim()
 		}
 	}

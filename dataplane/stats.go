@@ -28,6 +28,8 @@ type Stats struct {
 type WorkerStats struct {
 	Worker int
 	Core   int // -1: not pinned
+	// Busy is the share of the last full second spent on packets, 0 to 1.
+	Busy float64
 	// BusyNanoseconds is the time spent on batches with at least one packet.
 	BusyNanoseconds              uint64
 	Batches, Sleeps              uint64
@@ -44,7 +46,8 @@ type WorkerStats struct {
 type PortStats struct {
 	Name    string
 	Role    worker.Role
-	Ifindex int // 0: gone, or in memory
+	TUN     bool // the way to the kernel, not an interface of the machine
+	Ifindex int  // 0: gone, or in memory
 	MTU     int
 	Up      bool
 	// Mode is how frames cross between interface and UMEM, and Reason why.
@@ -69,6 +72,7 @@ type Verdict struct {
 func (e *Engine) Stats() Stats {
 	var s Stats
 	s.Total.Worker, s.Total.Core = -1, -1
+	busy := e.busy.Load()
 	for i, w := range e.group.Workers {
 		one := workerStats(&w.Counters)
 		one.Worker, one.Core = i, -1
@@ -80,13 +84,21 @@ func (e *Engine) Stats() Stats {
 			s.Drops[r] += n
 			one.Dropped += n
 		}
+		if busy != nil {
+			one.Busy = (*busy)[i]
+			s.Total.Busy += one.Busy / float64(len(*busy))
+		}
 		s.Workers = append(s.Workers, one)
 		s.Total.add(&one)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, p := range e.ports {
-		s.Ports = append(s.Ports, p.stats())
+		one := p.stats()
+		if p.number == e.tables.TUN {
+			one.TUN, one.Mode = true, "tun"
+		}
+		s.Ports = append(s.Ports, one)
 	}
 	if e.steering != nil {
 		values, err := e.steering.Counters()

@@ -1,28 +1,29 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"sallyport/cmd/internal/control"
+	"sallyport/dataplane/ethtool"
+	"sallyport/dataplane/xsk"
 )
 
 // finding is one thing that doctor looked at.
 type finding struct {
 	Check  string `json:"check"`
-	Result string `json:"result"` // ok, warn or fail
+	Result string `json:"result"` // ok, note, warn or fail
 	Detail string `json:"detail"`
 	Fix    string `json:"fix,omitempty"`
 }
@@ -42,7 +43,15 @@ func (t *tool) doctor(cmd *cobra.Command, _ []string) error {
 	if err == nil {
 		status = &s
 	}
-	findings := host{"/", offloads}.examine(status, err)
+	var findings []finding
+	examine := func() { findings = append(findings, host{"/", ethtool.Features}.examine(status, err)...) }
+	if status == nil {
+		examine()
+	} else if elsewhere, entered := inNetworkOf(status.PID, examine); !entered {
+		examine()
+	} else if elsewhere {
+		findings = append(findings, finding{"network", "note", "the daemon's network namespace is another than this shell's; its own was examined", ""})
+	}
 	if t.json {
 		if err := t.print(map[string]any{"schema": control.Schema, "findings": findings}); err != nil {
 			return err
@@ -69,6 +78,37 @@ func (t *tool) doctor(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
+// inNetworkOf runs f on a thread in the network namespace of a process, and says whether that
+// is another than ours. It runs nothing if the namespace cannot be entered (that takes root).
+func inNetworkOf(pid int, f func()) (elsewhere, entered bool) {
+	path := fmt.Sprintf("/proc/%d/ns/net", pid)
+	theirs, err := os.Readlink(path)
+	if err != nil {
+		return false, false
+	}
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err == nil && ours == theirs {
+		f()
+		return false, true
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, false
+	}
+	defer unix.Close(fd)
+	done := make(chan bool)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := unix.Setns(fd, unix.CLONE_NEWNET)
+		if err == nil {
+			f()
+		}
+		done <- err == nil
+	}()
+	entered = <-done
+	return entered, entered
+}
+
 // read returns a file of the host without its last newline; "" if it is not there.
 func (h host) read(path string) string {
 	b, err := os.ReadFile(filepath.Join(h.root, path))
@@ -89,36 +129,33 @@ func (h host) examine(status *control.Status, unreachable error) []finding {
 	} else {
 		add("ok", "BTF", "/sys/kernel/btf/vmlinux is there", "")
 	}
-	if strings.Contains(h.read("proc/mounts"), " /sys/fs/bpf bpf ") {
+	if status != nil {
+		add("ok", "bpffs", "the daemon keeps its XDP links in "+status.PinDir, "")
+	} else if strings.Contains(h.read("proc/mounts"), " /sys/fs/bpf bpf ") {
 		add("ok", "bpffs", "mounted on /sys/fs/bpf", "")
 	} else {
-		add("warn", "bpffs", "not mounted on /sys/fs/bpf in this mount namespace; the daemon tries to", "mount -t bpf bpf /sys/fs/bpf")
+		add("warn", "bpffs", "not mounted on /sys/fs/bpf here; the daemon will try to mount it", "mount -t bpf bpf /sys/fs/bpf")
 	}
-	out = append(out, capabilities(h.read("proc/self/status")), memlock(h.read("proc/self/limits")))
+	out = append(out, capabilities(h.read("proc/self/status")), memlock(h.read("proc/self/limits"), h.read("proc/self/status")))
 
 	if n, _ := strconv.Atoi(h.read("proc/sys/vm/nr_hugepages")); n > 0 {
 		add("ok", "huge pages", fmt.Sprintf("%d reserved", n), "")
 	} else {
-		add("warn", "huge pages", "none reserved; packet memory uses small pages", "sysctl -w vm.nr_hugepages=64")
+		add("warn", "huge pages", "none reserved; packets and associations use small pages", "sysctl -w vm.nr_hugepages=64, then restart the daemon")
 	}
 	if isolated := h.read("sys/devices/system/cpu/isolated"); isolated != "" {
 		add("ok", "isolated cores", isolated, "")
 	} else {
-		add("warn", "isolated cores", "none; other threads share the workers' cores", "boot with isolcpus=LIST nohz_full=LIST and set workers.cores to LIST")
+		add("note", "isolated cores", "none; other threads share the workers' cores", "boot with isolcpus=LIST nohz_full=LIST and set workers.cores to LIST")
 	}
 	for _, family := range []struct{ name, path string }{{"IPv4 forwarding", "proc/sys/net/ipv4/ip_forward"}, {"IPv6 forwarding", "proc/sys/net/ipv6/conf/all/forwarding"}} {
 		if h.read(family.path) == "1" {
 			add("ok", family.name, "on: traffic without a policy is routed by the kernel; protected traffic is fenced", "")
 		} else {
-			add("warn", family.name, "off: tunnels work, but the kernel routes nothing besides", "sysctl -w "+strings.ReplaceAll(strings.TrimPrefix(family.path, "proc/sys/"), "/", ".")+"=1")
+			add("note", family.name, "off: tunnels work, but traffic without a policy is not routed", "sysctl -w "+strings.ReplaceAll(strings.TrimPrefix(family.path, "proc/sys/"), "/", ".")+"=1")
 		}
 	}
-	if rp := h.read("proc/sys/net/ipv4/conf/all/rp_filter"); rp == "1" {
-		add("warn", "rp_filter", "strict: the gateway's own traffic through tunnels may be dropped by the kernel", "sysctl -w net.ipv4.conf.all.rp_filter=2")
-	} else {
-		add("ok", "rp_filter", "not strict", "")
-	}
-	add("warn", "nftables", "decrypted traffic does not pass nftables", "filter it with policies (action: discard)")
+	add("note", "nftables", "traffic into and out of tunnels does not pass nftables on this machine", "filter it with policies (action: discard) or behind the gateway")
 
 	if status == nil {
 		reason := "no daemon"
@@ -129,7 +166,13 @@ func (h host) examine(status *control.Status, unreachable error) []finding {
 		return out
 	}
 	add("ok", "daemon", fmt.Sprintf("version %s, %d workers", status.Version, len(status.Workers)), "")
+	if !slices.ContainsFunc(status.Workers, func(w control.Worker) bool { return w.Core >= 0 }) {
+		add("note", "workers", "not bound to cores: there are no more cores than workers", "set workers.count below the number of cores, or name some in workers.cores")
+	}
 	for _, p := range status.Ports {
+		if p.Role == "kernel" {
+			continue // the TUN device has neither queues nor offloads
+		}
 		out = append(out, h.port(p, len(status.Workers))...)
 	}
 	return out
@@ -141,25 +184,33 @@ func (h host) port(p control.Port, workers int) []finding {
 	add := func(result, check, detail, fix string) {
 		out = append(out, finding{p.Name + " " + check, result, detail, fix})
 	}
+	if !p.Up {
+		add("fail", "state", "down, or gone", fmt.Sprintf("ip link set %s up", p.Name))
+	}
 	switch p.Mode {
 	case "zero-copy":
 		add("ok", "mode", "zero-copy", "")
 	default:
-		add("warn", "mode", fmt.Sprintf("%s, because: %s", p.Mode, p.Reason), "use a NIC whose driver has AF_XDP zero-copy; one port without it puts all in copy mode")
+		add("warn", "mode", fmt.Sprintf("%s: %s", p.Mode, p.Reason), "use cards whose drivers have AF_XDP zero-copy; one without it puts all into copy mode")
 	}
 	switch n := len(p.Queues); {
-	case n == workers:
+	case n > 0 && n%workers == 0:
 		add("ok", "queues", fmt.Sprintf("%d for %d workers", n, workers), "")
 	default:
 		add("warn", "queues", fmt.Sprintf("%d for %d workers: the load is uneven", n, workers), fmt.Sprintf("ethtool -L %s combined %d", p.Name, workers))
 	}
+	mode := xsk.Copy
+	if p.Mode == "zero-copy" {
+		mode = xsk.ZeroCopy
+	}
+	limit, _ := xsk.MTUMax(mode)
 	switch {
-	case p.MTU > 3758:
-		add("fail", "MTU", fmt.Sprintf("%d: larger than a 4096-byte frame takes", p.MTU), fmt.Sprintf("ip link set %s mtu 1500", p.Name))
+	case p.MTU > limit:
+		add("fail", "MTU", fmt.Sprintf("%d: larger packets than %d bytes do not fit a frame and are lost", p.MTU, limit), fmt.Sprintf("ip link set %s mtu %d", p.Name, limit))
 	case p.Role != "protected" && p.MTU < 1280+100:
 		add("warn", "MTU", fmt.Sprintf("%d: no room for an IPv6 packet of 1280 bytes in a tunnel", p.MTU), fmt.Sprintf("ip link set %s mtu 1500", p.Name))
 	case p.Role != "protected" && p.MTU <= 1500:
-		add("warn", "MTU headroom", fmt.Sprintf("%d: packets of 1500 bytes do not fit a tunnel and are sent back by path MTU discovery", p.MTU), fmt.Sprintf("ip link set %s mtu 1600, if the network takes it", p.Name))
+		add("note", "MTU", fmt.Sprintf("%d: packets of 1500 bytes do not fit into a tunnel; their senders are told by ICMP", p.MTU), fmt.Sprintf("ip link set %s mtu 1600, if the whole way to the peer takes it", p.Name))
 	default:
 		add("ok", "MTU", strconv.Itoa(p.MTU), "")
 	}
@@ -167,6 +218,9 @@ func (h host) port(p control.Port, workers int) []finding {
 	if err != nil {
 		add("warn", "offloads", fmt.Sprintf("cannot be read: %v", err), "run doctor as root in the daemon's network namespace")
 		return out
+	}
+	if features["rx-vlan-hw-parse"] {
+		add("note", "rx-vlan-hw-parse", "on: the card takes VLAN tags out before XDP sees them; harmless where there are none", fmt.Sprintf("ethtool -K %s rxvlan off", p.Name))
 	}
 	bad := false
 	for _, f := range []struct{ name, key string }{{"rx-lro", "lro"}, {"rx-gro-hw", "rx-gro-hw"}} {
@@ -194,19 +248,25 @@ func kernelVersion(release string) finding {
 	return finding{"kernel", "ok", release, ""}
 }
 
-// capabilities judges CapEff of /proc/self/status.
-func capabilities(status string) finding {
-	var have uint64
+// effective returns CapEff of /proc/self/status.
+func effective(status string) uint64 {
 	for line := range strings.SplitSeq(status, "\n") {
 		if v, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			have, _ = strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			have, _ := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			return have
 		}
 	}
+	return 0
+}
+
+// capabilities judges CapEff of /proc/self/status.
+func capabilities(status string) finding {
+	have := effective(status)
 	var lacks []string
 	for _, c := range []struct {
 		name string
 		bit  int
-	}{{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_NET_RAW", unix.CAP_NET_RAW}, {"CAP_BPF", unix.CAP_BPF}} {
+	}{{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_NET_RAW", unix.CAP_NET_RAW}, {"CAP_BPF", unix.CAP_BPF}, {"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}} {
 		if have&(1<<c.bit) == 0 {
 			lacks = append(lacks, c.name)
 		}
@@ -214,11 +274,12 @@ func capabilities(status string) finding {
 	if len(lacks) > 0 {
 		return finding{"capabilities", "warn", "this shell lacks " + strings.Join(lacks, ", "), "run as root; a daemon started here could not attach XDP"}
 	}
-	return finding{"capabilities", "ok", "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF", ""}
+	return finding{"capabilities", "ok", "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_SYS_ADMIN", ""}
 }
 
-// memlock judges the limit of locked memory, which UMEM and maps count against.
-func memlock(limits string) finding {
+// memlock judges the limit of locked memory, which packet memory counts against unless the
+// process may lock as much as it likes (status is its /proc/self/status).
+func memlock(limits, status string) finding {
 	for line := range strings.SplitSeq(limits, "\n") {
 		if !strings.HasPrefix(line, "Max locked memory") {
 			continue
@@ -228,67 +289,12 @@ func memlock(limits string) finding {
 			break
 		}
 		if hard, err := strconv.ParseUint(fields[4], 10, 64); err == nil && hard < 256<<20 {
-			return finding{"memlock", "warn", fmt.Sprintf("%d MiB; packet memory is larger (root raises it, others cannot)", hard>>20), "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited"}
+			if have := effective(status); have&(1<<unix.CAP_SYS_RESOURCE|1<<unix.CAP_IPC_LOCK) != 0 {
+				return finding{"memlock", "ok", fmt.Sprintf("%d MiB, which a daemon started as root raises", hard>>20), ""}
+			}
+			return finding{"memlock", "warn", fmt.Sprintf("%d MiB, and packet memory is larger", hard>>20), "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited"}
 		}
 		return finding{"memlock", "ok", fields[4], ""}
 	}
 	return finding{"memlock", "warn", "the limit cannot be read", "check /proc/self/limits"}
-}
-
-// offloads reads the active features of an interface (kernel:
-// include/uapi/linux/ethtool.h, ETHTOOL_GSTRINGS of ETH_SS_FEATURES, ETHTOOL_GFEATURES).
-func offloads(ifname string) (map[string]bool, error) {
-	const (
-		setFeatures = 4 // ETH_SS_FEATURES
-		stringLen   = 32
-	)
-	if len(ifname) >= unix.IFNAMSIZ {
-		return nil, errors.New("the interface name is too long")
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	call := func(data unsafe.Pointer) error {
-		var request struct {
-			name [unix.IFNAMSIZ]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(request.name[:], ifname)
-		request.data = data
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-			return errno
-		}
-		return nil
-	}
-	var sets struct {
-		cmd, reserved uint32
-		mask          uint64
-		count         uint32
-	}
-	sets.cmd, sets.mask = unix.ETHTOOL_GSSET_INFO, 1<<setFeatures
-	if err := call(unsafe.Pointer(&sets)); err != nil {
-		return nil, err
-	}
-	n := min(sets.count, 1024)
-	names := make([]uint32, 3+int(n)*stringLen/4)
-	names[0], names[1], names[2] = unix.ETHTOOL_GSTRINGS, setFeatures, n
-	if err := call(unsafe.Pointer(&names[0])); err != nil {
-		return nil, err
-	}
-	blocks := (n + 31) / 32
-	state := make([]uint32, 2+4*blocks) // per 32 features: available, requested, active, never changed
-	state[0], state[1] = unix.ETHTOOL_GFEATURES, blocks
-	if err := call(unsafe.Pointer(&state[0])); err != nil {
-		return nil, err
-	}
-	out := map[string]bool{}
-	for i := range n {
-		raw := unsafe.Slice((*byte)(unsafe.Pointer(&names[3+i*stringLen/4])), stringLen)
-		name, _, _ := bytes.Cut(raw, []byte{0})
-		out[string(name)] = state[2+4*(i/32)+2]&(1<<(i%32)) != 0
-	}
-	return out, nil
 }

@@ -28,7 +28,7 @@ func (t *tool) status(cmd *cobra.Command, _ []string) error {
 	fmt.Fprintf(t.out, "received %d, originated %d, sent %d, to the kernel %d, dropped %d\n\n", p.Received, p.Originated, p.Sent, p.Punted, p.Dropped)
 	t.table("WORKER\tCORE\tBUSY\tIN\tOUT\tDROPS\tHANDOVERS\tSLEEPS\tFREE FRAMES", func(w io.Writer) {
 		for _, k := range s.Workers {
-			fmt.Fprintf(w, "%d\t%d\t%.0f %%\t%d\t%d\t%d\t%d\t%d\t%d\n", k.Worker, k.Core, k.Busy*100, k.PacketsIn, k.PacketsOut, k.Drops, k.Handovers, k.Sleeps, k.FramesFree)
+			fmt.Fprintf(w, "%d\t%s\t%.0f %%\t%d\t%d\t%d\t%d\t%d\t%d\n", k.Worker, core(k.Core), k.Busy*100, k.PacketsIn, k.PacketsOut, k.Drops, k.Handovers, k.Sleeps, k.FramesFree)
 		}
 	})
 	fmt.Fprintln(t.out)
@@ -42,6 +42,14 @@ func (t *tool) status(cmd *cobra.Command, _ []string) error {
 		}
 	})
 	return nil
+}
+
+// core writes a worker's core; a worker may be bound to none.
+func core(n int) string {
+	if n < 0 {
+		return "any"
+	}
+	return fmt.Sprint(n)
 }
 
 func (t *tool) sasCommand() *cobra.Command {
@@ -148,22 +156,16 @@ func (t *tool) countersCommand() *cobra.Command {
 func (t *tool) counters(c control.Counters, all bool) {
 	p := c.Totals
 	fmt.Fprintf(t.out, "received %d + originated %d; sent %d + to the kernel %d + dropped %d\n\n", p.Received, p.Originated, p.Sent, p.Punted, p.Dropped)
-	t.table("DROPS\tPACKETS\tSEVERITY\tMEANING", func(w io.Writer) {
-		for _, d := range c.Drops {
-			if all || d.Packets > 0 {
-				sentence := d.Sentence
-				if d.Source != "" {
-					sentence += " (" + d.Source + ")"
-				}
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", d.Name, d.Packets, d.Severity, sentence)
-			}
-		}
-	})
+	if p.Dropped == 0 && !all {
+		fmt.Fprintln(t.out, "no packet was dropped")
+	} else {
+		t.drops(c.Drops, all)
+	}
 	fmt.Fprintln(t.out)
-	t.table("XDP\tPACKETS", func(w io.Writer) {
+	t.table("XDP\tPACKETS\tMEANING", func(w io.Writer) {
 		for _, x := range c.XDP {
 			if all || x.Value > 0 {
-				fmt.Fprintf(w, "%s\t%d\n", x.Name, x.Value)
+				fmt.Fprintf(w, "%s\t%d\t%s\n", x.Name, x.Value, x.Sentence)
 			}
 		}
 	})
@@ -172,6 +174,20 @@ func (t *tool) counters(c control.Counters, all bool) {
 		for _, port := range c.Ports {
 			for _, q := range port.Queues {
 				fmt.Fprintf(w, "%s/%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", port.Name, q.Queue, q.Worker, q.Received, q.Sent, q.RxDropped, q.RxInvalid, q.TxInvalid, q.RxRingFull, q.FillEmpty, q.TxEmpty)
+			}
+		}
+	})
+}
+
+func (t *tool) drops(drops []control.Drop, all bool) {
+	t.table("DROPS\tPACKETS\tSEVERITY\tMEANING", func(w io.Writer) {
+		for _, d := range drops {
+			if all || d.Packets > 0 {
+				sentence := d.Sentence
+				if d.Source != "" {
+					sentence += " (" + d.Source + ")"
+				}
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", d.Name, d.Packets, d.Severity, sentence)
 			}
 		}
 	})
@@ -189,7 +205,7 @@ func (t *tool) reload(cmd *cobra.Command, _ []string) error {
 	for _, c := range []struct {
 		changed bool
 		name    string
-	}{{r.PoliciesChanged, "policies"}, {r.EndpointsChanged, "endpoints"}, {r.PortsChanged, "interfaces"}} {
+	}{{r.PoliciesChanged, "policies"}, {r.EndpointsChanged, "endpoints"}, {r.PortsChanged, "interfaces"}, {r.LogLevelChanged, "log level"}} {
 		if c.changed {
 			fmt.Fprintf(t.out, "; %s changed", c.name)
 		}

@@ -195,17 +195,29 @@ func (m model) rate(now, last uint64) float64 {
 	return float64(now-last) / seconds
 }
 
-// short writes a figure with at most five characters and its unit prefix.
-func short(v float64) string {
+// prefixed splits a figure into at most six characters and its unit prefix.
+func prefixed(v float64) (number, prefix string) {
 	for _, p := range []struct {
-		size float64
-		unit string
+		size   float64
+		prefix string
 	}{{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
-		if v >= p.size {
-			return fmt.Sprintf("%.2f%s", v/p.size, p.unit)
+		if v >= p.size*0.999995 { // what would be written as 1000.00 of the smaller
+			return fmt.Sprintf("%.2f", v/p.size), p.prefix
 		}
 	}
-	return fmt.Sprintf("%.0f", v)
+	return fmt.Sprintf("%.0f", v), ""
+}
+
+// short writes a figure for a column.
+func short(v float64) string {
+	number, prefix := prefixed(v)
+	return number + prefix
+}
+
+// measure writes a figure with its unit: 12.34 kpackets/s, 5.60 Mbit/s.
+func measure(v float64, unit string) string {
+	number, prefix := prefixed(v)
+	return number + " " + prefix + unit
 }
 
 // render draws the screen: three lines of totals, the tabs, a table cut to the
@@ -229,7 +241,7 @@ func (m model) render() string {
 	}
 	lines := []string{
 		paint(bold, head),
-		clip(fmt.Sprintf("in %s packets/s %sbit/s   out %s packets/s %sbit/s", short(m.rate(now.Received, last.Received)), short(8*m.rate(now.BytesIn, last.BytesIn)), short(m.rate(now.Sent, last.Sent)), short(8*m.rate(now.BytesOut, last.BytesOut))), m.width),
+		clip(fmt.Sprintf("in %s  %s   out %s  %s", measure(m.rate(now.Received, last.Received), "packets/s"), measure(8*m.rate(now.BytesIn, last.BytesIn), "bit/s"), measure(m.rate(now.Sent, last.Sent), "packets/s"), measure(8*m.rate(now.BytesOut, last.BytesOut), "bit/s")), m.width),
 	}
 	drops := clip(fmt.Sprintf("drops %s/s, %d in total%s", short(m.rate(now.Dropped, last.Dropped)), now.Dropped, m.topDrops()), m.width)
 	if m.rate(now.Dropped, last.Dropped) > 0 && !m.plain {
@@ -325,7 +337,7 @@ func (m model) header() string {
 	case tabAssociations:
 		return fmt.Sprintf("%-*s %-3s %-10s %-16s %2s %9s %8s %7s", m.nameWidth(), "NAME", "DIR", "SPI", "SUITE", "W", "PACKETS/S", "BIT/S", "DROPS")
 	case tabWorkers:
-		return fmt.Sprintf("%-6s %4s %6s %9s %9s %9s %8s %9s %8s", "WORKER", "CORE", "BUSY", "IN/S", "OUT/S", "BIT/S", "DROPS", "HANDOVERS", "FREE")
+		return fmt.Sprintf("%-6s %4s %5s %8s %8s %8s %8s %8s %8s %7s", "WORKER", "CORE", "BUSY", "IN/S", "OUT/S", "BIT/S IN", "DROPS/S", "GIVEN/S", "SLEEPS/S", "FREE")
 	}
 	return fmt.Sprintf("%-22s %-8s %10s %12s  %s", "REASON", "SEVERITY", "PACKETS/S", "TOTAL", "MEANING")
 }
@@ -370,7 +382,7 @@ func (m model) rows() []string {
 			b := before[w.Worker]
 			in := m.rate(w.PacketsIn, b.PacketsIn)
 			rows = append(rows, row{
-				fmt.Sprintf("%-6d %4d %5.0f%% %9s %9s %9s %8s %9s %8s", w.Worker, w.Core, w.Busy*100, short(in), short(m.rate(w.PacketsOut, b.PacketsOut)), short(8*m.rate(w.BytesIn, b.BytesIn)), short(float64(w.Drops)), short(float64(w.Handovers)), short(float64(w.FramesFree))),
+				fmt.Sprintf("%-6d %4s %4.0f%% %8s %8s %8s %8s %8s %8s %7s", w.Worker, core(w.Core), w.Busy*100, short(in), short(m.rate(w.PacketsOut, b.PacketsOut)), short(8*m.rate(w.BytesIn, b.BytesIn)), short(m.rate(w.Drops, b.Drops)), short(m.rate(w.Handovers, b.Handovers)), short(m.rate(w.Sleeps, b.Sleeps)), short(float64(w.FramesFree))),
 				[]float64{0, in, w.Busy}[by], fmt.Sprintf("%4d", w.Worker),
 			})
 		}

@@ -25,6 +25,8 @@ type engine interface {
 	Remove(inbound bool, handle uint32) error
 	// Bind makes an outbound association the one that a tunnel sends by; 0 is none.
 	Bind(tunnel, outbound uint32) error
+	// Ready says whether an installed outbound association is bound to a tunnel.
+	Ready(tunnel uint32) bool
 	Snapshot() snapshot
 	// SAs lists the live associations.
 	SAs() []control.SA

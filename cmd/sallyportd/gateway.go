@@ -15,6 +15,7 @@ import (
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
 )
 
 // gateway holds the running configuration and carries changes of it to the
@@ -95,15 +96,18 @@ func (g *gateway) Reload() (control.Reload, error) {
 			g.log.Warn().Err(err).Msg("fence routes of prefixes that are no longer protected are still there")
 		}
 	}
+	if diff.LogLevel {
+		zerolog.SetGlobalLevel(level(fresh))
+	}
 	g.mu.Lock()
 	g.reloaded = time.Now()
 	g.mu.Unlock()
 	r := control.Reload{
 		Installed: len(diff.Install), Removed: len(diff.Remove), Unchanged: len(fresh.Associations) - len(diff.Install),
-		PoliciesChanged: diff.Policies, EndpointsChanged: diff.Endpoints, PortsChanged: diff.Interfaces, Warnings: texts(fresh.Warnings),
+		PoliciesChanged: diff.Policies, EndpointsChanged: diff.Endpoints, PortsChanged: diff.Interfaces, LogLevelChanged: diff.LogLevel, Warnings: texts(fresh.Warnings),
 	}
 	g.log.Info().Int("installed", r.Installed).Int("removed", r.Removed).Int("unchanged", r.Unchanged).
-		Bool("policies", r.PoliciesChanged).Bool("endpoints", r.EndpointsChanged).Bool("ports", r.PortsChanged).Msg("configuration reloaded")
+		Bool("policies", r.PoliciesChanged).Bool("endpoints", r.EndpointsChanged).Bool("ports", r.PortsChanged).Bool("log_level", r.LogLevelChanged).Msg("configuration reloaded")
 	return r, nil
 }
 
@@ -214,7 +218,7 @@ func (g *gateway) number(c *config.Config) map[string]uint32 {
 	}
 	next := uint32(1)
 	for _, p := range c.Policies {
-		if p.Action != config.Protect {
+		if p.Action != spd.Protect {
 			continue
 		}
 		if n, ok := g.tunnels[p.Tunnel]; ok {
@@ -283,28 +287,22 @@ func (g *gateway) SAs(q control.SAQuery) control.SAs {
 func (g *gateway) Policies() control.Policies {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	sending := map[string]bool{}
-	for i := range g.config.Associations {
-		if a := &g.config.Associations[i]; !a.Inbound {
-			sending[a.Name] = true
-		}
-	}
 	out := control.Policies{Unmatched: g.config.File.Dataplane.Unmatched, Policies: []control.Policy{}}
 	for i, p := range g.config.Policies {
 		local, remote := sides(p.Selectors)
 		out.Policies = append(out.Policies, control.Policy{
 			Index: i, Name: p.Name, Action: p.Action.String(), Tunnel: p.Tunnel, LocalTS: local, RemoteTS: remote,
-			Ready: p.Action == config.Protect && sending[p.Tunnel],
+			Ready: p.Action == spd.Protect && g.engine.Ready(g.tunnels[p.Tunnel]),
 		})
 	}
 	return out
 }
 
 // sides writes selectors as the configuration does.
-func sides(selectors []config.Selector) (local, remote []string) {
+func sides(selectors []spd.Selector) (local, remote []string) {
 	local, remote = []string{}, []string{}
 	for i := range selectors {
-		l, r := selectors[i].Sides()
+		l, r := config.Sides(&selectors[i])
 		for _, s := range l {
 			if !slices.Contains(local, s) {
 				local = append(local, s)

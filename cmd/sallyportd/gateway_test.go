@@ -21,6 +21,7 @@ import (
 type recorder struct {
 	calls []string
 	live  map[string]uint32
+	bound map[uint32]uint32 // outbound handle by tunnel
 	next  uint32
 	fail  string // the call that fails
 }
@@ -55,7 +56,11 @@ func (r *recorder) Remove(inbound bool, h uint32) error {
 	delete(r.live, fmt.Sprint(inbound, h))
 	return r.call("remove %v %d", inbound, h)
 }
-func (r *recorder) Bind(tunnel, h uint32) error         { return r.call("bind %d %d", tunnel, h) }
+func (r *recorder) Bind(tunnel, h uint32) error {
+	r.bound[tunnel] = h
+	return r.call("bind %d %d", tunnel, h)
+}
+func (r *recorder) Ready(tunnel uint32) bool            { return r.bound[tunnel] != 0 }
 func (r *recorder) Snapshot() snapshot                  { return snapshot{} }
 func (r *recorder) SAs() []control.SA                   { return nil }
 func (r *recorder) Fence(prefixes []netip.Prefix) error { return r.call("fence %v", prefixes) }
@@ -87,7 +92,7 @@ func started(t *testing.T) (*gateway, *recorder, func(string)) {
 		}
 	}
 	write(base)
-	r := &recorder{live: map[string]uint32{}}
+	r := &recorder{live: map[string]uint32{}, bound: map[uint32]uint32{}}
 	load := func() (*config.Config, error) { return config.Load(path) }
 	c, err := load()
 	if err != nil {
@@ -132,6 +137,27 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 	}
 }
 
+func TestReloadSetsTheLogLevel(t *testing.T) {
+	defer zerolog.SetGlobalLevel(zerolog.GlobalLevel())
+	g, _, write := started(t)
+	write(base + "log: {level: warn}\n")
+	if r, err := g.Reload(); err != nil || !r.LogLevelChanged || zerolog.GlobalLevel() != zerolog.WarnLevel {
+		t.Errorf("%+v %v, the level is %s", r, err, zerolog.GlobalLevel())
+	}
+}
+
+// A policy is ready by what the engine has bound, not by what the file says.
+func TestPolicyIsReadyOnceItsTunnelIsBound(t *testing.T) {
+	g, r, _ := started(t)
+	if p := g.Policies().Policies; len(p) != 1 || !p[0].Ready {
+		t.Errorf("after the start: %+v", p)
+	}
+	clear(r.bound)
+	if p := g.Policies().Policies; p[0].Ready {
+		t.Errorf("with nothing bound: %+v", p)
+	}
+}
+
 func TestFailedReloadTakesBackWhatItInstalled(t *testing.T) {
 	g, r, write := started(t)
 	before := fmt.Sprint(r.live, g.handles, g.tunnels)
@@ -167,7 +193,7 @@ func TestDaemonRunsReloadsAndStops(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.yaml")
 	os.WriteFile(path, []byte(base+"control: {socket: "+dir+"/s.sock}\n"), 0o600)
-	r := &recorder{live: map[string]uint32{}}
+	r := &recorder{live: map[string]uint32{}, bound: map[uint32]uint32{}}
 	p := platform{
 		fences: func() (fencer, error) { return r, nil },
 		engine: func(*config.Config, zerolog.Logger) (engine, error) { return r, nil },

@@ -89,20 +89,16 @@ func (r *routes) reconcile() error {
 // source finds an own address inside the local side of a policy that protects p.
 func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
 	for _, policy := range r.policies {
-		if policy.Action != config.Protect {
+		if policy.Action != spd.Protect {
 			continue
 		}
 		for _, s := range policy.Selectors {
-			if !slices.ContainsFunc(s.Remote, func(x config.Range) bool {
-				return slices.ContainsFunc(x.Prefixes(), func(q netip.Prefix) bool { return q == p })
-			}) {
+			if !slices.ContainsFunc(s.Remote, func(x spd.Range) bool { return slices.Contains(x.Prefixes(), p) }) {
 				continue
 			}
 			for _, own := range r.own {
-				for _, x := range s.Local {
-					if x.First.Is4() == own.Is4() && x.First.Compare(own) <= 0 && own.Compare(x.Last) <= 0 {
-						return own, true
-					}
+				if slices.ContainsFunc(s.Local, func(x spd.Range) bool { return x.Contains(own) }) {
+					return own, true
 				}
 			}
 		}
@@ -115,11 +111,6 @@ type packets struct {
 	*dataplane.Engine
 	routes *routes
 	tun    string
-
-	mu   sync.Mutex // guards what follows: the last look at the workers' busy time
-	seen time.Time
-	busy []uint64
-	part []float64
 }
 
 func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, error) {
@@ -177,7 +168,7 @@ func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
 	}
 	for _, policy := range c.Policies {
 		set.SPD = append(set.SPD, spd.Policy{
-			Name: policy.Name, Action: spd.Action(policy.Action), Selectors: selectors(policy.Selectors), Tunnel: tunnels[policy.Tunnel],
+			Name: policy.Name, Action: policy.Action, Selectors: policy.Selectors, Tunnel: tunnels[policy.Tunnel],
 		})
 	}
 	if err := p.Engine.Apply(set); err != nil {
@@ -186,32 +177,12 @@ func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
 	return p.routes.follow(func(r *routes) { r.policies = c.Policies })
 }
 
-func selectors(list []config.Selector) []spd.Selector {
-	var out []spd.Selector
-	for _, s := range list {
-		out = append(out, spd.Selector{
-			Local: ranges(s.Local), Remote: ranges(s.Remote), Proto: s.Proto,
-			LocalPorts:  spd.PortRange{First: s.LocalFirst, Last: s.LocalLast},
-			RemotePorts: spd.PortRange{First: s.RemoteFirst, Last: s.RemoteLast},
-		})
-	}
-	return out
-}
-
-func ranges(list []config.Range) []spd.Range {
-	var out []spd.Range
-	for _, r := range list {
-		out = append(out, spd.Range{First: r.First, Last: r.Last})
-	}
-	return out
-}
-
 // Install installs an association; the table copies the key.
 func (p *packets) Install(a *config.Association) (uint32, error) {
 	h, err := p.Engine.Install(sad.Params{
 		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
 		Local: a.Local, Remote: a.Remote, Encap: a.Encap, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
-		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: selectors(a.Selectors),
+		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
 		CopyDSCP: a.CopyDSCP, CopyDF: a.CopyDF, ECN: a.Copy6040ECN, SetDF: a.SetDF,
 		Manual: true, MTU: a.MTU, Created: time.Now(),
 	})
@@ -231,6 +202,9 @@ func (p *packets) Bind(tunnel, outbound uint32) error {
 	return p.Engine.Bind(tunnel, sad.Handle(outbound))
 }
 
+// Ready says whether a tunnel has an outbound association to send by.
+func (p *packets) Ready(tunnel uint32) bool { return p.Engine.Bound(tunnel) }
+
 // Snapshot translates the engine's counters into the control socket's terms.
 func (p *packets) Snapshot() snapshot {
 	s := p.Engine.Stats()
@@ -240,11 +214,10 @@ func (p *packets) Snapshot() snapshot {
 		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Dropped: t.Dropped,
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
 	}
-	shares := p.shares(&s)
 	for i := range s.Workers {
 		w := &s.Workers[i]
 		out.Workers = append(out.Workers, control.Worker{
-			Worker: w.Worker, Core: w.Core, Busy: shares[i], PacketsIn: w.Received, BytesIn: w.ReceivedBytes,
+			Worker: w.Worker, Core: w.Core, Busy: w.Busy, PacketsIn: w.Received, BytesIn: w.ReceivedBytes,
 			PacketsOut: w.Sent, BytesOut: w.SentBytes, Sealed: w.Sealed, Opened: w.Opened,
 			Drops: w.Dropped, Sleeps: w.Sleeps, Handovers: w.HandedOut, FramesFree: w.FreeFrames,
 		})
@@ -253,13 +226,16 @@ func (p *packets) Snapshot() snapshot {
 		out.Ports = append(out.Ports, port(&q))
 	}
 	for _, v := range s.XDP {
-		out.XDP = append(out.XDP, control.Named{Name: v.Name, Value: v.Packets})
+		out.XDP = append(out.XDP, control.Named{Name: v.Name, Value: v.Packets, Sentence: v.Sentence})
 	}
 	return out
 }
 
 func port(p *dataplane.PortStats) control.Port {
 	out := control.Port{Name: p.Name, Role: roleName(p.Role), Mode: p.Mode, Reason: p.Reason, Up: p.Up, MTU: p.MTU, Queues: []control.Queue{}}
+	if p.TUN {
+		out.Role = "kernel"
+	}
 	for _, q := range p.Queues {
 		out.Queues = append(out.Queues, control.Queue{
 			Queue: q.Queue, Worker: q.Worker, Received: q.Received, Sent: q.Sent,
@@ -278,27 +254,6 @@ func roleName(r worker.Role) string {
 		return "outside"
 	}
 	return "both"
-}
-
-// sharesLeast is the shortest time over which a busy share means something.
-const sharesLeast = 200 * time.Millisecond
-
-// shares returns how much of the time since the last look each worker spent on packets.
-func (p *packets) shares(s *dataplane.Stats) []float64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	if p.part == nil {
-		p.part, p.busy, p.seen = make([]float64, len(s.Workers)), make([]uint64, len(s.Workers)), now
-	}
-	if passed := now.Sub(p.seen); passed >= sharesLeast {
-		for i := range s.Workers {
-			p.part[i] = min(float64(s.Workers[i].BusyNanoseconds-p.busy[i])/float64(passed), 1)
-			p.busy[i] = s.Workers[i].BusyNanoseconds
-		}
-		p.seen = now
-	}
-	return slices.Clone(p.part)
 }
 
 // SAs lists the live associations.

@@ -129,12 +129,19 @@ func serve(ctx context.Context, c *config.Config, log zerolog.Logger, hup <-chan
 	}
 }
 
-// logger writes JSON unless w is a terminal or the configuration says otherwise.
-func logger(c *config.Config, w io.Writer) zerolog.Logger {
-	level, err := zerolog.ParseLevel(c.File.Log.Level)
+// level is the configuration's log level.
+func level(c *config.Config) zerolog.Level {
+	l, err := zerolog.ParseLevel(c.File.Log.Level)
 	if err != nil {
-		level = zerolog.InfoLevel
+		return zerolog.InfoLevel
 	}
+	return l
+}
+
+// logger writes JSON unless w is a terminal or the configuration says otherwise. The
+// level is the process's, so that a reload can change it for everyone who holds the logger.
+func logger(c *config.Config, w io.Writer) zerolog.Logger {
+	zerolog.SetGlobalLevel(level(c))
 	text := c.File.Log.Format == "text"
 	if f, ok := w.(*os.File); ok && c.File.Log.Format == "auto" {
 		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
@@ -143,5 +150,5 @@ func logger(c *config.Config, w io.Writer) zerolog.Logger {
 	if text {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05", NoColor: os.Getenv("NO_COLOR") != ""}
 	}
-	return zerolog.New(zerolog.SyncWriter(w)).Level(level).With().Timestamp().Logger()
+	return zerolog.New(zerolog.SyncWriter(w)).With().Timestamp().Logger()
 }

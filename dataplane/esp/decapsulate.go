@@ -204,8 +204,7 @@ func (s *Scratch) accept(b *packet.Batch, k int, in *sad.Inbound) packet.Drop {
 		}
 	}
 
-	s.flow = packet.FlowOf(b, i)
-	switch s.table.Selectors(in.Slot).MatchInbound(&s.flow) {
+	switch s.table.Selectors(in.Slot).MatchInbound(&b.Flows[i]) {
 	case spd.Matched:
 		return packet.DropNone
 	case spd.NeedsPorts:

@@ -34,7 +34,6 @@ type Scratch struct {
 	crypto transform.Batch
 	ops    [packet.BatchMax]transform.Op
 	rec    [packet.BatchMax]record
-	flow   packet.Flow
 
 	// id is the last identification given to an outer IPv4 header that may be fragmented.
 	id uint16

@@ -16,6 +16,7 @@ import (
 
 	"sallyport/dataplane/fib"
 	"sallyport/dataplane/keeper"
+	"sallyport/tools/testbed"
 )
 
 // rig is a gateway's namespace (the thread's) with port p0 towards a peer's namespace:
@@ -34,15 +35,15 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{peer: namespace(t)}
-	namespace(t)
+	r := &rig{peer: testbed.Thread(t)}
+	testbed.Thread(t)
 	var err error
 	r.here, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-	must(t, err)
+	testbed.Must(t, err)
 	r.there, err = netlink.NewHandleAt(r.peer, unix.NETLINK_ROUTE)
-	must(t, err)
+	testbed.Must(t, err)
 	r.keeper, err = keeper.NewLocal()
-	must(t, err)
+	testbed.Must(t, err)
 	r.connect(t)
 	r.watcher, err = fib.NewWatcher(fib.Config{
 		Ports: []fib.Port{{Name: "p0", Number: 3}}, TUN: "spt0", Resolve: r.keeper.ResolveNeighbour, KeepAlive: 100 * time.Millisecond,
@@ -52,7 +53,7 @@ func newRig(t *testing.T) *rig {
 			r.mu.Unlock()
 		},
 	})
-	must(t, err)
+	testbed.Must(t, err)
 	r.watcher.Start()
 	t.Cleanup(func() {
 		r.watcher.Close()
@@ -64,11 +65,11 @@ func newRig(t *testing.T) *rig {
 }
 
 func (r *rig) connect(t *testing.T) {
-	addVeth(t, "p0", r.peer)
-	addAddr(t, r.here, "p0", "192.0.2.1/24")
-	addAddr(t, r.here, "p0", "2001:db8:1::1/64")
-	addAddr(t, r.there, "p0p", "192.0.2.2/24")
-	addAddr(t, r.there, "p0p", "2001:db8:1::2/64")
+	testbed.AddVeth(t, "p0", r.peer)
+	testbed.AddAddress(t, r.here, "p0", "192.0.2.1/24")
+	testbed.AddAddress(t, r.here, "p0", "2001:db8:1::1/64")
+	testbed.AddAddress(t, r.there, "p0p", "192.0.2.2/24")
+	testbed.AddAddress(t, r.there, "p0p", "2001:db8:1::2/64")
 }
 
 func (r *rig) hop(dst string) *fib.Hop {
@@ -78,12 +79,12 @@ func (r *rig) hop(dst string) *fib.Hop {
 
 func (r *rig) kind(t *testing.T, dst string, want fib.Kind) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%s becomes %v", dst, want), func() bool { return r.hop(dst).Kind == want })
+	testbed.Eventually(t, fmt.Sprintf("%s becomes %v", dst, want), func() bool { return r.hop(dst).Kind == want })
 }
 
 func (r *rig) index(t *testing.T) int {
 	l, err := r.here.LinkByName("p0")
-	must(t, err)
+	testbed.Must(t, err)
 	return l.Attrs().Index
 }
 
@@ -99,7 +100,7 @@ func TestNeighbourIsResolvedFailsAndIsKeptAlive(t *testing.T) {
 	r := newRig(t)
 	index := r.index(t)
 	p, err := r.there.LinkByName("p0p")
-	must(t, err)
+	testbed.Must(t, err)
 	for _, dst := range []string{"192.0.2.2", "2001:db8:1::2"} {
 		r.kind(t, dst, fib.Unresolved)
 		h := r.hop(dst)
@@ -112,8 +113,8 @@ func TestNeighbourIsResolvedFailsAndIsKeptAlive(t *testing.T) {
 			t.Errorf("link address %x, want %v", h.DstMAC, p.Attrs().HardwareAddr)
 		}
 		// Make it stale by hand; use must bring it back through DELAY.
-		must(t, r.here.NeighSet(&netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_ALL, IP: net.ParseIP(dst), State: netlink.NUD_STALE, HardwareAddr: p.Attrs().HardwareAddr}))
-		eventually(t, "a used stale entry is refreshed", func() bool {
+		testbed.Must(t, r.here.NeighSet(&netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_ALL, IP: net.ParseIP(dst), State: netlink.NUD_STALE, HardwareAddr: p.Attrs().HardwareAddr}))
+		testbed.Eventually(t, "a used stale entry is refreshed", func() bool {
 			r.hop(dst).Touch()
 			list, _ := r.here.NeighList(index, 0)
 			for _, n := range list {
@@ -129,15 +130,15 @@ func TestNeighbourIsResolvedFailsAndIsKeptAlive(t *testing.T) {
 	}
 	r.watcher.Resolve(index, addr("192.0.2.99"))
 	r.kind(t, "192.0.2.99", fib.Failed)
-	must(t, r.here.NeighDel(&netlink.Neigh{LinkIndex: index, IP: net.ParseIP("192.0.2.2")}))
-	eventually(t, "a deleted neighbour is no longer used", func() bool { return r.hop("192.0.2.2").Kind != fib.Forward })
+	testbed.Must(t, r.here.NeighDel(&netlink.Neigh{LinkIndex: index, IP: net.ParseIP("192.0.2.2")}))
+	testbed.Eventually(t, "a deleted neighbour is no longer used", func() bool { return r.hop("192.0.2.2").Kind != fib.Forward })
 }
 
 // TestGatewayIsADestinationToo learns the link address of a route's gateway after the routes: packets
 // to the gateway itself must find it as well, not only those through it.
 func TestGatewayIsADestinationToo(t *testing.T) {
 	r := newRig(t)
-	must(t, r.here.RouteAdd(&netlink.Route{Dst: cidr("203.0.113.0/24"), Gw: net.ParseIP("192.0.2.2"), LinkIndex: r.index(t)}))
+	testbed.Must(t, r.here.RouteAdd(&netlink.Route{Dst: cidr("203.0.113.0/24"), Gw: net.ParseIP("192.0.2.2"), LinkIndex: r.index(t)}))
 	r.kind(t, "203.0.113.1", fib.Unresolved)
 	r.watcher.Resolve(r.index(t), addr("192.0.2.2"))
 	r.kind(t, "203.0.113.1", fib.Forward)
@@ -151,7 +152,7 @@ func TestRoutesReachTheSnapshot(t *testing.T) {
 	route := func(dst string, change func(*netlink.Route)) *netlink.Route {
 		n := &netlink.Route{Dst: cidr(dst), LinkIndex: index}
 		change(n)
-		must(t, r.here.RouteAdd(n))
+		testbed.Must(t, r.here.RouteAdd(n))
 		return n
 	}
 	r.kind(t, "192.0.2.1", fib.Local)
@@ -172,20 +173,20 @@ func TestRoutesReachTheSnapshot(t *testing.T) {
 		n.Dst = cidr("203.0.113.128/25")
 	})
 	r.kind(t, "203.0.113.200", fib.Unreachable)
-	must(t, r.here.RouteDel(better))
+	testbed.Must(t, r.here.RouteDel(better))
 	r.kind(t, "203.0.113.200", fib.Forward)
 	route("203.0.113.0/24", func(n *netlink.Route) { n.Type = unix.RTN_UNREACHABLE; n.LinkIndex = 0; n.Priority = 7 })
-	must(t, r.here.RouteDel(via))
+	testbed.Must(t, r.here.RouteDel(via))
 	r.kind(t, "203.0.113.1", fib.Unreachable)
 	// The gateway's own routes and fences are not for itself.
 	route("198.51.100.0/24", func(n *netlink.Route) { n.Gw = gw })
 	r.kind(t, "198.51.100.1", fib.Forward)
-	must(t, r.keeper.AddRoute(keeper.Fence(netip.MustParsePrefix("198.51.100.0/25"))))
+	testbed.Must(t, r.keeper.AddRoute(keeper.Fence(netip.MustParsePrefix("198.51.100.0/25"))))
 	// An IPv4 destination through an IPv6 neighbour.
 	route("198.18.1.0/24", func(n *netlink.Route) {
 		n.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: net.ParseIP("2001:db8:1::2")}
 	})
-	eventually(t, "v4 via v6", func() bool { return r.hop("198.18.1.1").Gateway == addr("2001:db8:1::2") })
+	testbed.Eventually(t, "v4 via v6", func() bool { return r.hop("198.18.1.1").Gateway == addr("2001:db8:1::2") })
 	if k := r.hop("198.51.100.1").Kind; k != fib.Forward {
 		t.Errorf("a fence is followed: %v", k)
 	}
@@ -195,7 +196,7 @@ func TestRoutesReachTheSnapshot(t *testing.T) {
 		n.MultiPath = []*netlink.NexthopInfo{{LinkIndex: index, Gw: gw}, {LinkIndex: index, Gw: net.ParseIP("192.0.2.3")}}
 	})
 	r.kind(t, "198.19.0.1", r.hop("198.19.0.1").Kind)
-	eventually(t, "multipath spreads", func() bool {
+	testbed.Eventually(t, "multipath spreads", func() bool {
 		seen := map[netip.Addr]int{}
 		for i := range 64 {
 			seen[r.hop(fmt.Sprintf("198.19.0.%d", i)).Gateway]++
@@ -203,7 +204,7 @@ func TestRoutesReachTheSnapshot(t *testing.T) {
 		return seen[addr("192.0.2.2")] > 8 && seen[addr("192.0.2.3")] > 8
 	})
 	// An interface that is not ours: the kernel's business.
-	other := addVeth(t, "x0", r.peer)
+	other := testbed.AddVeth(t, "x0", r.peer)
 	route("198.18.9.0/24", func(n *netlink.Route) { n.LinkIndex = other.Attrs().Index })
 	r.kind(t, "198.18.9.1", fib.Local)
 }
@@ -212,18 +213,18 @@ func TestSnapshotThatDoesNotDifferKeepsItsGeneration(t *testing.T) {
 	r := newRig(t)
 	r.kind(t, "192.0.2.2", fib.Unresolved)
 	l, err := r.here.LinkByName("p0")
-	must(t, err)
+	testbed.Must(t, err)
 	rebuilds := r.watcher.Counters().Rebuilds
 	var before uint32
-	eventually(t, "the start is over", func() bool { // IPv6 needs a while until its addresses settle
+	testbed.Eventually(t, "the start is over", func() bool { // IPv6 needs a while until its addresses settle
 		g := r.watcher.Table().Generation
 		same := g == before
 		before = g
 		time.Sleep(20 * time.Millisecond)
 		return same
 	})
-	must(t, r.here.LinkSetAlias(l, "another name"))
-	eventually(t, "a rebuild", func() bool { return r.watcher.Counters().Rebuilds > rebuilds })
+	testbed.Must(t, r.here.LinkSetAlias(l, "another name"))
+	testbed.Eventually(t, "a rebuild", func() bool { return r.watcher.Counters().Rebuilds > rebuilds })
 	time.Sleep(20 * time.Millisecond)
 	if g := r.watcher.Table().Generation; g != before && g != before+1 {
 		t.Errorf("generation %d after %d", g, before)
@@ -235,22 +236,22 @@ func TestInterfaceDeletedAndCreatedAgain(t *testing.T) {
 	r.kind(t, "192.0.2.2", fib.Unresolved)
 	old := r.index(t)
 	l, err := r.here.LinkByName("p0")
-	must(t, err)
-	must(t, r.here.LinkSetMTU(l, 1400))
-	eventually(t, "the new MTU", func() bool { return r.hop("192.0.2.2").MTU == 1400 })
-	must(t, r.here.LinkDel(l))
+	testbed.Must(t, err)
+	testbed.Must(t, r.here.LinkSetMTU(l, 1400))
+	testbed.Eventually(t, "the new MTU", func() bool { return r.hop("192.0.2.2").MTU == 1400 })
+	testbed.Must(t, r.here.LinkDel(l))
 	r.kind(t, "192.0.2.2", fib.NoRoute)
 	r.connect(t)
 	now := r.index(t)
-	eventually(t, "the new interface", func() bool {
+	testbed.Eventually(t, "the new interface", func() bool {
 		h := r.hop("192.0.2.2")
 		return h.Kind == fib.Unresolved && h.Ifindex == now
 	})
 	r.watcher.Resolve(now, addr("192.0.2.2"))
 	r.kind(t, "192.0.2.2", fib.Forward)
-	must(t, r.keeper.AddAddress("p0", netip.MustParsePrefix("192.0.2.77/32")))
+	testbed.Must(t, r.keeper.AddAddress("p0", netip.MustParsePrefix("192.0.2.77/32")))
 	r.kind(t, "192.0.2.77", fib.Local)
-	eventually(t, "own address", func() bool {
+	testbed.Eventually(t, "own address", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return slices.Contains(r.own, addr("192.0.2.77"))
@@ -315,6 +316,6 @@ func TestLookupAgreesWithTheKernel(t *testing.T) {
 	for range 500 {
 		dst := point()
 		want := ask(dst)
-		eventually(t, fmt.Sprintf("seed %d: %v goes to %s, not %s", seed, dst, want, ours(dst)), func() bool { return ours(dst) == want })
+		testbed.Eventually(t, fmt.Sprintf("seed %d: %v goes to %s, not %s", seed, dst, want, ours(dst)), func() bool { return ours(dst) == want })
 	}
 }

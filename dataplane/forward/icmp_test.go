@@ -36,8 +36,8 @@ func checkError(t testing.TB, b *packet.Batch, original []byte, src netip.Addr, 
 		if slowSum(h[:20]) != 0xffff || slowSum(h[20:]) != 0xffff {
 			t.Fatalf("checksums: %x", h)
 		}
-		if flow.Dst != netip.AddrFrom4([4]byte(original[12:16])) {
-			t.Fatalf("to %v", flow.Dst)
+		if flow.DstAddr() != netip.AddrFrom4([4]byte(original[12:16])) {
+			t.Fatalf("to %v", flow.DstAddr())
 		}
 		quote, most = icmp.Payload, 576-28
 	} else {
@@ -49,12 +49,12 @@ func checkError(t testing.TB, b *packet.Batch, original []byte, src netip.Addr, 
 		if slowSum(append(pseudo, h[40:]...)) != 0xffff {
 			t.Fatalf("checksum: %x", h)
 		}
-		if flow.Dst != netip.AddrFrom16([16]byte(original[8:24])) {
-			t.Fatalf("to %v", flow.Dst)
+		if flow.DstAddr() != netip.AddrFrom16([16]byte(original[8:24])) {
+			t.Fatalf("to %v", flow.DstAddr())
 		}
 		quote, most = h[48:], 1280-48
 	}
-	if flow.Src != src || flow.SrcPort != uint16(kind)<<8|uint16(code) {
+	if flow.SrcAddr() != src || flow.SrcPort != uint16(kind)<<8|uint16(code) {
 		t.Fatalf("flow %+v", flow)
 	}
 	if want := original[:min(len(original), most)]; !bytes.Equal(quote, want) {

@@ -223,7 +223,7 @@ func (l *Local) ResolveNeighbour(ifindex int, addr netip.Addr) error {
 // OpenTUN implements [Keeper]. The kernel's reverse-path filter must not judge what arrives
 // through the device, as decrypted packets come from everywhere: it is off for the device, or
 // loose where the host asks for one on all (the stricter of both counts). The device gets no IPv6
-// link-local address.
+// link-local address and no multicast, so that the kernel has nothing to say on it by itself.
 func (l *Local) OpenTUN(name string, mtu int) (*TUN, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -252,8 +252,17 @@ func (l *Local) setUpTUN(fd int, name string, mtu int) (*TUN, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.handle.LinkSetMTU(link, mtu); err != nil {
-		return nil, fmt.Errorf("setting MTU %d: %w", mtu, err)
+	if err := l.handle.LinkSetMulticastOff(link); err != nil {
+		return nil, fmt.Errorf("switching multicast off: %w", err)
+	}
+	// A new device of a machine that forwards IPv6 is in the group of all routers already, and the
+	// kernel would report that. An MTU too small for IPv6 (RFC 8200, 5) makes it forget its
+	// memberships; it makes new ones, without that group, when the MTU has grown (kernel:
+	// net/ipv6/addrconf.c, addrconf_notify and ipv6_add_dev).
+	for _, m := range []int{1279, mtu} {
+		if err := l.handle.LinkSetMTU(link, m); err != nil {
+			return nil, fmt.Errorf("setting MTU %d: %w", m, err)
+		}
 	}
 	filter := "0"
 	if all, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/rp_filter"); err == nil {

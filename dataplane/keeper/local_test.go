@@ -1,40 +1,44 @@
 package keeper_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"sallyport/dataplane/keeper"
+	"sallyport/tools/testbed"
 )
 
 func local(t *testing.T) *keeper.Local {
 	k, err := keeper.NewLocal()
-	must(t, err)
+	testbed.Must(t, err)
 	t.Cleanup(k.Close)
 	return k
 }
 
 func TestRoutesAreReconciled(t *testing.T) {
-	ns := namespace(t)
-	addVeth(t, "v0", ns)
+	ns := testbed.Thread(t)
+	testbed.AddVeth(t, "v0", ns)
 	h, err := netlink.NewHandle()
-	must(t, err)
+	testbed.Must(t, err)
 	defer h.Close()
-	addAddr(t, h, "v0", "192.0.2.1/24")
+	testbed.AddAddress(t, h, "v0", "192.0.2.1/24")
 	k := local(t)
 	p4, p6 := netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:9::/48")
 	foreign := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4(203, 0, 113, 0), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(192, 0, 2, 2), Priority: keeper.MetricFence}
-	must(t, netlink.RouteAdd(foreign))
+	testbed.Must(t, netlink.RouteAdd(foreign))
 	want := []keeper.Route{keeper.Fence(p4), keeper.Fence(p6), keeper.Through(p4, "v0", netip.MustParseAddr("192.0.2.1")), keeper.Through(p6, "v0", netip.Addr{})}
 	check := func(want []keeper.Route) {
 		t.Helper()
 		have, err := k.Routes()
-		must(t, err)
+		testbed.Must(t, err)
 		if len(have) != len(want) {
 			t.Fatalf("routes %v, want %v", have, want)
 		}
@@ -45,45 +49,45 @@ func TestRoutesAreReconciled(t *testing.T) {
 		}
 	}
 	for range 2 {
-		must(t, k.ReconcileRoutes(want))
+		testbed.Must(t, k.ReconcileRoutes(want))
 		check(want)
 	}
 	want[2].Source = netip.Addr{} // same key, other content: replaced
-	must(t, k.ReconcileRoutes(want))
+	testbed.Must(t, k.ReconcileRoutes(want))
 	check(want)
-	must(t, k.ReconcileRoutes(want[:1]))
+	testbed.Must(t, k.ReconcileRoutes(want[:1]))
 	check(want[:1])
-	must(t, k.DeleteRoute(want[1])) // not there
+	testbed.Must(t, k.DeleteRoute(want[1])) // not there
 	if err := k.AddRoute(keeper.Fence(netip.MustParsePrefix("203.0.113.0/24"))); err == nil {
 		t.Error("a foreign route was overwritten")
 	}
 	if got, err := netlink.RouteGet(net.IPv4(203, 0, 113, 1)); err != nil || !got[0].Gw.Equal(foreign.Gw) {
 		t.Errorf("the foreign route is gone: %v %v", got, err)
 	}
-	must(t, k.ReconcileRoutes(nil))
+	testbed.Must(t, k.ReconcileRoutes(nil))
 	check(nil)
 	p := netip.MustParsePrefix("2001:db8:1::1/64")
 	for range 2 {
-		must(t, k.AddAddress("v0", p))
+		testbed.Must(t, k.AddAddress("v0", p))
 	}
 	for range 2 {
-		must(t, k.DeleteAddress("v0", p))
+		testbed.Must(t, k.DeleteAddress("v0", p))
 	}
 }
 
 // TestFenceHoldsWhenTUNVanishes: with forwarding on and a default route to the outside, protected
 // prefixes become unreachable, not cleartext, when the device goes; a connected prefix inside stays.
 func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
-	ns := namespace(t)
-	addVeth(t, "out0", ns)
-	addVeth(t, "in0", ns)
-	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
+	ns := testbed.Thread(t)
+	testbed.AddVeth(t, "out0", ns)
+	testbed.AddVeth(t, "in0", ns)
+	testbed.Must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
 	h, err := netlink.NewHandle()
-	must(t, err)
+	testbed.Must(t, err)
 	defer h.Close()
-	addAddr(t, h, "out0", "192.0.2.1/24")
-	addAddr(t, h, "in0", "198.51.100.1/25")
-	addAddr(t, h, "out0", "2001:db8:1::1/64")
+	testbed.AddAddress(t, h, "out0", "192.0.2.1/24")
+	testbed.AddAddress(t, h, "in0", "198.51.100.1/25")
+	testbed.AddAddress(t, h, "out0", "2001:db8:1::1/64")
 	k := local(t)
 	tun, err := k.OpenTUN("spf0", 1400)
 	if err != nil {
@@ -96,13 +100,13 @@ func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
 		if p.Addr().Is6() {
 			gw = net.ParseIP("2001:db8:1::9")
 		}
-		must(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Gw: gw, Priority: 100}))
+		testbed.Must(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Gw: gw, Priority: 100}))
 	}
 	var want []keeper.Route
 	for _, p := range remote {
 		want = append(want, keeper.Fence(p), keeper.Through(p, tun.Name, netip.Addr{}))
 	}
-	must(t, k.ReconcileRoutes(want))
+	testbed.Must(t, k.ReconcileRoutes(want))
 	leads := func(dst string) int {
 		got, err := netlink.RouteGet(net.ParseIP(dst))
 		if err != nil {
@@ -116,7 +120,7 @@ func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
 		}
 	}
 	tun.File.Close()
-	eventually(t, "the device is gone", func() bool { _, err := netlink.LinkByName("spf0"); return err != nil })
+	testbed.Eventually(t, "the device is gone", func() bool { _, err := netlink.LinkByName("spf0"); return err != nil })
 	for _, dst := range []string{"198.51.100.200", "2001:db8:2::5"} {
 		if leads(dst) != 0 {
 			t.Errorf("%s leaves in the clear", dst)
@@ -128,12 +132,42 @@ func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
 	}
 }
 
+// TestTUNIsQuiet: the kernel has nothing to say on the device by itself, neither a membership
+// report nor a solicitation, also on a machine that forwards.
+func TestTUNIsQuiet(t *testing.T) {
+	testbed.Thread(t)
+	testbed.Must(t, os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644))
+	tun, err := local(t).OpenTUN("spq0", 1400)
+	testbed.Must(t, err)
+	defer tun.File.Close()
+	link, err := netlink.LinkByName("spq0")
+	testbed.Must(t, err)
+	if link.Attrs().Flags&net.FlagMulticast != 0 || link.Attrs().MTU != 1400 {
+		t.Errorf("flags %v, MTU %d", link.Attrs().Flags, link.Attrs().MTU)
+	}
+	groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
+	testbed.Must(t, err)
+	for line := range strings.Lines(string(groups)) {
+		if f := strings.Fields(line); f[1] == "spq0" && f[2] == "ff020000000000000000000000000002" {
+			t.Error("the device is in the group of all routers")
+		}
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil || len(addrs) != 0 {
+		t.Errorf("addresses %v, %v", addrs, err)
+	}
+	tun.File.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := tun.File.Read(make([]byte, 1500)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the kernel sent %d bytes, %v", n, err)
+	}
+}
+
 func TestPrivilegedOpenings(t *testing.T) {
-	namespace(t)
+	testbed.Thread(t)
 	k := local(t)
-	must(t, k.RaiseMemlock())
+	testbed.Must(t, k.RaiseMemlock())
 	fd, err := k.SocketXDP()
-	must(t, err)
+	testbed.Must(t, err)
 	os.NewFile(uintptr(fd), "xdp").Close()
 	if _, err := k.ReadFile("/nonexistent/file"); !os.IsNotExist(err) {
 		t.Errorf("error %v", err)

@@ -55,16 +55,6 @@ func (r *ring[T]) publish(n int) {
 	}
 }
 
-// push writes and publishes as many of v as fit.
-func (r *ring[T]) push(v []T) int {
-	n := min(len(v), r.room(len(v)))
-	for i, x := range v[:n] {
-		r.set(i, x)
-	}
-	r.publish(n)
-	return n
-}
-
 // ready returns how many entries wait; it looks at the producer's index only
 // if fewer than want are known to. Consumer only.
 func (r *ring[T]) ready(want int) int {

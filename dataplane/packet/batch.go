@@ -134,6 +134,9 @@ type Batch struct {
 	// P holds the records; the first N are in use.
 	P [BatchMax]Packet
 	N int
+	// Flows holds what selectors and routes look at, of the packets that Parse or ParseIP accepted
+	// in this batch. Changes to a record afterwards do not show in it.
+	Flows [BatchMax]Flow
 }
 
 // Frame returns the bytes of packet i, from its Ethernet header on.

@@ -48,7 +48,7 @@ const flagsKept = FlagDecapsulated | FlagLocal
 const portProtos uint64 = 1<<ProtoICMP | 1<<ProtoTCP | 1<<ProtoUDP | 1<<ProtoDCCP | 1<<ProtoICMPv6
 
 // Parse fills L3, L4, End, Version, Proto, TOS, TTL, Flags and the ports of
-// b.P[i] from its frame of Len bytes at Addr, which may hold anything. It checks what a
+// b.P[i] from its frame of Len bytes at Addr, which may hold anything, and b.Flows[i]. It checks what a
 // router must (RFC 1812, 5.2.2; RFC 8200, 3 and 4) and returns DropNone, or why the
 // packet must end; then the record's parsed fields mean nothing. One
 // VLAN tag is stepped over. AH counts as an upper layer, as ESP does.
@@ -73,9 +73,9 @@ func Parse(b *Batch, i int) Drop {
 	p.L3 = uint16(l3)
 	switch etherType {
 	case EtherIPv4:
-		return parse4(p, f[l3:])
+		return parse4(p, &b.Flows[i], f[l3:])
 	case EtherIPv6:
-		return parse6(p, f[l3:])
+		return parse6(p, &b.Flows[i], f[l3:])
 	}
 	return DropNotIP
 }
@@ -92,15 +92,15 @@ func ParseIP(b *Batch, i int) Drop {
 	h := f[p.L3:]
 	switch h[0] >> 4 {
 	case 4:
-		return parse4(p, h)
+		return parse4(p, &b.Flows[i], h)
 	case 6:
-		return parse6(p, h)
+		return parse6(p, &b.Flows[i], h)
 	}
 	return DropBadIPHeader
 }
 
 // parse4 parses h, the bytes from the IPv4 header to the end of the frame.
-func parse4(p *Packet, h []byte) Drop {
+func parse4(p *Packet, f *Flow, h []byte) Drop {
 	if len(h) < 20 {
 		return DropRunt
 	}
@@ -156,12 +156,13 @@ func parse4(p *Packet, h []byte) Drop {
 		}
 	}
 	setPorts(p, h[header:total])
+	f.set(p, h)
 	return DropNone
 }
 
 // parse6 parses h, the bytes from the IPv6 header to the end of the frame. A
 // datagram that claims to be a jumbogram ends as a bad extension header.
-func parse6(p *Packet, h []byte) Drop {
+func parse6(p *Packet, f *Flow, h []byte) Drop {
 	if len(h) < 40 {
 		return DropRunt
 	}
@@ -188,6 +189,7 @@ func parse6(p *Packet, h []byte) Drop {
 	}
 	p.L4 = p.L3 + uint16(l4)
 	setPorts(p, h[l4:])
+	f.set(p, h)
 	return DropNone
 }
 

@@ -83,7 +83,7 @@ func random4(t testing.TB, r *rand.Rand) built {
 	fill(r, payload)
 	frame := serialize(t, append(ls, ip, gopacket.Payload(payload))...)
 	finish(&w, header, payload)
-	return built{append(frame, make([]byte, r.IntN(20))...), w, Flow{Src: netip.AddrFrom4([4]byte(ip.SrcIP)), Dst: netip.AddrFrom4([4]byte(ip.DstIP))}}
+	return built{append(frame, make([]byte, r.IntN(20))...), w, FlowBetween(netip.AddrFrom4([4]byte(ip.SrcIP)), netip.AddrFrom4([4]byte(ip.DstIP)), 0)}
 }
 
 // random6 is random4 for IPv6, with chains of extension headers written by hand.
@@ -141,7 +141,7 @@ func random6(t testing.TB, r *rand.Rand) built {
 	}
 	frame := serialize(t, ethernet(layers.EthernetTypeIPv6), ip, gopacket.Payload(append(bytes.Clone(chain), payload...)))
 	finish(&w, 40+len(chain), payload)
-	return built{frame, w, Flow{Src: netip.MustParseAddr("2001:db8::1"), Dst: netip.MustParseAddr("2001:db8:1::2")}}
+	return built{frame, w, FlowBetween(netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8:1::2"), 0)}
 }
 
 func fill(r *rand.Rand, b []byte) {
@@ -180,8 +180,8 @@ func TestParseFindsWhatGopacketBuilt(t *testing.T) {
 			t.Fatalf("packet %d:\n got %+v\nwant %+v\n%x", n, b.P[0], x.want, x.frame)
 		}
 		x.flow.Proto, x.flow.Flags, x.flow.SrcPort, x.flow.DstPort = x.want.Proto, x.want.Flags, x.want.SrcPort, x.want.DstPort
-		if f := FlowOf(&b, 0); f != x.flow {
-			t.Fatalf("flow %+v, want %+v", f, x.flow)
+		if f := FlowOf(&b, 0); f != x.flow || b.Flows[0] != f {
+			t.Fatalf("flow %+v, in the batch %+v, want %+v", f, b.Flows[0], x.flow)
 		}
 		// As an inner packet, behind any L3 and with the flags that are kept.
 		b.P[0] = Packet{Addr: Headroom, Len: x.want.Len, L3: x.want.L3, Flags: FlagDecapsulated | FlagVLAN | FlagPorts}

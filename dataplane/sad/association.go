@@ -153,7 +153,7 @@ func (o *Outbound) InnerMTU(linkMTU int) int {
 		return 0
 	}
 	// Pad length and next header take the last two bytes of the aligned text (RFC 4303, 2.4).
-	return max(text-text%int(o.Align)-2, 0)
+	return max(text&^(int(o.Align)-1)-2, 0)
 }
 
 // LocalAddr returns our outer address.

@@ -3,7 +3,7 @@ package spd
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"math/bits"
 
 	"sallyport/dataplane/packet"
 )
@@ -13,43 +13,55 @@ const clausesMax = 1 << 22
 
 // clause is one pair of a local and a remote range of a selector.
 type clause struct {
-	local, remote           Range
+	local, remote           span
 	localPorts, remotePorts PortRange
 	policy                  uint32
+	version                 uint8 // of the addresses
 	proto                   uint8
 	anyPorts                bool
 }
 
-// view is a flow as selectors see it: local and remote in place of source and destination.
-type view struct {
-	local, remote         netip.Addr
-	localPort, remotePort uint16
-	proto                 uint8
-	flags                 packet.Flags
+// span is a Range as numbers.
+type span struct{ first, last packet.Addr }
+
+func spanOf(r Range) span { return span{packet.AddrOf(r.First), packet.AddrOf(r.Last)} }
+
+func (s *span) contains(a packet.Addr) bool {
+	_, below := bits.Sub64(a.Lo, s.first.Lo, 0)
+	_, below = bits.Sub64(a.Hi, s.first.Hi, below)
+	_, above := bits.Sub64(s.last.Lo, a.Lo, 0)
+	_, above = bits.Sub64(s.last.Hi, a.Hi, above)
+	return below|above == 0
 }
 
-func outbound(f *packet.Flow) view {
-	return view{f.Src, f.Dst, f.SrcPort, f.DstPort, f.Proto, f.Flags}
+// localRange and remoteRange return the ranges again.
+func (c *clause) localRange() *Range  { return c.local.rangeOf(c.version) }
+func (c *clause) remoteRange() *Range { return c.remote.rangeOf(c.version) }
+
+func (s *span) rangeOf(version uint8) *Range {
+	return &Range{s.first.Netip(version), s.last.Netip(version)}
 }
 
-// inbound leaves an ICMP type and code in localPort, where match looks for it.
-func inbound(f *packet.Flow) view {
+// inward returns a flow that comes from outside as one that leaves: selectors see the local
+// address and port as source. An ICMP type and code stays in SrcPort, where match looks for it.
+func inward(f *packet.Flow) packet.Flow {
+	v := f.Back()
 	if isICMP(f.Proto) {
-		return view{f.Dst, f.Src, f.SrcPort, f.DstPort, f.Proto, f.Flags}
+		v.SrcPort, v.DstPort = f.SrcPort, f.DstPort
 	}
-	return view{f.Dst, f.Src, f.DstPort, f.SrcPort, f.Proto, f.Flags}
+	return v
 }
 
-// match compares exactly. A packet without ports matches only clauses with any
-// ports. If its protocol has ports and they are not to be seen, or if it is an
+// match compares exactly a flow whose source is local. A packet without ports matches only
+// clauses with any ports. If its protocol has ports and they are not to be seen, or if it is an
 // IPv6 fragment whose protocol is not to be seen, a clause that would need them is answered
 // by NeedsPorts, so that such a packet never falls through to a later, laxer policy.
-func (c *clause) match(v *view) Match {
-	if !c.remote.Contains(v.remote) || !c.local.Contains(v.local) {
+func (c *clause) match(f *packet.Flow) Match {
+	if c.version != f.Version || !c.remote.contains(f.Dst) || !c.local.contains(f.Src) {
 		return NoMatch
 	}
-	if c.proto != 0 && c.proto != v.proto {
-		if v.flags&packet.FlagLaterFragment != 0 && hidesProtocol(v.proto) && !v.remote.Is4() {
+	if c.proto != 0 && c.proto != f.Proto {
+		if f.Flags&packet.FlagLaterFragment != 0 && hidesProtocol(f.Proto) && f.Version == 6 {
 			return NeedsPorts
 		}
 		return NoMatch
@@ -57,17 +69,21 @@ func (c *clause) match(v *view) Match {
 	if c.anyPorts {
 		return Matched
 	}
-	if v.flags&packet.FlagPorts == 0 || v.flags&packet.FlagLaterFragment != 0 {
-		if hasPorts(v.proto) || hidesProtocol(v.proto) && v.flags&packet.FlagLaterFragment != 0 && !v.remote.Is4() {
+	return c.matchPorts(f)
+}
+
+func (c *clause) matchPorts(f *packet.Flow) Match {
+	if f.Flags&packet.FlagPorts == 0 || f.Flags&packet.FlagLaterFragment != 0 {
+		if hasPorts(f.Proto) || hidesProtocol(f.Proto) && f.Flags&packet.FlagLaterFragment != 0 && f.Version == 6 {
 			return NeedsPorts
 		}
 		return NoMatch
 	}
-	remotePort := v.remotePort
-	if isICMP(v.proto) {
-		remotePort = v.localPort
+	remotePort := f.DstPort
+	if isICMP(f.Proto) {
+		remotePort = f.SrcPort
 	}
-	if c.localPorts.Contains(v.localPort) && c.remotePorts.Contains(remotePort) {
+	if c.localPorts.Contains(f.SrcPort) && c.remotePorts.Contains(remotePort) {
 		return Matched
 	}
 	return NoMatch
@@ -119,8 +135,12 @@ func appendClauses(list []clause, s *Selector, policy uint32) ([]clause, error) 
 			if len(list) == clausesMax {
 				return list, fmt.Errorf("more than %d pairs of address ranges", clausesMax)
 			}
+			version := uint8(6)
+			if local.First.Is4() {
+				version = 4
+			}
 			list = append(list, clause{
-				local: local, remote: remote,
+				local: spanOf(local), remote: spanOf(remote), version: version,
 				localPorts: s.LocalPorts, remotePorts: s.RemotePorts,
 				policy: policy, proto: s.Proto,
 				anyPorts: s.LocalPorts == AnyPorts && s.RemotePorts == AnyPorts,

@@ -44,6 +44,9 @@ func commonPrefix(a, b netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, n).Masked()
 }
 
+// Prefixes returns the fewest prefixes that together are exactly the range, in ascending order.
+func (r *Range) Prefixes() []netip.Prefix { return r.appendPrefixes(nil) }
+
 // appendPrefixes appends the prefixes that together are exactly the range, the
 // fewest there are, in ascending order.
 func (r *Range) appendPrefixes(list []netip.Prefix) []netip.Prefix {

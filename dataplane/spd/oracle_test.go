@@ -11,14 +11,14 @@ import (
 // scan is the naive database: every policy in order, every selector, every pair
 // of ranges, compared by hand.
 func scan(policies []Policy, f *packet.Flow, inbound bool) (uint32, Match) {
-	local, remote, localPort, remotePort := f.Src, f.Dst, f.SrcPort, f.DstPort
+	local, remote, localPort, remotePort := f.SrcAddr(), f.DstAddr(), f.SrcPort, f.DstPort
 	if inbound {
 		local, remote, localPort, remotePort = remote, local, remotePort, localPort
 	}
 	later := f.Flags&packet.FlagLaterFragment != 0
 	visible := f.Flags&packet.FlagPorts != 0 && !later
 	portful := map[uint8]bool{1: true, 6: true, 17: true, 33: true, 58: true, 132: true, 136: true}[f.Proto]
-	hidden := later && f.Src.Is6() && map[uint8]bool{0: true, 43: true, 60: true, 135: true, 139: true, 140: true}[f.Proto]
+	hidden := later && f.Version == 6 && map[uint8]bool{0: true, 43: true, 60: true, 135: true, 139: true, 140: true}[f.Proto]
 	for i, p := range policies {
 		for _, s := range p.Selectors {
 			if !anyContains(s.Local, local) || !anyContains(s.Remote, remote) {
@@ -136,7 +136,7 @@ func (s source) policies(n int) []Policy {
 
 func (s source) flow() packet.Flow {
 	v6 := s.IntN(3) == 0
-	f := packet.Flow{Src: s.addr(v6), Dst: s.addr(v6), Proto: append(protocols, 43, 60)[s.IntN(len(protocols)+2)]}
+	f := packet.FlowBetween(s.addr(v6), s.addr(v6), append(protocols, 43, 60)[s.IntN(len(protocols)+2)])
 	switch s.IntN(6) {
 	case 0:
 		f.Flags = packet.FlagFragment | packet.FlagLaterFragment
@@ -205,7 +205,8 @@ func hubAddr(i uint32) netip.Addr {
 }
 
 func hubFlow(i uint32, byLocal bool) packet.Flow {
-	f := packet.Flow{Src: netip.MustParseAddr("192.0.2.1"), Dst: hubAddr(i).Next(), Proto: 6, SrcPort: 1, DstPort: 2, Flags: packet.FlagPorts}
+	f := packet.FlowBetween(netip.MustParseAddr("192.0.2.1"), hubAddr(i).Next(), 6)
+	f.SrcPort, f.DstPort, f.Flags = 1, 2, packet.FlagPorts
 	if byLocal {
 		f.Src, f.Dst = f.Dst, f.Src
 	}

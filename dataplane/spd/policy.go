@@ -53,9 +53,9 @@ func RangeOf(p netip.Prefix) Range {
 	return Range{p.Addr(), lastOf(p)}
 }
 
-// Contains says whether the range holds a; never if a is of the other family.
-func (r *Range) Contains(a netip.Addr) bool {
-	return r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
+// Contains says whether the range holds a.
+func (r Range) Contains(a netip.Addr) bool {
+	return a.BitLen() == r.First.BitLen() && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
 }
 
 func (r Range) String() string {

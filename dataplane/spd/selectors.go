@@ -39,23 +39,22 @@ func CompileSelectors(list []Selector) (*Selectors, error) {
 // MatchInbound compares a decrypted packet: its source is remote. NeedsPorts
 // only if nothing else matches.
 func (s *Selectors) MatchInbound(f *packet.Flow) Match {
-	v := inbound(f)
+	v := inward(f)
 	return s.match(&v)
 }
 
 // MatchOutbound compares a packet to be protected: its source is local.
 func (s *Selectors) MatchOutbound(f *packet.Flow) Match {
-	v := outbound(f)
-	return s.match(&v)
+	return s.match(f)
 }
 
-func (s *Selectors) match(v *view) Match {
-	m := s.first.match(v)
+func (s *Selectors) match(f *packet.Flow) Match {
+	m := s.first.match(f)
 	for i := range s.rest {
 		if m == Matched {
 			return m
 		}
-		if n := s.rest[i].match(v); n != NoMatch {
+		if n := s.rest[i].match(f); n != NoMatch {
 			m = n
 		}
 	}

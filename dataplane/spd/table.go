@@ -61,8 +61,8 @@ func Build(policies []Policy) (*Table, error) {
 		if p.Action != Bypass {
 			for j := range t.clauses[from:] {
 				c := &t.clauses[from+j]
-				local = c.local.appendPrefixes(local)
-				remote = c.remote.appendPrefixes(remote)
+				local = c.localRange().appendPrefixes(local)
+				remote = c.remoteRange().appendPrefixes(remote)
 			}
 		}
 	}
@@ -93,7 +93,7 @@ func (t *Table) contradiction() error {
 		}
 		if a, b := &t.policies[earlier], &t.policies[policy]; a.Action != b.Action {
 			return fmt.Errorf("policy %q contradicts policy %q: %s and %s for the same selector, local %s remote %s",
-				b.Name, a.Name, b.Action, a.Action, c.local, c.remote)
+				b.Name, a.Name, b.Action, a.Action, c.localRange(), c.remoteRange())
 		}
 	}
 	return nil
@@ -105,9 +105,9 @@ func (t *Table) indexBy(clauses []uint32, remote bool) *bart.Table[*node] {
 	by := new(bart.Table[*node])
 	var prefixes []netip.Prefix
 	for _, i := range clauses {
-		r := &t.clauses[i].local
+		r := t.clauses[i].localRange()
 		if remote {
-			r = &t.clauses[i].remote
+			r = t.clauses[i].remoteRange()
 		}
 		if prefixes = r.appendPrefixes(prefixes[:0]); len(prefixes) > splitMax {
 			prefixes = append(prefixes[:0], commonPrefix(r.First, r.Last))
@@ -145,35 +145,34 @@ func (t *Table) indexBy(clauses []uint32, remote bool) *bart.Table[*node] {
 // source is local (SPD-S and SPD-O). The index is valid unless the verdict is NoMatch.
 // NeedsPorts comes with the index of the policy that would need them.
 func (t *Table) Outbound(f *packet.Flow) (index uint32, verdict Match) {
-	v := outbound(f)
-	return t.find(&v)
+	return t.find(f)
 }
 
 // Inbound finds the policy for a packet that comes from outside in the clear:
 // its source is remote (SPD-I).
 func (t *Table) Inbound(f *packet.Flow) (index uint32, verdict Match) {
-	v := inbound(f)
+	v := inward(f)
 	return t.find(&v)
 }
 
-func (t *Table) find(v *view) (uint32, Match) {
+func (t *Table) find(f *packet.Flow) (uint32, Match) {
 	if t.index == nil {
 		for i := range t.clauses {
-			if m := t.clauses[i].match(v); m != NoMatch {
+			if m := t.clauses[i].match(f); m != NoMatch {
 				return t.clauses[i].policy, m
 			}
 		}
 		return 0, NoMatch
 	}
 	best, verdict := uint32(len(t.clauses)), NoMatch
-	n, _ := t.index.by.Lookup(v.remote)
+	n, _ := t.index.by.Lookup(f.DstAddr())
 	for ; n != nil; n = n.parent {
 		if n.by == nil {
-			best, verdict = t.first(n.clauses, v, best, verdict)
+			best, verdict = t.first(n.clauses, f, best, verdict)
 			continue
 		}
-		for m, _ := n.by.Lookup(v.local); m != nil; m = m.parent {
-			best, verdict = t.first(m.clauses, v, best, verdict)
+		for m, _ := n.by.Lookup(f.SrcAddr()); m != nil; m = m.parent {
+			best, verdict = t.first(m.clauses, f, best, verdict)
 		}
 	}
 	if verdict == NoMatch {
@@ -183,12 +182,12 @@ func (t *Table) find(v *view) (uint32, Match) {
 }
 
 // first returns the first clause of the list that matches, if it comes before best.
-func (t *Table) first(list []uint32, v *view, best uint32, verdict Match) (uint32, Match) {
+func (t *Table) first(list []uint32, f *packet.Flow, best uint32, verdict Match) (uint32, Match) {
 	for _, i := range list {
 		if i >= best {
 			break
 		}
-		if m := t.clauses[i].match(v); m != NoMatch {
+		if m := t.clauses[i].match(f); m != NoMatch {
 			return i, m
 		}
 	}

@@ -59,7 +59,8 @@ func TestLaterFragments(t *testing.T) {
 		{"IPv6 fragment that hides its protocol", v6, 60, 0, later, "six", NeedsPorts},
 		{"IPv6 destination options, not a fragment", v6, 60, 0, 0, "", NoMatch},
 	} {
-		f := packet.Flow{Src: c.addr[0], Dst: c.addr[1], Proto: c.proto, DstPort: c.port, Flags: c.flags}
+		f := packet.FlowBetween(c.addr[0], c.addr[1], c.proto)
+		f.DstPort, f.Flags = c.port, c.flags
 		i, m := table.Outbound(&f)
 		if m != c.want || m != NoMatch && table.Policy(i).Name != c.policy {
 			t.Errorf("%s: policy %q %s, want %q %s", c.name, table.Policy(i).Name, m, c.policy, c.want)
@@ -79,7 +80,8 @@ func TestICMPTypeStandsForPorts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := packet.Flow{Src: netip.MustParseAddr("198.51.100.1"), Dst: netip.MustParseAddr("203.0.113.1"), Proto: 1, SrcPort: 8 << 8, Flags: packet.FlagPorts}
+		f := packet.FlowBetween(netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("203.0.113.1"), 1)
+		f.SrcPort, f.Flags = 8<<8, packet.FlagPorts
 		if _, m := table.Outbound(&f); m != Matched {
 			t.Errorf("%s: echo out: %s", p.Name, m)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"sallyport/dataplane/keeper"
 	"sallyport/dataplane/tun"
+	"sallyport/tools/testbed"
 )
 
 // queue is an unbounded stand-in for the in-memory queue of the workers.
@@ -97,22 +98,22 @@ func echo(src, dst netip.Addr) []byte {
 }
 
 func TestKernelAnswersThroughThePump(t *testing.T) {
-	namespace(t)
+	testbed.Thread(t)
 	k, err := keeper.NewLocal()
-	must(t, err)
+	testbed.Must(t, err)
 	defer k.Close()
 	dev, err := k.OpenTUN("spt1", 1400)
-	must(t, err)
+	testbed.Must(t, err)
 	defer dev.File.Close()
-	must(t, k.AddAddress("spt1", netip.MustParsePrefix("198.51.100.1/24")))
-	must(t, k.AddAddress("spt1", netip.MustParsePrefix("2001:db8:7::1/64")))
+	testbed.Must(t, k.AddAddress("spt1", netip.MustParsePrefix("198.51.100.1/24")))
+	testbed.Must(t, k.AddAddress("spt1", netip.MustParsePrefix("2001:db8:7::1/64")))
 	q := &queue{bell: make(chan struct{}, 1)}
 	for range 2 { // a second pump on the same device works too
 		p := tun.Start(dev.File, q, 1400)
 		for _, pair := range [][2]string{{"198.51.100.9", "198.51.100.1"}, {"2001:db8:7::9", "2001:db8:7::1"}} {
 			peer, us := netip.MustParseAddr(pair[0]), netip.MustParseAddr(pair[1])
 			q.transmit(echo(peer, us))
-			eventually(t, "an echo reply to "+pair[0], func() bool {
+			testbed.Eventually(t, "an echo reply to "+pair[0], func() bool {
 				q.mu.Lock()
 				defer q.mu.Unlock()
 				for _, f := range q.arrived {
@@ -127,7 +128,7 @@ func TestKernelAnswersThroughThePump(t *testing.T) {
 		for _, bad := range [][]byte{{1}, make([]byte, 14), make([]byte, 60), echo(netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"))[:40]} {
 			q.transmit(bad)
 		}
-		eventually(t, "bad frames are counted", func() bool { return p.Counters().ToKernelBad == 4 })
+		testbed.Eventually(t, "bad frames are counted", func() bool { return p.Counters().ToKernelBad == 4 })
 		p.Close()
 		c := p.Counters()
 		q.mu.Lock()
@@ -141,5 +142,5 @@ func TestKernelAnswersThroughThePump(t *testing.T) {
 	p := tun.Start(dev.File, q, 1400)
 	defer p.Close()
 	q.transmit(echo(netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("198.51.100.1")))
-	eventually(t, "a full queue is counted", func() bool { return p.Counters().FromKernelFull > 0 })
+	testbed.Eventually(t, "a full queue is counted", func() bool { return p.Counters().FromKernelFull > 0 })
 }

@@ -31,14 +31,14 @@ func (w *Worker) classify() {
 			p.Reason = reason
 			continue
 		}
-		flow := packet.FlowOf(b, i)
+		flow := &b.Flows[i]
 		switch {
 		case p.Port == w.tables.TUN:
-			p.Class, p.Reason = w.classifyLocal(p, &flow)
-		case w.tables.Endpoints.Has(flow.Dst):
+			p.Class, p.Reason = w.classifyLocal(p, flow)
+		case w.tables.Endpoints.Has(flow):
 			p.Class, p.Reason = w.classifyEndpoint(p, b.IP(i))
 		default:
-			p.Class, p.Reason = w.classifyCleartext(i, &flow)
+			p.Class, p.Reason = w.classifyCleartext(i, flow)
 		}
 		if p.Reason == packet.DropNone {
 			w.enlist(i)

@@ -59,10 +59,11 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 	t := w.tables
 	if p.Flags&packet.FlagDecapsulated != 0 {
 		for _, own := range t.Own {
-			if own.Is4() != flow.Src.Is4() {
+			if own.Is4() != (flow.Version == 4) {
 				continue
 			}
-			back := packet.Flow{Src: own, Dst: flow.Src, Proto: unix.IPPROTO_ICMP, Flags: packet.FlagPorts}
+			back := packet.FlowBetween(own, flow.SrcAddr(), unix.IPPROTO_ICMP)
+			back.Flags = packet.FlagPorts
 			if own.Is6() {
 				back.Proto = unix.IPPROTO_ICMPV6
 			}
@@ -79,7 +80,7 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 	if int(p.Port) >= len(t.Ports) {
 		return netip.Addr{}, 0
 	}
-	if flow.Src.Is4() {
+	if flow.Version == 4 {
 		return t.Ports[p.Port].Source4, 0
 	}
 	return t.Ports[p.Port].Source6, 0

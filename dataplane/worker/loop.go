@@ -79,12 +79,18 @@ func (w *Worker) complete(p *port) {
 	}
 }
 
-// take fills the batch: first what other workers hand over and what this worker made
-// itself, then what the queues received, each step starting at another queue.
+// take fills the batch: first what this worker made itself, then what other workers hand over, then what the
+// queues received, each step starting at another queue. What it made comes first because it makes
+// more of what comes later, never of itself: so it cannot pile up.
 func (w *Worker) take() {
 	b := &w.batch
 	b.N = 0
 	w.lists.reset()
+	for w.injected.len() > 0 && b.N < w.burst {
+		b.P[b.N] = w.injected.get()
+		w.resume(b.N)
+		b.N++
+	}
 	for from := range w.group.Workers {
 		if from == w.ID || b.N >= w.burst {
 			continue
@@ -92,14 +98,9 @@ func (w *Worker) take() {
 		n := w.group.handover[from][w.ID].take(b.P[b.N:w.burst])
 		w.Counters.HandedIn.Add(uint64(n))
 		for range n {
-			w.enlist(b.N)
+			w.resume(b.N)
 			b.N++
 		}
-	}
-	for w.injected.len() > 0 && b.N < w.burst {
-		b.P[b.N] = w.injected.get()
-		w.enlist(b.N)
-		b.N++
 	}
 	if len(w.parked) > 0 {
 		w.unpark()
@@ -123,6 +124,12 @@ func (w *Worker) take() {
 	}
 	w.Counters.Received.Add(uint64(b.N - first))
 	w.Counters.ReceivedBytes.Add(bytes)
+}
+
+// resume takes up packet i, which was classified in another batch.
+func (w *Worker) resume(i int) {
+	w.batch.Flows[i] = packet.FlowOf(&w.batch, i)
+	w.enlist(i)
 }
 
 // enlist puts packet i, whose class is known, on the list for its class.

@@ -18,8 +18,7 @@ func (w *Worker) routeDecapsulated() {
 			w.drop(i, reason)
 			continue
 		}
-		flow := packet.FlowOf(b, int(i))
-		index, match := w.tables.SPD.Outbound(&flow)
+		index, match := w.tables.SPD.Outbound(&b.Flows[i])
 		switch match {
 		case spd.NeedsPorts:
 			w.drop(i, packet.DropFragmentNoPorts)
@@ -41,8 +40,7 @@ func (w *Worker) routeForward() {
 	b, kept := &w.batch, w.lists.forward[:0]
 	for _, i := range w.lists.forward {
 		p := &b.P[i]
-		flow := packet.FlowOf(b, int(i))
-		p.Hop = w.tables.FIB.Lookup(flow.Dst)
+		p.Hop = w.tables.FIB.Lookup(b.Flows[i].DstAddr())
 		hop := &w.tables.FIB.Hops[p.Hop]
 		switch hop.Kind {
 		case fib.Local:
@@ -53,6 +51,10 @@ func (w *Worker) routeForward() {
 			continue
 		case fib.Unreachable:
 			w.drop(i, packet.DropUnreachable)
+			continue
+		}
+		if w.exposes(p, hop) {
+			w.drop(i, packet.DropExposed)
 			continue
 		}
 		if p.Flags&(packet.FlagLocal|packet.FlagRouted) == 0 && p.TTL <= 1 {
@@ -66,7 +68,7 @@ func (w *Worker) routeForward() {
 		if p.Flags&(packet.FlagLocal|packet.FlagRouted) == 0 {
 			forward.DecrementTTL(b, int(i))
 			if w.tables.ClampMSS && p.Flags&packet.FlagDecapsulated != 0 {
-				w.clampDecapsulated(i, &flow)
+				w.clampDecapsulated(i)
 			}
 		}
 		kept = append(kept, i)
@@ -74,13 +76,20 @@ func (w *Worker) routeForward() {
 	w.lists.forward = kept
 }
 
+// exposes reports whether a packet that came out of a tunnel, and goes into none, would leave by an
+// interface that is on the outside only. That happens when the interface of the protected network is
+// gone: the default route, towards the peer, is then the best one left.
+func (w *Worker) exposes(p *packet.Packet, hop *fib.Hop) bool {
+	return p.Flags&packet.FlagDecapsulated != 0 && int(hop.Port) < len(w.tables.Ports) && w.tables.Ports[hop.Port].Role&Protected == 0
+}
+
 // clampDecapsulated fits the MSS of a SYN that came out of a tunnel to the tunnel's
 // other direction, through which the data that it invites will go.
-func (w *Worker) clampDecapsulated(i uint8, flow *packet.Flow) {
+func (w *Worker) clampDecapsulated(i uint8) {
 	if !forward.IsSYN(&w.batch, int(i)) {
 		return
 	}
-	back := packet.Flow{Src: flow.Dst, Dst: flow.Src, SrcPort: flow.DstPort, DstPort: flow.SrcPort, Proto: flow.Proto, Flags: flow.Flags}
+	back := w.batch.Flows[i].Back()
 	index, match := w.tables.SPD.Outbound(&back)
 	if match != spd.Matched || w.tables.SPD.Policy(index).Action != spd.Protect {
 		return
@@ -98,7 +107,7 @@ func (w *Worker) clampDecapsulated(i uint8, flow *packet.Flow) {
 // ask has the kernel find the link address that packet i needs.
 func (w *Worker) ask(i uint8, hop *fib.Hop) {
 	flow := packet.FlowOf(&w.batch, int(i))
-	w.group.resolve(hop.Ifindex, hop.Target(flow.Dst))
+	w.group.resolve(hop.Ifindex, hop.Target(flow.DstAddr()))
 }
 
 // park keeps a complete packet until its neighbour is known, and asks for it.
@@ -143,9 +152,11 @@ func (w *Worker) unpark() {
 		b.N++
 		// The packet is complete; only its hop is looked up again.
 		flow := packet.FlowOf(b, b.N-1)
-		p.Hop = f.Lookup(flow.Dst)
+		p.Hop = f.Lookup(flow.DstAddr())
 		hop := &f.Hops[p.Hop]
 		switch {
+		case hop.Kind == fib.Forward && p.Flags&packet.FlagSealed == 0 && w.exposes(p, hop):
+			p.Reason = packet.DropExposed
 		case hop.Kind == fib.Forward:
 			hop.Touch()
 			forward.WriteEthernet(b, b.N-1, &hop.SrcMAC, &hop.DstMAC)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"sallyport/dataplane/fib"
+	"sallyport/dataplane/packet"
 	"sallyport/dataplane/spd"
 )
 
@@ -49,8 +50,14 @@ const NoPort = 0xffff
 
 // AddrSet is a set of addresses that is fast while it is small.
 type AddrSet struct {
-	few  []netip.Addr
-	many map[netip.Addr]struct{}
+	few  []endpoint
+	many map[endpoint]struct{}
+}
+
+// endpoint is an address with its family.
+type endpoint struct {
+	addr    packet.Addr
+	version uint8
 }
 
 // few is what a linear search still wins at.
@@ -58,26 +65,33 @@ const fewMax = 8
 
 // NewAddrSet returns the set of the given addresses.
 func NewAddrSet(addrs []netip.Addr) AddrSet {
-	if len(addrs) <= fewMax {
-		return AddrSet{few: addrs}
-	}
-	many := make(map[netip.Addr]struct{}, len(addrs))
+	s := AddrSet{many: make(map[endpoint]struct{}, len(addrs))}
 	for _, a := range addrs {
-		many[a] = struct{}{}
+		e := endpoint{packet.AddrOf(a), 6}
+		if a.Is4() {
+			e.version = 4
+		}
+		s.few = append(s.few, e)
+		s.many[e] = struct{}{}
 	}
-	return AddrSet{many: many}
+	if len(addrs) <= fewMax {
+		s.many = nil
+	} else {
+		s.few = nil
+	}
+	return s
 }
 
-// Has reports whether a is in the set.
-func (s *AddrSet) Has(a netip.Addr) bool {
+// Has reports whether the flow's destination is in the set.
+func (s *AddrSet) Has(f *packet.Flow) bool {
 	for i := range s.few {
-		if s.few[i] == a {
+		if s.few[i].addr == f.Dst && s.few[i].version == f.Version {
 			return true
 		}
 	}
 	if s.many == nil {
 		return false
 	}
-	_, ok := s.many[a]
+	_, ok := s.many[endpoint{f.Dst, f.Version}]
 	return ok
 }

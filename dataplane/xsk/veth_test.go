@@ -19,9 +19,9 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane/packet"
+	"sallyport/tools/testbed"
 )
 
 // enter puts the test on a thread of its own in a network namespace without a
@@ -30,13 +30,7 @@ import (
 //	left ══ veth, 2 queues ══ right
 func enter(t *testing.T) (left, right netlink.Link) {
 	t.Helper()
-	runtime.LockOSThread() // never unlocked: the runtime ends the thread with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		if os.Getenv("STRICT") == "1" {
-			t.Fatalf("needs CAP_SYS_ADMIN: %v", err)
-		}
-		t.Skipf("needs CAP_SYS_ADMIN to make a network namespace: %v", err)
-	}
+	testbed.Thread(t)
 	must(t, rlimit.RemoveMemlock())
 	for _, name := range []string{"all", "default"} {
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0) // no chatter

@@ -56,6 +56,7 @@ func main() {
 	out := flag.String("json", "build/demo.json", "file for the figures")
 	gateway := flag.String("gateway", "sallyport", "what stands at the tunnel's ends: sallyport, or kernel (plain forwarding, to see the demo fail)")
 	size := flag.Int("mib", 256, "MiB of TCP each way over IPv4; IPv6 takes a quarter of it")
+	keep := flag.Bool("hold", false, "prove nothing: keep the gateways running with traffic until Ctrl-C")
 	flag.Parse()
 
 	if missing := testbed.Missing(testbed.Root...); len(missing) > 0 {
@@ -63,6 +64,13 @@ func main() {
 		fmt.Println("Run it as root: sudo make demo")
 		fmt.Println("demo: FAIL: not root")
 		os.Exit(1)
+	}
+	if *keep {
+		if err := hold(*bin); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
 	}
 	r := &result{Schema: 1, Start: time.Now(), MTU: map[string]int{}}
 	err := run(r, *bin, *gateway, *size<<20)

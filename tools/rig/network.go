@@ -74,22 +74,64 @@ func Build(bed *testbed.Bed) (*Network, error) {
 			return nil, err
 		}
 	}
+	a, b := n.Sides()
 	return n, errors.Join(
-		bed.Veth(n.GwA, "lan", n.HostA, "eth0", 2),
-		bed.Veth(n.GwB, "lan", n.HostB, "eth0", 2),
-		bed.Veth(n.GwA, "wan", n.Transit, "port-a", 2),
-		bed.Veth(n.GwB, "wan", n.Transit, "port-b", 2),
-		n.Transit.Bridge("br0", "port-a", "port-b"),
-		n.HostA.Address("eth0", HostA4+"/25", HostA6+"/64"),
-		n.HostB.Address("eth0", HostB4+"/25", HostB6+"/64"),
-		n.GwA.Address("lan", "198.51.100.1/25", "2001:db8:a::1/64"),
-		n.GwB.Address("lan", "198.51.100.129/25", "2001:db8:b::1/64"),
-		n.GwA.Address("wan", GwA4+"/24", GwA6+"/64"),
-		n.GwB.Address("wan", GwB4+"/24", GwB6+"/64"),
-		n.HostA.Route("default4", "198.51.100.1"), n.HostA.Route("default6", "2001:db8:a::1"),
-		n.HostB.Route("default4", "198.51.100.129"), n.HostB.Route("default6", "2001:db8:b::1"),
-		n.GwA.Route("default4", GwB4), n.GwA.Route("default6", GwB6),
-		n.GwB.Route("default4", GwA4), n.GwB.Route("default6", GwA6),
+		n.LayLAN(a), n.LayLAN(b), n.LayWAN(a), n.LayWAN(b),
+		n.Transit.Bridge("br0", a.Port, b.Port),
+		n.AddressWAN(a), n.AddressWAN(b),
+	)
+}
+
+// Side is one half of the network.
+type Side struct {
+	Gateway, Host *testbed.Namespace
+	Port          string // the other end of the gateway's wan, in the transit namespace
+
+	host, router, outer []string // addresses with their prefix lengths
+	gateway, peer       []string // next hops of the host and of the gateway
+	mac                 net.HardwareAddr
+}
+
+// Sides returns the halves of gateway a and gateway b.
+func (n *Network) Sides() (a, b Side) {
+	a = Side{n.GwA, n.HostA, "port-a", []string{HostA4 + "/25", HostA6 + "/64"}, []string{RouterA4 + "/25", RouterA6 + "/64"},
+		[]string{GwA4 + "/24", GwA6 + "/64"}, []string{RouterA4, RouterA6}, []string{GwB4, GwB6}, net.HardwareAddr{2, 0, 192, 0, 2, 1}}
+	b = Side{n.GwB, n.HostB, "port-b", []string{HostB4 + "/25", HostB6 + "/64"}, []string{RouterB4 + "/25", RouterB6 + "/64"},
+		[]string{GwB4 + "/24", GwB6 + "/64"}, []string{RouterB4, RouterB6}, []string{GwA4, GwA6}, net.HardwareAddr{2, 0, 192, 0, 2, 2}}
+	return a, b
+}
+
+// LayLAN lays the cable between a gateway and its host, with addresses and the host's
+// routes. To lay it again, delete lan first.
+func (n *Network) LayLAN(s Side) error {
+	return errors.Join(n.bed.Veth(s.Gateway, "lan", s.Host, "eth0", 2), n.AddressLAN(s))
+}
+
+// AddressLAN gives both ends of the cable what they lose when it goes down.
+func (n *Network) AddressLAN(s Side) error {
+	return errors.Join(
+		s.Host.Address("eth0", s.host...),
+		s.Gateway.Address("lan", s.router...),
+		s.Host.Route("default4", s.gateway[0]), s.Host.Route("default6", s.gateway[1]),
+	)
+}
+
+// LayWAN lays the cable between a gateway and the transit namespace, where it ends outside the
+// bridge; see [testbed.Namespace.Enslave]. The gateway can send nothing before [Network.AddressWAN], so that a capture
+// on the new port misses nothing.
+func (n *Network) LayWAN(s Side) error {
+	return errors.Join(
+		n.bed.Veth(s.Gateway, "wan", n.Transit, s.Port, 2),
+		// The same each time, as a card's is: nobody would tell the neighbour about another one.
+		s.Gateway.SetMAC("wan", s.mac),
+	)
+}
+
+// AddressWAN gives a gateway its outer addresses, and its default routes to the other one.
+func (n *Network) AddressWAN(s Side) error {
+	return errors.Join(
+		s.Gateway.Address("wan", s.outer...),
+		s.Gateway.Route("default4", s.peer[0]), s.Gateway.Route("default6", s.peer[1]),
 	)
 }
 

@@ -42,15 +42,27 @@ func (n *Namespace) Bridge(name string, ports ...string) error {
 		return fmt.Errorf("bridge %s in %s: %w", name, n.Name, err)
 	}
 	for _, port := range ports {
-		link, err := n.link(port)
-		if err != nil {
+		if err := n.Enslave(port, name); err != nil {
 			return err
-		}
-		if err := n.links.LinkSetMaster(link, bridge); err != nil {
-			return fmt.Errorf("%s under bridge %s: %w", port, name, err)
 		}
 	}
 	return n.Up(name)
+}
+
+// Enslave makes an interface a port of a bridge.
+func (n *Namespace) Enslave(port, bridge string) error {
+	link, err := n.link(port)
+	if err != nil {
+		return err
+	}
+	master, err := n.link(bridge)
+	if err != nil {
+		return err
+	}
+	if err := n.links.LinkSetMaster(link, master); err != nil {
+		return fmt.Errorf("%s under bridge %s: %w", port, bridge, err)
+	}
+	return nil
 }
 
 // Up brings interfaces up.
@@ -63,6 +75,18 @@ func (n *Namespace) Up(names ...string) error {
 		if err := n.links.LinkSetUp(link); err != nil {
 			return fmt.Errorf("%s up in %s: %w", name, n.Name, err)
 		}
+	}
+	return nil
+}
+
+// Down takes an interface down. The kernel then forgets its IPv6 addresses and the routes by way of it.
+func (n *Namespace) Down(name string) error {
+	link, err := n.link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.links.LinkSetDown(link); err != nil {
+		return fmt.Errorf("%s down in %s: %w", name, n.Name, err)
 	}
 	return nil
 }
@@ -80,7 +104,7 @@ func (n *Namespace) Delete(name string) error {
 }
 
 // Address adds addresses such as 192.0.2.1/24 or 2001:db8::1/64 to an interface.
-// IPv6 addresses are usable at once.
+// IPv6 addresses are usable at once. One that is there already is no error.
 func (n *Namespace) Address(name string, prefixes ...string) error {
 	link, err := n.link(name)
 	if err != nil {
@@ -94,14 +118,15 @@ func (n *Namespace) Address(name string, prefixes ...string) error {
 		if addr.IP.To4() == nil {
 			addr.Flags = unix.IFA_F_NODAD
 		}
-		if err := n.links.AddrAdd(link, addr); err != nil {
+		if err := n.links.AddrReplace(link, addr); err != nil {
 			return fmt.Errorf("%s on %s in %s: %w", p, name, n.Name, err)
 		}
 	}
 	return nil
 }
 
-// Route adds a route to a prefix ("default4" and "default6" for everything) by way of a gateway.
+// Route adds a route to a prefix ("default4" and "default6" for everything) by way of a gateway,
+// or replaces the one that is there.
 func (n *Namespace) Route(prefix, gateway string) error {
 	switch prefix {
 	case "default4":
@@ -117,7 +142,7 @@ func (n *Namespace) Route(prefix, gateway string) error {
 		Dst: &net.IPNet{IP: dst.Addr().AsSlice(), Mask: net.CIDRMask(dst.Bits(), dst.Addr().BitLen())},
 		Gw:  net.ParseIP(gateway),
 	}
-	if err := n.links.RouteAdd(route); err != nil {
+	if err := n.links.RouteReplace(route); err != nil {
 		return fmt.Errorf("route %s via %s in %s: %w", prefix, gateway, n.Name, err)
 	}
 	return nil
@@ -140,6 +165,19 @@ func (n *Namespace) Index(name string) (int, error) {
 		return 0, err
 	}
 	return link.Attrs().Index, nil
+}
+
+// SetMAC changes the link-layer address of an interface. It is for interfaces that have no IPv6
+// address yet but their link-local one, which stays.
+func (n *Namespace) SetMAC(name string, mac net.HardwareAddr) error {
+	link, err := n.link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.links.LinkSetHardwareAddr(link, mac); err != nil {
+		return fmt.Errorf("address %s for %s in %s: %w", mac, name, n.Name, err)
+	}
+	return nil
 }
 
 // MAC returns the link-layer address of an interface.

@@ -1,7 +1,8 @@
 // Package config reads sallyportd's configuration: strict YAML with a position
 // for every finding, checked as a whole and translated into the plain
 // description that the daemon hands to the data plane and that a reload
-// compares. It knows nothing of packets, sockets or kernel state.
+// compares: its selectors and suites are the data plane's own. It knows nothing of
+// packets, sockets or kernel state.
 //
 //	text → File (decode.go, schema.go, value.go) → checks → Config → Diff
 package config
@@ -19,25 +20,16 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"sallyport/dataplane/spd"
 )
-
-// Action says what happens to traffic under a policy.
-type Action uint8
-
-const (
-	Protect Action = iota
-	Bypass
-	Discard
-)
-
-func (a Action) String() string { return [...]string{"protect", "bypass", "discard"}[a] }
 
 // Policy is one entry of the ordered policy list. Tunnel is, for Protect, the
 // child's stable name CONNECTION/CHILD.
 type Policy struct {
 	Name      string
-	Action    Action
-	Selectors []Selector
+	Action    spd.Action
+	Selectors []spd.Selector
 	Tunnel    string
 }
 
@@ -53,7 +45,7 @@ type Association struct {
 	LocalPort, RemotePort                uint16
 	UDPChecksum                          bool
 	Window                               uint32 // packets; inbound only
-	Selectors                            []Selector
+	Selectors                            []spd.Selector
 	CopyDSCP, CopyDF, Copy6040ECN, SetDF bool
 	MTU                                  uint16 // bytes of the outer packet; 0: the route's
 }
@@ -171,7 +163,7 @@ type tunnel struct {
 	connection *Connection
 	child      *Child
 	path       string
-	selectors  []Selector
+	selectors  []spd.Selector
 	used       bool
 }
 
@@ -277,7 +269,7 @@ func (k *checker) interfaces() {
 			continue
 		}
 		k.oneOf(path+".role", i.Role, "protected", "outside", "both")
-		k.oneOf(path+".xdp_mode", i.XDPMode, "auto", "native", "generic")
+		k.oneOf(path+".xdp_mode", i.XDPMode, xdpModes...)
 		protected = protected || i.Role != "outside"
 		outside = outside || i.Role != "protected"
 	}
@@ -344,7 +336,7 @@ func (k *checker) child(c *Connection, child *Child, path string) {
 }
 
 // selectors pairs both sides and says what is missing.
-func (k *checker) selectors(path string, local, remote []TrafficSelector) []Selector {
+func (k *checker) selectors(path string, local, remote []TrafficSelector) []spd.Selector {
 	if len(local) == 0 {
 		k.errorAt(path, "%s: local_ts is missing: the prefixes behind this gateway", path)
 	}
@@ -379,9 +371,9 @@ func (k *checker) policies() {
 			if r.Child != "" {
 				k.errorAt(path+".child", "%s: child goes with action: protect only", path)
 			}
-			action := Bypass
+			action := spd.Bypass
 			if r.Action == "discard" {
-				action = Discard
+				action = spd.Discard
 			}
 			add(Policy{Name: cmp.Or(r.Name, fmt.Sprintf("policy-%d", i+1)), Action: action, Selectors: k.selectors(path, r.LocalTS, r.RemoteTS)}, path)
 			continue
@@ -399,11 +391,11 @@ func (k *checker) policies() {
 			k.errorAt(path, "%s: a protect policy takes its selectors from its child; leave local_ts and remote_ts out", path)
 		}
 		t.used = true
-		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: Protect, Selectors: t.selectors, Tunnel: r.Child}, path)
+		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: spd.Protect, Selectors: t.selectors, Tunnel: r.Child}, path)
 	}
 	for _, id := range k.order {
 		if t := k.children[id]; !t.used {
-			add(Policy{Name: id, Action: Protect, Selectors: t.selectors, Tunnel: id}, t.path)
+			add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id}, t.path)
 		}
 	}
 	k.shadows(paths)
@@ -433,7 +425,7 @@ func (k *checker) shadows(paths []string) {
 			switch {
 			case hides(later, earlier) && earlier.Action != later.Action:
 				k.errorAt(paths[i], "policy %q (%s) contradicts %q (%s) at line %d: the selectors are the same", later.Name, later.Action, earlier.Name, earlier.Action, at.Line)
-			case later.Action == Protect:
+			case later.Action == spd.Protect:
 				k.errorAt(paths[i], "policy %q can never match: %q (%s) at line %d comes first and covers all of it; put the narrower one first in policies", later.Name, earlier.Name, earlier.Action, at.Line)
 			default:
 				k.warnAt(paths[i], "policy %q can never match: %q (%s) at line %d comes first and covers all of it", later.Name, earlier.Name, earlier.Action, at.Line)
@@ -445,7 +437,7 @@ func (k *checker) shadows(paths []string) {
 
 func hides(earlier, later *Policy) bool {
 	for i := range later.Selectors {
-		if !slices.ContainsFunc(earlier.Selectors, func(s Selector) bool { return s.covers(&later.Selectors[i]) }) {
+		if !slices.ContainsFunc(earlier.Selectors, func(s spd.Selector) bool { return covers(&s, &later.Selectors[i]) }) {
 			return false
 		}
 	}
@@ -454,7 +446,7 @@ func hides(earlier, later *Policy) bool {
 
 func (k *checker) fences() {
 	for _, p := range k.Policies {
-		if p.Action != Protect {
+		if p.Action != spd.Protect {
 			continue
 		}
 		for _, s := range p.Selectors {
@@ -579,10 +571,18 @@ func (k *checker) key(path, field string, inline Secret, file string, p Proposal
 func (k *checker) private(file string, mode os.FileMode, at Position) {
 	switch {
 	case mode&0o007 != 0:
-		k.fail(at, "%s holds keys and is open to everyone (mode %04o): chmod 600 %s", file, mode, file)
+		k.fail(at, "%s holds keys and is open to everyone (mode %04o): chmod 600 %s", k.called(file), mode, file)
 	case mode&0o070 != 0:
-		k.Warnings = append(k.Warnings, Issue{k.file, at, fmt.Sprintf("%s holds keys and is open to its group (mode %04o): chmod 600 %s", file, mode, file)})
+		k.Warnings = append(k.Warnings, Issue{k.file, at, fmt.Sprintf("%s holds keys and is open to its group (mode %04o): chmod 600 %s", k.called(file), mode, file)})
 	}
+}
+
+// called names a file in a finding, which itself begins with the configuration's name.
+func (k *checker) called(file string) string {
+	if file == k.file {
+		return "the file"
+	}
+	return file
 }
 
 func sorted(s []string) []string { slices.Sort(s); return s }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
 )
 
@@ -60,7 +61,7 @@ func TestTenLinesMakeATunnelWithSafeDefaults(t *testing.T) {
 	if child.ReplayWindow != 4096 || !child.ESPProposals[0].ESN || child.ESPProposals[0].Suite != transform.AES256GCM16 || !child.CopyDSCP || !child.CopyDF || !child.CopyECN || !c.File.Dataplane.MSSClamp {
 		t.Errorf("defaults: %+v", child)
 	}
-	if len(c.Policies) != 1 || c.Policies[0].Tunnel != "site-b/net" || c.Policies[0].Action != Protect {
+	if len(c.Policies) != 1 || c.Policies[0].Tunnel != "site-b/net" || c.Policies[0].Action != spd.Protect {
 		t.Errorf("policies: %+v", c.Policies)
 	}
 	if len(c.Fences) != 1 || c.Fences[0] != netip.MustParsePrefix("198.51.100.128/25") {
@@ -237,7 +238,7 @@ func TestSelectorsPairByFamilyAndProtocol(t *testing.T) {
 	if len(s) != 3 {
 		t.Fatalf("%d selectors: %+v", len(s), s)
 	}
-	if s[0].Proto != 0 || s[1].Proto != 6 || s[1].RemoteFirst != 80 || s[1].RemoteLast != 90 || s[1].LocalLast != 65535 || s[2].Proto != 17 || s[2].LocalFirst != 53 {
+	if s[0].Proto != 0 || s[1].Proto != 6 || s[1].RemotePorts != (spd.PortRange{First: 80, Last: 90}) || s[1].LocalPorts != spd.AnyPorts || s[2].Proto != 17 || s[2].LocalPorts.First != 53 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -260,35 +261,6 @@ func TestFencesLeaveDefaultRoutesAlone(t *testing.T) {
 	c := mustLoad(t, strings.Replace(tenLines, "remote_ts: 198.51.100.128/25", `remote_ts: [0.0.0.0/0, 203.0.113.5-203.0.113.8]`, 1))
 	if fmt.Sprint(c.Fences) != "[203.0.113.5/32 203.0.113.6/31 203.0.113.8/32]" {
 		t.Errorf("%v", c.Fences)
-	}
-}
-
-// The union of a range's prefixes is the range, and no two of them join.
-func TestPrefixesOfRangesAreExact(t *testing.T) {
-	base := netip.MustParseAddr("198.18.0.0").As4()
-	for first := range 40 {
-		for last := first; last < 70; last++ {
-			at := func(n int) netip.Addr { b := base; b[3] = byte(n); return netip.AddrFrom4(b) }
-			covered := map[netip.Addr]int{}
-			for _, p := range (Range{at(first), at(last)}).Prefixes() {
-				for a := p.Addr(); p.Contains(a); a = a.Next() {
-					covered[a]++
-				}
-			}
-			for n := range 80 {
-				want := 0
-				if n >= first && n <= last {
-					want = 1
-				}
-				if covered[at(n)] != want {
-					t.Fatalf("%d-%d: address %d is covered %d times", first, last, n, covered[at(n)])
-				}
-			}
-		}
-	}
-	everything := Range{netip.MustParseAddr("::"), netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")}
-	if p := everything.Prefixes(); len(p) != 1 || p[0].Bits() != 0 {
-		t.Errorf("%v", p)
 	}
 }
 
@@ -341,4 +313,26 @@ func FuzzLoad(f *testing.F) {
 			t.Error("accepted without interfaces")
 		}
 	})
+}
+
+func TestDiffRefusesWhatARunningDaemonCannotChange(t *testing.T) {
+	old := mustLoad(t, tenLines)
+	for _, x := range []struct{ from, to, want string }{
+		{"role: outside}", "role: outside, xdp_mode: generic}", "interfaces.eth2.xdp_mode cannot change"},
+		{"interfaces:", "interfaces:\n  eth3: {role: outside}", "interfaces.eth3 cannot be added"},
+		{"  eth2: {role: outside}", "", "interfaces.eth2 cannot be removed"},
+		{"interfaces:", "workers: {count: 7}\ninterfaces:", "workers cannot change"},
+	} {
+		if !strings.Contains(tenLines, x.from) {
+			t.Fatalf("the configuration has no %q", x.from)
+		}
+		_, err := Diff(old, mustLoad(t, strings.Replace(tenLines, x.from, x.to, 1)), Keys{})
+		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), "restart sallyportd") {
+			t.Errorf("%s: %v", x.to, err)
+		}
+	}
+	c, err := Diff(old, mustLoad(t, strings.Replace(tenLines, "interfaces:", "log: {level: debug}\ninterfaces:", 1)), Keys{})
+	if err != nil || !c.LogLevel || c.Interfaces || c.Policies {
+		t.Errorf("another log level: %+v %v", c, err)
+	}
 }

@@ -18,12 +18,14 @@ type Change struct {
 	Remove  []*Association // of the old one
 	// Policies, Endpoints and Interfaces say whether that part differs.
 	Policies, Endpoints, Interfaces bool
-	AddFences, RemoveFences         []netip.Prefix
+	// LogLevel says whether the log's level differs.
+	LogLevel                bool
+	AddFences, RemoveFences []netip.Prefix
 }
 
 // Empty says whether there is nothing to do.
 func (c *Change) Empty() bool {
-	return len(c.Install)+len(c.Remove)+len(c.AddFences)+len(c.RemoveFences) == 0 && !c.Policies && !c.Endpoints && !c.Interfaces
+	return len(c.Install)+len(c.Remove)+len(c.AddFences)+len(c.RemoveFences) == 0 && !c.Policies && !c.Endpoints && !c.Interfaces && !c.LogLevel
 }
 
 // Keys remembers the fingerprint of every key that the process has installed.
@@ -40,9 +42,12 @@ func (k Keys) Use(a *Association) { k[a.KeyID()] = true }
 // reload leaves everything as it was.
 func Diff(old, new *Config, used Keys) (*Change, error) {
 	var refused []error
+	refuse := func(what string) {
+		refused = append(refused, Issue{File: new.Path, Text: what + " in a running daemon: restart sallyportd"})
+	}
 	fixed := func(key string, a, b any) {
 		if !reflect.DeepEqual(a, b) {
-			refused = append(refused, Issue{File: new.Path, Text: key + " cannot change in a running daemon: restart sallyportd"})
+			refuse(key + " cannot change")
 		}
 	}
 	o, n := &old.File, &new.File
@@ -52,7 +57,22 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 	fixed("workers", o.Workers, n.Workers)
 	fixed("dataplane", o.Dataplane, n.Dataplane)
 
+	for _, i := range n.Interfaces {
+		at := slices.IndexFunc(o.Interfaces, func(x Interface) bool { return x.Name == i.Name })
+		if at < 0 {
+			refuse("interfaces." + i.Name + " cannot be added")
+		} else {
+			fixed("interfaces."+i.Name+".xdp_mode", o.Interfaces[at].XDPMode, i.XDPMode)
+		}
+	}
+	for _, i := range o.Interfaces {
+		if !slices.ContainsFunc(n.Interfaces, func(x Interface) bool { return x.Name == i.Name }) {
+			refuse("interfaces." + i.Name + " cannot be removed")
+		}
+	}
+
 	c := &Change{
+		LogLevel:   o.Log.Level != n.Log.Level,
 		Policies:   !reflect.DeepEqual(old.Policies, new.Policies),
 		Endpoints:  !slices.Equal(old.Endpoints, new.Endpoints),
 		Interfaces: !reflect.DeepEqual(o.Interfaces, n.Interfaces),

@@ -56,8 +56,11 @@ type Dataplane struct {
 type Interface struct {
 	Name    string `yaml:",key"`
 	Role    string `yaml:"role"`     // protected, outside or both
-	XDPMode string `yaml:"xdp_mode"` // auto, native or generic
+	XDPMode string `yaml:"xdp_mode"` // one of xdpModes
 }
+
+// xdpModes are the ways to attach that can be asked for; the engine has the same list.
+var xdpModes = []string{"auto", "native", "generic", "copy", "zero-copy"}
 
 // Connection is a peer; as in swanctl.conf, its children are the tunnels.
 type Connection struct {

@@ -46,8 +46,8 @@ type Status struct {
 // Worker is one packet worker. Counters count since the daemon's start.
 type Worker struct {
 	Worker     int     `json:"worker"`
-	Core       int     `json:"core"`
-	Busy       float64 `json:"busy"` // share of the last second spent on packets, 0 to 1
+	Core       int     `json:"core"` // -1: not bound to one
+	Busy       float64 `json:"busy"` // share of the last full second spent on packets, 0 to 1
 	PacketsIn  uint64  `json:"packets_in"`
 	BytesIn    uint64  `json:"bytes_in"`
 	PacketsOut uint64  `json:"packets_out"`
@@ -63,8 +63,8 @@ type Worker struct {
 // Port is one network interface.
 type Port struct {
 	Name   string  `json:"name"`
-	Role   string  `json:"role"`   // protected, outside or both
-	Mode   string  `json:"mode"`   // zero-copy, copy or generic
+	Role   string  `json:"role"`   // protected, outside or both; kernel: the TUN device
+	Mode   string  `json:"mode"`   // zero-copy, copy or generic; tun
 	Reason string  `json:"reason"` // why this mode
 	Up     bool    `json:"up"`
 	MTU    int     `json:"mtu"` // bytes
@@ -160,8 +160,9 @@ type Drop struct {
 
 // Named is a counter.
 type Named struct {
-	Name  string `json:"name"`
-	Value uint64 `json:"value"`
+	Name     string `json:"name"`
+	Value    uint64 `json:"value"`
+	Sentence string `json:"sentence,omitempty"`
 }
 
 // Counters is the answer to counters: all of them, zeros included.
@@ -180,5 +181,6 @@ type Reload struct {
 	PoliciesChanged  bool     `json:"policies_changed"`
 	EndpointsChanged bool     `json:"endpoints_changed"`
 	PortsChanged     bool     `json:"ports_changed"`
+	LogLevelChanged  bool     `json:"log_level_changed"`
 	Warnings         []string `json:"warnings"`
 }

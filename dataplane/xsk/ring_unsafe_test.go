@@ -189,8 +189,10 @@ func TestUMEMIsReadablePastItsEnd(t *testing.T) {
 		if cap(m)-len(m) < packet.TailSlack || sum != 0 {
 			t.Error("no spare behind the frames")
 		}
-		if u.Close() != nil || u.Close() != nil {
-			t.Error("close")
+		for range 2 {
+			if err := u.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
 		}
 	}
 }

@@ -1,0 +1,148 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"sallyport/dataplane/fib"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
+)
+
+// zero runs f, after it has run often enough to have grown what grows once, and fails if it allocates.
+func zero(t *testing.T, what string, f func()) {
+	t.Helper()
+	for range 20 {
+		f()
+	}
+	if n := testing.AllocsPerRun(50, f); n != 0 {
+		t.Errorf("%s: %v allocations a round", what, n)
+	}
+}
+
+// rounds returns a function that lets frames arrive at A and carries what leaves A to B, each step included
+// and without an allocation of its own.
+func rounds(a, b *gateway, frames [][]byte) func() {
+	a.run() // fills the rings
+	var carry func(f []byte)
+	next := 0
+	if b != nil {
+		b.run()
+		carry = func(f []byte) {
+			next++
+			b.queues[outside][next%len(b.queues[outside])].Inject(f)
+		}
+	} else {
+		carry = func([]byte) {}
+	}
+	return func() {
+		a.queues[inside][0].InjectBatch(frames)
+		a.run()
+		for _, q := range a.queues[outside] {
+			q.Drain(carry)
+		}
+		for _, q := range a.queues[inside] {
+			q.Discard(1 << 20)
+		}
+		if b != nil {
+			b.run()
+			for _, q := range b.queues[inside] {
+				q.Discard(1 << 20)
+			}
+		}
+	}
+}
+
+// TestNothingAllocatesOnThePacketPath carries full batches through whole gateways: sealing, opening, forwarding,
+// cutting up, answering, handing over, waiting for neighbours, and dropping.
+func TestNothingAllocatesOnThePacketPath(t *testing.T) {
+	mixed := func(n int) (frames [][]byte) {
+		for i := range n {
+			frames = append(frames, udp4("198.51.100.5", "198.51.100.200", 60+i*17, 64))
+			frames = append(frames, udp6("2001:db8:a::5", "2001:db8:b::5", 80+i*13, 64))
+		}
+		return frames
+	}
+	for _, suite := range transform.List() {
+		for _, o := range []options{{suite: suite, esn: true}, {suite: suite, encap: true, outer6: true, workers: 2, queues: 2}} {
+			t.Run(fmt.Sprintf("%s/workers=%d", suite, max(1, o.workers)), func(t *testing.T) {
+				a, b := newRig(t, o)
+				if o.workers == 2 {
+					a.Associations(func(x *sad.Info) bool { a.sad.RequestMove(x.Handle, 1); return true })
+				}
+				zero(t, "seal and open", rounds(a, b, mixed(31)))
+				if n := b.Stats().Total.Opened; n != 71*62 {
+					t.Errorf("%d packets opened: %v %v", n, a.dropped(), b.dropped())
+				}
+				if o.workers == 2 && a.Stats().Total.HandedIn == 0 {
+					t.Error("nothing was handed over")
+				}
+			})
+		}
+	}
+	t.Run("forward", func(t *testing.T) {
+		all := selector(sideA, sideB)
+		all.Proto = 17
+		o := options{
+			policies: []spd.Policy{{Name: "all", Action: spd.Bypass, Selectors: []spd.Selector{all}}},
+			routes: []fib.Entry{
+				{Prefix: sideB.inner4, Hop: fib.Hop{Kind: fib.Forward, Port: outside, MTU: 1500}},
+				{Prefix: sideB.inner6, Hop: fib.Hop{Kind: fib.Forward, Port: outside, MTU: 1500}},
+			},
+		}
+		a, _ := newRig(t, o)
+		zero(t, "forward", rounds(a, nil, mixed(31)))
+		if n := a.Stats().Total.Bypassed; n != 71*62 {
+			t.Errorf("%d forwarded: %v", n, a.dropped())
+		}
+	})
+	t.Run("answer", func(t *testing.T) {
+		a, _ := newRig(t, options{mtu: 1280})
+		var frames [][]byte
+		for range 10 {
+			frames = append(frames, udp4("198.51.100.5", "198.51.100.200", 100, 1), udp6("2001:db8:a::5", "2001:db8:b::5", 1280, 64), udp4("198.51.100.5", "198.51.100.200", 1400, 64))
+		}
+		round := rounds(a, nil, frames)
+		zero(t, "answer", func() { a.now += 1e9; round() })
+		if n := a.Stats().Total.Originated; n != 71*30 {
+			t.Errorf("%d answers: %v", n, a.dropped())
+		}
+	})
+	t.Run("fragment", func(t *testing.T) {
+		a, b := newRig(t, options{mtu: 1000})
+		zero(t, "fragment", rounds(a, b, repeat(fragmentable(1400), 40)))
+		if n := b.Stats().Total.Opened; n != 71*80 {
+			t.Errorf("%d pieces opened: %v %v", n, a.dropped(), b.dropped())
+		}
+	})
+	t.Run("neighbour", func(t *testing.T) {
+		a, _ := newRig(t, options{})
+		known := a.tables
+		unknown := a.tables
+		unknown.FIB = fib.Build(2, []fib.Entry{{Prefix: netip.PrefixFrom(sideB.outer4, 32), Hop: fib.Hop{Kind: fib.Unresolved, Port: outside, MTU: 1500}}})
+		frames := mixed(31)
+		a.run()
+		zero(t, "park", func() {
+			a.group.SetTables(&unknown)
+			a.queues[inside][0].InjectBatch(frames)
+			a.run()
+			a.group.SetTables(&known)
+			a.run()
+			a.queues[outside][0].Discard(1 << 20)
+			a.run()
+		})
+		if n := a.Stats().Total.SentESP; n != 71*62 {
+			t.Errorf("%d sent: %v", n, a.dropped())
+		}
+	})
+	t.Run("drop", func(t *testing.T) {
+		a, _ := newRig(t, options{})
+		bad := [][]byte{{1}, make([]byte, 60), udp4("198.51.100.200", "198.51.100.5", 100, 64), udp4("198.51.100.5", "192.0.2.77", 100, 64)}
+		zero(t, "drop", rounds(a, nil, bad))
+		if n := sum(a.dropped()); n != 71*4 {
+			t.Errorf("%v", a.dropped())
+		}
+	})
+}
