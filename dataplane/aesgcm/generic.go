@@ -1,5 +1,7 @@
 package aesgcm
 
+import "sallyport/dataplane/prefetch"
+
 // sealGeneric is Seal over the standard library. Nonce, additional data and text
 // are passed from the op itself: an array of the loop's own would escape
 // through the interface and cost an allocation a packet. The standard library is
@@ -7,6 +9,9 @@ package aesgcm
 func sealGeneric(ops []Op) {
 	for i := range ops {
 		op := &ops[i]
+		if i+1 < len(ops) {
+			prefetch.Bytes(ops[i+1].Buf)
+		}
 		if !usable(op) {
 			fail(op)
 			continue
@@ -22,6 +27,9 @@ func sealGeneric(ops []Op) {
 func openGeneric(ops []Op) {
 	for i := range ops {
 		op := &ops[i]
+		if i+1 < len(ops) {
+			prefetch.Bytes(ops[i+1].Buf)
+		}
 		if !usable(op) {
 			fail(op)
 			continue

@@ -1,6 +1,9 @@
 package worker
 
-import "sallyport/dataplane/packet"
+import (
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/prefetch"
+)
 
 // Step carries one batch through the whole packet path and returns how many packets it
 // took, 0 if there was nothing to do. now is the monotonic clock in nanoseconds.
@@ -79,6 +82,9 @@ func (w *Worker) complete(p *port) {
 	}
 }
 
+// headersLen is how much of a packet is asked for as soon as it is received: its headers.
+const headersLen = 2 * prefetch.Line
+
 // take fills the batch: first what this worker made itself, then what other workers hand over, then what the
 // queues received, each step starting at another queue. What it made comes first because it makes
 // more of what comes later, never of itself: so it cannot pile up.
@@ -112,6 +118,9 @@ func (w *Worker) take() {
 		}
 		p := w.rx[(w.next+k)%len(w.rx)]
 		n := p.queue.Receive(w.descs[:w.burst-b.N])
+		for _, d := range w.descs[:n] {
+			prefetch.Bytes(b.Mem[d.Addr : d.Addr+headersLen])
+		}
 		for _, d := range w.descs[:n] {
 			b.P[b.N] = packet.Packet{Addr: d.Addr, Len: uint16(d.Len), Port: p.number}
 			bytes += uint64(d.Len)

@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package prefetch
+
+// Bytes does nothing on this architecture.
+func Bytes([]byte) {}
