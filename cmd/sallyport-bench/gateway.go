@@ -18,6 +18,7 @@ import (
 
 	"sallyport/bench/gateway"
 	"sallyport/bench/result"
+	"sallyport/cmd/internal/version"
 	"sallyport/dataplane/transform"
 )
 
@@ -173,11 +174,7 @@ func (m *measurement) measure(atLeast time.Duration) error {
 }
 
 func (o *gatewayOptions) report(cases []*measurement, stdout io.Writer) error {
-	version := stamp
-	if version == "" {
-		version = "unknown"
-	}
-	file := result.NewFile(version)
+	file := result.NewFile(version.String())
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "benchmark\tMpps\tns/packet\tbest ns\tGbit/s\tspread")
 	for _, m := range cases {

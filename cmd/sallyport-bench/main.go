@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"sallyport/cmd/internal/version"
 )
 
 // Exit codes: a measurement failed, the command line is wrong.
@@ -23,9 +25,6 @@ const (
 
 // errUsage marks errors of the command line.
 var errUsage = errors.New("")
-
-// stamp is the version that the Makefile writes into the build.
-var stamp string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -54,7 +53,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 		Use:           "sallyport-bench",
 		Short:         "Benchmarks of the Sallyport IPsec gateway",
 		Long:          "Sallyport-bench measures the gateway. Figures of different runs on a shared machine differ by more than\nmost changes: compare within one run. Exit codes: 0 done, 1 failed, 2 wrong usage.",
-		Version:       stamp,
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

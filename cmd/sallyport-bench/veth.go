@@ -11,6 +11,7 @@ import (
 
 	"sallyport/bench/result"
 	"sallyport/bench/veth"
+	"sallyport/cmd/internal/version"
 )
 
 // peerVariable is the environment's name for the path of ipsec-secgw.
@@ -65,11 +66,7 @@ func reportVeth(rows []result.Row, json string, stdout io.Writer) error {
 	if json == "" {
 		return nil
 	}
-	version := stamp
-	if version == "" {
-		version = "unknown"
-	}
-	file := result.NewFile(version)
+	file := result.NewFile(version.String())
 	file.Rows = append(file.Rows, rows...)
 	if err := file.Write(json); err != nil {
 		return fmt.Errorf("write the rows: %w", err)

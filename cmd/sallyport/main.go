@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -20,6 +19,7 @@ import (
 
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
+	"sallyport/cmd/internal/version"
 )
 
 // Exit codes: what was asked for failed, the command line or a checked file is
@@ -143,9 +143,9 @@ func command(out io.Writer) *cobra.Command {
 		},
 		reading(&cobra.Command{Use: "version", Short: "Print the version of this tool", RunE: func(*cobra.Command, []string) error {
 			if t.json {
-				return t.print(map[string]any{"version": version(), "control_schema": control.Schema})
+				return t.print(map[string]any{"version": version.String(), "control_schema": control.Schema})
 			}
-			fmt.Fprintf(out, "sallyport %s, control schema %d\n", version(), control.Schema)
+			fmt.Fprintf(out, "sallyport %s, control schema %d\n", version.String(), control.Schema)
 			return nil
 		}}),
 		reading(&cobra.Command{
@@ -157,25 +157,6 @@ func command(out io.Writer) *cobra.Command {
 		t.topCommand(),
 	)
 	return root
-}
-
-// stamp is the version that the Makefile writes into the build.
-var stamp string
-
-func version() string {
-	if stamp != "" {
-		return stamp
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return info.Main.Version
 }
 
 func (t *tool) check(file string) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
+	"sallyport/cmd/internal/version"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/spd"
 )
@@ -250,7 +250,7 @@ func (g *gateway) Status() control.Status {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return control.Status{
-		Version: version(), Instance: g.config.File.Instance, PID: os.Getpid(), ConfigPath: g.config.Path,
+		Version: version.String(), Instance: g.config.File.Instance, PID: os.Getpid(), ConfigPath: g.config.Path,
 		StartedAt: g.started, UptimeSeconds: time.Since(g.started).Seconds(), ReloadedAt: g.reloaded, PinDir: g.config.File.Dataplane.PinDir,
 		Associations: len(g.handles), ManualKeys: len(g.config.Associations), Policies: len(g.config.Policies), Warnings: texts(g.config.Warnings),
 		Workers: s.Workers, Ports: s.Ports, Totals: s.Totals,
@@ -326,28 +326,4 @@ func (g *gateway) Counters() control.Counters {
 		out.Drops = append(out.Drops, control.Drop{Name: info.Name, Severity: info.Severity.String(), Packets: s.Drops[d], Sentence: info.Sentence, Source: info.Source})
 	}
 	return out
-}
-
-// stamp is the version that the Makefile writes into the build.
-var stamp string
-
-// version names the build: by its stamp, else by what the Go tool recorded.
-func version() string {
-	if stamp != "" {
-		return stamp
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	revision, dirty := "", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+changes"
-		}
-	}
-	return cmp.Or(revision, info.Main.Version) + dirty
 }

@@ -20,6 +20,7 @@ import (
 
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
+	"sallyport/cmd/internal/version"
 )
 
 // Exit codes.
@@ -121,7 +122,7 @@ func serve(ctx context.Context, c *config.Config, log zerolog.Logger, hup <-chan
 	if err != nil {
 		return errors.Join(err, e.Stop())
 	}
-	log.Info().Str("version", version()).Str("instance", c.File.Instance).Str("socket", c.File.Control.Socket).
+	log.Info().Str("version", version.String()).Str("instance", c.File.Instance).Str("socket", c.File.Control.Socket).
 		Int("policies", len(c.Policies)).Int("associations", len(c.Associations)).Msg("sallyportd runs")
 	for {
 		select {

@@ -44,7 +44,7 @@ var allowed = []struct {
 	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/spd", "dataplane/transform"}, "configuration describes policies in the data plane's own terms and names its suites; frames have a largest size"},
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/ethtool", "dataplane/keeper", "dataplane/packet", "dataplane/xsk"}, "asks the daemon; detach and doctor look at links, routes and interfaces themselves"},
-	{"cmd/sallyport-bench", []string{"bench/...", "dataplane/transform"}, "shows what bench measures; suites have names"},
+	{"cmd/sallyport-bench", []string{"bench/...", "cmd/internal/version", "dataplane/transform"}, "shows what bench measures; suites have names"},
 	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/testbed"}, "measures everything"},
 	{"tools/testbed", nil, "must be able to judge the gateway, so shares nothing with it"},
 	{"tools/rig", []string{"tools/testbed"}, "runs the programs as a user does and sees them from outside"},
