@@ -46,9 +46,9 @@ const (
 // balanceMax bounds the associations looked at: beyond it, arrival queues spread them well enough.
 const balanceMax = 16384
 
-// rebalance looks at the workers' busy shares of the last second and asks for at most one move. It moves the association whose share of the
-// busiest worker's packets comes closest to half the difference, so that one elephant is not
-// thrown to and fro.
+// rebalance looks at the workers' busy shares of the last second and asks for at most one move. It
+// moves the association whose share of the busiest worker's packets comes closest to half the
+// difference, so that one elephant is not thrown to and fro.
 func (e *Engine) rebalance(share []float64) {
 	if len(share) < 2 {
 		return

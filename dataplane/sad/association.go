@@ -112,10 +112,8 @@ type Outbound struct {
 	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
 	// FlagUDPChecksum: add the UDP length twice and the payload.
 	UDPSum uint32
-	// ID is the last IPv4 identification used; the owner's.
-	ID    uint16
-	_     [6]byte
-	Bytes packet.Counter
+	_      [8]byte
+	Bytes  packet.Counter
 	// TooBig, Exhausted and OtherDrops count what was dropped.
 	TooBig, Exhausted, OtherDrops packet.Counter
 	_                             [16]byte

@@ -21,8 +21,7 @@ func (w *Worker) timeExceeded(i uint8) {
 // if it is IPv4 and its sender allows that. class is where the pieces go on.
 func (w *Worker) tooBig(i uint8, mtu int, class packet.Class) {
 	b := &w.batch
-	p := &b.P[i]
-	if p.Version == 4 && p.Flags&packet.FlagDF == 0 {
+	if forward.FitOf(b, int(i), mtu) == forward.Split {
 		w.fragment(i, mtu, class)
 		return
 	}

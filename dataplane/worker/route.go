@@ -121,9 +121,6 @@ func (w *Worker) park(i uint8, hop *fib.Hop) {
 	if len(w.parked) == 0 {
 		w.parkedAt = w.tables.FIB.Generation
 	}
-	if p.Class == packet.ClassOutbound {
-		p.Flags |= packet.FlagSealed
-	}
 	w.parked = append(w.parked, parkedPacket{*p, w.now + parkedTimeout})
 	w.Counters.Parked.Add(1)
 }

@@ -9,6 +9,7 @@ import (
 // send stages everything that leaves this batch on the queue it leaves through.
 func (w *Worker) send() {
 	for _, i := range w.lists.out {
+		w.batch.P[i].Flags |= packet.FlagSealed
 		w.sendHop(i)
 	}
 	for _, i := range w.lists.forward {
@@ -22,8 +23,7 @@ func (w *Worker) send() {
 	}
 }
 
-// sendHop writes the link header for the packet's next hop and stages it. Class
-// tells afterwards whether it is ours (sealed) or passing.
+// sendHop writes the link header for the packet's next hop and stages it.
 func (w *Worker) sendHop(i uint8) {
 	p := &w.batch.P[i]
 	hop := &w.tables.FIB.Hops[p.Hop]
@@ -72,9 +72,6 @@ func (w *Worker) sendPort(i uint8) {
 	}
 	q := w.tx[p.Port]
 	if q == nil {
-		if p.Class == packet.ClassOutbound {
-			p.Flags |= packet.FlagSealed
-		}
 		p.Class = packet.ClassTransmit
 		w.handOver(i, w.txOwner[p.Port])
 		return
@@ -87,7 +84,7 @@ func (w *Worker) sendPort(i uint8) {
 		w.drain(q)
 	}
 	q.pending[q.n] = packet.Desc{Addr: p.Addr, Len: uint32(p.Len)}
-	q.esp[q.n] = p.Class == packet.ClassOutbound || p.Flags&packet.FlagSealed != 0
+	q.esp[q.n] = p.Flags&packet.FlagSealed != 0
 	q.n++
 }
 
