@@ -59,10 +59,10 @@ check:
 fuzz:
 	@FUZZTIME=$(FUZZTIME) ./tools/fuzz.sh
 
-# Go's own benchmarks, then the gateway as a whole; build/bench/gateway.json holds its figures.
+# Go's own benchmarks, then the gateway as a whole; build/bench/pipeline.json holds its figures.
 bench: build
 	go test -run '^$$' -bench . -benchmem ./...
-	build/sallyport-bench gateway --json build/bench/gateway.json
+	build/sallyport-bench pipeline --json build/bench/pipeline.json
 
 clean:
 	rm -rf build

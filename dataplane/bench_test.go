@@ -4,18 +4,18 @@ import (
 	"fmt"
 	"testing"
 
-	"sallyport/bench/gateway"
+	"sallyport/bench/pipeline"
 )
 
 // cases of BenchmarkGateway. 0 bytes stands for IMIX.
-func cases(f func(name string, o gateway.Options)) {
+func cases(f func(name string, o pipeline.Options)) {
 	for _, direction := range []string{"encrypt", "decrypt"} {
 		for _, size := range []int{64, 512, 1420, 0} {
 			for _, associations := range []int{1, 64} {
-				o := gateway.Options{Decrypt: direction == "decrypt", Sizes: []int{size}, Associations: associations}
+				o := pipeline.Options{Decrypt: direction == "decrypt", Sizes: []int{size}, Associations: associations}
 				name := fmt.Sprintf("%s/%d/associations=%d", direction, size, associations)
 				if size == 0 {
-					o.Sizes = gateway.IMIX
+					o.Sizes = pipeline.IMIX
 					name = fmt.Sprintf("%s/imix/associations=%d", direction, associations)
 				}
 				f(name, o)
@@ -24,8 +24,8 @@ func cases(f func(name string, o gateway.Options)) {
 	}
 }
 
-func open(t testing.TB, o gateway.Options) *gateway.Rig {
-	r, err := gateway.New(o)
+func open(t testing.TB, o pipeline.Options) *pipeline.Rig {
+	r, err := pipeline.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +36,9 @@ func open(t testing.TB, o gateway.Options) *gateway.Rig {
 // BenchmarkGateway carries packets through a whole gateway in memory, AES-128-GCM with ESN and a
 // window of 4096, and reports the time a packet takes.
 func BenchmarkGateway(b *testing.B) {
-	cases(func(name string, o gateway.Options) {
+	cases(func(name string, o pipeline.Options) {
 		b.Run(name, func(b *testing.B) {
-			s, err := open(b, o).Measure(b.N, 0)
+			s, err := open(b, o).Lanes[0].Measure(b.N, 0)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -52,9 +52,9 @@ func BenchmarkGateway(b *testing.B) {
 
 // TestGatewayAllocatesNothing runs each benchmark once, and counts.
 func TestGatewayAllocatesNothing(t *testing.T) {
-	cases(func(name string, o gateway.Options) {
+	cases(func(name string, o pipeline.Options) {
 		t.Run(name, func(t *testing.T) {
-			r := open(t, o)
+			r := open(t, o).Lanes[0]
 			if _, err := r.Measure(1000, 0); err != nil {
 				t.Fatal(err)
 			}

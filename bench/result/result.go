@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type File struct {
 // Host is the machine that the figures belong to.
 type Host struct {
 	CPU      string   `json:"cpu"`
+	MHz      float64  `json:"mhz"` // as /proc/cpuinfo has it: on most machines the clock of the cycle counter
 	Cores    int      `json:"cores"`
 	Flags    []string `json:"cpu_flags"` // those that matter to packet encryption
 	Kernel   string   `json:"kernel"`
@@ -141,6 +143,9 @@ func Read(path string) (*File, error) {
 // flagsOfInterest are the CPU flags that packet encryption looks for.
 var flagsOfInterest = []string{"aes", "pclmulqdq", "avx", "avx2", "avx512f", "vaes", "vpclmulqdq", "sha_ni"}
 
+// GHz is the machine's clock in cycles a nanosecond.
+func (h *Host) GHz() float64 { return h.MHz / 1e3 }
+
 func host() Host {
 	h := Host{Cores: runtime.NumCPU(), Flags: []string{}}
 	if f, err := os.Open("/proc/cpuinfo"); err == nil {
@@ -150,6 +155,8 @@ func host() Host {
 			switch strings.TrimSpace(key) {
 			case "model name":
 				h.CPU = strings.TrimSpace(value)
+			case "cpu MHz":
+				h.MHz, _ = strconv.ParseFloat(strings.TrimSpace(value), 64)
 			case "flags":
 				have := strings.Fields(value)
 				for _, flag := range flagsOfInterest {

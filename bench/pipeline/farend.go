@@ -1,4 +1,4 @@
-package gateway
+package pipeline
 
 import (
 	"crypto/aes"
@@ -15,9 +15,9 @@ import (
 	"sallyport/dataplane/transform"
 )
 
-// peer is the far end of one association, written over the standard library alone, so that the
+// farEnd is the far end of one association, written over the standard library alone, so that the
 // gateway's own output is not judged by itself. It always uses extended sequence numbers.
-type peer struct {
+type farEnd struct {
 	spi uint32
 	seq uint64 // last number sealed, or highest opened
 
@@ -38,13 +38,11 @@ const (
 
 var errForged = errors.New("the ICV does not match")
 
-// newPeer makes the far end with the keying material that the gateway got.
-func newPeer(suite transform.Suite, keymat []byte) (*peer, error) {
+// init makes the far end with the keying material that the gateway got.
+func (p *farEnd) init(suite transform.Suite, keymat []byte) (err error) {
 	info := suite.Info()
-	p := new(peer)
 	key, rest := keymat[:info.KeyLen-info.SaltLen], keymat[info.KeyLen-info.SaltLen:]
 	copy(p.salt[:], rest)
-	var err error
 	switch info.Kind {
 	case transform.KindGCM:
 		var block cipher.Block
@@ -59,10 +57,10 @@ func newPeer(suite transform.Suite, keymat []byte) (*peer, error) {
 	default:
 		err = fmt.Errorf("no such suite: %d", suite)
 	}
-	return p, err
+	return err
 }
 
-func (p *peer) ivLen() int {
+func (p *farEnd) ivLen() int {
 	if p.aead != nil {
 		return 8
 	}
@@ -70,7 +68,7 @@ func (p *peer) ivLen() int {
 }
 
 // sealedLen is the length of the ESP packet around an inner datagram of size bytes.
-func (p *peer) sealedLen(size int) int {
+func (p *farEnd) sealedLen(size int) int {
 	align := 4
 	if p.aead == nil {
 		align = aes.BlockSize
@@ -79,7 +77,7 @@ func (p *peer) sealedLen(size int) int {
 }
 
 // prepare sets nonce and additional data of an ESP packet (RFC 4106, 4 and 5; RFC 7634, 2).
-func (p *peer) prepare(esp []byte, seq uint64) {
+func (p *farEnd) prepare(esp []byte, seq uint64) {
 	copy(p.nonce[:], p.salt[:])
 	copy(p.nonce[4:], esp[espHeader:espHeader+8])
 	binary.BigEndian.PutUint32(p.aad[:], p.spi)
@@ -87,7 +85,7 @@ func (p *peer) prepare(esp []byte, seq uint64) {
 }
 
 // tag returns the ICV of a CBC packet (RFC 4303, 2.2.1: the upper half of the number at the end).
-func (p *peer) tag(covered []byte, seq uint64) []byte {
+func (p *farEnd) tag(covered []byte, seq uint64) []byte {
 	p.mac.Reset()
 	p.mac.Write(covered)
 	p.mac.Write(binary.BigEndian.AppendUint32(nil, uint32(seq>>32)))
@@ -95,7 +93,7 @@ func (p *peer) tag(covered []byte, seq uint64) []byte {
 }
 
 // seal writes the next ESP packet around the IPv4 datagram inner into esp, of sealedLen bytes.
-func (p *peer) seal(esp, inner []byte) {
+func (p *farEnd) seal(esp, inner []byte) {
 	p.seq++
 	binary.BigEndian.PutUint32(esp, p.spi)
 	binary.BigEndian.PutUint32(esp[4:], uint32(p.seq))
@@ -119,7 +117,7 @@ func (p *peer) seal(esp, inner []byte) {
 
 // open returns the datagram inside an ESP packet, checking SPI, ICV and padding. The numbers of
 // successive packets grow by less than 2^32.
-func (p *peer) open(esp []byte) ([]byte, error) {
+func (p *farEnd) open(esp []byte) ([]byte, error) {
 	if len(esp) < espHeader+p.ivLen()+2+icvLen {
 		return nil, fmt.Errorf("an ESP packet of %d bytes", len(esp))
 	}

@@ -1,0 +1,156 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane/packet"
+)
+
+// verifyEvery is after how many packets a batch is checked: one packet in 1,000.
+const verifyEvery = 1000 * packet.BatchMax
+
+// Sample is one measurement.
+type Sample struct {
+	Packets int
+	Elapsed time.Duration
+	// Best is the time a packet took, in nanoseconds, in the fastest round of the source: what
+	// is left of the measurement on a machine that others disturb.
+	Best float64
+	// Allocations a packet, of the whole process, in the first round of the source.
+	Allocations float64
+	// Gaps are the times that single batches took, in nanoseconds, if they were asked for.
+	Gaps *hdrhistogram.Histogram
+}
+
+// Nanoseconds returns the time one packet took.
+func (s Sample) Nanoseconds() float64 { return float64(s.Elapsed) / float64(s.Packets) }
+
+// Mpps returns millions of packets a second.
+func (s Sample) Mpps() float64 { return 1e3 / s.Nanoseconds() }
+
+// gapMax bounds what a histogram of gaps can hold.
+const gapMax = 10 * time.Second
+
+// Measure carries packets, at least so many, until so much time has passed, and checks batches in
+// between. What is timed is Carry alone.
+func (l *Lane) Measure(packets int, atLeast time.Duration) (Sample, error) {
+	return l.measure(packets, atLeast, nil)
+}
+
+func (l *Lane) measure(packets int, atLeast time.Duration, gaps *hdrhistogram.Histogram) (Sample, error) {
+	s := Sample{Gaps: gaps}
+	unchecked := verifyEvery
+	var before, after runtime.MemStats
+	for s.Packets < packets || s.Elapsed < atLeast {
+		if l.Left() == 0 {
+			l.Refresh()
+		}
+		if unchecked >= verifyEvery {
+			unchecked = 0
+			if err := l.Verify(); err != nil {
+				return s, err
+			}
+		}
+		if s.Packets == 0 {
+			runtime.ReadMemStats(&before)
+		}
+		began, n := time.Now(), 0
+		if gaps == nil {
+			for l.Left() > 0 {
+				n += l.Carry()
+			}
+		} else {
+			n = l.carryTimed(gaps)
+		}
+		took := time.Since(began)
+		if s.Packets == 0 {
+			runtime.ReadMemStats(&after)
+			s.Allocations = float64(after.Mallocs-before.Mallocs) / float64(n)
+		}
+		if each := float64(took) / float64(n); s.Best == 0 || each < s.Best {
+			s.Best = each
+		}
+		s.Elapsed += took
+		s.Packets += n
+		unchecked += n
+	}
+	if l.failed > 0 {
+		return s, fmt.Errorf("%d batches did not come out whole: drops %v", l.failed, l.rig.drops())
+	}
+	return s, nil
+}
+
+// carryTimed carries what is left of the source and takes the time of each batch.
+func (l *Lane) carryTimed(gaps *hdrhistogram.Histogram) (n int) {
+	last := time.Now()
+	for l.Left() > 0 {
+		n += l.Carry()
+		now := time.Now()
+		gaps.RecordValue(min(int64(now.Sub(last)), int64(gapMax)))
+		last = now
+	}
+	return n
+}
+
+// Measure has all lanes measured at once, each on a thread of its own: on cores[i] where that is given.
+// The sample's packets are those of all lanes, its time is the mean of theirs, so that Mpps is what all carry together.
+func (r *Rig) Measure(packets int, atLeast time.Duration, cores []int) (Sample, error) {
+	return r.measure(packets, atLeast, cores, false)
+}
+
+// MeasureGaps is Measure with Sample.Gaps.
+func (r *Rig) MeasureGaps(packets int, atLeast time.Duration, cores []int) (Sample, error) {
+	return r.measure(packets, atLeast, cores, true)
+}
+
+// pin keeps the calling thread on one CPU.
+func pin(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("run on CPU %d: %w", cpu, err)
+	}
+	return nil
+}
+
+func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool) (Sample, error) {
+	samples, errs := make([]Sample, len(r.Lanes)), make([]error, len(r.Lanes))
+	var wg sync.WaitGroup
+	for i, l := range r.Lanes {
+		var h *hdrhistogram.Histogram
+		if gaps {
+			h = hdrhistogram.New(1, int64(gapMax), 3)
+		}
+		wg.Go(func() {
+			if i < len(cores) {
+				// The thread ends with the goroutine, and the affinity with it.
+				runtime.LockOSThread()
+				if errs[i] = pin(cores[i]); errs[i] != nil {
+					return
+				}
+			}
+			samples[i], errs[i] = l.measure(packets, atLeast, h)
+		})
+	}
+	wg.Wait()
+	all := samples[0]
+	for _, s := range samples[1:] {
+		all.Packets += s.Packets
+		all.Elapsed += s.Elapsed
+		all.Best = max(all.Best, s.Best)
+		all.Allocations = max(all.Allocations, s.Allocations)
+		if gaps {
+			all.Gaps.Merge(s.Gaps)
+		}
+	}
+	all.Elapsed /= time.Duration(len(samples))
+	all.Best /= float64(len(samples))
+	return all, errors.Join(errs...)
+}

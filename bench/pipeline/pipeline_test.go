@@ -1,0 +1,144 @@
+package pipeline
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/transform"
+)
+
+// TestEverySuiteIsVerified carries packets of many sizes both ways in every suite and has the far
+// end check them all.
+func TestEverySuiteIsVerified(t *testing.T) {
+	var sizes []int
+	for s := SizeMin; s <= 1400; s += 61 {
+		sizes = append(sizes, s)
+	}
+	for _, suite := range transform.List() {
+		for _, decrypt := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/decrypt=%v", suite, decrypt), func(t *testing.T) {
+				r, err := New(Options{Decrypt: decrypt, Suite: suite, Sizes: sizes, Associations: 7, Packets: 256})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				l := r.Lanes[0]
+				for range 8 {
+					if l.Left() == 0 {
+						l.Refresh()
+					}
+					if err := l.Verify(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestVerifyNotices proves that the far end's judgement is worth something.
+func TestVerifyNotices(t *testing.T) {
+	for _, decrypt := range []bool{false, true} {
+		r, err := New(Options{Decrypt: decrypt, Packets: 256})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		l := r.Lanes[0]
+		l.inner[5][40] ^= 1
+		if err := l.Verify(); err == nil {
+			t.Errorf("decrypt=%v: a changed byte was not noticed", decrypt)
+		}
+		l.inner[5][40] ^= 1
+		if err := l.Verify(); err != nil {
+			t.Error(err)
+		}
+		if !decrypt {
+			r.far[0].salt[0] ^= 1
+		} else {
+			l.source[l.next+3][60] ^= 1
+		}
+		if err := l.Verify(); err == nil {
+			t.Errorf("decrypt=%v: a wrong ICV was not noticed", decrypt)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, o := range []Options{{Sizes: []int{20}}, {Sizes: []int{64, 1421}}, {Associations: AssociationsMax + 1}, {Associations: -1}, {Ring: 100}, {Workers: 2}, {Workers: WorkersMax + 1, Associations: 64}} {
+		if r, err := New(o); err == nil {
+			r.Close()
+			t.Errorf("%+v was accepted", o)
+		}
+	}
+}
+
+// TestManyAssociations spreads packets over more associations than flows were asked for, and than there are
+// remote hosts.
+func TestManyAssociations(t *testing.T) {
+	for _, associations := range []int{2, 1000, 1<<remoteBits + 5} {
+		for _, decrypt := range []bool{false, true} {
+			r, err := New(Options{Decrypt: decrypt, Associations: associations})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Lanes[0].Measure(20000, 0); err != nil {
+				t.Errorf("%d associations, decrypt=%v: %v", associations, decrypt, err)
+			}
+			r.Close()
+			if testing.Short() {
+				break
+			}
+		}
+	}
+}
+
+// TestEveryWorkerCarriesItsShare has several workers at once, none of which hands anything to another.
+func TestEveryWorkerCarriesItsShare(t *testing.T) {
+	for _, decrypt := range []bool{false, true} {
+		r, err := New(Options{Decrypt: decrypt, Associations: 7, Workers: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		s, err := r.Measure(20000, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Packets < 3*20000 {
+			t.Errorf("%d packets", s.Packets)
+		}
+		for i, w := range r.engine.Stats().Workers {
+			if w.Received < 20000 || w.HandedOut != 0 {
+				t.Errorf("worker %d carried %d packets and handed over %d", i, w.Received, w.HandedOut)
+			}
+		}
+	}
+}
+
+// TestChurnLeavesNothingBehind installs and removes while packets flow, and finds the table as it was.
+func TestChurnLeavesNothingBehind(t *testing.T) {
+	r, err := New(Options{Associations: 3, Spare: ChurnSpare})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	churn := r.StartChurn()
+	if _, err := r.Measure(0, 50*time.Millisecond, nil); err != nil {
+		t.Error(err)
+	}
+	changes, err := churn.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changes.Count == 0 {
+		t.Error("nothing was installed")
+	}
+	left := 0
+	r.engine.Associations(func(*sad.Info) bool { left++; return true })
+	if left != 2*3 {
+		t.Errorf("%d associations are left, want %d", left, 2*3)
+	}
+}

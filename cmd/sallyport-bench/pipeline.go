@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/charmbracelet/x/term"
+	"github.com/spf13/cobra"
+
+	"sallyport/bench/pipeline"
+	"sallyport/bench/result"
+	"sallyport/cmd/internal/version"
+	"sallyport/dataplane/transform"
+)
+
+// suiteDefault is the suite that rows do not name.
+const suiteDefault = "aes128gcm16"
+
+// pipelineOptions are the options of the verb pipeline.
+type pipelineOptions struct {
+	sizes, suites, directions []string
+	associations              []int
+	workers                   []int
+	cores                     []int
+	churn                     bool
+	seconds                   float64
+	runs                      int
+	json                      string
+}
+
+func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
+	var o pipelineOptions
+	c := &cobra.Command{
+		Use:   "pipeline",
+		Short: "Measure the whole packet path, memory to memory, one core a worker",
+		Long: "Pipeline carries packets through a whole gateway in this process: policy, association, sequence number with\n" +
+			"ESN, replay window of 4096, cipher, TTL, next hop, link header, and one copy of each packet on its way in.\n" +
+			"256 flows, or one for each association if there are more. One packet in 1,000 is checked by an implementation\n" +
+			"of its own. Sizes are those of the inner IPv4 packet; imix is 64, 576 and 1420 bytes as 7 : 4 : 1. Best is the\n" +
+			"fastest round of the source: on a machine with other work it still tells what a change is worth, the median\n" +
+			"does not. Cycles are those of the clock that /proc/cpuinfo names. With --churn associations are installed and\n" +
+			"removed meanwhile, and the rows tell how many, and the time of the slowest batches with and without that.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cases, err := o.cases()
+			if err != nil {
+				return fmt.Errorf("%w%w", errUsage, err)
+			}
+			return o.run(cmd.Context(), cases, stdout, stderr)
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.sizes, "sizes", []string{"64", "128", "256", "512", "1024", "1420", "imix"}, "inner packets' sizes in bytes, or imix")
+	f.StringSliceVar(&o.suites, "suites", []string{suiteDefault}, "ESP suites by proposal word")
+	f.StringSliceVar(&o.directions, "directions", []string{"encrypt", "decrypt"}, "directions")
+	f.IntSliceVar(&o.associations, "associations", []int{1, 64}, "numbers of associations that the packets spread over")
+	f.Float64Var(&o.seconds, "seconds", 0.3, "time of one measurement")
+	f.IntVar(&o.runs, "runs", 5, "how often each is measured, in turn; the median counts")
+	f.IntSliceVar(&o.workers, "workers", []int{1}, "numbers of workers")
+	f.IntSliceVar(&o.cores, "cores", nil, "CPUs of the workers, in turn; none given: any")
+	f.BoolVar(&o.churn, "churn", false, "also measure while associations are installed and removed")
+	f.StringVar(&o.json, "json", "", "file to write the rows to")
+	return c
+}
+
+// measurement is one case's worth of work.
+type measurement struct {
+	name, size string
+	options    pipeline.Options
+	samples    []pipeline.Sample
+	churned    []pipeline.Sample // the same while associations come and go
+	changes    []float64         // thousand associations a second
+}
+
+// cases checks the options and returns what is to be measured.
+func (o *pipelineOptions) cases() ([]*measurement, error) {
+	if o.runs < 1 || o.seconds <= 0 {
+		return nil, fmt.Errorf("%d runs of %v seconds", o.runs, o.seconds)
+	}
+	var all []*measurement
+	for _, name := range o.suites {
+		suite, err := transform.Parse(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, associations := range o.associations {
+			if associations < 1 || associations > pipeline.AssociationsMax {
+				return nil, fmt.Errorf("%d associations: 1 to %d are possible", associations, pipeline.AssociationsMax)
+			}
+			for _, workers := range o.workers {
+				if workers < 1 || workers > min(associations, pipeline.WorkersMax) {
+					return nil, fmt.Errorf("%d workers for %d associations: 1 to %d are possible, and an association for each", workers, associations, pipeline.WorkersMax)
+				}
+				for _, direction := range o.directions {
+					if direction != "encrypt" && direction != "decrypt" {
+						return nil, fmt.Errorf("direction %q: encrypt or decrypt", direction)
+					}
+					for _, word := range o.sizes {
+						sizes, err := parseSize(word)
+						if err != nil {
+							return nil, err
+						}
+						m := &measurement{size: word, options: pipeline.Options{
+							Decrypt: direction == "decrypt", Suite: suite, Sizes: sizes, Associations: associations, Workers: workers,
+						}}
+						if o.churn {
+							m.options.Spare = pipeline.ChurnSpare
+						}
+						m.name = m.rowName()
+						all = append(all, m)
+					}
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+func parseSize(word string) ([]int, error) {
+	if word == "imix" {
+		return pipeline.IMIX, nil
+	}
+	n, err := strconv.Atoi(word)
+	if err != nil || n < pipeline.SizeMin || n > pipeline.SizeMax {
+		return nil, fmt.Errorf("size %q: %d to %d, or imix", word, pipeline.SizeMin, pipeline.SizeMax)
+	}
+	return []int{n}, nil
+}
+
+func (m *measurement) direction() string {
+	if m.options.Decrypt {
+		return "decrypt"
+	}
+	return "encrypt"
+}
+
+// rowName is gateway/DIRECTION/SIZE, and what differs from the common case behind it.
+func (m *measurement) rowName() string {
+	name := "gateway/" + m.direction() + "/" + m.size
+	if suite := m.options.Suite.String(); suite != suiteDefault {
+		name += "/" + suite
+	}
+	if n := m.options.Associations; n != 1 {
+		name += fmt.Sprintf("/associations=%d", n)
+	}
+	if n := m.options.Workers; n != 1 {
+		name += fmt.Sprintf("/workers=%d", n)
+	}
+	return name
+}
+
+// run measures every case in turn, runs times, so that what disturbs the machine meets all alike.
+func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout, stderr io.Writer) error {
+	progress := newProgress(stderr, o.runs*len(cases))
+	for range o.runs {
+		for _, m := range cases {
+			progress.next(m.name)
+			if ctx.Err() != nil {
+				progress.done()
+				return ctx.Err()
+			}
+			if err := m.measure(o); err != nil {
+				progress.done()
+				return fmt.Errorf("%s: %w", m.name, err)
+			}
+		}
+	}
+	progress.done()
+	return o.report(cases, stdout)
+}
+
+// measure takes one sample with a rig of its own, and another one during a churn if that was asked for.
+func (m *measurement) measure(o *pipelineOptions) error {
+	r, err := pipeline.New(m.options)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	atLeast := time.Duration(o.seconds * float64(time.Second))
+	if _, err := r.Measure(r.Round(), atLeast/10, o.cores); err != nil { // warms caches, pages and every association
+		return err
+	}
+	if !o.churn {
+		s, err := r.Measure(0, atLeast, o.cores)
+		m.samples = append(m.samples, s)
+		return err
+	}
+	s, err := r.MeasureGaps(0, atLeast, o.cores)
+	if err != nil {
+		return err
+	}
+	churn := r.StartChurn()
+	churned, err := r.MeasureGaps(0, atLeast, o.cores)
+	changes, churnErr := churn.Stop()
+	m.samples, m.churned, m.changes = append(m.samples, s), append(m.churned, churned), append(m.changes, changes.PerSecond()/1e3)
+	return errors.Join(err, churnErr)
+}
+
+// figures returns one figure of each sample.
+func figures(samples []pipeline.Sample, of func(pipeline.Sample) float64) []float64 {
+	var all []float64
+	for _, s := range samples {
+		all = append(all, of(s))
+	}
+	return all
+}
+
+// slowest is the time of a batch that 999 of 1,000 stay below, in microseconds.
+func slowest(s pipeline.Sample) float64 { return float64(s.Gaps.ValueAtPercentile(99.9)) / 1e3 }
+
+func (o *pipelineOptions) report(cases []*measurement, stdout io.Writer) error {
+	file := result.NewFile(version.String())
+	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "benchmark\tMpps\tns/packet\tcycles\tbest ns\tGbit/s\tallocs\tspread")
+	for _, m := range cases {
+		command := m.command(o)
+		add := func(name, unit string, samples []float64) result.Row {
+			row := result.NewRow(name, unit, command, samples)
+			file.Rows = append(file.Rows, row)
+			return row
+		}
+		rate := add(m.name, "Mpps", figures(m.samples, pipeline.Sample.Mpps))
+		cost := add(m.name, "ns", figures(m.samples, pipeline.Sample.Nanoseconds))
+		best := add(m.name+"/best", "ns", figures(m.samples, func(s pipeline.Sample) float64 { return s.Best }))
+		allocations := add(m.name+"/allocations", "allocs", figures(m.samples, func(s pipeline.Sample) float64 { return s.Allocations }))
+		fmt.Fprintf(w, "%s\t%.2f\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f %%\n", m.name, rate.Value, cost.Value, cost.Value*file.Host.GHz(),
+			slices.Min(best.Samples), rate.Value*m.meanBits()/1e3, allocations.Value, 100*rate.Spread())
+		if !o.churn {
+			continue
+		}
+		add(m.name+"/churn", "Mpps", figures(m.churned, pipeline.Sample.Mpps))
+		add(m.name+"/churn/changes", "k/s", m.changes)
+		calm := figures(m.samples, slowest)
+		gaps := result.NewRow(m.name+"/churn/p99.9", "us", command, figures(m.churned, slowest)).Against("without churn", calm)
+		file.Rows = append(file.Rows, gaps)
+		fmt.Fprintf(w, "  with %.0f,000 associations installed and removed a second\t%.2f\n", result.Median(m.changes), result.Median(figures(m.churned, pipeline.Sample.Mpps)))
+		fmt.Fprintf(w, "  p99.9 of a batch: %.0f us, without %.0f us, ratio %.2f\n", gaps.Value, gaps.PeerValue, gaps.Ratio)
+	}
+	w.Flush()
+	if o.json == "" {
+		return nil
+	}
+	if err := file.Write(o.json); err != nil {
+		return fmt.Errorf("write the rows: %w", err)
+	}
+	fmt.Fprintln(stdout, "rows:", o.json)
+	return nil
+}
+
+// meanBits is the mean length of the inner packets in bits.
+func (m *measurement) meanBits() float64 {
+	sum := 0
+	for _, s := range m.options.Sizes {
+		sum += 8 * s
+	}
+	return float64(sum) / float64(len(m.options.Sizes))
+}
+
+// command repeats one measurement.
+func (m *measurement) command(o *pipelineOptions) string {
+	command := fmt.Sprintf("sallyport-bench pipeline --directions %s --sizes %s --suites %s --associations %d --workers %d --seconds %v --runs %d",
+		m.direction(), m.size, m.options.Suite, m.options.Associations, m.options.Workers, o.seconds, o.runs)
+	if o.churn {
+		command += " --churn"
+	}
+	return command
+}
+
+// progress tells a terminal what is being measured.
+type progress struct {
+	w         io.Writer
+	count, of int
+	terminal  bool
+}
+
+func newProgress(w io.Writer, of int) *progress {
+	f, ok := w.(*os.File)
+	return &progress{w: w, of: of, terminal: ok && term.IsTerminal(f.Fd())}
+}
+
+func (p *progress) next(name string) {
+	p.count++
+	if p.terminal {
+		fmt.Fprintf(p.w, "\r\x1b[K%d of %d: %s", p.count, p.of, name)
+	}
+}
+
+func (p *progress) done() {
+	if p.terminal {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
