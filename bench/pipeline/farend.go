@@ -16,10 +16,11 @@ import (
 )
 
 // farEnd is the far end of one association, written over the standard library alone, so that the
-// gateway's own output is not judged by itself. It always uses extended sequence numbers.
+// gateway's own output is not judged by itself. It uses extended sequence numbers unless short is set.
 type farEnd struct {
-	spi uint32
-	seq uint64 // last number sealed, or highest opened
+	spi   uint32
+	short bool
+	seq   uint64 // last number sealed, or highest opened
 
 	// one of the two
 	aead cipher.AEAD
@@ -81,7 +82,19 @@ func (p *farEnd) prepare(esp []byte, seq uint64) {
 	copy(p.nonce[:], p.salt[:])
 	copy(p.nonce[4:], esp[espHeader:espHeader+8])
 	binary.BigEndian.PutUint32(p.aad[:], p.spi)
+	if p.short {
+		binary.BigEndian.PutUint32(p.aad[4:], uint32(seq))
+		return
+	}
 	binary.BigEndian.PutUint64(p.aad[4:], seq)
+}
+
+// additional is the additional data that prepare set.
+func (p *farEnd) additional() []byte {
+	if p.short {
+		return p.aad[:8]
+	}
+	return p.aad[:]
 }
 
 // tag returns the ICV of a CBC packet (RFC 4303, 2.2.1: the upper half of the number at the end).
@@ -107,7 +120,7 @@ func (p *farEnd) seal(esp, inner []byte) {
 	binary.BigEndian.PutUint64(iv[len(iv)-8:], p.seq)
 	if p.aead != nil {
 		p.prepare(esp, p.seq)
-		p.aead.Seal(text[:0], p.nonce[:], text, p.aad[:])
+		p.aead.Seal(text[:0], p.nonce[:], text, p.additional())
 		return
 	}
 	p.block.Encrypt(iv, iv)
@@ -132,7 +145,7 @@ func (p *farEnd) open(esp []byte) ([]byte, error) {
 	if p.aead != nil {
 		p.prepare(esp, seq)
 		var err error
-		if text, err = p.aead.Open(nil, p.nonce[:], esp[espHeader+p.ivLen():], p.aad[:]); err != nil {
+		if text, err = p.aead.Open(nil, p.nonce[:], esp[espHeader+p.ivLen():], p.additional()); err != nil {
 			return nil, errForged
 		}
 	} else {

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"sallyport/bench/result"
+	"sallyport/bench/secgw"
 	"sallyport/tools/testbed"
 )
 
@@ -88,9 +89,9 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 	who := []contender{nobody, ours}
 	if o.Peer != "" {
 		if _, err := os.Stat(o.Peer); err != nil {
-			return nil, fmt.Errorf("%s: %w", PeerName, err)
+			return nil, fmt.Errorf("%s: %w", secgw.Name, err)
 		}
-		release, err := reserveHugePages()
+		release, err := secgw.ReserveHugePages()
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +112,7 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 					}
 					s, err := o.sample(ctx, w, direction == "decrypt", size)
 					if err != nil {
-						return rows, fmt.Errorf("%s of %d bytes by %s: %w", direction, size, [...]string{"the sink alone", "sallyportd", PeerName}[w], err)
+						return rows, fmt.Errorf("%s of %d bytes by %s: %w", direction, size, [...]string{"the sink alone", "sallyportd", secgw.Name}[w], err)
 					}
 					rates[w] = append(rates[w], s.perSecond)
 					perCPU[w] = append(perCPU[w], s.perCPU)
@@ -128,7 +129,7 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 func (o *Options) row(name string, samples [peers + 1][]float64) result.Row {
 	r := result.NewRow(name, "Mpps", o.Command, samples[ours])
 	if o.Peer != "" {
-		r = r.Against(PeerName, samples[peers])
+		r = r.Against(secgw.Name, samples[peers])
 	}
 	return r
 }

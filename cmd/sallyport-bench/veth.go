@@ -1,17 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"sallyport/bench/result"
 	"sallyport/bench/veth"
-	"sallyport/cmd/internal/version"
 )
 
 // peerVariable is the environment's name for the path of ipsec-secgw.
@@ -36,7 +32,7 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return reportVeth(rows, json, stdout)
+			return reportRows(rows, json, stdout)
 		},
 	}
 	f := c.Flags()
@@ -50,27 +46,4 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntVar(&o.WorkerCPU, "worker-cpu", 1, "CPU of the gateway's worker")
 	f.StringVar(&json, "json", "", "file to write the rows to")
 	return c
-}
-
-func reportVeth(rows []result.Row, json string, stdout io.Writer) error {
-	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "benchmark\tMpps\tspread\tpeer\tMpps\tratio")
-	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%.3f\t%.0f %%", r.Name, r.Value, 100*r.Spread())
-		if r.Peer != "" {
-			fmt.Fprintf(w, "\t%s\t%.3f\t%.2f", r.Peer, r.PeerValue, r.Ratio)
-		}
-		fmt.Fprintln(w)
-	}
-	w.Flush()
-	if json == "" {
-		return nil
-	}
-	file := result.NewFile(version.String())
-	file.Rows = append(file.Rows, rows...)
-	if err := file.Write(json); err != nil {
-		return fmt.Errorf("write the rows: %w", err)
-	}
-	fmt.Fprintln(stdout, "rows:", json)
-	return nil
 }

@@ -1,0 +1,212 @@
+// Package peers measures the gateway and the cipher beside those that others wrote, in one run, in turn, on the same core
+// and with packets made alike: DPDK's ipsec-secgw from memory to memory, libipsec-mb's direct call, and Go's crypto/cipher.
+//
+// What differs is to ours' disadvantage: it has extended sequence numbers and a replay window of 4096; ipsec-secgw has
+// neither, since the same sealed packets come round again. Its best mode is the one with the best median of the run.
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"sallyport/bench/pipeline"
+	"sallyport/bench/result"
+	"sallyport/bench/secgw"
+)
+
+// Options say what is measured.
+type Options struct {
+	Sizes      []int    // of the inner packets, pipeline.SizeMin to pipeline.SizeMax
+	Directions []string // encrypt, decrypt
+	Modes      []string // of ipsec-secgw, by name
+	Runs       int      // samples of each, in turn
+	Seconds    int      // of one sample
+	Core       int
+	Folder     string // where the peers are built
+	Program    string // ipsec-secgw, if it is there already
+	Command    string // written into the rows
+	// Log is told what is installed and built, and Progress of every sample before it is taken.
+	Log      io.Writer
+	Progress func(what string)
+}
+
+func (o *Options) check() error {
+	if o.Runs < 1 || o.Seconds < 1 {
+		return fmt.Errorf("%d runs of %d seconds", o.Runs, o.Seconds)
+	}
+	for _, s := range o.Sizes {
+		if s < pipeline.SizeMin || s > pipeline.SizeMax {
+			return fmt.Errorf("size %d: %d to %d are possible", s, pipeline.SizeMin, pipeline.SizeMax)
+		}
+	}
+	for _, d := range o.Directions {
+		if d != "encrypt" && d != "decrypt" {
+			return fmt.Errorf("direction %q: encrypt or decrypt", d)
+		}
+	}
+	if len(o.Modes) == 0 {
+		return errors.New("no mode of " + secgw.Name)
+	}
+	_, err := o.modes()
+	return err
+}
+
+func (o *Options) modes() ([]secgw.Mode, error) {
+	var modes []secgw.Mode
+	for _, name := range o.Modes {
+		i := slices.IndexFunc(secgw.Modes, func(m secgw.Mode) bool { return m.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("mode %q: one of %v", name, secgw.ModeNames())
+		}
+		modes = append(modes, secgw.Modes[i])
+	}
+	return modes, nil
+}
+
+// Samples is how many samples Run takes.
+func (o *Options) Samples() int {
+	return o.Runs * (len(o.Directions)*len(o.Sizes)*(1+len(o.Modes)) + 1)
+}
+
+// Run measures everything and returns the rows gateway/..., in Mpps, and aesgcm128/..., in nanoseconds. Rows of what could be
+// measured come with the error of what could not.
+func Run(ctx context.Context, o Options) ([]result.Row, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if err := secgw.Install(ctx, o.Log); err != nil {
+		return nil, fmt.Errorf("installing the peers: %w", err)
+	}
+	cipher, cipherErr := newCipher(ctx, &o)
+	gateways, err := newGateways(ctx, &o)
+	if err != nil {
+		return nil, errors.Join(cipherErr, err)
+	}
+	defer gateways.close()
+	for run := range o.Runs {
+		if cipherErr == nil {
+			o.Progress(fmt.Sprintf("aesgcm128, run %d of %d", run+1, o.Runs))
+			cipherErr = cipher.sample(ctx, &o)
+		}
+		if err := gateways.sample(ctx, &o, run); err != nil {
+			return nil, errors.Join(cipherErr, err)
+		}
+	}
+	return append(gateways.rows(&o), cipher.rows(&o)...), cipherErr
+}
+
+// gateways is the part of a run that measures whole gateways.
+type gateways struct {
+	program string
+	modes   []secgw.Mode
+	release func() error
+	cases   []gatewayCase
+}
+
+type gatewayCase struct {
+	direction string
+	size      int
+	ours      []float64
+	theirs    [][]float64 // by mode
+}
+
+func newGateways(ctx context.Context, o *Options) (*gateways, error) {
+	modes, err := o.modes()
+	if err != nil {
+		return nil, err
+	}
+	g := &gateways{program: o.Program, modes: modes}
+	if g.program == "" {
+		if g.program, err = secgw.Build(ctx, o.Folder, o.Log); err != nil {
+			return nil, fmt.Errorf("building %s: %w", secgw.Name, err)
+		}
+	}
+	if g.release, err = secgw.ReserveHugePages(); err != nil {
+		return nil, err
+	}
+	for _, d := range o.Directions {
+		for _, s := range o.Sizes {
+			g.cases = append(g.cases, gatewayCase{direction: d, size: s, theirs: make([][]float64, len(modes))})
+		}
+	}
+	return g, nil
+}
+
+func (g *gateways) close() error { return g.release() }
+
+// sample takes one sample of every case, by us and by every mode of the peer.
+func (g *gateways) sample(ctx context.Context, o *Options, run int) error {
+	for i := range g.cases {
+		c := &g.cases[i]
+		what := fmt.Sprintf("gateway/%s/%d, run %d of %d: ", c.direction, c.size, run+1, o.Runs)
+		o.Progress(what + "ours")
+		rate, err := c.sampleOurs(o)
+		if err != nil {
+			return err
+		}
+		c.ours = append(c.ours, rate)
+		for m := range g.modes {
+			o.Progress(what + secgw.Name + ", " + g.modes[m].Name)
+			rate, err := g.samplePeer(ctx, o, c, g.modes[m])
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", secgw.Name, g.modes[m].Name, err)
+			}
+			c.theirs[m] = append(c.theirs[m], rate)
+		}
+	}
+	return nil
+}
+
+func (c *gatewayCase) sampleOurs(o *Options) (float64, error) {
+	r, err := pipeline.New(pipeline.Options{Decrypt: c.direction == "decrypt", Sizes: []int{c.size}})
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	cores := []int{o.Core}
+	if _, err := r.Measure(r.Round(), 100*time.Millisecond, cores); err != nil {
+		return 0, err
+	}
+	s, err := r.Measure(0, time.Duration(o.Seconds)*time.Second, cores)
+	return s.Mpps(), err
+}
+
+const peerSPI = 1000
+
+// peerKeymat is a key and a salt; what they are does not matter, the peer cannot be told to make its own.
+var peerKeymat = []byte("a benchmark key only")
+
+func (g *gateways) samplePeer(ctx context.Context, o *Options, c *gatewayCase, mode secgw.Mode) (float64, error) {
+	frames, err := pipeline.Frames(c.direction == "decrypt", c.size, 256, peerKeymat, peerSPI)
+	if err != nil {
+		return 0, err
+	}
+	run := secgw.Memory{
+		Program: g.program, Mode: mode, Decrypt: c.direction == "decrypt", Frames: frames, Core: o.Core, Seconds: o.Seconds,
+		Tunnel: secgw.Tunnel{
+			SPI: peerSPI, Keymat: peerKeymat, Source: pipeline.Source, Destination: pipeline.Destination, Remote: pipeline.RemoteNet,
+			MAC0: "02:00:00:00:00:0a", MAC1: "02:00:00:00:00:0b",
+		},
+	}
+	rates, err := run.Run(ctx)
+	return result.Median(rates), err
+}
+
+func (g *gateways) rows(o *Options) []result.Row {
+	var rows []result.Row
+	for _, c := range g.cases {
+		best := 0
+		for m := range c.theirs {
+			if result.Median(c.theirs[m]) > result.Median(c.theirs[best]) {
+				best = m
+			}
+		}
+		row := result.NewRow(fmt.Sprintf("gateway/%s/%d", c.direction, c.size), "Mpps", o.Command, c.ours)
+		rows = append(rows, row.Against(secgw.Name+" "+g.modes[best].Name, c.theirs[best]))
+	}
+	return rows
+}
