@@ -183,6 +183,9 @@ func (t *Table) Close() {
 	t.words = words{}
 }
 
+// Capacity returns how many associations of each direction there is room for.
+func (t *Table) Capacity() int { return len(t.selectors) }
+
 // Install makes an association that workers find as soon as it returns. It costs the same
 // however many there are. On error nothing is left behind.
 func (t *Table) Install(p Params) (Handle, error) {

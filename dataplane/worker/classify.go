@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/prefetch"
 	"sallyport/dataplane/spd"
 )
 
@@ -16,9 +17,10 @@ const (
 )
 
 // classify parses the packets that came from queues and puts each on the list of what
-// is to be done with it, or ends it.
+// is to be done with it, or ends it. What is remembered of the flows is asked for a pass before it is read.
 func (w *Worker) classify() {
 	b := &w.batch
+	w.flows.follow(w.tables.SPD)
 	for i := range b.N {
 		p := &b.P[i]
 		if p.Class != packet.ClassNone {
@@ -27,23 +29,34 @@ func (w *Worker) classify() {
 		if p.Port == w.tables.TUN {
 			p.Flags |= packet.FlagLocal
 		}
-		if reason := packet.Parse(b, i); reason != packet.DropNone {
-			p.Reason = reason
+		if p.Reason = packet.Parse(b, i); p.Reason == packet.DropNone {
+			w.foresee(i)
+		}
+	}
+	for i := range b.N {
+		p := &b.P[i]
+		if p.Class != packet.ClassNone || p.Reason != packet.DropNone {
 			continue
 		}
 		flow := &b.Flows[i]
 		switch {
 		case p.Port == w.tables.TUN:
-			p.Class, p.Reason = w.classifyLocal(p, flow)
+			p.Class, p.Reason = w.classifyLocal(i)
 		case w.tables.Endpoints.Has(flow):
 			p.Class, p.Reason = w.classifyEndpoint(p, b.IP(i))
 		default:
-			p.Class, p.Reason = w.classifyCleartext(i, flow)
+			p.Class, p.Reason = w.classifyCleartext(i)
 		}
 		if p.Reason == packet.DropNone {
 			w.enlist(i)
 		}
 	}
+}
+
+// foresee asks for what is remembered of packet i's flow.
+func (w *Worker) foresee(i int) {
+	w.places[i] = w.flows.place(&w.batch.Flows[i])
+	prefetch.Of(&w.flows.places[w.places[i]])
 }
 
 // classifyEndpoint judges a packet to one of our outer addresses. ip is the datagram. What
@@ -95,41 +108,41 @@ func (w *Worker) classifyESP(p *packet.Packet, esp []byte) (packet.Class, packet
 	if p.SPI < 256 {
 		return 0, packet.DropReservedSPI
 	}
+	w.group.sad.PrefetchInbound(p.SPI)
 	return packet.ClassInbound, 0
 }
 
 // classifyLocal judges a packet that the kernel routed into TUN: the gateway's own traffic, or
 // what the kernel forwards. It may leave under a protect policy only: the route
 // into TUN says that its destination is protected.
-func (w *Worker) classifyLocal(p *packet.Packet, flow *packet.Flow) (packet.Class, packet.Drop) {
-	index, match := w.tables.SPD.Outbound(flow)
-	switch match {
+func (w *Worker) classifyLocal(i int) (packet.Class, packet.Drop) {
+	known := w.flows.policy(w.places[i], &w.batch.Flows[i])
+	switch known.match {
 	case spd.NeedsPorts:
 		return 0, packet.DropFragmentNoPorts
 	case spd.NoMatch:
 		return 0, packet.DropNoPolicy
 	}
-	return w.obey(p, index)
+	return w.obey(&w.batch.P[i], known)
 }
 
 // classifyCleartext judges a packet in the clear, by the side it came from.
-func (w *Worker) classifyCleartext(i int, flow *packet.Flow) (packet.Class, packet.Drop) {
-	t, p := w.tables, &w.batch.P[i]
+func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
+	t, p, flow := w.tables, &w.batch.P[i], &w.batch.Flows[i]
 	role := t.Ports[p.Port].Role
-	index, match := t.SPD.Outbound(flow)
-	if match != spd.NoMatch {
+	if known := w.flows.policy(w.places[i], flow); known.match != spd.NoMatch {
 		if role&Protected == 0 {
-			if match == spd.Matched && t.SPD.Policy(index).Action != spd.Protect {
-				return w.obey(p, index)
+			if known.match == spd.Matched && known.action != spd.Protect {
+				return w.obey(p, known)
 			}
 			return 0, packet.DropSpoofed
 		}
-		if match == spd.NeedsPorts {
+		if known.match == spd.NeedsPorts {
 			return 0, packet.DropFragmentNoPorts
 		}
-		return w.obey(p, index)
+		return w.obey(p, known)
 	}
-	index, match = t.SPD.Inbound(flow)
+	index, match := t.SPD.Inbound(flow)
 	if match != spd.NoMatch {
 		if match == spd.NeedsPorts {
 			return 0, packet.DropFragmentNoPorts
@@ -151,20 +164,20 @@ func (w *Worker) classifyCleartext(i int, flow *packet.Flow) (packet.Class, pack
 	return w.forwardable(i)
 }
 
-// obey does what policy index says with a packet that is on its way out.
-func (w *Worker) obey(p *packet.Packet, index uint32) (packet.Class, packet.Drop) {
-	policy := w.tables.SPD.Policy(index)
-	switch policy.Action {
+// obey does what the policy of its flow says with a packet that is on its way out.
+func (w *Worker) obey(p *packet.Packet, known *flowEntry) (packet.Class, packet.Drop) {
+	switch known.action {
 	case spd.Bypass:
 		w.Counters.Bypassed.Add(1)
 		return packet.ClassForward, 0
 	case spd.Discard:
 		return 0, packet.DropPolicyDiscard
 	}
-	p.SPI = w.group.sad.Bound(policy.Tunnel)
+	p.SPI = w.group.sad.Bound(known.tunnel)
 	if p.SPI == 0 {
 		return 0, packet.DropNoOutbound
 	}
+	w.group.sad.PrefetchOutbound(p.SPI)
 	return packet.ClassOutbound, 0
 }
 

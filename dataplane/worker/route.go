@@ -13,18 +13,21 @@ func (w *Worker) routeDecapsulated() {
 	b := &w.batch
 	w.Counters.Opened.Add(uint64(len(w.lists.in)))
 	for _, i := range w.lists.in {
+		w.foresee(int(i))
+	}
+	for _, i := range w.lists.in {
 		p := &b.P[i]
 		if reason := packet.Martian(b, int(i)); reason != packet.DropNone {
 			w.drop(i, reason)
 			continue
 		}
-		index, match := w.tables.SPD.Outbound(&b.Flows[i])
-		switch match {
+		known := w.flows.policy(w.places[i], &b.Flows[i])
+		switch known.match {
 		case spd.NeedsPorts:
 			w.drop(i, packet.DropFragmentNoPorts)
 			continue
 		case spd.Matched:
-			p.Class, p.Reason = w.obey(p, index)
+			p.Class, p.Reason = w.obey(p, known)
 			if p.Reason != packet.DropNone {
 				continue
 			}
@@ -40,7 +43,7 @@ func (w *Worker) routeForward() {
 	b, kept := &w.batch, w.lists.forward[:0]
 	for _, i := range w.lists.forward {
 		p := &b.P[i]
-		p.Hop = w.tables.FIB.Lookup(b.Flows[i].DstAddr())
+		p.Hop = w.hop(i)
 		hop := &w.tables.FIB.Hops[p.Hop]
 		switch hop.Kind {
 		case fib.Local:
@@ -74,6 +77,19 @@ func (w *Worker) routeForward() {
 		kept = append(kept, i)
 	}
 	w.lists.forward = kept
+}
+
+// hop returns the next hop of packet i's destination, as it is remembered or as the table has it.
+func (w *Worker) hop(i uint8) uint32 {
+	f, flow := w.tables.FIB, &w.batch.Flows[i]
+	e := w.flows.find(w.places[i], flow)
+	if e == nil {
+		return f.Lookup(flow.DstAddr()) // packets that were not judged here, and entries that another flow took
+	}
+	if e.hopGeneration != f.Generation {
+		e.hop, e.hopGeneration = f.Lookup(flow.DstAddr()), f.Generation
+	}
+	return e.hop
 }
 
 // exposes reports whether a packet that came out of a tunnel, and goes into none, would leave by an

@@ -117,10 +117,17 @@ func NewGroup(c Config) (*Group, error) {
 			g.Close()
 			return nil, err
 		}
+		flows, err := newFlows(c.SAD.Capacity())
+		if err != nil {
+			unix.Close(fd)
+			g.Close()
+			return nil, err
+		}
 		w := &Worker{
 			ID:      i,
 			group:   g,
 			eventfd: fd,
+			flows:   flows,
 			burst:   c.Batch,
 			esp:     esp.NewScratch(g.sad),
 			free:    make([]uint64, 0, per),
@@ -140,6 +147,7 @@ func NewGroup(c Config) (*Group, error) {
 func (g *Group) Close() {
 	for _, w := range g.Workers {
 		unix.Close(w.eventfd)
+		w.flows.close()
 	}
 }
 
@@ -185,6 +193,8 @@ type Worker struct {
 	inbound  [packet.BatchMax]*sad.Inbound
 	outbound [packet.BatchMax]*sad.Outbound
 	esp      *esp.Scratch
+	flows    *flows
+	places   [packet.BatchMax]uint32 // of the packets' flows in flows; any value for packets not classified in this step
 	rx       []*port  // the queues this worker receives from, in turn
 	next     int      // index into rx where the next step starts
 	tx       []*port  // by port number: where this worker sends, nil if another worker does

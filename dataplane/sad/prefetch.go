@@ -1,0 +1,22 @@
+package sad
+
+import "sallyport/dataplane/prefetch"
+
+// PrefetchInbound asks for what a packet of the inbound association with an SPI will read, if the SPI is one that
+// this table chose. It is for associations too many for the caches.
+func (t *Table) PrefetchInbound(spi uint32) {
+	if spi < spiMin {
+		return
+	}
+	if i := t.spis.invert(spi) & t.mask; int(i) < len(t.inbound) {
+		prefetch.Of(&t.inbound[i])
+		prefetch.Of(&t.selectors[i])
+	}
+}
+
+// PrefetchOutbound does the same for the outbound association with a handle.
+func (t *Table) PrefetchOutbound(handle uint32) {
+	if i := handle & t.mask; int(i) < len(t.outbound) {
+		prefetch.Of(&t.outbound[i])
+	}
+}

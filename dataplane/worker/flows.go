@@ -1,0 +1,112 @@
+package worker
+
+import (
+	"math/bits"
+	"math/rand/v2"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
+)
+
+// flows remembers what the tables say of the flows that this worker saw last, one cache line each: a look-up in a
+// large policy database or routing table reads a dozen, one after the other. A place has room for two flows; a third
+// takes that of the first. What is remembered is never older than the snapshot in use: an entry of an earlier
+// one is not valid.
+type flows struct {
+	places  []flowPlace
+	mapping mapping
+	shift   uint
+	seed    [4]uint64
+
+	policies   *spd.Table // that generation stands for
+	generation uint32
+}
+
+type flowPlace [2]flowEntry
+
+// flowEntry is what the tables say of a flow; one cache line.
+type flowEntry struct {
+	flow       packet.Flow
+	generation uint32 // of the policies; 0: the entry is empty
+	tunnel     uint32 // of a Protect policy
+	// hop is the flow's next hop in the FIB snapshot hopGeneration; 0: not looked up.
+	hop, hopGeneration uint32
+	match              spd.Match
+	action             spd.Action
+	_                  [6]byte
+}
+
+// Sizes of the table: about two places for each association, in whole powers of two.
+const (
+	placesMin = 1 << 10
+	placesMax = 1 << 21
+)
+
+func newFlows(associations int) (*flows, error) {
+	n := 1 << bits.Len(uint(min(max(2*associations, placesMin), placesMax)-1))
+	f := &flows{shift: uint(64 - bits.Len(uint(n-1)))}
+	for i := range f.seed {
+		f.seed[i] = rand.Uint64()
+	}
+	var err error
+	f.places, f.mapping, err = mapPlaces(n)
+	return f, err
+}
+
+// follow makes the policies of a snapshot those that entries are valid for.
+func (f *flows) follow(policies *spd.Table) {
+	if f.policies != policies {
+		f.policies = policies
+		if f.generation++; f.generation == 0 {
+			clear(f.places)
+			f.generation = 1
+		}
+	}
+}
+
+// place returns the index of the place for a flow. Its bits depend on a seed, so nobody
+// outside can choose flows that share one.
+func (f *flows) place(flow *packet.Flow) uint32 {
+	rest := uint64(flow.SrcPort)<<48 | uint64(flow.DstPort)<<32 | uint64(flow.Proto)<<8 | uint64(flow.Version)
+	hi, lo := bits.Mul64(flow.Src.Lo^f.seed[0], flow.Dst.Lo^f.seed[1])
+	h := hi ^ lo
+	hi, lo = bits.Mul64(h^flow.Src.Hi^f.seed[2], bits.RotateLeft64(flow.Dst.Hi, 32)^rest^f.seed[3])
+	return uint32((hi ^ lo) >> f.shift)
+}
+
+// find returns the entry of a flow, nil if it is not at its place.
+func (f *flows) find(place uint32, flow *packet.Flow) *flowEntry {
+	p := &f.places[place]
+	if p[0].flow == *flow {
+		return &p[0]
+	}
+	if p[1].flow == *flow {
+		return &p[1]
+	}
+	return nil
+}
+
+// policy returns the entry of a flow, whose place is given, with what the policies say of it.
+func (f *flows) policy(place uint32, flow *packet.Flow) *flowEntry {
+	e := f.find(place, flow)
+	if e == nil {
+		p := &f.places[place]
+		p[1] = p[0]
+		e = &p[0]
+		*e = flowEntry{flow: *flow}
+	}
+	if e.generation != f.generation {
+		f.judge(e)
+	}
+	return e
+}
+
+// judge asks the policies about an entry's flow.
+func (f *flows) judge(e *flowEntry) {
+	e.generation = f.generation
+	index, match := f.policies.Outbound(&e.flow)
+	if e.match = match; match != spd.NoMatch {
+		p := f.policies.Policy(index)
+		e.action, e.tunnel = p.Action, p.Tunnel
+	}
+}
