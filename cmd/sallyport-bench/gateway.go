@@ -133,12 +133,8 @@ func rowName(direction, size string, suite transform.Suite, associations int) st
 // run measures every case in turn, runs times, so that what disturbs the machine meets all alike.
 func (o *gatewayOptions) run(ctx context.Context, cases []*measurement, stdout, stderr io.Writer) error {
 	runtime.LockOSThread()
-	if o.core >= 0 {
-		var set unix.CPUSet
-		set.Set(o.core)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("run on CPU %d: %w", o.core, err)
-		}
+	if err := pin(o.core); err != nil {
+		return err
 	}
 	progress := newProgress(stderr, o.runs*len(cases))
 	for range o.runs {
@@ -156,6 +152,19 @@ func (o *gatewayOptions) run(ctx context.Context, cases []*measurement, stdout, 
 	}
 	progress.done()
 	return o.report(cases, stdout)
+}
+
+// pin binds the thread to a CPU, unless that is negative.
+func pin(core int) error {
+	if core < 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	set.Set(core)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("run on CPU %d: %w", core, err)
+	}
+	return nil
 }
 
 // measure takes one sample with a rig of its own.
