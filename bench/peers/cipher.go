@@ -2,50 +2,53 @@ package peers
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"sallyport/bench/crypto"
+	"sallyport/bench/pipeline"
 	"sallyport/bench/result"
-	"sallyport/dataplane/aesgcm"
 )
 
 //go:embed libipsec-mb/direct.c
 var directSource []byte
 
-// cipherMilliseconds is the time of one measurement of one size and direction.
+// cipherMilliseconds is the time of one measurement of one size, both directions.
 const cipherMilliseconds = 150
 
-// ciphers are measured by who does the work.
-const (
-	ourCipher = iota
-	goCipher
-	directCall
-	cipherCount
-)
+// direct is what is measured of libipsec-mb, beside ours and Go's.
+type direct struct{ seal, open []float64 }
 
 // ciphers is the part of a run that measures the cipher alone.
 type ciphers struct {
-	direct string // the program that times libipsec-mb
-	// samples by size, direction and cipher, in nanoseconds a packet
-	samples map[int]*[2][cipherCount][]float64
+	program string // times libipsec-mb
+	cases   []cipherCase
 }
 
-// newCipher builds the program that times libipsec-mb.
-func newCipher(ctx context.Context, o *Options) (*ciphers, error) {
-	c := &ciphers{direct: filepath.Join(o.Folder, "direct"), samples: map[int]*[2][cipherCount][]float64{}}
+// cipherCase holds one size's samples, in nanoseconds a packet.
+type cipherCase struct {
+	ours, standard crypto.Case
+	direct         direct
+}
+
+// newCiphers builds the program that times libipsec-mb, and makes keys and packets.
+func newCiphers(ctx context.Context, o *Options) (*ciphers, error) {
+	c := &ciphers{program: filepath.Join(o.Folder, "direct")}
 	for _, size := range o.Sizes {
-		c.samples[size] = new([2][cipherCount][]float64)
+		c.cases = append(c.cases, cipherCase{
+			ours:     crypto.Case{Name: crypto.Names()[0], Bits: 128, Size: size},
+			standard: crypto.Case{Name: crypto.Standard, Bits: 128, Size: size},
+		})
+		last := &c.cases[len(c.cases)-1]
+		if err := errors.Join(last.ours.Prepare(), last.standard.Prepare()); err != nil {
+			return c, err
+		}
 	}
 	if err := os.MkdirAll(o.Folder, 0o755); err != nil {
 		return c, err
@@ -54,168 +57,62 @@ func newCipher(ctx context.Context, o *Options) (*ciphers, error) {
 	if err := os.WriteFile(source, directSource, 0o644); err != nil {
 		return c, err
 	}
-	if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-march=native", "-o", c.direct, source, "-lIPSec_MB").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-march=native", "-o", c.program, source, "-lIPSec_MB").CombinedOutput(); err != nil {
 		return c, fmt.Errorf("compiling against libipsec-mb: %w: %s", err, out)
 	}
 	return c, nil
 }
 
-// sample measures each size and direction by each cipher.
+// sample measures each size by each cipher.
 func (c *ciphers) sample(ctx context.Context, o *Options) error {
-	for _, size := range o.Sizes {
-		// Of its own, because the thread ends with the goroutine, and the affinity with it.
-		failed := make(chan error)
-		go func() {
-			runtime.LockOSThread()
-			var set unix.CPUSet
-			set.Set(o.Core)
-			if err := unix.SchedSetaffinity(0, &set); err != nil {
-				failed <- fmt.Errorf("run on CPU %d: %w", o.Core, err)
-				return
-			}
-			for direction := range 2 {
-				s := &c.samples[size][direction]
-				s[ourCipher] = append(s[ourCipher], timeOurs(size, direction == 1))
-				s[goCipher] = append(s[goCipher], timeGo(size, direction == 1))
-			}
-			failed <- nil
-		}()
-		if err := <-failed; err != nil {
+	for i := range c.cases {
+		k := &c.cases[i]
+		if err := pipeline.OnCore(o.Core, func() error {
+			const each = cipherMilliseconds * time.Millisecond
+			return errors.Join(k.ours.Measure(each), k.standard.Measure(each))
+		}); err != nil {
 			return err
 		}
-		out, err := exec.CommandContext(ctx, c.direct, strconv.Itoa(o.Core), strconv.Itoa(cipherMilliseconds), strconv.Itoa(size)).Output()
-		if err != nil {
+		if err := k.direct.sample(ctx, c.program, o.Core, k.ours.Size); err != nil {
 			return fmt.Errorf("timing libipsec-mb: %w", err)
-		}
-		f := strings.Fields(string(out))
-		if len(f) != 3 {
-			return fmt.Errorf("timing libipsec-mb: %q", out)
-		}
-		for direction := range 2 {
-			ns, err := strconv.ParseFloat(f[1+direction], 64)
-			if err != nil {
-				return fmt.Errorf("timing libipsec-mb: %w", err)
-			}
-			s := &c.samples[size][direction]
-			s[directCall] = append(s[directCall], ns)
 		}
 	}
 	return nil
 }
 
-// Buffers of a batch, as many as the program for libipsec-mb takes in turn, and the additional data of ESP without ESN.
-const (
-	buffers   = 32
-	aadLength = 8
-)
-
-// timeOurs returns the time a packet takes by the batch call. What is opened was sealed before, outside the timed part.
-func timeOurs(size int, open bool) float64 {
-	key, err := aesgcm.NewKey(make([]byte, 16))
+func (d *direct) sample(ctx context.Context, program string, core, size int) error {
+	out, err := exec.CommandContext(ctx, program, strconv.Itoa(core), strconv.Itoa(cipherMilliseconds/2), strconv.Itoa(size)).Output()
 	if err != nil {
-		panic(err)
+		return err
 	}
-	ops, sealed := make([]aesgcm.Op, buffers), make([][]byte, buffers)
-	for i := range ops {
-		ops[i] = aesgcm.Op{Key: &key, Buf: make([]byte, size+aesgcm.TagSize, size+aesgcm.TagSize+aesgcm.Slack), AADLen: aadLength}
-		ops[i].Nonce[11] = byte(i)
+	var n int
+	var seal, open float64
+	if _, err := fmt.Sscan(string(out), &n, &seal, &open); err != nil || n != size {
+		return fmt.Errorf("it printed %q", out)
 	}
-	if !open {
-		return each(func() {}, func() { aesgcm.Seal(ops) })
-	}
-	aesgcm.Seal(ops)
-	for i := range ops {
-		sealed[i] = append([]byte{}, ops[i].Buf...)
-	}
-	return each(func() {
-		for i := range ops {
-			copy(ops[i].Buf, sealed[i])
-		}
-	}, func() { aesgcm.Open(ops) })
+	d.seal, d.open = append(d.seal, seal), append(d.open, open)
+	return nil
 }
 
-// timeGo is timeOurs for the standard library.
-func timeGo(size int, open bool) float64 {
-	block, err := aes.NewCipher(make([]byte, 16))
-	if err != nil {
-		panic(err)
-	}
-	gcm, err := cipher.NewGCM(block)
-	if err != nil {
-		panic(err)
-	}
-	nonces, aad := make([][]byte, buffers), make([]byte, aadLength)
-	text, sealed := make([][]byte, buffers), make([][]byte, buffers)
-	for i := range text {
-		nonces[i], text[i] = make([]byte, 12), make([]byte, size+gcm.Overhead())
-		nonces[i][11] = byte(i)
-		sealed[i] = gcm.Seal(nil, nonces[i], text[i][:size], aad)
-	}
-	if !open {
-		return each(func() {}, func() {
-			for i, t := range text {
-				gcm.Seal(t[:0], nonces[i], t[:size], aad)
-			}
-		})
-	}
-	return each(func() {
-		for i, s := range sealed {
-			copy(text[i], s)
-		}
-	}, func() {
-		for i, t := range text {
-			if _, err := gcm.Open(t[:0], nonces[i], t, aad); err != nil {
-				panic(err)
-			}
-		}
-	})
-}
-
-// each returns the time a packet takes in work, which does a batch; prepare and the clock's own time are not counted.
-func each(prepare, work func()) float64 {
-	const rounds = 15
-	clock := timed(func() {}, func() {}, time.Millisecond)
-	var took []float64
-	for range rounds {
-		took = append(took, (timed(prepare, work, cipherMilliseconds*time.Millisecond/rounds)-clock)/buffers)
-	}
-	return result.Median(took)
-}
-
-// timed returns the mean time of work in nanoseconds.
-func timed(prepare, work func(), budget time.Duration) float64 {
-	n := 0
-	for began := time.Now(); time.Since(began) < budget; n++ {
-		prepare()
-		work()
-	}
-	var all time.Duration
-	for range n {
-		prepare()
-		began := time.Now()
-		work()
-		all += time.Since(began)
-	}
-	return float64(all) / float64(n)
-}
-
-// rows are named after the other cipher: ratio is our time by its time.
+// rows are named after the other cipher: the ratio is our time by its time. Those of an implementation without samples are
+// left out.
 func (c *ciphers) rows(o *Options) []result.Row {
 	var rows []result.Row
-	for direction, suffix := range []string{"", "/open"} {
-		for _, size := range o.Sizes {
-			s := c.samples[size][direction]
-			for _, other := range []struct {
-				who        int
-				name, peer string
-			}{{directCall, "libipsec-mb", "libipsec-mb direct call"}, {goCipher, "go", "Go crypto/cipher"}} {
-				if len(s[other.who]) == 0 {
-					continue
-				}
-				row := result.NewRow(fmt.Sprintf("aesgcm128/%s/%d%s", other.name, size, suffix), "ns", o.Command, s[ourCipher])
-				rows = append(rows, row.Against(other.peer, s[other.who]))
-			}
+	add := func(k *cipherCase, other, peer, suffix string, ours, theirs []float64) {
+		if len(theirs) > 0 {
+			name := fmt.Sprintf("aesgcm128/%s/%d%s", other, k.ours.Size, suffix)
+			rows = append(rows, result.NewRow(name, "ns", o.Command, ours).Against(peer, theirs))
 		}
+	}
+	for i := range c.cases {
+		k := &c.cases[i]
+		add(k, "libipsec-mb", "libipsec-mb direct call", "", k.ours.Seal, k.direct.seal)
+		add(k, "go", "Go crypto/cipher", "", k.ours.Seal, k.standard.Seal)
+	}
+	for i := range c.cases {
+		k := &c.cases[i]
+		add(k, "libipsec-mb", "libipsec-mb direct call", "/open", k.ours.Open, k.direct.open)
+		add(k, "go", "Go crypto/cipher", "/open", k.ours.Open, k.standard.Open)
 	}
 	return rows
 }

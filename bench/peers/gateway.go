@@ -81,7 +81,7 @@ func Run(ctx context.Context, o Options) ([]result.Row, error) {
 	if err := secgw.Install(ctx, o.Log); err != nil {
 		return nil, fmt.Errorf("installing the peers: %w", err)
 	}
-	cipher, cipherErr := newCipher(ctx, &o)
+	cipher, cipherErr := newCiphers(ctx, &o)
 	gateways, err := newGateways(ctx, &o)
 	if err != nil {
 		return nil, errors.Join(cipherErr, err)

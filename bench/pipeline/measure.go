@@ -110,14 +110,21 @@ func (r *Rig) MeasureGaps(packets int, atLeast time.Duration, cores []int) (Samp
 	return r.measure(packets, atLeast, cores, true)
 }
 
-// pin keeps the calling thread on one CPU.
-func pin(cpu int) error {
-	var set unix.CPUSet
-	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("run on CPU %d: %w", cpu, err)
-	}
-	return nil
+// OnCore runs work on one CPU, on a thread that ends with it.
+func OnCore(cpu int, work func() error) error {
+	done := make(chan error)
+	go func() {
+		// The thread ends with the goroutine, and the affinity with it.
+		runtime.LockOSThread()
+		var set unix.CPUSet
+		set.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			done <- fmt.Errorf("run on CPU %d: %w", cpu, err)
+			return
+		}
+		done <- work()
+	}()
+	return <-done
 }
 
 func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool) (Sample, error) {
@@ -129,14 +136,15 @@ func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool
 			h = hdrhistogram.New(1, int64(gapMax), 3)
 		}
 		wg.Go(func() {
-			if i < len(cores) {
-				// The thread ends with the goroutine, and the affinity with it.
-				runtime.LockOSThread()
-				if errs[i] = pin(cores[i]); errs[i] != nil {
-					return
-				}
+			work := func() (err error) {
+				samples[i], err = l.measure(packets, atLeast, h)
+				return err
 			}
-			samples[i], errs[i] = l.measure(packets, atLeast, h)
+			if i < len(cores) {
+				errs[i] = OnCore(cores[i], work)
+			} else {
+				errs[i] = work()
+			}
 		})
 	}
 	wg.Wait()

@@ -12,8 +12,9 @@ import (
 
 // eachImplementation runs a test body once for every implementation that this
 // machine can run.
-func eachImplementation(t *testing.T, body func(t *testing.T, im implementation)) {
-	for _, im := range implementations {
+func eachImplementation(t *testing.T, body func(t *testing.T, im *implementation)) {
+	for i := range implementations {
+		im := &implementations[i]
 		t.Run(im.name, func(t *testing.T) {
 			if !im.available {
 				t.Skip("this machine cannot run " + im.name)
@@ -46,12 +47,13 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-func newKey(t testing.TB, key []byte) *Key {
+func newKey(t testing.TB, im *implementation, key []byte) *Key {
 	t.Helper()
-	k, err := NewKey(key)
+	k, err := im.newKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(k.Zero)
 	return &k
 }
 
@@ -106,11 +108,11 @@ var known = []struct{ name, key, nonce, aad, text, sealed string }{
 }
 
 func TestKnownAnswers(t *testing.T) {
-	eachImplementation(t, func(t *testing.T, im implementation) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
 		for _, v := range known {
 			text, sealed := unhex(t, v.text), unhex(t, v.sealed)
 			_, buf := framed(text, Slack)
-			op := opOf(newKey(t, unhex(t, v.key)), unhex(t, v.nonce), unhex(t, v.aad), buf)
+			op := opOf(newKey(t, im, unhex(t, v.key)), unhex(t, v.nonce), unhex(t, v.aad), buf)
 			ops := []Op{op}
 			im.seal(ops)
 			if !ops[0].OK || !bytes.Equal(buf, sealed) {
@@ -133,11 +135,11 @@ func opOf(k *Key, nonce, aad, buf []byte) Op {
 }
 
 func TestEveryLengthAgainstCryptoCipher(t *testing.T) {
-	eachImplementation(t, func(t *testing.T, im implementation) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
 		r := rand.New(rand.NewPCG(1, 2))
 		for _, size := range []int{16, 24, 32} {
 			raw := randomBytes(r, size)
-			key, ref := newKey(t, raw), oracle(t, raw)
+			key, ref := newKey(t, im, raw), oracle(t, raw)
 			for length := 0; length <= 2048; length++ {
 				text, nonce, aad := randomBytes(r, length), randomBytes(r, NonceSize), randomBytes(r, []int{0, 8, 12}[length%3])
 				frame, buf := framed(text, []int{0, 1, Slack}[length%3])
@@ -158,13 +160,13 @@ func TestEveryLengthAgainstCryptoCipher(t *testing.T) {
 }
 
 func TestBatchesOfMixedKeysAndLengths(t *testing.T) {
-	eachImplementation(t, func(t *testing.T, im implementation) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
 		r := rand.New(rand.NewPCG(3, 4))
 		var keys []*Key
 		var refs []cipher.AEAD
 		for i := range 7 {
 			raw := randomBytes(r, []int{16, 24, 32}[i%3])
-			keys, refs = append(keys, newKey(t, raw)), append(refs, oracle(t, raw))
+			keys, refs = append(keys, newKey(t, im, raw)), append(refs, oracle(t, raw))
 		}
 		for n := 0; n <= 67; n++ {
 			ops := make([]Op, n)
@@ -207,9 +209,9 @@ func TestBatchesOfMixedKeysAndLengths(t *testing.T) {
 }
 
 func TestEveryWrongByteIsRefusedAndWiped(t *testing.T) {
-	eachImplementation(t, func(t *testing.T, im implementation) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
 		r := rand.New(rand.NewPCG(5, 6))
-		key := newKey(t, randomBytes(r, 16))
+		key := newKey(t, im, randomBytes(r, 16))
 		for _, length := range []int{0, 1, 15, 16, 17, 64, 100} {
 			text, nonce, aad := randomBytes(r, length), randomBytes(r, NonceSize), randomBytes(r, AADMax)
 			_, sealed := framed(text, Slack)
@@ -247,10 +249,10 @@ func TestEveryWrongByteIsRefusedAndWiped(t *testing.T) {
 
 // Packets lie one behind another in the UMEM: the slack of one is the next one's bytes.
 func TestNeighboursInOneArea(t *testing.T) {
-	eachImplementation(t, func(t *testing.T, im implementation) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
 		r := rand.New(rand.NewPCG(7, 8))
 		raw := randomBytes(r, 32)
-		key, ref := newKey(t, raw), oracle(t, raw)
+		key, ref := newKey(t, im, raw), oracle(t, raw)
 		area := make([]byte, 64*400)
 		var ops []Op
 		var want []byte
@@ -270,9 +272,9 @@ func TestNeighboursInOneArea(t *testing.T) {
 }
 
 func TestUnusableOpsFailWithoutPanic(t *testing.T) {
-	eachImplementation(t, func(t *testing.T, im implementation) {
-		key := newKey(t, make([]byte, 16))
-		gone := newKey(t, make([]byte, 16))
+	eachImplementation(t, func(t *testing.T, im *implementation) {
+		key := newKey(t, im, make([]byte, 16))
+		gone := newKey(t, im, make([]byte, 16))
 		gone.Zero()
 		for name, op := range map[string]Op{
 			"nil key":      {Buf: bytes.Repeat([]byte{1}, 40), OK: true},
@@ -305,8 +307,8 @@ func TestKeySizes(t *testing.T) {
 }
 
 func TestNoAllocation(t *testing.T) {
-	eachImplementation(t, func(t *testing.T, im implementation) {
-		ops := benchmarkOps(t, 64, 500)
+	eachImplementation(t, func(t *testing.T, im *implementation) {
+		ops := benchmarkOps(t, im, 64, 500)
 		if n := testing.AllocsPerRun(50, func() { im.seal(ops); im.open(ops) }); n != 0 {
 			t.Errorf("%v allocations a batch", n)
 		}
@@ -328,8 +330,8 @@ func allZero(b []byte) bool {
 	return true
 }
 
-func benchmarkOps(t testing.TB, n, length int) []Op {
-	key := newKey(t, make([]byte, 16))
+func benchmarkOps(t testing.TB, im *implementation, n, length int) []Op {
+	key := newKey(t, im, make([]byte, 16))
 	ops := make([]Op, n)
 	area := make([]byte, n*2048)
 	for i := range ops {
@@ -340,10 +342,11 @@ func benchmarkOps(t testing.TB, n, length int) []Op {
 }
 
 func BenchmarkSeal(b *testing.B) {
-	for _, im := range implementations {
+	for i := range implementations {
+		im := &implementations[i]
 		for _, length := range []int{64, 512, 1420} {
 			b.Run(fmt.Sprintf("%s/%d", im.name, length), func(b *testing.B) {
-				ops := benchmarkOps(b, 64, length)
+				ops := benchmarkOps(b, im, 64, length)
 				b.ReportAllocs()
 				b.SetBytes(int64(length) * int64(len(ops)))
 				for b.Loop() {

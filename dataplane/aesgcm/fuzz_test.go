@@ -22,13 +22,14 @@ func FuzzAgainstCryptoCipher(f *testing.F) {
 		copy(nonce, rawNonce)
 		want := oracle(t, key).Seal(nil, nonce, text, aad)
 		wantOther := oracle(t, other).Seal(nil, nonce, text, aad)
-		for _, im := range implementations {
+		for i := range implementations {
+			im := &implementations[i]
 			if !im.available {
 				continue
 			}
 			frame, buf := framed(text, int(damage)%2*Slack)
 			frameOther, bufOther := framed(text, Slack)
-			ops := []Op{opOf(newKey(t, key), nonce, aad, buf), opOf(newKey(t, other), nonce, aad, bufOther)}
+			ops := []Op{opOf(newKey(t, im, key), nonce, aad, buf), opOf(newKey(t, im, other), nonce, aad, bufOther)}
 			im.seal(ops)
 			if !bytes.Equal(buf, want) || !bytes.Equal(bufOther, wantOther) {
 				t.Fatalf("%s: Seal differs from crypto/cipher", im.name)

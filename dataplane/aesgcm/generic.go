@@ -1,6 +1,29 @@
 package aesgcm
 
-import "sallyport/dataplane/prefetch"
+import (
+	"crypto/aes"
+	"crypto/cipher"
+
+	"sallyport/dataplane/prefetch"
+	"sallyport/dataplane/registry"
+)
+
+// standard holds the standard library's ciphers that keys have handles of.
+var standard registry.Registry[cipher.AEAD]
+
+// expandGeneric is the key expansion of the standard library.
+func expandGeneric(k *Key, key []byte) error {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return err
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return err
+	}
+	k.standard = standard.Put(aead)
+	return nil
+}
 
 // sealGeneric is Seal over the standard library. Nonce, additional data and text
 // are passed from the op itself: an array of the loop's own would escape
@@ -17,7 +40,7 @@ func sealGeneric(ops []Op) {
 			continue
 		}
 		text := op.Buf[: len(op.Buf)-TagSize : len(op.Buf)]
-		op.Key.aead.Seal(text[:0], op.Nonce[:], text, op.AAD[:op.AADLen])
+		standard.Get(op.Key.standard).Seal(text[:0], op.Nonce[:], text, op.AAD[:op.AADLen])
 		op.OK = true
 	}
 }
@@ -34,7 +57,7 @@ func openGeneric(ops []Op) {
 			fail(op)
 			continue
 		}
-		if _, err := op.Key.aead.Open(op.Buf[:0:len(op.Buf)], op.Nonce[:], op.Buf, op.AAD[:op.AADLen]); err != nil {
+		if _, err := standard.Get(op.Key.standard).Open(op.Buf[:0:len(op.Buf)], op.Nonce[:], op.Buf, op.AAD[:op.AADLen]); err != nil {
 			fail(op)
 			continue
 		}
@@ -44,7 +67,7 @@ func openGeneric(ops []Op) {
 
 // usable says whether an op has a key and lengths that can be worked on.
 func usable(op *Op) bool {
-	return op.Key != nil && op.Key.aead != nil && len(op.Buf) >= TagSize && op.AADLen <= AADMax
+	return op.Key != nil && op.Key.standard != 0 && len(op.Buf) >= TagSize && op.AADLen <= AADMax
 }
 
 // fail wipes an op's buffer and marks the op.

@@ -1,39 +1,54 @@
 package aesgcm
 
-import (
-	"crypto/aes"
-	"crypto/cipher"
-	"errors"
-)
+import "errors"
+
+// roundsMax is the number of rounds of AES-256 (FIPS 197, 5).
+const roundsMax = 14
+
+// powerMax is the highest power of H in a key: one sum takes the additional data, 8
+// blocks of text and the block of lengths.
+const powerMax = 10
 
 // ErrKeySize says that a key has not 16, 24 or 32 bytes.
 var ErrKeySize = errors.New("AES key is not 16, 24 or 32 bytes long")
 
-// Key is an expanded AES-GCM key. It is read-only once made, so any number of
-// goroutines may use it. It must not be copied after first use.
+// Key is an expanded AES-GCM key. It holds no Go pointer, so it may live outside the Go
+// heap. It is read-only once made, so any number of goroutines may use it. Copies
+// are of one key: Zero ends all of them, and only the one that it is called on is wiped.
+//
+// The order of the fields is known to the assembly. A packet of few blocks
+// touches the last few powers and as many round keys as its key size needs.
 type Key struct {
-	aead cipher.AEAD
+	// powers are H^powerMax down to H^1, each divided by x, with reversed bytes: see expandPowers.
+	powers [powerMax][16]byte
+	// rounds is the number of AES's rounds; 0 without a key that the assembly can use.
+	rounds uint32
+	// standard is the handle of the standard library's cipher, 0 without.
+	standard uint32
+	round    [roundsMax + 1][16]byte
 }
 
-// NewKey expands an AES key of 16, 24 or 32 bytes. The caller keeps ownership of
-// key and wipes it; no part of it is in the error.
-func NewKey(key []byte) (Key, error) {
+// NewKey expands an AES key of 16, 24 or 32 bytes for the implementation in use. The caller
+// keeps ownership of key and wipes it; no part of it is in the error. Zero must
+// be called when the key is not needed any more.
+func NewKey(key []byte) (Key, error) { return active.newKey(key) }
+
+// newKey expands a key for an implementation.
+func (im *implementation) newKey(key []byte) (k Key, err error) {
 	if len(key) != 16 && len(key) != 24 && len(key) != 32 {
 		return Key{}, ErrKeySize
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return Key{}, err
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return Key{}, err
-	}
-	return Key{aead: aead}, nil
+	err = im.expand(&k, key)
+	return k, err
 }
 
-// Zero forgets the key: later ops with it fail. The expanded key belongs to the
-// standard library's cipher, which offers no way to wipe it, so its memory is
-// cleared only when the collector uses it again. Nobody may be inside Seal or
-// Open with this key.
-func (k *Key) Zero() { k.aead = nil }
+// Zero wipes the key: later ops with it fail. What an implementation without assembly
+// expanded belongs to the standard library's cipher, which offers no way to wipe it, so
+// that memory is cleared only when the collector uses it again. Nobody may be inside
+// Seal or Open with this key.
+func (k *Key) Zero() {
+	if k.standard != 0 {
+		standard.Drop(k.standard)
+	}
+	*k = Key{}
+}

@@ -28,7 +28,7 @@ func TestWycheproof(t *testing.T) {
 	if err := json.Unmarshal(raw, &file); err != nil {
 		t.Fatal(err)
 	}
-	eachImplementation(t, func(t *testing.T, im implementation) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
 		ran := 0
 		for _, g := range file.TestGroups {
 			for _, v := range g.Tests {
@@ -37,7 +37,7 @@ func TestWycheproof(t *testing.T) {
 				}
 				ran++
 				text, sealed := unhex(t, v.Msg), append(unhex(t, v.Ct), unhex(t, v.Tag)...)
-				key := newKey(t, unhex(t, v.Key))
+				key := newKey(t, im, unhex(t, v.Key))
 				buf := bytes.Clone(sealed)
 				ops := []Op{opOf(key, unhex(t, v.Iv), unhex(t, v.Aad), buf)}
 				im.open(ops)

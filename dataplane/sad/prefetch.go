@@ -2,8 +2,14 @@ package sad
 
 import "sallyport/dataplane/prefetch"
 
+// crowd is how many associations of a direction a core's second-level cache holds about, with their keys and windows.
+const crowd = 256
+
+// Crowded says that there are so many associations that asking for one before it is read pays.
+func (t *Table) Crowded() bool { return t.crowded.Load() }
+
 // PrefetchInbound asks for what a packet of the inbound association with an SPI will read, if the SPI is one that
-// this table chose. It is for associations too many for the caches.
+// this table chose.
 func (t *Table) PrefetchInbound(spi uint32) {
 	if spi < spiMin {
 		return

@@ -80,6 +80,7 @@ type Table struct {
 	configured configured
 	epochs     epochs
 	bindings   bindings
+	crowded    atomic.Bool
 
 	// cold: behind the mutex
 	mu       sync.Mutex
@@ -257,7 +258,7 @@ func (t *Table) installInbound(p *Params, key *transform.Key, selectors *spd.Sel
 	if chosen {
 		t.configured.insert(p.SPI, slot)
 	}
-	t.slots[in].live++
+	t.count(in, 1)
 	return InboundHandle(p.SPI), nil
 }
 
@@ -271,8 +272,16 @@ func (t *Table) installOutbound(p *Params, key *transform.Key) (Handle, error) {
 	a.fill(p, slot)
 	t.keys[out][slot], t.slots[out].params[slot] = key, p
 	atomic.StoreUint32(&a.live, h)
-	t.slots[out].live++
+	t.count(out, 1)
 	return Handle(h), nil
+}
+
+// count keeps the number of live associations, and what depends on it.
+func (t *Table) count(direction, change int) {
+	t.slots[direction].live += change
+	if crowded := max(t.slots[in].live, t.slots[out].live) > crowd; crowded != t.crowded.Load() {
+		t.crowded.Store(crowded)
+	}
 }
 
 // take returns an empty slot. Fresh ones are used while few wait to be used again.
@@ -342,7 +351,7 @@ func (t *Table) Remove(h Handle) error {
 		r.slot = a.Slot
 		atomic.StoreUint32(&a.live, 0)
 	}
-	t.slots[r.direction].live--
+	t.count(r.direction, -1)
 	t.slots[r.direction].params[r.slot] = nil
 	r.epoch = t.epochs.begin()
 	t.limbo.push(r)

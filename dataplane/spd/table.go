@@ -200,6 +200,9 @@ func (t *Table) first(list []uint32, f *packet.Flow, s side, best uint32, verdic
 // Policy returns a policy by the index that a look-up gave.
 func (t *Table) Policy(index uint32) *Policy { return &t.policies[index] }
 
+// Indexed says that the policies are too many to be simply looked through.
+func (t *Table) Indexed() bool { return t.index != nil }
+
 // Len returns the number of policies.
 func (t *Table) Len() int { return len(t.policies) }
 

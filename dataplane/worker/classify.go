@@ -20,7 +20,7 @@ const (
 // is to be done with it, or ends it. What is remembered of the flows is asked for a pass before it is read.
 func (w *Worker) classify() {
 	b := &w.batch
-	w.flows.follow(w.tables.SPD)
+	w.flows.follow(w.tables)
 	for i := range b.N {
 		p := &b.P[i]
 		if p.Class != packet.ClassNone {
@@ -55,6 +55,9 @@ func (w *Worker) classify() {
 
 // foresee asks for what is remembered of packet i's flow.
 func (w *Worker) foresee(i int) {
+	if !w.flows.pays {
+		return
+	}
 	w.places[i] = w.flows.place(&w.batch.Flows[i])
 	prefetch.Of(&w.flows.places[w.places[i]])
 }
@@ -108,7 +111,9 @@ func (w *Worker) classifyESP(p *packet.Packet, esp []byte) (packet.Class, packet
 	if p.SPI < 256 {
 		return 0, packet.DropReservedSPI
 	}
-	w.group.sad.PrefetchInbound(p.SPI)
+	if w.crowded {
+		w.group.sad.PrefetchInbound(p.SPI)
+	}
 	return packet.ClassInbound, 0
 }
 
@@ -177,7 +182,9 @@ func (w *Worker) obey(p *packet.Packet, known *flowEntry) (packet.Class, packet.
 	if p.SPI == 0 {
 		return 0, packet.DropNoOutbound
 	}
-	w.group.sad.PrefetchOutbound(p.SPI)
+	if w.crowded {
+		w.group.sad.PrefetchOutbound(p.SPI)
+	}
 	return packet.ClassOutbound, 0
 }
 

@@ -20,6 +20,9 @@ type flows struct {
 
 	policies   *spd.Table // that generation stands for
 	generation uint32
+	// pays says that the tables are large enough for all this: a few policies are looked through in less time.
+	pays  bool
+	asked flowEntry // what is returned while it does not pay
 }
 
 type flowPlace [2]flowEntry
@@ -53,10 +56,14 @@ func newFlows(associations int) (*flows, error) {
 	return f, err
 }
 
-// follow makes the policies of a snapshot those that entries are valid for.
-func (f *flows) follow(policies *spd.Table) {
-	if f.policies != policies {
-		f.policies = policies
+// routesMin is from how many routes on remembering a next hop pays.
+const routesMin = 64
+
+// follow makes the tables of a snapshot those that entries are valid for.
+func (f *flows) follow(t *Tables) {
+	f.pays = t.SPD.Indexed() || t.FIB.Size() >= routesMin
+	if f.policies != t.SPD {
+		f.policies = t.SPD
 		if f.generation++; f.generation == 0 {
 			clear(f.places)
 			f.generation = 1
@@ -86,8 +93,12 @@ func (f *flows) find(place uint32, flow *packet.Flow) *flowEntry {
 	return nil
 }
 
-// policy returns the entry of a flow, whose place is given, with what the policies say of it.
+// policy returns the entry of a flow, whose place is given, with what the policies say of it. It is good until the next call.
 func (f *flows) policy(place uint32, flow *packet.Flow) *flowEntry {
+	if !f.pays {
+		f.judge(&f.asked, flow)
+		return &f.asked
+	}
 	e := f.find(place, flow)
 	if e == nil {
 		p := &f.places[place]
@@ -96,15 +107,15 @@ func (f *flows) policy(place uint32, flow *packet.Flow) *flowEntry {
 		*e = flowEntry{flow: *flow}
 	}
 	if e.generation != f.generation {
-		f.judge(e)
+		f.judge(e, flow)
 	}
 	return e
 }
 
-// judge asks the policies about an entry's flow.
-func (f *flows) judge(e *flowEntry) {
+// judge asks the policies about a flow.
+func (f *flows) judge(e *flowEntry, flow *packet.Flow) {
 	e.generation = f.generation
-	index, match := f.policies.Outbound(&e.flow)
+	index, match := f.policies.Outbound(flow)
 	if e.match = match; match != spd.NoMatch {
 		p := f.policies.Policy(index)
 		e.action, e.tunnel = p.Action, p.Tunnel

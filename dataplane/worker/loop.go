@@ -14,6 +14,7 @@ func (w *Worker) Step(now int64) int {
 	}
 	w.now = now
 	w.tables = w.group.tables.Load()
+	w.crowded = w.group.sad.Crowded()
 
 	w.restock()
 	w.take()

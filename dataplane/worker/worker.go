@@ -189,18 +189,19 @@ type Worker struct {
 	batch    packet.Batch
 	burst    int
 	tables   *Tables
+	crowded  bool  // there are more associations than the caches hold
 	now      int64 // nanoseconds on the monotonic clock, at the start of the step
 	inbound  [packet.BatchMax]*sad.Inbound
 	outbound [packet.BatchMax]*sad.Outbound
 	esp      *esp.Scratch
 	flows    *flows
 	places   [packet.BatchMax]uint32 // of the packets' flows in flows; any value for packets not classified in this step
-	rx       []*port  // the queues this worker receives from, in turn
-	next     int      // index into rx where the next step starts
-	tx       []*port  // by port number: where this worker sends, nil if another worker does
-	txOwner  []int    // by port number: who sends if this worker has no queue there; -1 if nobody
-	freeSeen int      // length of free when FreeFrames was last brought up to date
-	free     []uint64 // frames of this worker's home that nobody holds
+	rx       []*port                 // the queues this worker receives from, in turn
+	next     int                     // index into rx where the next step starts
+	tx       []*port                 // by port number: where this worker sends, nil if another worker does
+	txOwner  []int                   // by port number: who sends if this worker has no queue there; -1 if nobody
+	freeSeen int                     // length of free when FreeFrames was last brought up to date
+	free     []uint64                // frames of this worker's home that nobody holds
 	lists    lists
 	moves    moves
 

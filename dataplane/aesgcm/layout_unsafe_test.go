@@ -1,0 +1,98 @@
+package aesgcm
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
+	"testing"
+	"unsafe"
+)
+
+// TestGeneratorKnowsTheLayout reads the constants of the assembly's generator and holds them
+// against the types.
+func TestGeneratorKnowsTheLayout(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../../tools/asmgen/layout.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]uintptr{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return true
+		}
+		if value, ok := spec.Values[0].(*ast.BasicLit); ok {
+			v, err := strconv.Atoi(value.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[spec.Names[0].Name] = uintptr(v)
+		}
+		return true
+	})
+	var op Op
+	var key Key
+	for name, want := range map[string]uintptr{
+		"opKey": unsafe.Offsetof(op.Key), "opNonce": unsafe.Offsetof(op.Nonce), "opAAD": unsafe.Offsetof(op.AAD),
+		"opAADLen": unsafe.Offsetof(op.AADLen), "opOK": unsafe.Offsetof(op.OK), "opBuf": unsafe.Offsetof(op.Buf),
+		"opLen": unsafe.Offsetof(op.Buf) + unsafe.Sizeof(uintptr(0)), "opSize": unsafe.Sizeof(op),
+		"keyPowers": unsafe.Offsetof(key.powers), "keyRounds": unsafe.Offsetof(key.rounds), "keyRound": unsafe.Offsetof(key.round),
+		"tagSize": TagSize, "aadMax": AADMax, "groupMax": powerMax - 2,
+	} {
+		if v, ok := got[name]; !ok || v != want {
+			t.Errorf("the generator has %s = %d (%v), the types %d", name, v, ok, want)
+		}
+	}
+	// The counter block is made from 16 bytes at the nonce, the data's block from 16 bytes at AAD.
+	if opEnd := unsafe.Sizeof(op); unsafe.Offsetof(op.Nonce)+16 > opEnd || unsafe.Offsetof(op.AAD)+16 > opEnd {
+		t.Error("the assembly reads behind an op")
+	}
+}
+
+// TestZeroLeavesNothing looks at every byte of a key.
+func TestZeroLeavesNothing(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
+		for _, size := range []int{16, 24, 32} {
+			before := standard.Len()
+			key, err := im.newKey(bytes.Repeat([]byte{0x5a}, size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw := unsafe.Slice((*byte)(unsafe.Pointer(&key)), unsafe.Sizeof(key))
+			if allZero(raw) {
+				t.Fatal("the key is empty before")
+			}
+			key.Zero()
+			key.Zero()
+			if !allZero(raw) {
+				t.Errorf("%d bytes: %x is left", size, raw)
+			}
+			if standard.Len() != before {
+				t.Errorf("%d bytes: %d ciphers of the standard library, %d before", size, standard.Len(), before)
+			}
+		}
+	})
+}
+
+// TestKeyOutsideTheHeap works with a key that ends where readable memory ends.
+func TestKeyOutsideTheHeap(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
+		area := guarded(t)
+		for _, size := range []int{16, 24, 32} {
+			raw := bytes.Repeat([]byte{7}, size)
+			key := (*Key)(unsafe.Pointer(&area[len(area)-int(unsafe.Sizeof(Key{}))]))
+			*key = *newKey(t, im, raw)
+			for n := range 300 {
+				text := make([]byte, n)
+				_, buf := framed(text, 0)
+				ops := []Op{opOf(key, text[:0], nil, buf)}
+				im.seal(ops)
+				if want := oracle(t, raw).Seal(nil, make([]byte, NonceSize), text, nil); !bytes.Equal(buf, want) {
+					t.Fatalf("%d bytes: sealed to something else", n)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,54 @@
+// Asmgen writes the assembly of the gateway's primitives. Its output is checked
+// in; regenerating it must change nothing.
+//
+//	go run -C tools/asmgen . ../../dataplane/aesgcm
+package main
+
+import (
+	"log"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/printer"
+)
+
+func main() {
+	log.SetFlags(0)
+	// The generator library has the process's own flags for itself.
+	if len(os.Args) != 2 {
+		log.Fatal("usage: asmgen FOLDER, that of package aesgcm")
+	}
+	folder := os.Args[1]
+	write(filepath.Join(folder, "aesni_amd64.s"), func(c *build.Context) {
+		aesgcm(c, 1)
+		keySchedule(c)
+	})
+	write(filepath.Join(folder, "vaes_amd64.s"), func(c *build.Context) { aesgcm(c, 2) })
+}
+
+// write compiles what generate emits and writes it at path.
+func write(path string, generate func(*build.Context)) {
+	c := build.NewContext()
+	generate(c)
+	file, err := c.Result()
+	if err != nil {
+		build.LogError(log.Default(), err, 10)
+		os.Exit(1)
+	}
+	if err := compile.Execute(file); err != nil {
+		log.Fatalf("%s: %v", path, err)
+	}
+	text, err := printer.NewGoAsm(printer.Config{Name: "tools/asmgen"}).Print(file)
+	if err != nil {
+		log.Fatalf("%s: %v", path, err)
+	}
+	// Registers from 16 on need AVX-512, which none of these functions may use.
+	if high := regexp.MustCompile(`\b[XYZ](1[6-9]|2[0-9]|3[01])\b`).Find(text); high != nil {
+		log.Fatalf("%s: too few registers: %s is used", path, high)
+	}
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		log.Fatal(err)
+	}
+}
