@@ -63,6 +63,8 @@ type Config struct {
 	OwnChanged func([]netip.Addr)
 	// FIB replaces the kernel's routes, for engines in memory.
 	FIB *fib.Table
+	// IKE asks for a way for IKE datagrams, see [Engine.IKE]. Without it the kernel gets them.
+	IKE bool
 }
 
 // PortConfig describes one port.
@@ -150,6 +152,9 @@ type Engine struct {
 	keeper keeper.Keeper
 	log    zerolog.Logger
 
+	ike    *IKEPort    // nil without Config.IKE
+	events func(Event) // nil if nobody wants to know
+
 	umem  *xsk.UMEM
 	sad   *sad.Table
 	group *worker.Group
@@ -182,6 +187,9 @@ func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{})}
+	if cfg.IKE {
+		e.ike = &IKEPort{engine: e}
+	}
 	for i, pc := range cfg.Ports {
 		p, err := newPort(uint16(i), pc)
 		if err != nil {
