@@ -214,7 +214,11 @@ func (e *Engine) framesWanted() int {
 	for _, p := range e.ports {
 		queues += max(len(p.config.Queues), p.queues)
 	}
-	return queues*2*e.cfg.RingSize + e.cfg.Workers*16*packet.BatchMax
+	ike := 0
+	if e.ike != nil {
+		ike = (queues + e.cfg.Workers) * 2 * ikeRing
+	}
+	return queues*2*e.cfg.RingSize + ike + e.cfg.Workers*16*packet.BatchMax
 }
 
 func (e *Engine) build() (err error) {
@@ -241,7 +245,7 @@ func (e *Engine) build() (err error) {
 		return err
 	}
 	e.tables = worker.Tables{
-		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort,
+		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort, IKE: worker.NoPort,
 		ClampMSS: e.cfg.ClampMSS, DiscardUnmatched: e.cfg.DiscardUnmatched,
 	}
 	if e.tables.FIB == nil {
@@ -249,6 +253,11 @@ func (e *Engine) build() (err error) {
 	}
 	for _, p := range e.ports {
 		e.tables.Ports = append(e.tables.Ports, worker.Port{Name: p.config.Name, Role: p.config.Role})
+	}
+	if e.ike != nil {
+		if err := e.buildIKE(); err != nil {
+			return err
+		}
 	}
 	e.publishTables()
 	return nil

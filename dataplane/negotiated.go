@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sallyport/dataplane/datagram"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
 )
@@ -72,6 +73,4 @@ func (e *Engine) AddPolicy(i Instance) (tunnel uint32, err error) { return 0, er
 func (e *Engine) RemovePolicy(tunnel uint32) {}
 
 // RouteSource returns the address that the kernel's routes give packets to remote as their source.
-func (e *Engine) RouteSource(remote netip.Addr) (netip.Addr, error) {
-	return netip.Addr{}, errors.ErrUnsupported
-}
+func (e *Engine) RouteSource(remote netip.Addr) (netip.Addr, error) { return datagram.Route(remote) }
