@@ -83,12 +83,12 @@ func (c *Case) Prepare() error {
 	if i < 0 {
 		return fmt.Errorf("implementation %q: this machine can run %v", c.Name, Names())
 	}
-	key, err := variants[i].NewKey(raw)
-	if err != nil {
+	key := new(aesgcm.Key)
+	if err := variants[i].Set(key, raw); err != nil {
 		return err
 	}
 	for j := range ops {
-		ops[j].Key = &key
+		ops[j].Key = key
 	}
 	c.subject = subject{variants[i].Seal, variants[i].Open, ops}
 	return nil

@@ -15,9 +15,9 @@
 //     leaves the tag's bytes as they were or wiped.
 //   - Op.OK says whether the operation was done. If it is false, every byte of Buf is
 //     zero: neither plaintext nor unverified keystream is left behind.
-//   - Nothing outside Buf is written. An implementation may read up to [Slack] bytes
-//     behind Buf if cap(Buf)-len(Buf) says that they are there, and the result does not
-//     depend on them; if they are not there, it copies the tail first.
+//   - Nothing outside Buf is read or written: it may end where memory ends. Partial blocks
+//     are read whole and masked, but what is read too far is the tag, which is part of Buf.
+//     A line behind Buf may be prefetched, which cannot fault.
 //   - No two ops of a batch share bytes of Buf. Keys may be shared.
 //   - Time depends on the lengths and, for Open, on which ops fail; never on keys,
 //     texts, or on where in a tag the first wrong byte stands.
@@ -35,8 +35,6 @@ const (
 	TagSize = 16
 	// AADMax is the largest length of additional data: SPI and 64-bit sequence number (RFC 4106, 5).
 	AADMax = 12
-	// Slack is the number of bytes behind a buffer that an implementation may read.
-	Slack = 64
 )
 
 // Op is one packet to seal or to open.

@@ -49,12 +49,12 @@ func unhex(t testing.TB, s string) []byte {
 
 func newKey(t testing.TB, im *implementation, key []byte) *Key {
 	t.Helper()
-	k, err := im.newKey(key)
-	if err != nil {
+	k := new(Key)
+	if err := im.set(k, key); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.Zero)
-	return &k
+	return k
 }
 
 func randomBytes(r *rand.Rand, n int) []byte {
@@ -67,6 +67,9 @@ func randomBytes(r *rand.Rand, n int) []byte {
 
 // canary is what stands around buffers, to show that nothing outside is written.
 const canary = 0xA5
+
+// slack is what some buffers have behind them.
+const slack = 64
 
 // framed puts text and room for the tag between canaries; slack bytes follow the
 // buffer inside its capacity.
@@ -111,7 +114,7 @@ func TestKnownAnswers(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, im *implementation) {
 		for _, v := range known {
 			text, sealed := unhex(t, v.text), unhex(t, v.sealed)
-			_, buf := framed(text, Slack)
+			_, buf := framed(text, slack)
 			op := opOf(newKey(t, im, unhex(t, v.key)), unhex(t, v.nonce), unhex(t, v.aad), buf)
 			ops := []Op{op}
 			im.seal(ops)
@@ -142,7 +145,7 @@ func TestEveryLengthAgainstCryptoCipher(t *testing.T) {
 			key, ref := newKey(t, im, raw), oracle(t, raw)
 			for length := 0; length <= 2048; length++ {
 				text, nonce, aad := randomBytes(r, length), randomBytes(r, NonceSize), randomBytes(r, []int{0, 8, 12}[length%3])
-				frame, buf := framed(text, []int{0, 1, Slack}[length%3])
+				frame, buf := framed(text, []int{0, 1, slack}[length%3])
 				want := ref.Seal(nil, nonce, text, aad)
 				ops := []Op{opOf(key, nonce, aad, buf)}
 				im.seal(ops)
@@ -177,7 +180,7 @@ func TestBatchesOfMixedKeysAndLengths(t *testing.T) {
 				texts[i] = randomBytes(r, r.IntN(300))
 				nonce, aad := randomBytes(r, NonceSize), randomBytes(r, 8+4*r.IntN(2))
 				var buf []byte
-				frames[i], buf = framed(texts[i], Slack*r.IntN(2))
+				frames[i], buf = framed(texts[i], slack*r.IntN(2))
 				wants[i] = refs[which].Seal(nil, nonce, texts[i], aad)
 				ops[i] = opOf(keys[which], nonce, aad, buf)
 			}
@@ -214,13 +217,13 @@ func TestEveryWrongByteIsRefusedAndWiped(t *testing.T) {
 		key := newKey(t, im, randomBytes(r, 16))
 		for _, length := range []int{0, 1, 15, 16, 17, 64, 100} {
 			text, nonce, aad := randomBytes(r, length), randomBytes(r, NonceSize), randomBytes(r, AADMax)
-			_, sealed := framed(text, Slack)
+			_, sealed := framed(text, slack)
 			ops := []Op{opOf(key, nonce, aad, sealed)}
 			im.seal(ops)
 			// Positions: the buffer, then the nonce, then the additional data.
 			for at := range len(sealed) + NonceSize + AADMax {
 				for _, bit := range []byte{0x01, 0x80} {
-					frame, buf := framed(text, Slack)
+					frame, buf := framed(text, slack)
 					copy(buf, sealed)
 					op := opOf(key, nonce, aad, buf)
 					switch {
@@ -353,6 +356,24 @@ func BenchmarkSeal(b *testing.B) {
 					im.seal(ops)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(ops)), "ns/packet")
+			})
+		}
+	}
+}
+
+func BenchmarkSet(b *testing.B) {
+	for i := range implementations {
+		im := &implementations[i]
+		for _, size := range []int{16, 32} {
+			b.Run(fmt.Sprintf("%s/%d", im.name, size*8), func(b *testing.B) {
+				var key Key
+				raw := make([]byte, size)
+				for b.Loop() {
+					if err := im.set(&key, raw); err != nil {
+						b.Fatal(err)
+					}
+					key.Zero()
+				}
 			})
 		}
 	}

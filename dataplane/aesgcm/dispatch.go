@@ -51,10 +51,10 @@ func Implementation() string { return active.name }
 // A Variant is an implementation by itself, to be measured beside others. Its keys
 // are its own: other variants refuse them.
 type Variant struct {
-	Name   string
-	NewKey func([]byte) (Key, error)
-	Seal   func([]Op)
-	Open   func([]Op)
+	Name string
+	Set  func(*Key, []byte) error
+	Seal func([]Op)
+	Open func([]Op)
 }
 
 // Variants returns the implementations that this machine can run, the preferred first.
@@ -62,7 +62,7 @@ func Variants() []Variant {
 	var all []Variant
 	for i := range implementations {
 		if im := &implementations[i]; im.available {
-			all = append(all, Variant{im.name, im.newKey, im.seal, im.open})
+			all = append(all, Variant{im.name, im.set, im.seal, im.open})
 		}
 	}
 	return all

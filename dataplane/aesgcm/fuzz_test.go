@@ -27,8 +27,8 @@ func FuzzAgainstCryptoCipher(f *testing.F) {
 			if !im.available {
 				continue
 			}
-			frame, buf := framed(text, int(damage)%2*Slack)
-			frameOther, bufOther := framed(text, Slack)
+			frame, buf := framed(text, int(damage)%2*slack)
+			frameOther, bufOther := framed(text, slack)
 			ops := []Op{opOf(newKey(t, im, key), nonce, aad, buf), opOf(newKey(t, im, other), nonce, aad, bufOther)}
 			im.seal(ops)
 			if !bytes.Equal(buf, want) || !bytes.Equal(bufOther, wantOther) {

@@ -13,8 +13,8 @@ const powerMax = 10
 var ErrKeySize = errors.New("AES key is not 16, 24 or 32 bytes long")
 
 // Key is an expanded AES-GCM key. It holds no Go pointer, so it may live outside the Go
-// heap. It is read-only once made, so any number of goroutines may use it. Copies
-// are of one key: Zero ends all of them, and only the one that it is called on is wiped.
+// heap. It is read-only once made, so any number of goroutines may use it. It must not
+// be copied after first use: Zero would wipe one copy and end them all.
 //
 // The order of the fields is known to the assembly. A packet of few blocks
 // touches the last few powers and as many round keys as its key size needs.
@@ -25,21 +25,27 @@ type Key struct {
 	rounds uint32
 	// standard is the handle of the standard library's cipher, 0 without.
 	standard uint32
+	_        [8]byte
 	round    [roundsMax + 1][16]byte
 }
 
-// NewKey expands an AES key of 16, 24 or 32 bytes for the implementation in use. The caller
-// keeps ownership of key and wipes it; no part of it is in the error. Zero must
-// be called when the key is not needed any more.
-func NewKey(key []byte) (Key, error) { return active.newKey(key) }
-
-// newKey expands a key for an implementation.
-func (im *implementation) newKey(key []byte) (k Key, err error) {
-	if len(key) != 16 && len(key) != 24 && len(key) != 32 {
-		return Key{}, ErrKeySize
-	}
-	err = im.expand(&k, key)
+// NewKey expands an AES key of 16, 24 or 32 bytes, as Set does.
+func NewKey(key []byte) (k Key, err error) {
+	err = k.Set(key)
 	return k, err
+}
+
+// Set makes k, which is none or was zeroed, the expansion of an AES key of 16, 24 or 32
+// bytes for the implementation in use. The caller keeps ownership of key and
+// wipes it; no part of it is in the error. Zero must be called when the key is not needed any more.
+func (k *Key) Set(key []byte) error { return active.set(k, key) }
+
+// set expands a key for an implementation.
+func (im *implementation) set(k *Key, key []byte) error {
+	if len(key) != 16 && len(key) != 24 && len(key) != 32 {
+		return ErrKeySize
+	}
+	return im.expand(k, key)
 }
 
 // Zero wipes the key: later ops with it fail. What an implementation without assembly

@@ -56,11 +56,8 @@ func TestZeroLeavesNothing(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, im *implementation) {
 		for _, size := range []int{16, 24, 32} {
 			before := standard.Len()
-			key, err := im.newKey(bytes.Repeat([]byte{0x5a}, size))
-			if err != nil {
-				t.Fatal(err)
-			}
-			raw := unsafe.Slice((*byte)(unsafe.Pointer(&key)), unsafe.Sizeof(key))
+			key := newKey(t, im, bytes.Repeat([]byte{0x5a}, size))
+			raw := unsafe.Slice((*byte)(unsafe.Pointer(key)), unsafe.Sizeof(*key))
 			if allZero(raw) {
 				t.Fatal("the key is empty before")
 			}
@@ -83,7 +80,9 @@ func TestKeyOutsideTheHeap(t *testing.T) {
 		for _, size := range []int{16, 24, 32} {
 			raw := bytes.Repeat([]byte{7}, size)
 			key := (*Key)(unsafe.Pointer(&area[len(area)-int(unsafe.Sizeof(Key{}))]))
-			*key = *newKey(t, im, raw)
+			if err := im.set(key, raw); err != nil {
+				t.Fatal(err)
+			}
 			for n := range 300 {
 				text := make([]byte, n)
 				_, buf := framed(text, 0)
@@ -93,6 +92,7 @@ func TestKeyOutsideTheHeap(t *testing.T) {
 					t.Fatalf("%d bytes: sealed to something else", n)
 				}
 			}
+			key.Zero()
 		}
 	})
 }

@@ -31,8 +31,8 @@ func selfTestTag(im *implementation) (tag [TagSize]byte, ok bool) {
 	}
 	ok = true
 	for _, size := range []int{16, 24, 32} {
-		key, err := im.newKey(text[1 : 1+size])
-		if err != nil {
+		var key Key
+		if im.set(&key, text[1:1+size]) != nil {
 			return tag, false
 		}
 		for i, n := range selfTestLengths {

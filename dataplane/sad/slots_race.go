@@ -2,5 +2,9 @@
 
 package sad
 
+import "sallyport/dataplane/transform"
+
 // newSlots takes the slots from the Go heap: the race detector knows no other memory.
-func newSlots[T Inbound | Outbound](n int) ([]T, mapping, error) { return make([]T, n), nil, nil }
+func newSlots[T Inbound | Outbound | transform.Key](n int) ([]T, mapping, error) {
+	return make([]T, n), nil, nil
+}

@@ -75,7 +75,7 @@ type Table struct {
 	mask       uint32 // of the slot in a permuted SPI or an outbound handle
 	spis       permutation
 	words      words
-	keys       [2][]*transform.Key // by direction and slot; written before publication
+	keys       [2][]transform.Key // by direction and slot; written before publication
 	selectors  []*spd.Selectors
 	configured configured
 	epochs     epochs
@@ -85,7 +85,7 @@ type Table struct {
 	// cold: behind the mutex
 	mu       sync.Mutex
 	closed   bool
-	mappings [2]mapping
+	mappings [4]mapping // associations, then keys, by direction
 	slots    [2]slots
 	limbo    queue[removed]
 	bits     [17]freeBits // by log2 of the window size
@@ -130,7 +130,6 @@ func New(c Config) (*Table, error) {
 	}
 	t.epochs.start(c.Workers)
 	for d := range t.slots {
-		t.keys[d] = make([]*transform.Key, c.Capacity)
 		t.slots[d].generation = make([]uint32, c.Capacity)
 		t.slots[d].params = make([]*Params, c.Capacity)
 	}
@@ -152,6 +151,11 @@ func (t *Table) open(capacity int) (err error) {
 	if t.outbound, t.mappings[out], err = newSlots[Outbound](capacity); err != nil {
 		return err
 	}
+	for d := range t.keys {
+		if t.keys[d], t.mappings[2+d], err = newSlots[transform.Key](capacity); err != nil {
+			return err
+		}
+	}
 	// Blocks stay in their size class, so at worst each class once has a block for every slot:
 	// less than twice the largest class.
 	t.words, err = newWords(capacity * 2 * replay.Words(replay.SizeMax))
@@ -167,13 +171,11 @@ func (t *Table) Close() {
 		return
 	}
 	t.closed = true
-	for _, keys := range t.keys {
-		for i, k := range keys {
-			if k != nil {
-				k.Zero()
-				keys[i] = nil
-			}
+	for d := range t.keys {
+		for i := range min(t.slots[d].fresh, len(t.keys[d])) {
+			t.keys[d][i].Zero()
 		}
+		t.keys[d] = nil
 	}
 	t.inbound, t.outbound = nil, nil
 	for i := range t.mappings {
@@ -208,30 +210,21 @@ func (t *Table) install(p *Params) (Handle, error) {
 			return 0, err
 		}
 	}
-	key, err := transform.NewKey(p.Suite, p.Keymat)
-	if err != nil {
-		return 0, err
-	}
 	kept := *p
 	kept.Keymat = nil
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var h Handle
 	if t.closed {
-		err = errors.New("table is closed")
-	} else if p.Inbound {
-		h, err = t.installInbound(&kept, key, selectors)
-	} else {
-		h, err = t.installOutbound(&kept, key)
+		return 0, errors.New("table is closed")
 	}
-	if err != nil {
-		key.Zero()
+	if p.Inbound {
+		return t.installInbound(&kept, p.Keymat, selectors)
 	}
-	return h, err
+	return t.installOutbound(&kept, p.Keymat)
 }
 
-func (t *Table) installInbound(p *Params, key *transform.Key, selectors *spd.Selectors) (Handle, error) {
+func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selectors) (Handle, error) {
 	chosen := p.SPI != 0
 	if chosen && t.LookupInbound(p.SPI) != nil {
 		return 0, fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
@@ -240,8 +233,13 @@ func (t *Table) installInbound(p *Params, key *transform.Key, selectors *spd.Sel
 	if err != nil {
 		return 0, err
 	}
+	if err := t.keys[in][slot].Set(p.Suite, keymat); err != nil {
+		t.slots[in].free.push(slot)
+		return 0, err
+	}
 	block, err := t.takeBits(p.Window)
 	if err != nil {
+		t.keys[in][slot].Zero()
 		t.slots[in].free.push(slot)
 		return 0, err
 	}
@@ -253,7 +251,7 @@ func (t *Table) installInbound(p *Params, key *transform.Key, selectors *spd.Sel
 	}
 	a := &t.inbound[slot]
 	a.fill(p, slot, block)
-	t.keys[in][slot], t.selectors[slot], t.slots[in].params[slot] = key, selectors, p
+	t.selectors[slot], t.slots[in].params[slot] = selectors, p
 	atomic.StoreUint32(&a.live, p.SPI)
 	if chosen {
 		t.configured.insert(p.SPI, slot)
@@ -262,15 +260,19 @@ func (t *Table) installInbound(p *Params, key *transform.Key, selectors *spd.Sel
 	return InboundHandle(p.SPI), nil
 }
 
-func (t *Table) installOutbound(p *Params, key *transform.Key) (Handle, error) {
+func (t *Table) installOutbound(p *Params, keymat []byte) (Handle, error) {
 	slot, err := t.take(out)
 	if err != nil {
+		return 0, err
+	}
+	if err := t.keys[out][slot].Set(p.Suite, keymat); err != nil {
+		t.slots[out].free.push(slot)
 		return 0, err
 	}
 	h := t.nextGeneration(out, slot)
 	a := &t.outbound[slot]
 	a.fill(p, slot)
-	t.keys[out][slot], t.slots[out].params[slot] = key, p
+	t.slots[out].params[slot] = p
 	atomic.StoreUint32(&a.live, h)
 	t.count(out, 1)
 	return Handle(h), nil
@@ -388,7 +390,6 @@ func (t *Table) reclaim() {
 		}
 		t.limbo.pop()
 		t.keys[r.direction][r.slot].Zero()
-		t.keys[r.direction][r.slot] = nil
 		if r.direction == in {
 			a := &t.inbound[r.slot]
 			class := &t.bits[bits.Len32(a.Window.Size()-1)]
@@ -434,10 +435,10 @@ func (t *Table) LookupOutbound(handle uint32) *Outbound {
 }
 
 // InboundKey returns the key of an inbound association in a slot that was looked up.
-func (t *Table) InboundKey(slot uint32) *transform.Key { return t.keys[in][slot] }
+func (t *Table) InboundKey(slot uint32) *transform.Key { return &t.keys[in][slot] }
 
 // OutboundKey returns the key of an outbound association in a slot that was looked up.
-func (t *Table) OutboundKey(slot uint32) *transform.Key { return t.keys[out][slot] }
+func (t *Table) OutboundKey(slot uint32) *transform.Key { return &t.keys[out][slot] }
 
 // Selectors returns the selectors of an inbound association in a slot that was looked up.
 func (t *Table) Selectors(slot uint32) *spd.Selectors { return t.selectors[slot] }

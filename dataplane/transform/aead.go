@@ -37,12 +37,12 @@ func fillGCM(a *aesgcm.Op, op *Op) {
 // from the stack through the interface call.
 func sealChaCha(a *aesgcm.Op, op *Op) {
 	text := a.Buf[: len(a.Buf)-aesgcm.TagSize : len(a.Buf)]
-	op.Key.aead.Seal(text[:0], a.Nonce[:], text, a.AAD[:a.AADLen])
+	ciphers.Get(op.Key.other).Seal(text[:0], a.Nonce[:], text, a.AAD[:a.AADLen])
 	op.OK = true
 }
 
 func openChaCha(a *aesgcm.Op, op *Op) {
-	if _, err := op.Key.aead.Open(a.Buf[:0:len(a.Buf)], a.Nonce[:], a.Buf, a.AAD[:a.AADLen]); err != nil {
+	if _, err := ciphers.Get(op.Key.other).Open(a.Buf[:0:len(a.Buf)], a.Nonce[:], a.Buf, a.AAD[:a.AADLen]); err != nil {
 		fail(op)
 		return
 	}

@@ -17,8 +17,7 @@ const headerLen = 8
 type Op struct {
 	// Key is the key of the association's direction. Ops may share it.
 	Key *Key
-	// Packet reaches from the SPI to the end of the ICV. Bytes behind it may be read if its
-	// capacity has them ([aesgcm.Slack]), and are never written.
+	// Packet reaches from the SPI to the end of the ICV. Nothing outside it is read or written.
 	Packet []byte
 	// Counter is the value of the association's IV generator: never used twice with a key.
 	// It becomes the IV of AEAD suites and, encrypted, that of CBC. Open does not look at it.

@@ -74,7 +74,7 @@ const (
 
 // sealCBC writes the IV, encrypts, then authenticates the ciphertext.
 func sealCBC(op *Op) {
-	k := op.Key.cbc
+	k := cbcKeys.Get(op.Key.other)
 	iv := op.Packet[headerLen : headerLen+ivCBC]
 	text := op.Packet[headerLen+ivCBC : len(op.Packet)-icvCBC]
 	if len(text)%aes.BlockSize != 0 {
@@ -93,7 +93,7 @@ func sealCBC(op *Op) {
 
 // openCBC verifies the ICV over the ciphertext before it decrypts anything.
 func openCBC(op *Op) {
-	k := op.Key.cbc
+	k := cbcKeys.Get(op.Key.other)
 	text := op.Packet[headerLen+ivCBC : len(op.Packet)-icvCBC]
 	if len(text)%aes.BlockSize != 0 {
 		fail(op)

@@ -7,61 +7,88 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"sallyport/dataplane/aesgcm"
+	"sallyport/dataplane/registry"
 )
 
 // Key holds what one direction of one association is worked on with. It belongs
 // to the association's owner: CBC keys keep state between calls, so a key is
-// used by one goroutine at a time. It must not be copied.
+// used by one goroutine at a time. It must not be copied. It holds no Go pointer, so it may
+// live outside the Go heap; its zero value is no key. It fills whole cache lines.
 type Key struct {
-	// hot
-	gcm   aesgcm.Key
 	salt  [4]byte
 	suite Suite
 	kind  Kind
-
-	// only for the suite that uses them
-	aead cipher.AEAD
-	cbc  *cbcKey
+	// other is the handle of what suites but AES-GCM use, in ciphers or cbcKeys; 0 without.
+	other uint32
+	_     [20]byte
+	gcm   aesgcm.Key
 }
 
-// NewKey makes a key from the keying material of one direction, which must have
-// exactly the suite's KeyLen bytes. The caller keeps ownership of keymat and
-// wipes it; no part of it is in the error.
+// What keys have handles of, for the suites whose implementations live on the Go heap.
+var (
+	ciphers registry.Registry[cipher.AEAD]
+	cbcKeys registry.Registry[*cbcKey]
+)
+
+// NewKey makes a key from the keying material of one direction, as Set does.
 func NewKey(suite Suite, keymat []byte) (*Key, error) {
-	info := suite.Info()
-	if info.Kind == KindNone {
-		return nil, fmt.Errorf("suite %d does not exist", suite)
-	}
-	if len(keymat) != info.KeyLen {
-		return nil, fmt.Errorf("%s takes %d bytes of keying material, not %d", info.Name, info.KeyLen, len(keymat))
-	}
-	k := &Key{suite: suite, kind: info.Kind}
-	secret, salt := keymat[:info.KeyLen-info.SaltLen], keymat[info.KeyLen-info.SaltLen:]
-	copy(k.salt[:], salt)
-	var err error
-	switch info.Kind {
-	case KindGCM:
-		k.gcm, err = aesgcm.NewKey(secret)
-	case KindChaCha:
-		k.aead, err = chacha20poly1305.New(secret)
-	case KindCBC:
-		k.cbc, err = newCBCKey(secret[:len(secret)-integrityKeyLen], secret[len(secret)-integrityKeyLen:])
-	}
-	if err != nil {
-		return nil, fmt.Errorf("expand key for %s: %w", info.Name, err)
+	k := new(Key)
+	if err := k.Set(suite, keymat); err != nil {
+		return nil, err
 	}
 	return k, nil
 }
 
-// Zero forgets the key: later operations with it fail. Expanded keys inside the
-// standard library cannot be wiped (see [aesgcm.Key.Zero]). Nobody may be inside
-// Seal or Open with this key.
-func (k *Key) Zero() {
-	k.gcm.Zero()
-	*k = Key{suite: k.suite}
+// Set makes k, which is none or was zeroed, a key from the keying material of one direction. That must
+// have exactly the suite's KeyLen bytes. The caller keeps ownership of keymat and
+// wipes it; no part of it is in the error. Zero must be called when the key is not needed any more.
+func (k *Key) Set(suite Suite, keymat []byte) error {
+	info := suite.Info()
+	if info.Kind == KindNone {
+		return fmt.Errorf("suite %d does not exist", suite)
+	}
+	if len(keymat) != info.KeyLen {
+		return fmt.Errorf("%s takes %d bytes of keying material, not %d", info.Name, info.KeyLen, len(keymat))
+	}
+	secret, salt := keymat[:info.KeyLen-info.SaltLen], keymat[info.KeyLen-info.SaltLen:]
+	var err error
+	switch info.Kind {
+	case KindGCM:
+		err = k.gcm.Set(secret)
+	case KindChaCha:
+		var aead cipher.AEAD
+		if aead, err = chacha20poly1305.New(secret); err == nil {
+			k.other = ciphers.Put(aead)
+		}
+	case KindCBC:
+		var cbc *cbcKey
+		if cbc, err = newCBCKey(secret[:len(secret)-integrityKeyLen], secret[len(secret)-integrityKeyLen:]); err == nil {
+			k.other = cbcKeys.Put(cbc)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("expand key for %s: %w", info.Name, err)
+	}
+	copy(k.salt[:], salt)
+	k.suite, k.kind = suite, info.Kind
+	return nil
 }
 
-// Suite returns the suite that the key is for.
+// Zero wipes the key: later operations with it fail. Expanded keys of suites but AES-GCM belong to
+// libraries that offer no way to wipe them; so may those of AES-GCM, see [aesgcm.Key.Zero].
+// Nobody may be inside Seal or Open with this key.
+func (k *Key) Zero() {
+	switch k.kind {
+	case KindChaCha:
+		ciphers.Drop(k.other)
+	case KindCBC:
+		cbcKeys.Drop(k.other)
+	}
+	k.gcm.Zero()
+	*k = Key{}
+}
+
+// Suite returns the suite that the key is for, None if it is no key.
 func (k *Key) Suite() Suite { return k.suite }
 
 // Salt returns the nonce salt; zero for suites without one.

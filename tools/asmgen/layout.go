@@ -22,7 +22,7 @@ const (
 const (
 	keyPowers = 0 // H^10 down to H^1, each divided by x
 	keyRounds = 160
-	keyRound  = 168 // round keys, the whitening key first
+	keyRound  = 176 // round keys, the whitening key first
 )
 
 const (
