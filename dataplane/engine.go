@@ -177,6 +177,7 @@ type Engine struct {
 	done    chan struct{} // closed by Stop
 	others  sync.WaitGroup
 	balance balancer
+	retired retired
 	busy    atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
 }
 
@@ -300,7 +301,10 @@ func (e *Engine) Apply(p Policies) error {
 func (e *Engine) Install(p sad.Params) (sad.Handle, error) { return e.sad.Install(p) }
 
 // Remove ends an association. Its key is zeroed as soon as no worker can still hold it.
-func (e *Engine) Remove(h sad.Handle) error { return e.sad.Remove(h) }
+func (e *Engine) Remove(h sad.Handle) error {
+	e.retired.forget(h)
+	return e.sad.Remove(h)
+}
 
 // Bind makes the protect policies of this tunnel use the outbound association h; 0 leaves them
 // without one, and their packets are dropped.

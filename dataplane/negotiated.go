@@ -12,22 +12,10 @@ import (
 
 // NewSPI reserves an SPI for an inbound association: nobody else gets it until it is installed by
 // Params.SPI, or given back with ReleaseSPI. No packet is accepted for it meanwhile.
-func (e *Engine) NewSPI() (uint32, error) { return 0, errors.ErrUnsupported }
+func (e *Engine) NewSPI() (uint32, error) { return e.sad.Reserve() }
 
 // ReleaseSPI gives back an SPI that NewSPI reserved and that was not installed. Any other is left alone.
-func (e *Engine) ReleaseSPI(spi uint32) {}
-
-// Retire ends an association after grace: an inbound one receives, an outbound one sends what is on its way inside
-// the gateway, until then (to a second or so). Its tunnel should be bound to another before. Removing
-// it meanwhile ends it at once.
-func (e *Engine) Retire(h sad.Handle, grace time.Duration) error { return errors.ErrUnsupported }
-
-// Graces of associations that are replaced or deleted. A peer may send on the old one until our delete reaches
-// it (RFC 7296, 2.8); a packet of our own spends far less than a second in the gateway.
-const (
-	GraceInbound  = 5 * time.Second
-	GraceOutbound = time.Second
-)
+func (e *Engine) ReleaseSPI(spi uint32) { e.sad.Unreserve(spi) }
 
 // UpdateEndpoints moves an association to other outer addresses, or into or out of UDP (RFC 7296, 2.23; RFC
 // 4555). Sequence number and replay window go on, and no packet is lost. encap decides whether the ports mean anything. It takes

@@ -213,7 +213,17 @@ func (e *Engine) tend() {
 			e.busy.Store(&share)
 			e.rebalance(share)
 			e.revive()
+			e.expire(now)
 			e.sad.Reclaim()
+		}
+	}
+}
+
+// expire ends the associations whose grace is over.
+func (e *Engine) expire(now time.Time) {
+	for _, h := range e.retired.due(now) {
+		if err := e.Remove(h); err != nil {
+			e.log.Debug().Err(err).Msg("an association on its way out was gone already")
 		}
 	}
 }

@@ -178,4 +178,9 @@ func (p *port) stats() PortStats {
 }
 
 // Associations calls f with every association that is installed, until it returns false.
-func (e *Engine) Associations(f func(*sad.Info) bool) { e.sad.Range(f) }
+func (e *Engine) Associations(f func(*sad.Info) bool) {
+	e.sad.Range(func(i *sad.Info) bool {
+		i.Retiring = e.retired.retires(i.Handle)
+		return f(i)
+	})
+}
