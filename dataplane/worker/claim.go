@@ -25,6 +25,9 @@ func (w *Worker) claimInbound() {
 			if mine.Wanted() >= 0 {
 				w.moves.inbound(spi)
 			}
+			if w.crowded {
+				w.group.sad.PrefetchOf(mine)
+			}
 		}
 		w.inbound[i] = mine
 		kept = append(kept, i)
