@@ -12,6 +12,9 @@ import (
 // ChurnSpare is how many associations a churn has installed at once at most, in each direction.
 const ChurnSpare = 4096
 
+// ChurnRate is how many associations a churn installs, and removes, in a second at most.
+const ChurnRate = 120_000
+
 // Churn installs and removes associations while packets flow.
 type Churn struct {
 	stop atomic.Bool
@@ -29,8 +32,8 @@ type Changes struct {
 // PerSecond returns the associations that were installed and removed in a second.
 func (c Changes) PerSecond() float64 { return float64(c.Count) / c.Elapsed.Seconds() }
 
-// StartChurn starts a goroutine that installs and removes associations as fast as it can, the oldest first,
-// with as many installed as half of [ChurnSpare]. The rig needs that much Options.Spare.
+// StartChurn starts a goroutine that installs and removes associations, the oldest first, at [ChurnRate] or as
+// fast as it can, with as many installed as half of [ChurnSpare]. The rig needs that much Options.Spare.
 func (r *Rig) StartChurn() *Churn {
 	c := &Churn{done: make(chan struct{})}
 	go func() {
@@ -60,7 +63,11 @@ func (c *Churn) run(r *Rig) (err error) {
 			}
 		}
 	}()
+	began := time.Now()
 	for i := 0; !c.stop.Load(); i++ {
+		if ahead := time.Duration(i)*time.Second/ChurnRate - time.Since(began); ahead > time.Millisecond {
+			time.Sleep(ahead)
+		}
 		h := &installed[i%len(installed)]
 		if *h != 0 {
 			if err := r.engine.Remove(*h); err != nil {

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/threads"
 )
 
 // verifyEvery is after how many packets a batch is checked: one packet in 1,000.
@@ -100,6 +100,7 @@ func (l *Lane) carryTimed(gaps *hdrhistogram.Histogram) (n int) {
 }
 
 // Measure has all lanes measured at once, each on a thread of its own: on cores[i] where that is given.
+// Other threads of the process keep off those where there are more.
 // The sample's packets are those of all lanes, its time is the mean of theirs, so that Mpps is what all carry together.
 func (r *Rig) Measure(packets int, atLeast time.Duration, cores []int) (Sample, error) {
 	return r.measure(packets, atLeast, cores, false)
@@ -116,10 +117,8 @@ func OnCore(cpu int, work func() error) error {
 	go func() {
 		// The thread ends with the goroutine, and the affinity with it.
 		runtime.LockOSThread()
-		var set unix.CPUSet
-		set.Set(cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			done <- fmt.Errorf("run on CPU %d: %w", cpu, err)
+		if err := threads.Pin(cpu); err != nil {
+			done <- err
 			return
 		}
 		done <- work()
@@ -128,6 +127,9 @@ func OnCore(cpu int, work func() error) error {
 }
 
 func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool) (Sample, error) {
+	if err := threads.Avoid(cores); err != nil {
+		return Sample{}, err
+	}
 	samples, errs := make([]Sample, len(r.Lanes)), make([]error, len(r.Lanes))
 	var wg sync.WaitGroup
 	for i, l := range r.Lanes {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"text/tabwriter"
@@ -17,6 +18,7 @@ import (
 	"sallyport/bench/pipeline"
 	"sallyport/bench/result"
 	"sallyport/cmd/internal/version"
+	"sallyport/dataplane/threads"
 	"sallyport/dataplane/transform"
 )
 
@@ -158,6 +160,9 @@ func (m *measurement) rowName() string {
 
 // run measures every case in turn, runs times, so that what disturbs the machine meets all alike.
 func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout, stderr io.Writer) error {
+	// As the daemon does.
+	threads.Prefer(-10)
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	progress := newProgress(stderr, o.runs*len(cases))
 	for range o.runs {
 		for _, m := range cases {

@@ -2,15 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
-
-	"golang.org/x/sys/unix"
 
 	"sallyport/cmd/internal/config"
+	"sallyport/dataplane/threads"
 )
 
 // otherThreads is how many threads may run Go code beside the workers, which never
@@ -25,26 +22,19 @@ const gcPercent = 400
 // them: the scheduler gets threads beside the workers', which keep off the
 // workers' CPUs where others are left.
 func place(w config.Workers) (count int, cores []int, err error) {
-	var allowed unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		return 0, nil, fmt.Errorf("asking for the CPUs of this process: %w", err)
-	}
-	var cpus []int
-	for cpu := range len(allowed) * 64 {
-		if allowed.IsSet(cpu) {
-			cpus = append(cpus, cpu)
-		}
+	cpus, err := threads.Allowed()
+	if err != nil {
+		return 0, nil, err
 	}
 	count, cores, err = placement(int(w.Count), w.Cores, cpus)
 	if err != nil {
 		return 0, nil, err
 	}
-	prefer()
+	threads.Prefer(niceness)
 	runtime.GOMAXPROCS(count + otherThreads)
 	debug.SetGCPercent(gcPercent)
 	if len(cores) > 0 {
-		rest := slices.DeleteFunc(slices.Clone(cpus), func(cpu int) bool { return slices.Contains(cores, cpu) })
-		if err := confine(rest); err != nil {
+		if err := threads.Avoid(cores); err != nil {
 			return 0, nil, err
 		}
 	}
@@ -88,43 +78,3 @@ func placement(wanted int, cores, cpus []int) (count int, pinned []int, err erro
 // another thread of this process must run to give it back. Where that
 // one waits for its CPU behind other work, the worker waits too: 3 ms of every 13 were seen.
 const niceness = -10
-
-// prefer raises the priority of this process's threads, and of those they start. Without the
-// right to, it does nothing: the process works, only less evenly.
-func prefer() {
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return
-	}
-	for _, t := range tasks {
-		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, id, niceness)
-		}
-	}
-}
-
-// confine keeps the threads of this process, and those they start, on the given CPUs; with none
-// left it does nothing. Workers pin their own threads afterwards.
-func confine(cpus []int) error {
-	if len(cpus) == 0 {
-		return nil
-	}
-	var set unix.CPUSet
-	for _, cpu := range cpus {
-		set.Set(cpu)
-	}
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return fmt.Errorf("listing the threads of this process: %w", err)
-	}
-	for _, t := range tasks {
-		id, err := strconv.Atoi(t.Name())
-		if err != nil {
-			continue
-		}
-		if err := unix.SchedSetaffinity(id, &set); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("keeping thread %d off the workers' CPUs: %w", id, err)
-		}
-	}
-	return nil
-}

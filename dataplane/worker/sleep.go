@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane/threads"
 )
 
 // start is the zero of the workers' clock.
@@ -22,9 +24,7 @@ func (w *Worker) Run(core int, spin time.Duration) error {
 	runtime.LockOSThread()
 	// The thread is never unlocked: it ends with the goroutine, pinning with it.
 	if core >= 0 {
-		var set unix.CPUSet
-		set.Set(core)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
+		if err := threads.Pin(core); err != nil {
 			return err
 		}
 	}
