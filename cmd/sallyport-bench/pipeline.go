@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -163,6 +164,7 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 	// As the daemon does.
 	threads.Prefer(-10)
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(slices.Max(o.workers) + 2))
 	progress := newProgress(stderr, o.runs*len(cases))
 	for range o.runs {
 		for _, m := range cases {
