@@ -62,140 +62,130 @@ GLOBL window<>(SB), RODATA|NOPTR, $48
 // Requires: AES, AVX, MMX+, PCLMULQDQ
 TEXT ·sealAESNI(SB), NOSPLIT, $0-24
 	MOVQ  ops+0(FP), AX
-	MOVQ  n+8(FP), R12
-	XORL  R10, R10
-	TESTQ R12, R12
+	MOVQ  n+8(FP), CX
+	XORL  DX, DX
+	TESTQ CX, CX
 	JZ    end
 
 packet:
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	JZ      refuse
-	MOVL    160(CX), BX
-	TESTL   BX, BX
-	JZ      refuse
-	MOVBQZX 32(AX), R8
-	CMPQ    R8, $0x0000000c
-	JA      refuse
-	MOVQ    48(AX), DI
-	SUBQ    $0x00000010, DI
-	JLT     refuse
-	MOVQ    40(AX), SI
-
-	// Ask for the next packet's first lines, the last packet for its own.
-	MOVQ SI, R9
-	CMPQ R12, $0x01
-	JE   lastPacket
-	MOVQ 104(AX), R9
-
-lastPacket:
-	MOVL BX, DX
-	SHLL $0x04, DX
-	LEAQ 176(CX)(DX*1), DX
+	MOVQ  (AX), DI
+	TESTQ DI, DI
+	JZ    refuse
+	MOVL  160(DI), R8
+	ADDL  R8, R8
+	JZ    refuse
+	CMPB  32(AX), $0x0c
+	JA    refuse
+	MOVQ  48(AX), R10
+	SUBQ  $0x00000010, R10
+	JLT   refuse
+	MOVQ  40(AX), R9
+	LEAQ  15(R10), BX
+	SHRQ  $0x04, BX
 
 	// Counter 1 behind the nonce; the counter is little-endian while it is counted.
 	VMOVDQU  8(AX), X0
 	VPBLENDW $0xc0, one<>+0(SB), X0, X0
 
 	// Additional data, padded with zeros.
+	MOVBQZX 32(AX), SI
 	LEAQ    window<>+32(SB), R11
-	SUBQ    R8, R11
+	SUBQ    SI, R11
 	VMOVDQU 20(AX), X2
 	VPAND   (R11), X2, X2
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	LEAQ    15(DI), R8
-	SHRQ    $0x04, R8
-	CMPQ    R8, $0x00000008
+	CMPQ    BX, $0x00000008
 	JA      long
 
-	// Short: the additional data are one product of the only sum.
-	LEAQ 128(CX), R11
+	// Ask for the next packet's first lines, the last packet for its own.
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext1
+	MOVQ 104(AX), SI
+
+noNext1:
+	// The additional data are one product of the only sum.
+	LEAQ 128(DI), R11
 
 finish:
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	PREFETCHT0 128(R9)
-
-	// Y0, and the block of lengths in bits.
-	VMOVDQU  8(AX), X1
-	VPBLENDW $0xc0, one<>+0(SB), X1, X1
-	VPSHUFB  swapCounter<>+0(SB), X1, X1
-	MOVQ     48(AX), R9
-	LEAQ     -32(R9)(R9*1), R9
-	SHLQ     $0x02, R9
-	VMOVQ    R9, X3
-	MOVBQZX  32(AX), R9
-	SHLL     $0x03, R9
-	VPINSRQ  $0x01, R9, X3, X3
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	VMOVDQU    8(AX), X1
+	VPBLENDW   $0xc0, one<>+0(SB), X1, X1
+	VPSHUFB    swapCounter<>+0(SB), X1, X1
+	MOVQ       48(AX), SI
+	LEAQ       -32(SI)(SI*1), SI
+	SHLQ       $0x02, SI
+	VMOVQ      SI, X3
+	MOVBQZX    32(AX), SI
+	SHLL       $0x03, SI
+	VPINSRQ    $0x01, SI, X3, X3
 
 	// The text's blocks and that of the lengths stand behind the prefix.
-	MOVQ R8, R9
-	SHLQ $0x04, R9
-	SUBQ R9, R11
-
-	// A load at window + 16 n keeps the bytes of the last block, if n is the number of blocks.
-	LEAQ window<>+0(SB), R9
-	SUBQ DI, R9
-	CMPQ R8, $0x04
-	JAE  blocks1
-	CMPQ R8, $0x02
+	MOVQ BX, SI
+	SHLQ $0x04, SI
+	SUBQ SI, R11
+	CMPQ BX, $0x04
 	JAE  blocks2
-	CMPQ R8, $0x01
+	CMPQ BX, $0x02
 	JAE  blocks3
+	CMPQ BX, $0x01
+	JAE  blocks4
 
-	// 0 blocks.
+	// blocks: 0
 	VMOVDQA    X1, X0
 	VPCLMULQDQ $0x00, (R11), X2, X1
-	VMOVDQU    176(CX), X4
+	VMOVDQU    176(DI), X4
 	VPXOR      X4, X0, X0
-	VMOVDQU    192(CX), X4
+	VMOVDQU    192(DI), X4
 	VAESENC    X4, X0, X0
 	VPCLMULQDQ $0x11, (R11), X2, X4
-	VMOVDQU    208(CX), X5
+	VMOVDQU    208(DI), X5
 	VAESENC    X5, X0, X0
-	VMOVDQU    224(CX), X5
+	VMOVDQU    224(DI), X5
 	VAESENC    X5, X0, X0
 	VPSHUFD    $0x4e, (R11), X5
 	VPXOR      (R11), X5, X5
 	VPSHUFD    $0x4e, X2, X6
 	VPXOR      X2, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X2
-	VMOVDQU    240(CX), X5
+	VMOVDQU    240(DI), X5
 	VAESENC    X5, X0, X0
-	VMOVDQU    256(CX), X5
+	VMOVDQU    256(DI), X5
 	VAESENC    X5, X0, X0
-	VPCLMULQDQ $0x00, 144(CX), X3, X5
+	VPCLMULQDQ $0x00, 144(DI), X3, X5
 	VPXOR      X5, X1, X1
-	VMOVDQU    272(CX), X5
+	VMOVDQU    272(DI), X5
 	VAESENC    X5, X0, X0
-	VMOVDQU    288(CX), X5
+	VMOVDQU    288(DI), X5
 	VAESENC    X5, X0, X0
-	VPCLMULQDQ $0x11, 144(CX), X3, X5
+	VPCLMULQDQ $0x11, 144(DI), X3, X5
 	VPXOR      X5, X4, X4
-	VMOVDQU    304(CX), X5
+	VMOVDQU    304(DI), X5
 	VAESENC    X5, X0, X0
-	VMOVDQU    320(CX), X5
+	VMOVDQU    320(DI), X5
 	VAESENC    X5, X0, X0
-	VPSHUFD    $0x4e, 144(CX), X5
-	VPXOR      144(CX), X5, X5
+	VPSHUFD    $0x4e, 144(DI), X5
+	VPXOR      144(DI), X5, X5
 	VPSHUFD    $0x4e, X3, X6
 	VPXOR      X3, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds4
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound5
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X0, X0
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X0, X0
-	JE         rounds4
-	VMOVDQU    368(CX), X3
+	JE         lastRound5
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X0, X0
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X0, X0
 
-rounds4:
-	VMOVDQU     (DX), X3
+lastRound5:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X0, X0
 	VPXOR       X1, X2, X2
 	VPXOR       X4, X2, X2
@@ -210,28 +200,28 @@ rounds4:
 	VMOVDQA     X4, X1
 	VPSHUFB     swapBlock<>+0(SB), X1, X1
 	VPXOR       X0, X1, X1
-	VMOVDQU     X1, (SI)(DI*1)
+	VMOVDQU     X1, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks3:
-	// 1 blocks.
+blocks4:
+	// blocks: 1
 	VPADDD     add<>+0(SB), X0, X0
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X4
-	VMOVDQU    176(CX), X5
+	VMOVDQU    176(DI), X5
 	VPXOR      X5, X0, X0
 	VPXOR      X5, X1, X1
-	VMOVDQU    192(CX), X5
+	VMOVDQU    192(DI), X5
 	VAESENC    X5, X0, X0
 	VAESENC    X5, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X5
-	VMOVDQU    208(CX), X6
+	VMOVDQU    208(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VMOVDQU    224(CX), X6
+	VMOVDQU    224(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
 	VPSHUFD    $0x4e, (R11), X6
@@ -239,64 +229,66 @@ blocks3:
 	VPSHUFD    $0x4e, X2, X7
 	VPXOR      X2, X7, X7
 	VPCLMULQDQ $0x00, X6, X7, X2
-	VMOVDQU    240(CX), X6
+	VMOVDQU    240(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VMOVDQU    256(CX), X6
+	VMOVDQU    256(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X6
+	VPCLMULQDQ $0x00, 144(DI), X3, X6
 	VPXOR      X6, X4, X4
-	VMOVDQU    272(CX), X6
+	VMOVDQU    272(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VMOVDQU    288(CX), X6
+	VMOVDQU    288(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X6
+	VPCLMULQDQ $0x11, 144(DI), X3, X6
 	VPXOR      X6, X5, X5
-	VMOVDQU    304(CX), X6
+	VMOVDQU    304(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VMOVDQU    320(CX), X6
+	VMOVDQU    320(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X6
-	VPXOR      144(CX), X6, X6
+	VPSHUFD    $0x4e, 144(DI), X6
+	VPXOR      144(DI), X6, X6
 	VPSHUFD    $0x4e, X3, X7
 	VPXOR      X3, X7, X7
 	VPCLMULQDQ $0x00, X6, X7, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds5
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound6
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds5
-	VMOVDQU    368(CX), X3
+	JE         lastRound6
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds5:
-	VMOVDQU     (DX), X3
+lastRound6:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X0, X0
-	VMOVDQU     X0, (SI)
-	VPAND       32(R9), X0, X0
+	VPXOR       (R9), X0, X0
+	VMOVDQU     X0, (R9)
+	LEAQ        window<>+32(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X4, X4
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X5, X5
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X6
 	VPXOR       X0, X6, X6
 	VPCLMULQDQ  $0x00, X3, X6, X0
@@ -314,36 +306,36 @@ rounds5:
 	VMOVDQA     X5, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks2:
-	CMPQ R8, $0x03
-	JAE  blocks6
+blocks3:
+	CMPQ BX, $0x03
+	JAE  blocks7
 
-	// 2 blocks.
+	// blocks: 2
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X0
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X5
-	VMOVDQU    176(CX), X6
+	VMOVDQU    176(DI), X6
 	VPXOR      X6, X4, X4
 	VPXOR      X6, X0, X0
 	VPXOR      X6, X1, X1
-	VMOVDQU    192(CX), X6
+	VMOVDQU    192(DI), X6
 	VAESENC    X6, X4, X4
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X6
-	VMOVDQU    208(CX), X7
+	VMOVDQU    208(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VMOVDQU    224(CX), X7
+	VMOVDQU    224(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
@@ -352,88 +344,90 @@ blocks2:
 	VPSHUFD    $0x4e, X2, X8
 	VPXOR      X2, X8, X8
 	VPCLMULQDQ $0x00, X7, X8, X2
-	VMOVDQU    240(CX), X7
+	VMOVDQU    240(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VMOVDQU    256(CX), X7
+	VMOVDQU    256(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X7
+	VPCLMULQDQ $0x00, 144(DI), X3, X7
 	VPXOR      X7, X5, X5
-	VMOVDQU    272(CX), X7
+	VMOVDQU    272(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VMOVDQU    288(CX), X7
+	VMOVDQU    288(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X7
+	VPCLMULQDQ $0x11, 144(DI), X3, X7
 	VPXOR      X7, X6, X6
-	VMOVDQU    304(CX), X7
+	VMOVDQU    304(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VMOVDQU    320(CX), X7
+	VMOVDQU    320(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X7
-	VPXOR      144(CX), X7, X7
+	VPSHUFD    $0x4e, 144(DI), X7
+	VPXOR      144(DI), X7, X7
 	VPSHUFD    $0x4e, X3, X8
 	VPXOR      X3, X8, X8
 	VPCLMULQDQ $0x00, X7, X8, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds7
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound8
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds7
-	VMOVDQU    368(CX), X3
+	JE         lastRound8
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds7:
-	VMOVDQU     (DX), X3
+lastRound8:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X4, X4
-	VMOVDQU     X4, (SI)
+	VPXOR       (R9), X4, X4
+	VMOVDQU     X4, (R9)
 	VPSHUFB     swapBlock<>+0(SB), X4, X4
-	VPCLMULQDQ  $0x00, 112(CX), X4, X3
+	VPCLMULQDQ  $0x00, 112(DI), X4, X3
 	VPXOR       X3, X5, X5
-	VPCLMULQDQ  $0x11, 112(CX), X4, X3
+	VPCLMULQDQ  $0x11, 112(DI), X4, X3
 	VPXOR       X3, X6, X6
-	VPSHUFD     $0x4e, 112(CX), X3
-	VPXOR       112(CX), X3, X3
+	VPSHUFD     $0x4e, 112(DI), X3
+	VPXOR       112(DI), X3, X3
 	VPSHUFD     $0x4e, X4, X7
 	VPXOR       X4, X7, X7
 	VPCLMULQDQ  $0x00, X3, X7, X3
 	VPXOR       X3, X2, X2
-	VPXOR       16(SI), X0, X0
-	VMOVDQU     X0, 16(SI)
-	VPAND       48(R9), X0, X0
+	VPXOR       16(R9), X0, X0
+	VMOVDQU     X0, 16(R9)
+	LEAQ        window<>+48(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X5, X5
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X6, X6
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X4
 	VPXOR       X0, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X0
@@ -451,13 +445,13 @@ rounds7:
 	VMOVDQA     X6, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks6:
-	// 3 blocks.
+blocks7:
+	// blocks: 3
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -466,23 +460,23 @@ blocks6:
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X6
-	VMOVDQU    176(CX), X7
+	VMOVDQU    176(DI), X7
 	VPXOR      X7, X4, X4
 	VPXOR      X7, X5, X5
 	VPXOR      X7, X0, X0
 	VPXOR      X7, X1, X1
-	VMOVDQU    192(CX), X7
+	VMOVDQU    192(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X5, X5
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X7
-	VMOVDQU    208(CX), X8
+	VMOVDQU    208(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VMOVDQU    224(CX), X8
+	VMOVDQU    224(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
@@ -492,112 +486,114 @@ blocks6:
 	VPSHUFD    $0x4e, X2, X9
 	VPXOR      X2, X9, X9
 	VPCLMULQDQ $0x00, X8, X9, X2
-	VMOVDQU    240(CX), X8
+	VMOVDQU    240(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VMOVDQU    256(CX), X8
+	VMOVDQU    256(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X8
+	VPCLMULQDQ $0x00, 144(DI), X3, X8
 	VPXOR      X8, X6, X6
-	VMOVDQU    272(CX), X8
+	VMOVDQU    272(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VMOVDQU    288(CX), X8
+	VMOVDQU    288(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X8
+	VPCLMULQDQ $0x11, 144(DI), X3, X8
 	VPXOR      X8, X7, X7
-	VMOVDQU    304(CX), X8
+	VMOVDQU    304(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VMOVDQU    320(CX), X8
+	VMOVDQU    320(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X8
-	VPXOR      144(CX), X8, X8
+	VPSHUFD    $0x4e, 144(DI), X8
+	VPXOR      144(DI), X8, X8
 	VPSHUFD    $0x4e, X3, X9
 	VPXOR      X3, X9, X9
 	VPCLMULQDQ $0x00, X8, X9, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds8
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound9
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds8
-	VMOVDQU    368(CX), X3
+	JE         lastRound9
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds8:
-	VMOVDQU     (DX), X3
+lastRound9:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X4, X4
-	VMOVDQU     X4, (SI)
+	VPXOR       (R9), X4, X4
+	VMOVDQU     X4, (R9)
 	VPSHUFB     swapBlock<>+0(SB), X4, X4
-	VPCLMULQDQ  $0x00, 96(CX), X4, X3
+	VPCLMULQDQ  $0x00, 96(DI), X4, X3
 	VPXOR       X3, X6, X6
-	VPCLMULQDQ  $0x11, 96(CX), X4, X3
+	VPCLMULQDQ  $0x11, 96(DI), X4, X3
 	VPXOR       X3, X7, X7
-	VPSHUFD     $0x4e, 96(CX), X3
-	VPXOR       96(CX), X3, X3
+	VPSHUFD     $0x4e, 96(DI), X3
+	VPXOR       96(DI), X3, X3
 	VPSHUFD     $0x4e, X4, X8
 	VPXOR       X4, X8, X8
 	VPCLMULQDQ  $0x00, X3, X8, X3
 	VPXOR       X3, X2, X2
-	VPXOR       16(SI), X5, X5
-	VMOVDQU     X5, 16(SI)
+	VPXOR       16(R9), X5, X5
+	VMOVDQU     X5, 16(R9)
 	VPSHUFB     swapBlock<>+0(SB), X5, X5
-	VPCLMULQDQ  $0x00, 112(CX), X5, X3
+	VPCLMULQDQ  $0x00, 112(DI), X5, X3
 	VPXOR       X3, X6, X6
-	VPCLMULQDQ  $0x11, 112(CX), X5, X3
+	VPCLMULQDQ  $0x11, 112(DI), X5, X3
 	VPXOR       X3, X7, X7
-	VPSHUFD     $0x4e, 112(CX), X3
-	VPXOR       112(CX), X3, X3
+	VPSHUFD     $0x4e, 112(DI), X3
+	VPXOR       112(DI), X3, X3
 	VPSHUFD     $0x4e, X5, X4
 	VPXOR       X5, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       32(SI), X0, X0
-	VMOVDQU     X0, 32(SI)
-	VPAND       64(R9), X0, X0
+	VPXOR       32(R9), X0, X0
+	VMOVDQU     X0, 32(R9)
+	LEAQ        window<>+64(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X6, X6
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X7, X7
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X4
 	VPXOR       X0, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X0
@@ -615,18 +611,18 @@ rounds8:
 	VMOVDQA     X7, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks1:
-	CMPQ R8, $0x06
-	JAE  blocks9
-	CMPQ R8, $0x05
+blocks2:
+	CMPQ BX, $0x06
 	JAE  blocks10
+	CMPQ BX, $0x05
+	JAE  blocks11
 
-	// 4 blocks.
+	// blocks: 4
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -637,26 +633,26 @@ blocks1:
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X7
-	VMOVDQU    176(CX), X8
+	VMOVDQU    176(DI), X8
 	VPXOR      X8, X4, X4
 	VPXOR      X8, X5, X5
 	VPXOR      X8, X6, X6
 	VPXOR      X8, X0, X0
 	VPXOR      X8, X1, X1
-	VMOVDQU    192(CX), X8
+	VMOVDQU    192(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X6, X6
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X8
-	VMOVDQU    208(CX), X9
+	VMOVDQU    208(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VMOVDQU    224(CX), X9
+	VMOVDQU    224(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
@@ -667,136 +663,138 @@ blocks1:
 	VPSHUFD    $0x4e, X2, X10
 	VPXOR      X2, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X2
-	VMOVDQU    240(CX), X9
+	VMOVDQU    240(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VMOVDQU    256(CX), X9
+	VMOVDQU    256(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X9
+	VPCLMULQDQ $0x00, 144(DI), X3, X9
 	VPXOR      X9, X7, X7
-	VMOVDQU    272(CX), X9
+	VMOVDQU    272(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VMOVDQU    288(CX), X9
+	VMOVDQU    288(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X9
+	VPCLMULQDQ $0x11, 144(DI), X3, X9
 	VPXOR      X9, X8, X8
-	VMOVDQU    304(CX), X9
+	VMOVDQU    304(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VMOVDQU    320(CX), X9
+	VMOVDQU    320(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X9
-	VPXOR      144(CX), X9, X9
+	VPSHUFD    $0x4e, 144(DI), X9
+	VPXOR      144(DI), X9, X9
 	VPSHUFD    $0x4e, X3, X10
 	VPXOR      X3, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds11
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound12
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds11
-	VMOVDQU    368(CX), X3
+	JE         lastRound12
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds11:
-	VMOVDQU     (DX), X3
+lastRound12:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X4, X4
-	VMOVDQU     X4, (SI)
+	VPXOR       (R9), X4, X4
+	VMOVDQU     X4, (R9)
 	VPSHUFB     swapBlock<>+0(SB), X4, X4
-	VPCLMULQDQ  $0x00, 80(CX), X4, X3
+	VPCLMULQDQ  $0x00, 80(DI), X4, X3
 	VPXOR       X3, X7, X7
-	VPCLMULQDQ  $0x11, 80(CX), X4, X3
+	VPCLMULQDQ  $0x11, 80(DI), X4, X3
 	VPXOR       X3, X8, X8
-	VPSHUFD     $0x4e, 80(CX), X3
-	VPXOR       80(CX), X3, X3
+	VPSHUFD     $0x4e, 80(DI), X3
+	VPXOR       80(DI), X3, X3
 	VPSHUFD     $0x4e, X4, X9
 	VPXOR       X4, X9, X9
 	VPCLMULQDQ  $0x00, X3, X9, X3
 	VPXOR       X3, X2, X2
-	VPXOR       16(SI), X5, X5
-	VMOVDQU     X5, 16(SI)
+	VPXOR       16(R9), X5, X5
+	VMOVDQU     X5, 16(R9)
 	VPSHUFB     swapBlock<>+0(SB), X5, X5
-	VPCLMULQDQ  $0x00, 96(CX), X5, X3
+	VPCLMULQDQ  $0x00, 96(DI), X5, X3
 	VPXOR       X3, X7, X7
-	VPCLMULQDQ  $0x11, 96(CX), X5, X3
+	VPCLMULQDQ  $0x11, 96(DI), X5, X3
 	VPXOR       X3, X8, X8
-	VPSHUFD     $0x4e, 96(CX), X3
-	VPXOR       96(CX), X3, X3
+	VPSHUFD     $0x4e, 96(DI), X3
+	VPXOR       96(DI), X3, X3
 	VPSHUFD     $0x4e, X5, X4
 	VPXOR       X5, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       32(SI), X6, X6
-	VMOVDQU     X6, 32(SI)
+	VPXOR       32(R9), X6, X6
+	VMOVDQU     X6, 32(R9)
 	VPSHUFB     swapBlock<>+0(SB), X6, X6
-	VPCLMULQDQ  $0x00, 112(CX), X6, X3
+	VPCLMULQDQ  $0x00, 112(DI), X6, X3
 	VPXOR       X3, X7, X7
-	VPCLMULQDQ  $0x11, 112(CX), X6, X3
+	VPCLMULQDQ  $0x11, 112(DI), X6, X3
 	VPXOR       X3, X8, X8
-	VPSHUFD     $0x4e, 112(CX), X3
-	VPXOR       112(CX), X3, X3
+	VPSHUFD     $0x4e, 112(DI), X3
+	VPXOR       112(DI), X3, X3
 	VPSHUFD     $0x4e, X6, X4
 	VPXOR       X6, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       48(SI), X0, X0
-	VMOVDQU     X0, 48(SI)
-	VPAND       80(R9), X0, X0
+	VPXOR       48(R9), X0, X0
+	VMOVDQU     X0, 48(R9)
+	LEAQ        window<>+80(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X7, X7
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X8, X8
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X4
 	VPXOR       X0, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X0
@@ -814,13 +812,13 @@ rounds11:
 	VMOVDQA     X8, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks10:
-	// 5 blocks.
+blocks11:
+	// blocks: 5
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -833,14 +831,14 @@ blocks10:
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X8
-	VMOVDQU    176(CX), X9
+	VMOVDQU    176(DI), X9
 	VPXOR      X9, X4, X4
 	VPXOR      X9, X5, X5
 	VPXOR      X9, X6, X6
 	VPXOR      X9, X7, X7
 	VPXOR      X9, X0, X0
 	VPXOR      X9, X1, X1
-	VMOVDQU    192(CX), X9
+	VMOVDQU    192(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
@@ -848,14 +846,14 @@ blocks10:
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X9
-	VMOVDQU    208(CX), X10
+	VMOVDQU    208(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VMOVDQU    224(CX), X10
+	VMOVDQU    224(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
@@ -867,83 +865,83 @@ blocks10:
 	VPSHUFD    $0x4e, X2, X11
 	VPXOR      X2, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X2
-	VMOVDQU    240(CX), X10
+	VMOVDQU    240(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VMOVDQU    256(CX), X10
+	VMOVDQU    256(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X10
+	VPCLMULQDQ $0x00, 144(DI), X3, X10
 	VPXOR      X10, X8, X8
-	VMOVDQU    272(CX), X10
+	VMOVDQU    272(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VMOVDQU    288(CX), X10
+	VMOVDQU    288(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X10
+	VPCLMULQDQ $0x11, 144(DI), X3, X10
 	VPXOR      X10, X9, X9
-	VMOVDQU    304(CX), X10
+	VMOVDQU    304(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VMOVDQU    320(CX), X10
+	VMOVDQU    320(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X10
-	VPXOR      144(CX), X10, X10
+	VPSHUFD    $0x4e, 144(DI), X10
+	VPXOR      144(DI), X10, X10
 	VPSHUFD    $0x4e, X3, X11
 	VPXOR      X3, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds12
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound13
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds12
-	VMOVDQU    368(CX), X3
+	JE         lastRound13
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -951,76 +949,78 @@ blocks10:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds12:
-	VMOVDQU     (DX), X3
+lastRound13:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
 	VAESENCLAST X3, X7, X7
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X4, X4
-	VMOVDQU     X4, (SI)
+	VPXOR       (R9), X4, X4
+	VMOVDQU     X4, (R9)
 	VPSHUFB     swapBlock<>+0(SB), X4, X4
-	VPCLMULQDQ  $0x00, 64(CX), X4, X3
+	VPCLMULQDQ  $0x00, 64(DI), X4, X3
 	VPXOR       X3, X8, X8
-	VPCLMULQDQ  $0x11, 64(CX), X4, X3
+	VPCLMULQDQ  $0x11, 64(DI), X4, X3
 	VPXOR       X3, X9, X9
-	VPSHUFD     $0x4e, 64(CX), X3
-	VPXOR       64(CX), X3, X3
+	VPSHUFD     $0x4e, 64(DI), X3
+	VPXOR       64(DI), X3, X3
 	VPSHUFD     $0x4e, X4, X10
 	VPXOR       X4, X10, X10
 	VPCLMULQDQ  $0x00, X3, X10, X3
 	VPXOR       X3, X2, X2
-	VPXOR       16(SI), X5, X5
-	VMOVDQU     X5, 16(SI)
+	VPXOR       16(R9), X5, X5
+	VMOVDQU     X5, 16(R9)
 	VPSHUFB     swapBlock<>+0(SB), X5, X5
-	VPCLMULQDQ  $0x00, 80(CX), X5, X3
+	VPCLMULQDQ  $0x00, 80(DI), X5, X3
 	VPXOR       X3, X8, X8
-	VPCLMULQDQ  $0x11, 80(CX), X5, X3
+	VPCLMULQDQ  $0x11, 80(DI), X5, X3
 	VPXOR       X3, X9, X9
-	VPSHUFD     $0x4e, 80(CX), X3
-	VPXOR       80(CX), X3, X3
+	VPSHUFD     $0x4e, 80(DI), X3
+	VPXOR       80(DI), X3, X3
 	VPSHUFD     $0x4e, X5, X4
 	VPXOR       X5, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       32(SI), X6, X6
-	VMOVDQU     X6, 32(SI)
+	VPXOR       32(R9), X6, X6
+	VMOVDQU     X6, 32(R9)
 	VPSHUFB     swapBlock<>+0(SB), X6, X6
-	VPCLMULQDQ  $0x00, 96(CX), X6, X3
+	VPCLMULQDQ  $0x00, 96(DI), X6, X3
 	VPXOR       X3, X8, X8
-	VPCLMULQDQ  $0x11, 96(CX), X6, X3
+	VPCLMULQDQ  $0x11, 96(DI), X6, X3
 	VPXOR       X3, X9, X9
-	VPSHUFD     $0x4e, 96(CX), X3
-	VPXOR       96(CX), X3, X3
+	VPSHUFD     $0x4e, 96(DI), X3
+	VPXOR       96(DI), X3, X3
 	VPSHUFD     $0x4e, X6, X4
 	VPXOR       X6, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       48(SI), X7, X7
-	VMOVDQU     X7, 48(SI)
+	VPXOR       48(R9), X7, X7
+	VMOVDQU     X7, 48(R9)
 	VPSHUFB     swapBlock<>+0(SB), X7, X7
-	VPCLMULQDQ  $0x00, 112(CX), X7, X3
+	VPCLMULQDQ  $0x00, 112(DI), X7, X3
 	VPXOR       X3, X8, X8
-	VPCLMULQDQ  $0x11, 112(CX), X7, X3
+	VPCLMULQDQ  $0x11, 112(DI), X7, X3
 	VPXOR       X3, X9, X9
-	VPSHUFD     $0x4e, 112(CX), X3
-	VPXOR       112(CX), X3, X3
+	VPSHUFD     $0x4e, 112(DI), X3
+	VPXOR       112(DI), X3, X3
 	VPSHUFD     $0x4e, X7, X4
 	VPXOR       X7, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       64(SI), X0, X0
-	VMOVDQU     X0, 64(SI)
-	VPAND       96(R9), X0, X0
+	VPXOR       64(R9), X0, X0
+	VMOVDQU     X0, 64(R9)
+	LEAQ        window<>+96(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X8, X8
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X9, X9
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X4
 	VPXOR       X0, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X0
@@ -1038,16 +1038,16 @@ rounds12:
 	VMOVDQA     X9, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks9:
-	CMPQ R8, $0x07
-	JAE  blocks13
+blocks10:
+	CMPQ BX, $0x07
+	JAE  blocks14
 
-	// 6 blocks.
+	// blocks: 6
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -1062,7 +1062,7 @@ blocks9:
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X9
-	VMOVDQU    176(CX), X10
+	VMOVDQU    176(DI), X10
 	VPXOR      X10, X4, X4
 	VPXOR      X10, X5, X5
 	VPXOR      X10, X6, X6
@@ -1070,7 +1070,7 @@ blocks9:
 	VPXOR      X10, X8, X8
 	VPXOR      X10, X0, X0
 	VPXOR      X10, X1, X1
-	VMOVDQU    192(CX), X10
+	VMOVDQU    192(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
@@ -1079,7 +1079,7 @@ blocks9:
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X10
-	VMOVDQU    208(CX), X11
+	VMOVDQU    208(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1087,7 +1087,7 @@ blocks9:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VMOVDQU    224(CX), X11
+	VMOVDQU    224(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1100,7 +1100,7 @@ blocks9:
 	VPSHUFD    $0x4e, X2, X12
 	VPXOR      X2, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X2
-	VMOVDQU    240(CX), X11
+	VMOVDQU    240(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1108,7 +1108,7 @@ blocks9:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VMOVDQU    256(CX), X11
+	VMOVDQU    256(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1116,9 +1116,9 @@ blocks9:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X11
+	VPCLMULQDQ $0x00, 144(DI), X3, X11
 	VPXOR      X11, X9, X9
-	VMOVDQU    272(CX), X11
+	VMOVDQU    272(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1126,7 +1126,7 @@ blocks9:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VMOVDQU    288(CX), X11
+	VMOVDQU    288(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1134,9 +1134,9 @@ blocks9:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X11
+	VPCLMULQDQ $0x11, 144(DI), X3, X11
 	VPXOR      X11, X10, X10
-	VMOVDQU    304(CX), X11
+	VMOVDQU    304(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1144,7 +1144,7 @@ blocks9:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VMOVDQU    320(CX), X11
+	VMOVDQU    320(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1152,15 +1152,15 @@ blocks9:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X11
-	VPXOR      144(CX), X11, X11
+	VPSHUFD    $0x4e, 144(DI), X11
+	VPXOR      144(DI), X11, X11
 	VPSHUFD    $0x4e, X3, X12
 	VPXOR      X3, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds14
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound15
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1168,7 +1168,7 @@ blocks9:
 	VAESENC    X3, X8, X8
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1176,8 +1176,8 @@ blocks9:
 	VAESENC    X3, X8, X8
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds14
-	VMOVDQU    368(CX), X3
+	JE         lastRound15
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1185,7 +1185,7 @@ blocks9:
 	VAESENC    X3, X8, X8
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1194,8 +1194,8 @@ blocks9:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds14:
-	VMOVDQU     (DX), X3
+lastRound15:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -1203,81 +1203,83 @@ rounds14:
 	VAESENCLAST X3, X8, X8
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X4, X4
-	VMOVDQU     X4, (SI)
+	VPXOR       (R9), X4, X4
+	VMOVDQU     X4, (R9)
 	VPSHUFB     swapBlock<>+0(SB), X4, X4
-	VPCLMULQDQ  $0x00, 48(CX), X4, X3
+	VPCLMULQDQ  $0x00, 48(DI), X4, X3
 	VPXOR       X3, X9, X9
-	VPCLMULQDQ  $0x11, 48(CX), X4, X3
+	VPCLMULQDQ  $0x11, 48(DI), X4, X3
 	VPXOR       X3, X10, X10
-	VPSHUFD     $0x4e, 48(CX), X3
-	VPXOR       48(CX), X3, X3
+	VPSHUFD     $0x4e, 48(DI), X3
+	VPXOR       48(DI), X3, X3
 	VPSHUFD     $0x4e, X4, X11
 	VPXOR       X4, X11, X11
 	VPCLMULQDQ  $0x00, X3, X11, X3
 	VPXOR       X3, X2, X2
-	VPXOR       16(SI), X5, X5
-	VMOVDQU     X5, 16(SI)
+	VPXOR       16(R9), X5, X5
+	VMOVDQU     X5, 16(R9)
 	VPSHUFB     swapBlock<>+0(SB), X5, X5
-	VPCLMULQDQ  $0x00, 64(CX), X5, X3
+	VPCLMULQDQ  $0x00, 64(DI), X5, X3
 	VPXOR       X3, X9, X9
-	VPCLMULQDQ  $0x11, 64(CX), X5, X3
+	VPCLMULQDQ  $0x11, 64(DI), X5, X3
 	VPXOR       X3, X10, X10
-	VPSHUFD     $0x4e, 64(CX), X3
-	VPXOR       64(CX), X3, X3
+	VPSHUFD     $0x4e, 64(DI), X3
+	VPXOR       64(DI), X3, X3
 	VPSHUFD     $0x4e, X5, X4
 	VPXOR       X5, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       32(SI), X6, X6
-	VMOVDQU     X6, 32(SI)
+	VPXOR       32(R9), X6, X6
+	VMOVDQU     X6, 32(R9)
 	VPSHUFB     swapBlock<>+0(SB), X6, X6
-	VPCLMULQDQ  $0x00, 80(CX), X6, X3
+	VPCLMULQDQ  $0x00, 80(DI), X6, X3
 	VPXOR       X3, X9, X9
-	VPCLMULQDQ  $0x11, 80(CX), X6, X3
+	VPCLMULQDQ  $0x11, 80(DI), X6, X3
 	VPXOR       X3, X10, X10
-	VPSHUFD     $0x4e, 80(CX), X3
-	VPXOR       80(CX), X3, X3
+	VPSHUFD     $0x4e, 80(DI), X3
+	VPXOR       80(DI), X3, X3
 	VPSHUFD     $0x4e, X6, X4
 	VPXOR       X6, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       48(SI), X7, X7
-	VMOVDQU     X7, 48(SI)
+	VPXOR       48(R9), X7, X7
+	VMOVDQU     X7, 48(R9)
 	VPSHUFB     swapBlock<>+0(SB), X7, X7
-	VPCLMULQDQ  $0x00, 96(CX), X7, X3
+	VPCLMULQDQ  $0x00, 96(DI), X7, X3
 	VPXOR       X3, X9, X9
-	VPCLMULQDQ  $0x11, 96(CX), X7, X3
+	VPCLMULQDQ  $0x11, 96(DI), X7, X3
 	VPXOR       X3, X10, X10
-	VPSHUFD     $0x4e, 96(CX), X3
-	VPXOR       96(CX), X3, X3
+	VPSHUFD     $0x4e, 96(DI), X3
+	VPXOR       96(DI), X3, X3
 	VPSHUFD     $0x4e, X7, X4
 	VPXOR       X7, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       64(SI), X8, X8
-	VMOVDQU     X8, 64(SI)
+	VPXOR       64(R9), X8, X8
+	VMOVDQU     X8, 64(R9)
 	VPSHUFB     swapBlock<>+0(SB), X8, X8
-	VPCLMULQDQ  $0x00, 112(CX), X8, X3
+	VPCLMULQDQ  $0x00, 112(DI), X8, X3
 	VPXOR       X3, X9, X9
-	VPCLMULQDQ  $0x11, 112(CX), X8, X3
+	VPCLMULQDQ  $0x11, 112(DI), X8, X3
 	VPXOR       X3, X10, X10
-	VPSHUFD     $0x4e, 112(CX), X3
-	VPXOR       112(CX), X3, X3
+	VPSHUFD     $0x4e, 112(DI), X3
+	VPXOR       112(DI), X3, X3
 	VPSHUFD     $0x4e, X8, X4
 	VPXOR       X8, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       80(SI), X0, X0
-	VMOVDQU     X0, 80(SI)
-	VPAND       112(R9), X0, X0
+	VPXOR       80(R9), X0, X0
+	VMOVDQU     X0, 80(R9)
+	LEAQ        window<>+112(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X9, X9
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X10, X10
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X4
 	VPXOR       X0, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X0
@@ -1295,16 +1297,16 @@ rounds14:
 	VMOVDQA     X10, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks13:
-	CMPQ R8, $0x08
-	JAE  blocks15
+blocks14:
+	CMPQ BX, $0x08
+	JAE  blocks16
 
-	// 7 blocks.
+	// blocks: 7
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -1321,7 +1323,7 @@ blocks13:
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X10
-	VMOVDQU    176(CX), X11
+	VMOVDQU    176(DI), X11
 	VPXOR      X11, X4, X4
 	VPXOR      X11, X5, X5
 	VPXOR      X11, X6, X6
@@ -1330,7 +1332,7 @@ blocks13:
 	VPXOR      X11, X9, X9
 	VPXOR      X11, X0, X0
 	VPXOR      X11, X1, X1
-	VMOVDQU    192(CX), X11
+	VMOVDQU    192(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -1340,7 +1342,7 @@ blocks13:
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X11
-	VMOVDQU    208(CX), X12
+	VMOVDQU    208(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1349,7 +1351,7 @@ blocks13:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VMOVDQU    224(CX), X12
+	VMOVDQU    224(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1363,7 +1365,7 @@ blocks13:
 	VPSHUFD    $0x4e, X2, X13
 	VPXOR      X2, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X2
-	VMOVDQU    240(CX), X12
+	VMOVDQU    240(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1372,7 +1374,7 @@ blocks13:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VMOVDQU    256(CX), X12
+	VMOVDQU    256(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1381,9 +1383,9 @@ blocks13:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X12
+	VPCLMULQDQ $0x00, 144(DI), X3, X12
 	VPXOR      X12, X10, X10
-	VMOVDQU    272(CX), X12
+	VMOVDQU    272(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1392,7 +1394,7 @@ blocks13:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VMOVDQU    288(CX), X12
+	VMOVDQU    288(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1401,9 +1403,9 @@ blocks13:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X12
+	VPCLMULQDQ $0x11, 144(DI), X3, X12
 	VPXOR      X12, X11, X11
-	VMOVDQU    304(CX), X12
+	VMOVDQU    304(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1412,7 +1414,7 @@ blocks13:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VMOVDQU    320(CX), X12
+	VMOVDQU    320(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1421,15 +1423,15 @@ blocks13:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X12
-	VPXOR      144(CX), X12, X12
+	VPSHUFD    $0x4e, 144(DI), X12
+	VPXOR      144(DI), X12, X12
 	VPSHUFD    $0x4e, X3, X13
 	VPXOR      X3, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds16
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound17
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1438,7 +1440,7 @@ blocks13:
 	VAESENC    X3, X9, X9
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1447,8 +1449,8 @@ blocks13:
 	VAESENC    X3, X9, X9
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds16
-	VMOVDQU    368(CX), X3
+	JE         lastRound17
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1457,7 +1459,7 @@ blocks13:
 	VAESENC    X3, X9, X9
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1467,8 +1469,8 @@ blocks13:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds16:
-	VMOVDQU     (DX), X3
+lastRound17:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -1477,94 +1479,96 @@ rounds16:
 	VAESENCLAST X3, X9, X9
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X4, X4
-	VMOVDQU     X4, (SI)
+	VPXOR       (R9), X4, X4
+	VMOVDQU     X4, (R9)
 	VPSHUFB     swapBlock<>+0(SB), X4, X4
-	VPCLMULQDQ  $0x00, 32(CX), X4, X3
+	VPCLMULQDQ  $0x00, 32(DI), X4, X3
 	VPXOR       X3, X10, X10
-	VPCLMULQDQ  $0x11, 32(CX), X4, X3
+	VPCLMULQDQ  $0x11, 32(DI), X4, X3
 	VPXOR       X3, X11, X11
-	VPSHUFD     $0x4e, 32(CX), X3
-	VPXOR       32(CX), X3, X3
+	VPSHUFD     $0x4e, 32(DI), X3
+	VPXOR       32(DI), X3, X3
 	VPSHUFD     $0x4e, X4, X12
 	VPXOR       X4, X12, X12
 	VPCLMULQDQ  $0x00, X3, X12, X3
 	VPXOR       X3, X2, X2
-	VPXOR       16(SI), X5, X5
-	VMOVDQU     X5, 16(SI)
+	VPXOR       16(R9), X5, X5
+	VMOVDQU     X5, 16(R9)
 	VPSHUFB     swapBlock<>+0(SB), X5, X5
-	VPCLMULQDQ  $0x00, 48(CX), X5, X3
+	VPCLMULQDQ  $0x00, 48(DI), X5, X3
 	VPXOR       X3, X10, X10
-	VPCLMULQDQ  $0x11, 48(CX), X5, X3
+	VPCLMULQDQ  $0x11, 48(DI), X5, X3
 	VPXOR       X3, X11, X11
-	VPSHUFD     $0x4e, 48(CX), X3
-	VPXOR       48(CX), X3, X3
+	VPSHUFD     $0x4e, 48(DI), X3
+	VPXOR       48(DI), X3, X3
 	VPSHUFD     $0x4e, X5, X4
 	VPXOR       X5, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       32(SI), X6, X6
-	VMOVDQU     X6, 32(SI)
+	VPXOR       32(R9), X6, X6
+	VMOVDQU     X6, 32(R9)
 	VPSHUFB     swapBlock<>+0(SB), X6, X6
-	VPCLMULQDQ  $0x00, 64(CX), X6, X3
+	VPCLMULQDQ  $0x00, 64(DI), X6, X3
 	VPXOR       X3, X10, X10
-	VPCLMULQDQ  $0x11, 64(CX), X6, X3
+	VPCLMULQDQ  $0x11, 64(DI), X6, X3
 	VPXOR       X3, X11, X11
-	VPSHUFD     $0x4e, 64(CX), X3
-	VPXOR       64(CX), X3, X3
+	VPSHUFD     $0x4e, 64(DI), X3
+	VPXOR       64(DI), X3, X3
 	VPSHUFD     $0x4e, X6, X4
 	VPXOR       X6, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       48(SI), X7, X7
-	VMOVDQU     X7, 48(SI)
+	VPXOR       48(R9), X7, X7
+	VMOVDQU     X7, 48(R9)
 	VPSHUFB     swapBlock<>+0(SB), X7, X7
-	VPCLMULQDQ  $0x00, 80(CX), X7, X3
+	VPCLMULQDQ  $0x00, 80(DI), X7, X3
 	VPXOR       X3, X10, X10
-	VPCLMULQDQ  $0x11, 80(CX), X7, X3
+	VPCLMULQDQ  $0x11, 80(DI), X7, X3
 	VPXOR       X3, X11, X11
-	VPSHUFD     $0x4e, 80(CX), X3
-	VPXOR       80(CX), X3, X3
+	VPSHUFD     $0x4e, 80(DI), X3
+	VPXOR       80(DI), X3, X3
 	VPSHUFD     $0x4e, X7, X4
 	VPXOR       X7, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       64(SI), X8, X8
-	VMOVDQU     X8, 64(SI)
+	VPXOR       64(R9), X8, X8
+	VMOVDQU     X8, 64(R9)
 	VPSHUFB     swapBlock<>+0(SB), X8, X8
-	VPCLMULQDQ  $0x00, 96(CX), X8, X3
+	VPCLMULQDQ  $0x00, 96(DI), X8, X3
 	VPXOR       X3, X10, X10
-	VPCLMULQDQ  $0x11, 96(CX), X8, X3
+	VPCLMULQDQ  $0x11, 96(DI), X8, X3
 	VPXOR       X3, X11, X11
-	VPSHUFD     $0x4e, 96(CX), X3
-	VPXOR       96(CX), X3, X3
+	VPSHUFD     $0x4e, 96(DI), X3
+	VPXOR       96(DI), X3, X3
 	VPSHUFD     $0x4e, X8, X4
 	VPXOR       X8, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       80(SI), X9, X9
-	VMOVDQU     X9, 80(SI)
+	VPXOR       80(R9), X9, X9
+	VMOVDQU     X9, 80(R9)
 	VPSHUFB     swapBlock<>+0(SB), X9, X9
-	VPCLMULQDQ  $0x00, 112(CX), X9, X3
+	VPCLMULQDQ  $0x00, 112(DI), X9, X3
 	VPXOR       X3, X10, X10
-	VPCLMULQDQ  $0x11, 112(CX), X9, X3
+	VPCLMULQDQ  $0x11, 112(DI), X9, X3
 	VPXOR       X3, X11, X11
-	VPSHUFD     $0x4e, 112(CX), X3
-	VPXOR       112(CX), X3, X3
+	VPSHUFD     $0x4e, 112(DI), X3
+	VPXOR       112(DI), X3, X3
 	VPSHUFD     $0x4e, X9, X4
 	VPXOR       X9, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       96(SI), X0, X0
-	VMOVDQU     X0, 96(SI)
-	VPAND       128(R9), X0, X0
+	VPXOR       96(R9), X0, X0
+	VMOVDQU     X0, 96(R9)
+	LEAQ        window<>+128(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X10, X10
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X11, X11
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X4
 	VPXOR       X0, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X0
@@ -1582,13 +1586,13 @@ rounds16:
 	VMOVDQA     X11, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
-blocks15:
-	// 8 blocks.
+blocks16:
+	// blocks: 8
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -1607,7 +1611,7 @@ blocks15:
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X11
-	VMOVDQU    176(CX), X12
+	VMOVDQU    176(DI), X12
 	VPXOR      X12, X4, X4
 	VPXOR      X12, X5, X5
 	VPXOR      X12, X6, X6
@@ -1617,7 +1621,7 @@ blocks15:
 	VPXOR      X12, X10, X10
 	VPXOR      X12, X0, X0
 	VPXOR      X12, X1, X1
-	VMOVDQU    192(CX), X12
+	VMOVDQU    192(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -1628,7 +1632,7 @@ blocks15:
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
 	VPCLMULQDQ $0x11, (R11), X2, X12
-	VMOVDQU    208(CX), X13
+	VMOVDQU    208(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1638,7 +1642,7 @@ blocks15:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VMOVDQU    224(CX), X13
+	VMOVDQU    224(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1653,7 +1657,7 @@ blocks15:
 	VPSHUFD    $0x4e, X2, X14
 	VPXOR      X2, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X2
-	VMOVDQU    240(CX), X13
+	VMOVDQU    240(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1663,7 +1667,7 @@ blocks15:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VMOVDQU    256(CX), X13
+	VMOVDQU    256(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1673,9 +1677,9 @@ blocks15:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X13
+	VPCLMULQDQ $0x00, 144(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VMOVDQU    272(CX), X13
+	VMOVDQU    272(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1685,7 +1689,7 @@ blocks15:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VMOVDQU    288(CX), X13
+	VMOVDQU    288(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1695,9 +1699,9 @@ blocks15:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X13
+	VPCLMULQDQ $0x11, 144(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VMOVDQU    304(CX), X13
+	VMOVDQU    304(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1707,7 +1711,7 @@ blocks15:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VMOVDQU    320(CX), X13
+	VMOVDQU    320(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -1717,15 +1721,15 @@ blocks15:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X13
-	VPXOR      144(CX), X13, X13
+	VPSHUFD    $0x4e, 144(DI), X13
+	VPXOR      144(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds17
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound18
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1735,7 +1739,7 @@ blocks15:
 	VAESENC    X3, X10, X10
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1745,8 +1749,8 @@ blocks15:
 	VAESENC    X3, X10, X10
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds17
-	VMOVDQU    368(CX), X3
+	JE         lastRound18
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1756,7 +1760,7 @@ blocks15:
 	VAESENC    X3, X10, X10
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -1767,8 +1771,8 @@ blocks15:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds17:
-	VMOVDQU     (DX), X3
+lastRound18:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -1778,107 +1782,109 @@ rounds17:
 	VAESENCLAST X3, X10, X10
 	VAESENCLAST X3, X0, X0
 	VAESENCLAST X3, X1, X1
-	VPXOR       (SI), X4, X4
-	VMOVDQU     X4, (SI)
+	VPXOR       (R9), X4, X4
+	VMOVDQU     X4, (R9)
 	VPSHUFB     swapBlock<>+0(SB), X4, X4
-	VPCLMULQDQ  $0x00, 16(CX), X4, X3
+	VPCLMULQDQ  $0x00, 16(DI), X4, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 16(CX), X4, X3
+	VPCLMULQDQ  $0x11, 16(DI), X4, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 16(CX), X3
-	VPXOR       16(CX), X3, X3
+	VPSHUFD     $0x4e, 16(DI), X3
+	VPXOR       16(DI), X3, X3
 	VPSHUFD     $0x4e, X4, X13
 	VPXOR       X4, X13, X13
 	VPCLMULQDQ  $0x00, X3, X13, X3
 	VPXOR       X3, X2, X2
-	VPXOR       16(SI), X5, X5
-	VMOVDQU     X5, 16(SI)
+	VPXOR       16(R9), X5, X5
+	VMOVDQU     X5, 16(R9)
 	VPSHUFB     swapBlock<>+0(SB), X5, X5
-	VPCLMULQDQ  $0x00, 32(CX), X5, X3
+	VPCLMULQDQ  $0x00, 32(DI), X5, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 32(CX), X5, X3
+	VPCLMULQDQ  $0x11, 32(DI), X5, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 32(CX), X3
-	VPXOR       32(CX), X3, X3
+	VPSHUFD     $0x4e, 32(DI), X3
+	VPXOR       32(DI), X3, X3
 	VPSHUFD     $0x4e, X5, X4
 	VPXOR       X5, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       32(SI), X6, X6
-	VMOVDQU     X6, 32(SI)
+	VPXOR       32(R9), X6, X6
+	VMOVDQU     X6, 32(R9)
 	VPSHUFB     swapBlock<>+0(SB), X6, X6
-	VPCLMULQDQ  $0x00, 48(CX), X6, X3
+	VPCLMULQDQ  $0x00, 48(DI), X6, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 48(CX), X6, X3
+	VPCLMULQDQ  $0x11, 48(DI), X6, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 48(CX), X3
-	VPXOR       48(CX), X3, X3
+	VPSHUFD     $0x4e, 48(DI), X3
+	VPXOR       48(DI), X3, X3
 	VPSHUFD     $0x4e, X6, X4
 	VPXOR       X6, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       48(SI), X7, X7
-	VMOVDQU     X7, 48(SI)
+	VPXOR       48(R9), X7, X7
+	VMOVDQU     X7, 48(R9)
 	VPSHUFB     swapBlock<>+0(SB), X7, X7
-	VPCLMULQDQ  $0x00, 64(CX), X7, X3
+	VPCLMULQDQ  $0x00, 64(DI), X7, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 64(CX), X7, X3
+	VPCLMULQDQ  $0x11, 64(DI), X7, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 64(CX), X3
-	VPXOR       64(CX), X3, X3
+	VPSHUFD     $0x4e, 64(DI), X3
+	VPXOR       64(DI), X3, X3
 	VPSHUFD     $0x4e, X7, X4
 	VPXOR       X7, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       64(SI), X8, X8
-	VMOVDQU     X8, 64(SI)
+	VPXOR       64(R9), X8, X8
+	VMOVDQU     X8, 64(R9)
 	VPSHUFB     swapBlock<>+0(SB), X8, X8
-	VPCLMULQDQ  $0x00, 80(CX), X8, X3
+	VPCLMULQDQ  $0x00, 80(DI), X8, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 80(CX), X8, X3
+	VPCLMULQDQ  $0x11, 80(DI), X8, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 80(CX), X3
-	VPXOR       80(CX), X3, X3
+	VPSHUFD     $0x4e, 80(DI), X3
+	VPXOR       80(DI), X3, X3
 	VPSHUFD     $0x4e, X8, X4
 	VPXOR       X8, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       80(SI), X9, X9
-	VMOVDQU     X9, 80(SI)
+	VPXOR       80(R9), X9, X9
+	VMOVDQU     X9, 80(R9)
 	VPSHUFB     swapBlock<>+0(SB), X9, X9
-	VPCLMULQDQ  $0x00, 96(CX), X9, X3
+	VPCLMULQDQ  $0x00, 96(DI), X9, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 96(CX), X9, X3
+	VPCLMULQDQ  $0x11, 96(DI), X9, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 96(CX), X3
-	VPXOR       96(CX), X3, X3
+	VPSHUFD     $0x4e, 96(DI), X3
+	VPXOR       96(DI), X3, X3
 	VPSHUFD     $0x4e, X9, X4
 	VPXOR       X9, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       96(SI), X10, X10
-	VMOVDQU     X10, 96(SI)
+	VPXOR       96(R9), X10, X10
+	VMOVDQU     X10, 96(R9)
 	VPSHUFB     swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ  $0x00, 112(CX), X10, X3
+	VPCLMULQDQ  $0x00, 112(DI), X10, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 112(CX), X10, X3
+	VPCLMULQDQ  $0x11, 112(DI), X10, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 112(CX), X3
-	VPXOR       112(CX), X3, X3
+	VPSHUFD     $0x4e, 112(DI), X3
+	VPXOR       112(DI), X3, X3
 	VPSHUFD     $0x4e, X10, X4
 	VPXOR       X10, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X3
 	VPXOR       X3, X2, X2
-	VPXOR       112(SI), X0, X0
-	VMOVDQU     X0, 112(SI)
-	VPAND       144(R9), X0, X0
+	VPXOR       112(R9), X0, X0
+	VMOVDQU     X0, 112(R9)
+	LEAQ        window<>+144(SB), BX
+	SUBQ        R10, BX
+	VPAND       (BX), X0, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
-	VPCLMULQDQ  $0x00, 128(CX), X0, X3
+	VPCLMULQDQ  $0x00, 128(DI), X0, X3
 	VPXOR       X3, X11, X11
-	VPCLMULQDQ  $0x11, 128(CX), X0, X3
+	VPCLMULQDQ  $0x11, 128(DI), X0, X3
 	VPXOR       X3, X12, X12
-	VPSHUFD     $0x4e, 128(CX), X3
-	VPXOR       128(CX), X3, X3
+	VPSHUFD     $0x4e, 128(DI), X3
+	VPXOR       128(DI), X3, X3
 	VPSHUFD     $0x4e, X0, X4
 	VPXOR       X0, X4, X4
 	VPCLMULQDQ  $0x00, X3, X4, X0
@@ -1896,17 +1902,23 @@ rounds17:
 	VMOVDQA     X12, X0
 	VPSHUFB     swapBlock<>+0(SB), X0, X0
 	VPXOR       X1, X0, X0
-	VMOVDQU     X0, (SI)(DI*1)
+	VMOVDQU     X0, (R9)(R10*1)
 	MOVB        $0x01, 33(AX)
-	INCQ        R10
+	ADDQ        $0x01, DX
 	JMP         next
 
 long:
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext19
+	MOVQ 104(AX), SI
+
+noNext19:
 	// The additional data's product alone.
-	VPCLMULQDQ $0x00, 144(CX), X2, X1
-	VPCLMULQDQ $0x11, 144(CX), X2, X3
-	VPSHUFD    $0x4e, 144(CX), X4
-	VPXOR      144(CX), X4, X4
+	VPCLMULQDQ $0x00, 144(DI), X2, X1
+	VPCLMULQDQ $0x11, 144(DI), X2, X3
+	VPSHUFD    $0x4e, 144(DI), X4
+	VPXOR      144(DI), X4, X4
 	VPSHUFD    $0x4e, X2, X5
 	VPXOR      X2, X5, X5
 	VPCLMULQDQ $0x00, X4, X5, X2
@@ -1921,7 +1933,7 @@ long:
 	VPXOR      X2, X3, X3
 	VPXOR      X1, X3, X3
 	VMOVDQA    X3, X2
-	LEAQ       -1(R8), R11
+	LEAQ       -1(BX), R11
 	SHRQ       $0x03, R11
 
 	// The first group is encrypted alone; each later one while the one before it is hashed.
@@ -1942,7 +1954,7 @@ long:
 	VPADDD  add<>+112(SB), X0, X9
 	VPSHUFB swapCounter<>+0(SB), X9, X9
 	VPADDD  group<>+0(SB), X0, X0
-	VMOVDQU 176(CX), X10
+	VMOVDQU 176(DI), X10
 	VPXOR   X10, X1, X1
 	VPXOR   X10, X3, X3
 	VPXOR   X10, X4, X4
@@ -1951,7 +1963,7 @@ long:
 	VPXOR   X10, X7, X7
 	VPXOR   X10, X8, X8
 	VPXOR   X10, X9, X9
-	VMOVDQU 192(CX), X10
+	VMOVDQU 192(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -1960,7 +1972,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 208(CX), X10
+	VMOVDQU 208(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -1969,7 +1981,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 224(CX), X10
+	VMOVDQU 224(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -1978,7 +1990,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 240(CX), X10
+	VMOVDQU 240(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -1987,7 +1999,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 256(CX), X10
+	VMOVDQU 256(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -1996,7 +2008,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 272(CX), X10
+	VMOVDQU 272(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2005,7 +2017,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 288(CX), X10
+	VMOVDQU 288(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2014,7 +2026,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 304(CX), X10
+	VMOVDQU 304(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2023,7 +2035,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 320(CX), X10
+	VMOVDQU 320(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2032,9 +2044,9 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	CMPL    BX, $0x0000000c
-	JB      rounds18
-	VMOVDQU 336(CX), X10
+	CMPL    R8, $0x00000018
+	JB      lastRound20
+	VMOVDQU 336(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2043,7 +2055,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 352(CX), X10
+	VMOVDQU 352(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2052,8 +2064,8 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	JE      rounds18
-	VMOVDQU 368(CX), X10
+	JE      lastRound20
+	VMOVDQU 368(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2062,7 +2074,7 @@ long:
 	VAESENC X10, X7, X7
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
-	VMOVDQU 384(CX), X10
+	VMOVDQU 384(DI), X10
 	VAESENC X10, X1, X1
 	VAESENC X10, X3, X3
 	VAESENC X10, X4, X4
@@ -2072,8 +2084,8 @@ long:
 	VAESENC X10, X8, X8
 	VAESENC X10, X9, X9
 
-rounds18:
-	VMOVDQU     (DX), X10
+lastRound20:
+	VMOVDQU     176(DI)(R8*8), X10
 	VAESENCLAST X10, X1, X1
 	VAESENCLAST X10, X3, X3
 	VAESENCLAST X10, X4, X4
@@ -2082,56 +2094,55 @@ rounds18:
 	VAESENCLAST X10, X7, X7
 	VAESENCLAST X10, X8, X8
 	VAESENCLAST X10, X9, X9
-	VPXOR       (SI), X1, X1
-	VMOVDQU     X1, (SI)
-	VPXOR       16(SI), X3, X3
-	VMOVDQU     X3, 16(SI)
-	VPXOR       32(SI), X4, X4
-	VMOVDQU     X4, 32(SI)
-	VPXOR       48(SI), X5, X5
-	VMOVDQU     X5, 48(SI)
-	VPXOR       64(SI), X6, X6
-	VMOVDQU     X6, 64(SI)
-	VPXOR       80(SI), X7, X7
-	VMOVDQU     X7, 80(SI)
-	VPXOR       96(SI), X8, X8
-	VMOVDQU     X8, 96(SI)
-	VPXOR       112(SI), X9, X9
-	VMOVDQU     X9, 112(SI)
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	ADDQ        $0x00000080, R9
+	VPXOR       (R9), X1, X1
+	VMOVDQU     X1, (R9)
+	VPXOR       16(R9), X3, X3
+	VMOVDQU     X3, 16(R9)
+	VPXOR       32(R9), X4, X4
+	VMOVDQU     X4, 32(R9)
+	VPXOR       48(R9), X5, X5
+	VMOVDQU     X5, 48(R9)
+	VPXOR       64(R9), X6, X6
+	VMOVDQU     X6, 64(R9)
+	VPXOR       80(R9), X7, X7
+	VMOVDQU     X7, 80(R9)
+	VPXOR       96(R9), X8, X8
+	VMOVDQU     X8, 96(R9)
+	VPXOR       112(R9), X9, X9
+	VMOVDQU     X9, 112(R9)
+	PREFETCHT0  (SI)
+	PREFETCHT0  64(SI)
 	ADDQ        $0x00000080, SI
-	SUBQ        $0x00000080, DI
-	SUBQ        $0x08, R8
+	ADDQ        $0x00000080, R9
+	SUBQ        $0x00000080, R10
+	SUBQ        $0x08, BX
 	DECQ        R11
 	JZ          hashLast
 
 group:
-	VPADDD     add<>+0(SB), X0, X1
-	VPSHUFB    swapCounter<>+0(SB), X1, X1
-	VPADDD     add<>+16(SB), X0, X3
+	VPADDD     add<>+0(SB), X0, X3
 	VPSHUFB    swapCounter<>+0(SB), X3, X3
-	VPADDD     add<>+32(SB), X0, X4
+	VPADDD     add<>+16(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
-	VPADDD     add<>+48(SB), X0, X5
+	VPADDD     add<>+32(SB), X0, X5
 	VPSHUFB    swapCounter<>+0(SB), X5, X5
-	VPADDD     add<>+64(SB), X0, X6
+	VPADDD     add<>+48(SB), X0, X6
 	VPSHUFB    swapCounter<>+0(SB), X6, X6
-	VPADDD     add<>+80(SB), X0, X7
+	VPADDD     add<>+64(SB), X0, X7
 	VPSHUFB    swapCounter<>+0(SB), X7, X7
-	VPADDD     add<>+96(SB), X0, X8
+	VPADDD     add<>+80(SB), X0, X8
 	VPSHUFB    swapCounter<>+0(SB), X8, X8
-	VPADDD     add<>+112(SB), X0, X9
+	VPADDD     add<>+96(SB), X0, X9
 	VPSHUFB    swapCounter<>+0(SB), X9, X9
+	VPADDD     add<>+112(SB), X0, X10
+	VPSHUFB    swapCounter<>+0(SB), X10, X10
 	VPADDD     group<>+0(SB), X0, X0
-	VMOVDQU    -128(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPXOR      X2, X10, X10
-	VPCLMULQDQ $0x00, 32(CX), X10, X2
-	VPCLMULQDQ $0x11, 32(CX), X10, X11
-	VMOVDQU    176(CX), X12
-	VPXOR      X12, X1, X1
+	VMOVDQU    -128(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPXOR      X2, X1, X1
+	VPCLMULQDQ $0x00, 32(DI), X1, X2
+	VPCLMULQDQ $0x11, 32(DI), X1, X11
+	VMOVDQU    176(DI), X12
 	VPXOR      X12, X3, X3
 	VPXOR      X12, X4, X4
 	VPXOR      X12, X5, X5
@@ -2139,17 +2150,17 @@ group:
 	VPXOR      X12, X7, X7
 	VPXOR      X12, X8, X8
 	VPXOR      X12, X9, X9
-	VPSHUFD    $0x4e, 32(CX), X12
-	VPXOR      32(CX), X12, X12
-	VPSHUFD    $0x4e, X10, X13
-	VPXOR      X10, X13, X13
+	VPXOR      X12, X10, X10
+	VPSHUFD    $0x4e, 32(DI), X12
+	VPXOR      32(DI), X12, X12
+	VPSHUFD    $0x4e, X1, X13
+	VPXOR      X1, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X12
-	VMOVDQU    -112(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 48(CX), X10, X13
+	VMOVDQU    -112(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 48(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VMOVDQU    192(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    192(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -2157,18 +2168,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x11, 48(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x11, 48(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 48(CX), X13
-	VPXOR      48(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    -96(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VMOVDQU    208(CX), X13
-	VAESENC    X13, X1, X1
+	VPSHUFD    $0x4e, 48(DI), X13
+	VPXOR      48(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    -96(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VMOVDQU    208(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -2176,33 +2187,33 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x00, 64(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x00, 64(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 64(CX), X10, X13
+	VPCLMULQDQ $0x11, 64(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 64(CX), X13
-	VPXOR      64(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    224(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    -80(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 80(CX), X10, X13
+	VPSHUFD    $0x4e, 64(DI), X13
+	VPXOR      64(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    224(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    -80(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 80(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 80(CX), X10, X13
+	VPCLMULQDQ $0x11, 80(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VMOVDQU    240(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    240(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -2210,18 +2221,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPSHUFD    $0x4e, 80(CX), X13
-	VPXOR      80(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    -64(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 96(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPSHUFD    $0x4e, 80(DI), X13
+	VPXOR      80(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    -64(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 96(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VMOVDQU    256(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    256(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -2229,18 +2240,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x11, 96(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x11, 96(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 96(CX), X13
-	VPXOR      96(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    -48(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VMOVDQU    272(CX), X13
-	VAESENC    X13, X1, X1
+	VPSHUFD    $0x4e, 96(DI), X13
+	VPXOR      96(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    -48(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VMOVDQU    272(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -2248,33 +2259,33 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x00, 112(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x00, 112(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 112(CX), X10, X13
+	VPCLMULQDQ $0x11, 112(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 112(CX), X13
-	VPXOR      112(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    288(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    -32(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 128(CX), X10, X13
+	VPSHUFD    $0x4e, 112(DI), X13
+	VPXOR      112(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    288(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    -32(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 128(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 128(CX), X10, X13
+	VPCLMULQDQ $0x11, 128(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VMOVDQU    304(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    304(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -2282,18 +2293,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPSHUFD    $0x4e, 128(CX), X13
-	VPXOR      128(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    -16(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 144(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPSHUFD    $0x4e, 128(DI), X13
+	VPXOR      128(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    -16(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 144(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VMOVDQU    320(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    320(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -2301,191 +2312,192 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x11, 144(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x11, 144(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 144(CX), X13
-	VPXOR      144(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
+	VPSHUFD    $0x4e, 144(DI), X13
+	VPXOR      144(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
 	VPXOR      X2, X12, X12
 	VPXOR      X11, X12, X12
-	CMPL       BX, $0x0000000c
-	JB         rounds19
-	VMOVDQU    336(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    352(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	JE         rounds19
-	VMOVDQU    368(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    384(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
+	CMPL       R8, $0x00000018
+	JB         lastRound21
+	VMOVDQU    336(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    352(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	JE         lastRound21
+	VMOVDQU    368(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    384(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
 
-rounds19:
-	VMOVDQU     (DX), X10
-	VAESENCLAST X10, X1, X1
-	VAESENCLAST X10, X3, X3
-	VAESENCLAST X10, X4, X4
-	VAESENCLAST X10, X5, X5
-	VAESENCLAST X10, X6, X6
-	VAESENCLAST X10, X7, X7
-	VAESENCLAST X10, X8, X8
-	VAESENCLAST X10, X9, X9
-	VPCLMULQDQ  $0x00, poly<>+0(SB), X2, X10
+lastRound21:
+	VMOVDQU     176(DI)(R8*8), X1
+	VAESENCLAST X1, X3, X3
+	VAESENCLAST X1, X4, X4
+	VAESENCLAST X1, X5, X5
+	VAESENCLAST X1, X6, X6
+	VAESENCLAST X1, X7, X7
+	VAESENCLAST X1, X8, X8
+	VAESENCLAST X1, X9, X9
+	VAESENCLAST X1, X10, X10
+	VPCLMULQDQ  $0x00, poly<>+0(SB), X2, X1
 	VPSHUFD     $0x4e, X2, X2
 	VPXOR       X2, X12, X12
-	VPXOR       X10, X12, X12
-	VPCLMULQDQ  $0x00, poly<>+0(SB), X12, X2
+	VPXOR       X1, X12, X12
+	VPCLMULQDQ  $0x00, poly<>+0(SB), X12, X1
 	VPSHUFD     $0x4e, X12, X12
 	VPXOR       X12, X11, X11
-	VPXOR       X2, X11, X11
+	VPXOR       X1, X11, X11
 	VMOVDQA     X11, X2
-	VPXOR       (SI), X1, X1
-	VMOVDQU     X1, (SI)
-	VPXOR       16(SI), X3, X3
-	VMOVDQU     X3, 16(SI)
-	VPXOR       32(SI), X4, X4
-	VMOVDQU     X4, 32(SI)
-	VPXOR       48(SI), X5, X5
-	VMOVDQU     X5, 48(SI)
-	VPXOR       64(SI), X6, X6
-	VMOVDQU     X6, 64(SI)
-	VPXOR       80(SI), X7, X7
-	VMOVDQU     X7, 80(SI)
-	VPXOR       96(SI), X8, X8
-	VMOVDQU     X8, 96(SI)
-	VPXOR       112(SI), X9, X9
-	VMOVDQU     X9, 112(SI)
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	ADDQ        $0x00000080, R9
+	VPXOR       (R9), X3, X3
+	VMOVDQU     X3, (R9)
+	VPXOR       16(R9), X4, X4
+	VMOVDQU     X4, 16(R9)
+	VPXOR       32(R9), X5, X5
+	VMOVDQU     X5, 32(R9)
+	VPXOR       48(R9), X6, X6
+	VMOVDQU     X6, 48(R9)
+	VPXOR       64(R9), X7, X7
+	VMOVDQU     X7, 64(R9)
+	VPXOR       80(R9), X8, X8
+	VMOVDQU     X8, 80(R9)
+	VPXOR       96(R9), X9, X9
+	VMOVDQU     X9, 96(R9)
+	VPXOR       112(R9), X10, X10
+	VMOVDQU     X10, 112(R9)
+	PREFETCHT0  (SI)
+	PREFETCHT0  64(SI)
 	ADDQ        $0x00000080, SI
-	SUBQ        $0x00000080, DI
-	SUBQ        $0x08, R8
+	ADDQ        $0x00000080, R9
+	SUBQ        $0x00000080, R10
+	SUBQ        $0x08, BX
 	DECQ        R11
 	JNZ         group
 
 hashLast:
-	VMOVDQU    -128(SI), X1
+	VMOVDQU    -128(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
 	VPXOR      X2, X1, X1
-	VPCLMULQDQ $0x00, 32(CX), X1, X2
-	VPCLMULQDQ $0x11, 32(CX), X1, X3
-	VPSHUFD    $0x4e, 32(CX), X4
-	VPXOR      32(CX), X4, X4
+	VPCLMULQDQ $0x00, 32(DI), X1, X2
+	VPCLMULQDQ $0x11, 32(DI), X1, X3
+	VPSHUFD    $0x4e, 32(DI), X4
+	VPXOR      32(DI), X4, X4
 	VPSHUFD    $0x4e, X1, X5
 	VPXOR      X1, X5, X5
 	VPCLMULQDQ $0x00, X4, X5, X4
-	VMOVDQU    -112(SI), X1
+	VMOVDQU    -112(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
-	VPCLMULQDQ $0x00, 48(CX), X1, X5
+	VPCLMULQDQ $0x00, 48(DI), X1, X5
 	VPXOR      X5, X2, X2
-	VPCLMULQDQ $0x11, 48(CX), X1, X5
+	VPCLMULQDQ $0x11, 48(DI), X1, X5
 	VPXOR      X5, X3, X3
-	VPSHUFD    $0x4e, 48(CX), X5
-	VPXOR      48(CX), X5, X5
+	VPSHUFD    $0x4e, 48(DI), X5
+	VPXOR      48(DI), X5, X5
 	VPSHUFD    $0x4e, X1, X6
 	VPXOR      X1, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X1
 	VPXOR      X1, X4, X4
-	VMOVDQU    -96(SI), X1
+	VMOVDQU    -96(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
-	VPCLMULQDQ $0x00, 64(CX), X1, X5
+	VPCLMULQDQ $0x00, 64(DI), X1, X5
 	VPXOR      X5, X2, X2
-	VPCLMULQDQ $0x11, 64(CX), X1, X5
+	VPCLMULQDQ $0x11, 64(DI), X1, X5
 	VPXOR      X5, X3, X3
-	VPSHUFD    $0x4e, 64(CX), X5
-	VPXOR      64(CX), X5, X5
+	VPSHUFD    $0x4e, 64(DI), X5
+	VPXOR      64(DI), X5, X5
 	VPSHUFD    $0x4e, X1, X6
 	VPXOR      X1, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X1
 	VPXOR      X1, X4, X4
-	VMOVDQU    -80(SI), X1
+	VMOVDQU    -80(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
-	VPCLMULQDQ $0x00, 80(CX), X1, X5
+	VPCLMULQDQ $0x00, 80(DI), X1, X5
 	VPXOR      X5, X2, X2
-	VPCLMULQDQ $0x11, 80(CX), X1, X5
+	VPCLMULQDQ $0x11, 80(DI), X1, X5
 	VPXOR      X5, X3, X3
-	VPSHUFD    $0x4e, 80(CX), X5
-	VPXOR      80(CX), X5, X5
+	VPSHUFD    $0x4e, 80(DI), X5
+	VPXOR      80(DI), X5, X5
 	VPSHUFD    $0x4e, X1, X6
 	VPXOR      X1, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X1
 	VPXOR      X1, X4, X4
-	VMOVDQU    -64(SI), X1
+	VMOVDQU    -64(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
-	VPCLMULQDQ $0x00, 96(CX), X1, X5
+	VPCLMULQDQ $0x00, 96(DI), X1, X5
 	VPXOR      X5, X2, X2
-	VPCLMULQDQ $0x11, 96(CX), X1, X5
+	VPCLMULQDQ $0x11, 96(DI), X1, X5
 	VPXOR      X5, X3, X3
-	VPSHUFD    $0x4e, 96(CX), X5
-	VPXOR      96(CX), X5, X5
+	VPSHUFD    $0x4e, 96(DI), X5
+	VPXOR      96(DI), X5, X5
 	VPSHUFD    $0x4e, X1, X6
 	VPXOR      X1, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X1
 	VPXOR      X1, X4, X4
-	VMOVDQU    -48(SI), X1
+	VMOVDQU    -48(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
-	VPCLMULQDQ $0x00, 112(CX), X1, X5
+	VPCLMULQDQ $0x00, 112(DI), X1, X5
 	VPXOR      X5, X2, X2
-	VPCLMULQDQ $0x11, 112(CX), X1, X5
+	VPCLMULQDQ $0x11, 112(DI), X1, X5
 	VPXOR      X5, X3, X3
-	VPSHUFD    $0x4e, 112(CX), X5
-	VPXOR      112(CX), X5, X5
+	VPSHUFD    $0x4e, 112(DI), X5
+	VPXOR      112(DI), X5, X5
 	VPSHUFD    $0x4e, X1, X6
 	VPXOR      X1, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X1
 	VPXOR      X1, X4, X4
-	VMOVDQU    -32(SI), X1
+	VMOVDQU    -32(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
-	VPCLMULQDQ $0x00, 128(CX), X1, X5
+	VPCLMULQDQ $0x00, 128(DI), X1, X5
 	VPXOR      X5, X2, X2
-	VPCLMULQDQ $0x11, 128(CX), X1, X5
+	VPCLMULQDQ $0x11, 128(DI), X1, X5
 	VPXOR      X5, X3, X3
-	VPSHUFD    $0x4e, 128(CX), X5
-	VPXOR      128(CX), X5, X5
+	VPSHUFD    $0x4e, 128(DI), X5
+	VPXOR      128(DI), X5, X5
 	VPSHUFD    $0x4e, X1, X6
 	VPXOR      X1, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X1
 	VPXOR      X1, X4, X4
-	VMOVDQU    -16(SI), X1
+	VMOVDQU    -16(R9), X1
 	VPSHUFB    swapBlock<>+0(SB), X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X1, X5
+	VPCLMULQDQ $0x00, 144(DI), X1, X5
 	VPXOR      X5, X2, X2
-	VPCLMULQDQ $0x11, 144(CX), X1, X5
+	VPCLMULQDQ $0x11, 144(DI), X1, X5
 	VPXOR      X5, X3, X3
-	VPSHUFD    $0x4e, 144(CX), X5
-	VPXOR      144(CX), X5, X5
+	VPSHUFD    $0x4e, 144(DI), X5
+	VPXOR      144(DI), X5, X5
 	VPSHUFD    $0x4e, X1, X6
 	VPXOR      X1, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X1
@@ -2503,7 +2515,7 @@ hashLast:
 	VMOVDQA    X3, X2
 
 	// What was hashed so far comes right before the first block that is left.
-	LEAQ 144(CX), R11
+	LEAQ 144(DI), R11
 	JMP  finish
 
 refuse:
@@ -2511,184 +2523,177 @@ refuse:
 
 next:
 	ADDQ $0x00000040, AX
-	DECQ R12
+	DECQ CX
 	JNZ  packet
 
 end:
 	VZEROUPPER
-	MOVQ R10, done+16(FP)
+	MOVQ DX, done+16(FP)
 	RET
 
 // func openAESNI(ops *byte, n int) (done int)
 // Requires: AES, AVX, MMX+, PCLMULQDQ
 TEXT ·openAESNI(SB), NOSPLIT, $0-24
 	MOVQ  ops+0(FP), AX
-	MOVQ  n+8(FP), R12
-	XORL  R10, R10
-	TESTQ R12, R12
+	MOVQ  n+8(FP), CX
+	XORL  DX, DX
+	TESTQ CX, CX
 	JZ    end
 
 packet:
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	JZ      refuse
-	MOVL    160(CX), BX
-	TESTL   BX, BX
-	JZ      refuse
-	MOVBQZX 32(AX), R8
-	CMPQ    R8, $0x0000000c
-	JA      refuse
-	MOVQ    48(AX), DI
-	SUBQ    $0x00000010, DI
-	JLT     refuse
-	MOVQ    40(AX), SI
-
-	// Ask for the next packet's first lines, the last packet for its own.
-	MOVQ SI, R9
-	CMPQ R12, $0x01
-	JE   lastPacket
-	MOVQ 104(AX), R9
-
-lastPacket:
-	MOVL BX, DX
-	SHLL $0x04, DX
-	LEAQ 176(CX)(DX*1), DX
+	MOVQ  (AX), DI
+	TESTQ DI, DI
+	JZ    refuse
+	MOVL  160(DI), R8
+	ADDL  R8, R8
+	JZ    refuse
+	CMPB  32(AX), $0x0c
+	JA    refuse
+	MOVQ  48(AX), R10
+	SUBQ  $0x00000010, R10
+	JLT   refuse
+	MOVQ  40(AX), R9
+	LEAQ  15(R10), BX
+	SHRQ  $0x04, BX
 
 	// Counter 1 behind the nonce; the counter is little-endian while it is counted.
 	VMOVDQU  8(AX), X0
 	VPBLENDW $0xc0, one<>+0(SB), X0, X0
 
 	// Additional data, padded with zeros.
+	MOVBQZX 32(AX), SI
 	LEAQ    window<>+32(SB), R11
-	SUBQ    R8, R11
+	SUBQ    SI, R11
 	VMOVDQU 20(AX), X2
 	VPAND   (R11), X2, X2
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	LEAQ    15(DI), R8
-	SHRQ    $0x04, R8
-	CMPQ    R8, $0x00000008
+	CMPQ    BX, $0x00000008
 	JA      long
 
-	// Short: the additional data are one product of the only sum.
-	LEAQ 128(CX), R11
+	// Ask for the next packet's first lines, the last packet for its own.
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext22
+	MOVQ 104(AX), SI
+
+noNext22:
+	// The additional data are one product of the only sum.
+	LEAQ 128(DI), R11
 
 finish:
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	PREFETCHT0 128(R9)
-
-	// Y0, and the block of lengths in bits.
-	VMOVDQU  8(AX), X1
-	VPBLENDW $0xc0, one<>+0(SB), X1, X1
-	VPSHUFB  swapCounter<>+0(SB), X1, X1
-	MOVQ     48(AX), R9
-	LEAQ     -32(R9)(R9*1), R9
-	SHLQ     $0x02, R9
-	VMOVQ    R9, X3
-	MOVBQZX  32(AX), R9
-	SHLL     $0x03, R9
-	VPINSRQ  $0x01, R9, X3, X3
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	VMOVDQU    8(AX), X1
+	VPBLENDW   $0xc0, one<>+0(SB), X1, X1
+	VPSHUFB    swapCounter<>+0(SB), X1, X1
+	MOVQ       48(AX), SI
+	LEAQ       -32(SI)(SI*1), SI
+	SHLQ       $0x02, SI
+	VMOVQ      SI, X3
+	MOVBQZX    32(AX), SI
+	SHLL       $0x03, SI
+	VPINSRQ    $0x01, SI, X3, X3
 
 	// The text's blocks and that of the lengths stand behind the prefix.
-	MOVQ R8, R9
-	SHLQ $0x04, R9
-	SUBQ R9, R11
+	MOVQ BX, SI
+	SHLQ $0x04, SI
+	SUBQ SI, R11
+	CMPQ BX, $0x04
+	JAE  blocks23
+	CMPQ BX, $0x02
+	JAE  blocks24
+	CMPQ BX, $0x01
+	JAE  blocks25
 
-	// A load at window + 16 n keeps the bytes of the last block, if n is the number of blocks.
-	LEAQ window<>+0(SB), R9
-	SUBQ DI, R9
-	CMPQ R8, $0x04
-	JAE  blocks20
-	CMPQ R8, $0x02
-	JAE  blocks21
-	CMPQ R8, $0x01
-	JAE  blocks22
-
-	// 0 blocks.
+	// blocks: 0
 	VMOVDQA    X1, X0
 	VPCLMULQDQ $0x00, (R11), X2, X1
-	VMOVDQU    176(CX), X4
+	VMOVDQU    176(DI), X4
 	VPXOR      X4, X0, X0
 	VPCLMULQDQ $0x11, (R11), X2, X4
-	VMOVDQU    192(CX), X5
+	VMOVDQU    192(DI), X5
 	VAESENC    X5, X0, X0
 	VPSHUFD    $0x4e, (R11), X5
 	VPXOR      (R11), X5, X5
 	VPSHUFD    $0x4e, X2, X6
 	VPXOR      X2, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X2
-	VMOVDQU    208(CX), X5
+	VMOVDQU    208(DI), X5
 	VAESENC    X5, X0, X0
-	VPCLMULQDQ $0x00, 144(CX), X3, X5
+	VPCLMULQDQ $0x00, 144(DI), X3, X5
 	VPXOR      X5, X1, X1
-	VMOVDQU    224(CX), X5
+	VMOVDQU    224(DI), X5
 	VAESENC    X5, X0, X0
-	VPCLMULQDQ $0x11, 144(CX), X3, X5
+	VPCLMULQDQ $0x11, 144(DI), X3, X5
 	VPXOR      X5, X4, X4
-	VMOVDQU    240(CX), X5
+	VMOVDQU    240(DI), X5
 	VAESENC    X5, X0, X0
-	VMOVDQU    256(CX), X5
+	VMOVDQU    256(DI), X5
 	VAESENC    X5, X0, X0
-	VPSHUFD    $0x4e, 144(CX), X5
-	VPXOR      144(CX), X5, X5
+	VPSHUFD    $0x4e, 144(DI), X5
+	VPXOR      144(DI), X5, X5
 	VPSHUFD    $0x4e, X3, X6
 	VPXOR      X3, X6, X6
 	VPCLMULQDQ $0x00, X5, X6, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    272(CX), X3
+	VMOVDQU    272(DI), X3
 	VAESENC    X3, X0, X0
 	VPXOR      X1, X2, X2
 	VPXOR      X4, X2, X2
-	VMOVDQU    288(CX), X3
+	VMOVDQU    288(DI), X3
 	VAESENC    X3, X0, X0
 	VPCLMULQDQ $0x00, poly<>+0(SB), X1, X3
 	VPSHUFD    $0x4e, X1, X1
 	VPXOR      X1, X2, X2
 	VPXOR      X3, X2, X2
-	VMOVDQU    304(CX), X1
+	VMOVDQU    304(DI), X1
 	VAESENC    X1, X0, X0
 	VPCLMULQDQ $0x00, poly<>+0(SB), X2, X1
 	VPSHUFD    $0x4e, X2, X2
 	VPXOR      X2, X4, X4
 	VPXOR      X1, X4, X4
-	VMOVDQU    320(CX), X1
+	VMOVDQU    320(DI), X1
 	VAESENC    X1, X0, X0
 	VMOVDQA    X4, X1
-	CMPL       BX, $0x0000000c
-	JB         rounds23
-	VMOVDQU    336(CX), X2
+	CMPL       R8, $0x00000018
+	JB         lastRound26
+	VMOVDQU    336(DI), X2
 	VAESENC    X2, X0, X0
-	VMOVDQU    352(CX), X2
+	VMOVDQU    352(DI), X2
 	VAESENC    X2, X0, X0
-	JE         rounds23
-	VMOVDQU    368(CX), X2
+	JE         lastRound26
+	VMOVDQU    368(DI), X2
 	VAESENC    X2, X0, X0
-	VMOVDQU    384(CX), X2
+	VMOVDQU    384(DI), X2
 	VAESENC    X2, X0, X0
 
-rounds23:
-	VMOVDQU     (DX), X2
+lastRound26:
+	VMOVDQU     176(DI)(R8*8), X2
 	VAESENCLAST X2, X0, X0
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X1, X1
-	VPXOR   (SI)(DI*1), X1, X1
-	VPXOR   X0, X1, X1
-	XORL    CX, CX
-	VPTEST  X1, X1
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X1, X1
 
-blocks22:
-	// 1 blocks.
+	// Behind the text nothing changes.
+	// The tag is compared as one word.
+	VPXOR  X0, X1, X1
+	XORL   BX, BX
+	VPTEST X1, X1
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks25:
+	// blocks: 1
 	VPADDD     add<>+0(SB), X0, X0
 	VPSHUFB    swapCounter<>+0(SB), X0, X0
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X4
 	VPCLMULQDQ $0x11, (R11), X2, X5
-	VMOVDQU    176(CX), X6
+	VMOVDQU    176(DI), X6
 	VPXOR      X6, X0, X0
 	VPXOR      X6, X1, X1
 	VPSHUFD    $0x4e, (R11), X6
@@ -2696,107 +2701,115 @@ blocks22:
 	VPSHUFD    $0x4e, X2, X7
 	VPXOR      X2, X7, X7
 	VPCLMULQDQ $0x00, X6, X7, X2
-	VMOVDQU    192(CX), X6
+	VMOVDQU    192(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X6
+	VPCLMULQDQ $0x00, 144(DI), X3, X6
 	VPXOR      X6, X4, X4
-	VMOVDQU    208(CX), X6
+	VMOVDQU    208(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X6
+	VPCLMULQDQ $0x11, 144(DI), X3, X6
 	VPXOR      X6, X5, X5
-	VMOVDQU    224(CX), X6
+	VMOVDQU    224(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X6
-	VPXOR      144(CX), X6, X6
+	VPSHUFD    $0x4e, 144(DI), X6
+	VPXOR      144(DI), X6, X6
 	VPSHUFD    $0x4e, X3, X7
 	VPXOR      X3, X7, X7
 	VPCLMULQDQ $0x00, X6, X7, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    (SI), X3
-	VPAND      32(R9), X3, X3
-	VMOVDQU    240(CX), X6
+	VMOVDQU    (R9), X3
+	LEAQ       window<>+32(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
+	VMOVDQU    240(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    256(CX), X6
+	VMOVDQU    256(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPCLMULQDQ $0x00, 128(CX), X3, X6
+	VPCLMULQDQ $0x00, 128(DI), X3, X6
 	VPXOR      X6, X4, X4
-	VMOVDQU    272(CX), X6
+	VMOVDQU    272(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPCLMULQDQ $0x11, 128(CX), X3, X6
+	VPCLMULQDQ $0x11, 128(DI), X3, X6
 	VPXOR      X6, X5, X5
-	VMOVDQU    288(CX), X6
+	VMOVDQU    288(DI), X6
 	VAESENC    X6, X0, X0
 	VAESENC    X6, X1, X1
-	VPSHUFD    $0x4e, 128(CX), X6
-	VPXOR      128(CX), X6, X6
+	VPSHUFD    $0x4e, 128(DI), X6
+	VPXOR      128(DI), X6, X6
 	VPSHUFD    $0x4e, X3, X7
 	VPXOR      X3, X7, X7
 	VPCLMULQDQ $0x00, X6, X7, X3
 	VPXOR      X3, X2, X2
 	VPXOR      X4, X2, X2
 	VPXOR      X5, X2, X2
-	VMOVDQU    304(CX), X3
+	VMOVDQU    304(DI), X3
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 	VPCLMULQDQ $0x00, poly<>+0(SB), X4, X3
 	VPSHUFD    $0x4e, X4, X4
 	VPXOR      X4, X2, X2
 	VPXOR      X3, X2, X2
-	VMOVDQU    320(CX), X3
+	VMOVDQU    320(DI), X3
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 	VPCLMULQDQ $0x00, poly<>+0(SB), X2, X3
 	VPSHUFD    $0x4e, X2, X2
 	VPXOR      X2, X5, X5
 	VPXOR      X3, X5, X5
-	CMPL       BX, $0x0000000c
-	JB         rounds24
-	VMOVDQU    336(CX), X2
+	CMPL       R8, $0x00000018
+	JB         lastRound27
+	VMOVDQU    336(DI), X2
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
-	VMOVDQU    352(CX), X2
+	VMOVDQU    352(DI), X2
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
-	JE         rounds24
-	VMOVDQU    368(CX), X2
+	JE         lastRound27
+	VMOVDQU    368(DI), X2
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
-	VMOVDQU    384(CX), X2
+	VMOVDQU    384(DI), X2
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
 
-rounds24:
-	VMOVDQU     (DX), X2
+lastRound27:
+	VMOVDQU     176(DI)(R8*8), X2
 	VAESENCLAST X2, X0, X0
 	VAESENCLAST X2, X1, X1
 	VMOVDQA     X5, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPAND   32(R9), X0, X0
-	VPXOR   (SI), X0, X0
-	VMOVDQU X0, (SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks21:
-	CMPQ R8, $0x03
-	JAE  blocks25
+	// Behind the text nothing changes.
+	LEAQ    window<>+32(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   (R9), X0, X0
+	VMOVDQU X0, (R9)
 
-	// 2 blocks.
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks24:
+	CMPQ BX, $0x03
+	JAE  blocks28
+
+	// blocks: 2
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X0
@@ -2804,7 +2817,7 @@ blocks21:
 	VMOVDQA    X1, X1
 	VPCLMULQDQ $0x00, (R11), X2, X5
 	VPCLMULQDQ $0x11, (R11), X2, X6
-	VMOVDQU    176(CX), X7
+	VMOVDQU    176(DI), X7
 	VPXOR      X7, X4, X4
 	VPXOR      X7, X0, X0
 	VPXOR      X7, X1, X1
@@ -2813,76 +2826,78 @@ blocks21:
 	VPSHUFD    $0x4e, X2, X8
 	VPXOR      X2, X8, X8
 	VPCLMULQDQ $0x00, X7, X8, X2
-	VPCLMULQDQ $0x00, 144(CX), X3, X7
+	VPCLMULQDQ $0x00, 144(DI), X3, X7
 	VPXOR      X7, X5, X5
-	VMOVDQU    192(CX), X7
+	VMOVDQU    192(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X7
+	VPCLMULQDQ $0x11, 144(DI), X3, X7
 	VPXOR      X7, X6, X6
-	VMOVDQU    208(CX), X7
+	VMOVDQU    208(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X7
-	VPXOR      144(CX), X7, X7
+	VPSHUFD    $0x4e, 144(DI), X7
+	VPXOR      144(DI), X7, X7
 	VPSHUFD    $0x4e, X3, X8
 	VPXOR      X3, X8, X8
 	VPCLMULQDQ $0x00, X7, X8, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    (SI), X3
-	VMOVDQU    224(CX), X7
+	VMOVDQU    (R9), X3
+	VMOVDQU    224(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 112(CX), X3, X7
+	VPCLMULQDQ $0x00, 112(DI), X3, X7
 	VPXOR      X7, X5, X5
-	VMOVDQU    240(CX), X7
+	VMOVDQU    240(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPCLMULQDQ $0x11, 112(CX), X3, X7
+	VPCLMULQDQ $0x11, 112(DI), X3, X7
 	VPXOR      X7, X6, X6
-	VMOVDQU    256(CX), X7
+	VMOVDQU    256(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPSHUFD    $0x4e, 112(CX), X7
-	VPXOR      112(CX), X7, X7
+	VPSHUFD    $0x4e, 112(DI), X7
+	VPXOR      112(DI), X7, X7
 	VPSHUFD    $0x4e, X3, X8
 	VPXOR      X3, X8, X8
 	VPCLMULQDQ $0x00, X7, X8, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    16(SI), X3
-	VPAND      48(R9), X3, X3
-	VMOVDQU    272(CX), X7
+	VMOVDQU    16(R9), X3
+	LEAQ       window<>+48(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
+	VMOVDQU    272(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 128(CX), X3, X7
+	VPCLMULQDQ $0x00, 128(DI), X3, X7
 	VPXOR      X7, X5, X5
-	VMOVDQU    288(CX), X7
+	VMOVDQU    288(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPCLMULQDQ $0x11, 128(CX), X3, X7
+	VPCLMULQDQ $0x11, 128(DI), X3, X7
 	VPXOR      X7, X6, X6
-	VMOVDQU    304(CX), X7
+	VMOVDQU    304(DI), X7
 	VAESENC    X7, X4, X4
 	VAESENC    X7, X0, X0
 	VAESENC    X7, X1, X1
-	VPSHUFD    $0x4e, 128(CX), X7
-	VPXOR      128(CX), X7, X7
+	VPSHUFD    $0x4e, 128(DI), X7
+	VPXOR      128(DI), X7, X7
 	VPSHUFD    $0x4e, X3, X8
 	VPXOR      X3, X8, X8
 	VPCLMULQDQ $0x00, X7, X8, X3
 	VPXOR      X3, X2, X2
 	VPXOR      X5, X2, X2
 	VPXOR      X6, X2, X2
-	VMOVDQU    320(CX), X3
+	VMOVDQU    320(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
@@ -2894,51 +2909,57 @@ blocks21:
 	VPSHUFD    $0x4e, X2, X2
 	VPXOR      X2, X6, X6
 	VPXOR      X3, X6, X6
-	CMPL       BX, $0x0000000c
-	JB         rounds26
-	VMOVDQU    336(CX), X2
+	CMPL       R8, $0x00000018
+	JB         lastRound29
+	VMOVDQU    336(DI), X2
 	VAESENC    X2, X4, X4
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
-	VMOVDQU    352(CX), X2
+	VMOVDQU    352(DI), X2
 	VAESENC    X2, X4, X4
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
-	JE         rounds26
-	VMOVDQU    368(CX), X2
+	JE         lastRound29
+	VMOVDQU    368(DI), X2
 	VAESENC    X2, X4, X4
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
-	VMOVDQU    384(CX), X2
+	VMOVDQU    384(DI), X2
 	VAESENC    X2, X4, X4
 	VAESENC    X2, X0, X0
 	VAESENC    X2, X1, X1
 
-rounds26:
-	VMOVDQU     (DX), X2
+lastRound29:
+	VMOVDQU     176(DI)(R8*8), X2
 	VAESENCLAST X2, X4, X4
 	VAESENCLAST X2, X0, X0
 	VAESENCLAST X2, X1, X1
 	VMOVDQA     X6, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), X4, X4
-	VMOVDQU X4, (SI)
-	VPAND   48(R9), X0, X0
-	VPXOR   16(SI), X0, X0
-	VMOVDQU X0, 16(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks25:
-	// 3 blocks.
+	// Behind the text nothing changes.
+	VPXOR   (R9), X4, X4
+	VMOVDQU X4, (R9)
+	LEAQ    window<>+48(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   16(R9), X0, X0
+	VMOVDQU X0, 16(R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks28:
+	// blocks: 3
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -2953,99 +2974,101 @@ blocks25:
 	VPSHUFD    $0x4e, X2, X9
 	VPXOR      X2, X9, X9
 	VPCLMULQDQ $0x00, X8, X9, X2
-	VMOVDQU    176(CX), X8
+	VMOVDQU    176(DI), X8
 	VPXOR      X8, X4, X4
 	VPXOR      X8, X5, X5
 	VPXOR      X8, X0, X0
 	VPXOR      X8, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X8
+	VPCLMULQDQ $0x00, 144(DI), X3, X8
 	VPXOR      X8, X6, X6
-	VPCLMULQDQ $0x11, 144(CX), X3, X8
+	VPCLMULQDQ $0x11, 144(DI), X3, X8
 	VPXOR      X8, X7, X7
-	VMOVDQU    192(CX), X8
+	VMOVDQU    192(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X8
-	VPXOR      144(CX), X8, X8
+	VPSHUFD    $0x4e, 144(DI), X8
+	VPXOR      144(DI), X8, X8
 	VPSHUFD    $0x4e, X3, X9
 	VPXOR      X3, X9, X9
 	VPCLMULQDQ $0x00, X8, X9, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    (SI), X3
-	VMOVDQU    208(CX), X8
+	VMOVDQU    (R9), X3
+	VMOVDQU    208(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 96(CX), X3, X8
+	VPCLMULQDQ $0x00, 96(DI), X3, X8
 	VPXOR      X8, X6, X6
-	VMOVDQU    224(CX), X8
+	VMOVDQU    224(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPCLMULQDQ $0x11, 96(CX), X3, X8
+	VPCLMULQDQ $0x11, 96(DI), X3, X8
 	VPXOR      X8, X7, X7
-	VPSHUFD    $0x4e, 96(CX), X8
-	VPXOR      96(CX), X8, X8
+	VPSHUFD    $0x4e, 96(DI), X8
+	VPXOR      96(DI), X8, X8
 	VPSHUFD    $0x4e, X3, X9
 	VPXOR      X3, X9, X9
 	VPCLMULQDQ $0x00, X8, X9, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    240(CX), X3
+	VMOVDQU    240(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    16(SI), X3
+	VMOVDQU    16(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    256(CX), X8
+	VMOVDQU    256(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPCLMULQDQ $0x00, 112(CX), X3, X8
+	VPCLMULQDQ $0x00, 112(DI), X3, X8
 	VPXOR      X8, X6, X6
-	VPCLMULQDQ $0x11, 112(CX), X3, X8
+	VPCLMULQDQ $0x11, 112(DI), X3, X8
 	VPXOR      X8, X7, X7
-	VMOVDQU    272(CX), X8
+	VMOVDQU    272(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPSHUFD    $0x4e, 112(CX), X8
-	VPXOR      112(CX), X8, X8
+	VPSHUFD    $0x4e, 112(DI), X8
+	VPXOR      112(DI), X8, X8
 	VPSHUFD    $0x4e, X3, X9
 	VPXOR      X3, X9, X9
 	VPCLMULQDQ $0x00, X8, X9, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    32(SI), X3
-	VPAND      64(R9), X3, X3
-	VMOVDQU    288(CX), X8
+	VMOVDQU    32(R9), X3
+	LEAQ       window<>+64(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
+	VMOVDQU    288(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 128(CX), X3, X8
+	VPCLMULQDQ $0x00, 128(DI), X3, X8
 	VPXOR      X8, X6, X6
-	VMOVDQU    304(CX), X8
+	VMOVDQU    304(DI), X8
 	VAESENC    X8, X4, X4
 	VAESENC    X8, X5, X5
 	VAESENC    X8, X0, X0
 	VAESENC    X8, X1, X1
-	VPCLMULQDQ $0x11, 128(CX), X3, X8
+	VPCLMULQDQ $0x11, 128(DI), X3, X8
 	VPXOR      X8, X7, X7
-	VPSHUFD    $0x4e, 128(CX), X8
-	VPXOR      128(CX), X8, X8
+	VPSHUFD    $0x4e, 128(DI), X8
+	VPXOR      128(DI), X8, X8
 	VPSHUFD    $0x4e, X3, X9
 	VPXOR      X3, X9, X9
 	VPCLMULQDQ $0x00, X8, X9, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    320(CX), X3
+	VMOVDQU    320(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
@@ -3056,32 +3079,32 @@ blocks25:
 	VPSHUFD    $0x4e, X6, X6
 	VPXOR      X6, X2, X2
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds27
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound30
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds27
-	VMOVDQU    368(CX), X3
+	JE         lastRound30
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds27:
-	VMOVDQU     (DX), X3
+lastRound30:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X0, X0
@@ -3092,31 +3115,37 @@ rounds27:
 	VPXOR       X3, X7, X7
 	VMOVDQA     X7, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), X4, X4
-	VMOVDQU X4, (SI)
-	VPXOR   16(SI), X5, X5
-	VMOVDQU X5, 16(SI)
-	VPAND   64(R9), X0, X0
-	VPXOR   32(SI), X0, X0
-	VMOVDQU X0, 32(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks20:
-	CMPQ R8, $0x06
-	JAE  blocks28
-	CMPQ R8, $0x05
-	JAE  blocks29
+	// Behind the text nothing changes.
+	VPXOR   (R9), X4, X4
+	VMOVDQU X4, (R9)
+	VPXOR   16(R9), X5, X5
+	VMOVDQU X5, 16(R9)
+	LEAQ    window<>+64(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   32(R9), X0, X0
+	VMOVDQU X0, 32(R9)
 
-	// 4 blocks.
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks23:
+	CMPQ BX, $0x06
+	JAE  blocks31
+	CMPQ BX, $0x05
+	JAE  blocks32
+
+	// blocks: 4
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -3133,121 +3162,123 @@ blocks20:
 	VPSHUFD    $0x4e, X2, X10
 	VPXOR      X2, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X2
-	VMOVDQU    176(CX), X9
+	VMOVDQU    176(DI), X9
 	VPXOR      X9, X4, X4
 	VPXOR      X9, X5, X5
 	VPXOR      X9, X6, X6
 	VPXOR      X9, X0, X0
 	VPXOR      X9, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X9
+	VPCLMULQDQ $0x00, 144(DI), X3, X9
 	VPXOR      X9, X7, X7
-	VPCLMULQDQ $0x11, 144(CX), X3, X9
+	VPCLMULQDQ $0x11, 144(DI), X3, X9
 	VPXOR      X9, X8, X8
-	VMOVDQU    192(CX), X9
+	VMOVDQU    192(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X9
-	VPXOR      144(CX), X9, X9
+	VPSHUFD    $0x4e, 144(DI), X9
+	VPXOR      144(DI), X9, X9
 	VPSHUFD    $0x4e, X3, X10
 	VPXOR      X3, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    (SI), X3
+	VMOVDQU    (R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    208(CX), X9
+	VMOVDQU    208(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPCLMULQDQ $0x00, 80(CX), X3, X9
+	VPCLMULQDQ $0x00, 80(DI), X3, X9
 	VPXOR      X9, X7, X7
-	VPCLMULQDQ $0x11, 80(CX), X3, X9
+	VPCLMULQDQ $0x11, 80(DI), X3, X9
 	VPXOR      X9, X8, X8
-	VMOVDQU    224(CX), X9
+	VMOVDQU    224(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPSHUFD    $0x4e, 80(CX), X9
-	VPXOR      80(CX), X9, X9
+	VPSHUFD    $0x4e, 80(DI), X9
+	VPXOR      80(DI), X9, X9
 	VPSHUFD    $0x4e, X3, X10
 	VPXOR      X3, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    16(SI), X3
+	VMOVDQU    16(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    240(CX), X9
+	VMOVDQU    240(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPCLMULQDQ $0x00, 96(CX), X3, X9
+	VPCLMULQDQ $0x00, 96(DI), X3, X9
 	VPXOR      X9, X7, X7
-	VPCLMULQDQ $0x11, 96(CX), X3, X9
+	VPCLMULQDQ $0x11, 96(DI), X3, X9
 	VPXOR      X9, X8, X8
-	VMOVDQU    256(CX), X9
+	VMOVDQU    256(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPSHUFD    $0x4e, 96(CX), X9
-	VPXOR      96(CX), X9, X9
+	VPSHUFD    $0x4e, 96(DI), X9
+	VPXOR      96(DI), X9, X9
 	VPSHUFD    $0x4e, X3, X10
 	VPXOR      X3, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    32(SI), X3
+	VMOVDQU    32(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    272(CX), X9
+	VMOVDQU    272(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPCLMULQDQ $0x00, 112(CX), X3, X9
+	VPCLMULQDQ $0x00, 112(DI), X3, X9
 	VPXOR      X9, X7, X7
-	VPCLMULQDQ $0x11, 112(CX), X3, X9
+	VPCLMULQDQ $0x11, 112(DI), X3, X9
 	VPXOR      X9, X8, X8
-	VMOVDQU    288(CX), X9
+	VMOVDQU    288(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPSHUFD    $0x4e, 112(CX), X9
-	VPXOR      112(CX), X9, X9
+	VPSHUFD    $0x4e, 112(DI), X9
+	VPXOR      112(DI), X9, X9
 	VPSHUFD    $0x4e, X3, X10
 	VPXOR      X3, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    48(SI), X3
-	VPAND      80(R9), X3, X3
+	VMOVDQU    48(R9), X3
+	LEAQ       window<>+80(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    304(CX), X9
+	VMOVDQU    304(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPCLMULQDQ $0x00, 128(CX), X3, X9
+	VPCLMULQDQ $0x00, 128(DI), X3, X9
 	VPXOR      X9, X7, X7
-	VPCLMULQDQ $0x11, 128(CX), X3, X9
+	VPCLMULQDQ $0x11, 128(DI), X3, X9
 	VPXOR      X9, X8, X8
-	VMOVDQU    320(CX), X9
+	VMOVDQU    320(DI), X9
 	VAESENC    X9, X4, X4
 	VAESENC    X9, X5, X5
 	VAESENC    X9, X6, X6
 	VAESENC    X9, X0, X0
 	VAESENC    X9, X1, X1
-	VPSHUFD    $0x4e, 128(CX), X9
-	VPXOR      128(CX), X9, X9
+	VPSHUFD    $0x4e, 128(DI), X9
+	VPXOR      128(DI), X9, X9
 	VPSHUFD    $0x4e, X3, X10
 	VPXOR      X3, X10, X10
 	VPCLMULQDQ $0x00, X9, X10, X3
@@ -3258,36 +3289,36 @@ blocks20:
 	VPSHUFD    $0x4e, X7, X7
 	VPXOR      X7, X2, X2
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds30
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound33
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds30
-	VMOVDQU    368(CX), X3
+	JE         lastRound33
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds30:
-	VMOVDQU     (DX), X3
+lastRound33:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -3299,28 +3330,34 @@ rounds30:
 	VPXOR       X3, X8, X8
 	VMOVDQA     X8, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), X4, X4
-	VMOVDQU X4, (SI)
-	VPXOR   16(SI), X5, X5
-	VMOVDQU X5, 16(SI)
-	VPXOR   32(SI), X6, X6
-	VMOVDQU X6, 32(SI)
-	VPAND   80(R9), X0, X0
-	VPXOR   48(SI), X0, X0
-	VMOVDQU X0, 48(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks29:
-	// 5 blocks.
+	// Behind the text nothing changes.
+	VPXOR   (R9), X4, X4
+	VMOVDQU X4, (R9)
+	VPXOR   16(R9), X5, X5
+	VMOVDQU X5, 16(R9)
+	VPXOR   32(R9), X6, X6
+	VMOVDQU X6, 32(R9)
+	LEAQ    window<>+80(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   48(R9), X0, X0
+	VMOVDQU X0, 48(R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks32:
+	// blocks: 5
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -3339,51 +3376,51 @@ blocks29:
 	VPSHUFD    $0x4e, X2, X11
 	VPXOR      X2, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X2
-	VMOVDQU    176(CX), X10
+	VMOVDQU    176(DI), X10
 	VPXOR      X10, X4, X4
 	VPXOR      X10, X5, X5
 	VPXOR      X10, X6, X6
 	VPXOR      X10, X7, X7
 	VPXOR      X10, X0, X0
 	VPXOR      X10, X1, X1
-	VPCLMULQDQ $0x00, 144(CX), X3, X10
+	VPCLMULQDQ $0x00, 144(DI), X3, X10
 	VPXOR      X10, X8, X8
-	VPCLMULQDQ $0x11, 144(CX), X3, X10
+	VPCLMULQDQ $0x11, 144(DI), X3, X10
 	VPXOR      X10, X9, X9
-	VPSHUFD    $0x4e, 144(CX), X10
-	VPXOR      144(CX), X10, X10
+	VPSHUFD    $0x4e, 144(DI), X10
+	VPXOR      144(DI), X10, X10
 	VPSHUFD    $0x4e, X3, X11
 	VPXOR      X3, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    192(CX), X3
+	VMOVDQU    192(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    (SI), X3
+	VMOVDQU    (R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 64(CX), X3, X10
+	VPCLMULQDQ $0x00, 64(DI), X3, X10
 	VPXOR      X10, X8, X8
-	VMOVDQU    208(CX), X10
+	VMOVDQU    208(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPCLMULQDQ $0x11, 64(CX), X3, X10
+	VPCLMULQDQ $0x11, 64(DI), X3, X10
 	VPXOR      X10, X9, X9
-	VPSHUFD    $0x4e, 64(CX), X10
-	VPXOR      64(CX), X10, X10
+	VPSHUFD    $0x4e, 64(DI), X10
+	VPXOR      64(DI), X10, X10
 	VPSHUFD    $0x4e, X3, X11
 	VPXOR      X3, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    16(SI), X3
-	VMOVDQU    224(CX), X10
+	VMOVDQU    16(R9), X3
+	VMOVDQU    224(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
@@ -3391,71 +3428,73 @@ blocks29:
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 80(CX), X3, X10
+	VPCLMULQDQ $0x00, 80(DI), X3, X10
 	VPXOR      X10, X8, X8
-	VPCLMULQDQ $0x11, 80(CX), X3, X10
+	VPCLMULQDQ $0x11, 80(DI), X3, X10
 	VPXOR      X10, X9, X9
-	VMOVDQU    240(CX), X10
+	VMOVDQU    240(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPSHUFD    $0x4e, 80(CX), X10
-	VPXOR      80(CX), X10, X10
+	VPSHUFD    $0x4e, 80(DI), X10
+	VPXOR      80(DI), X10, X10
 	VPSHUFD    $0x4e, X3, X11
 	VPXOR      X3, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    32(SI), X3
+	VMOVDQU    32(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    256(CX), X10
+	VMOVDQU    256(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPCLMULQDQ $0x00, 96(CX), X3, X10
+	VPCLMULQDQ $0x00, 96(DI), X3, X10
 	VPXOR      X10, X8, X8
-	VPCLMULQDQ $0x11, 96(CX), X3, X10
+	VPCLMULQDQ $0x11, 96(DI), X3, X10
 	VPXOR      X10, X9, X9
-	VPSHUFD    $0x4e, 96(CX), X10
-	VPXOR      96(CX), X10, X10
+	VPSHUFD    $0x4e, 96(DI), X10
+	VPXOR      96(DI), X10, X10
 	VPSHUFD    $0x4e, X3, X11
 	VPXOR      X3, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    272(CX), X3
+	VMOVDQU    272(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    48(SI), X3
+	VMOVDQU    48(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 112(CX), X3, X10
+	VPCLMULQDQ $0x00, 112(DI), X3, X10
 	VPXOR      X10, X8, X8
-	VMOVDQU    288(CX), X10
+	VMOVDQU    288(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPCLMULQDQ $0x11, 112(CX), X3, X10
+	VPCLMULQDQ $0x11, 112(DI), X3, X10
 	VPXOR      X10, X9, X9
-	VPSHUFD    $0x4e, 112(CX), X10
-	VPXOR      112(CX), X10, X10
+	VPSHUFD    $0x4e, 112(DI), X10
+	VPXOR      112(DI), X10, X10
 	VPSHUFD    $0x4e, X3, X11
 	VPXOR      X3, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    64(SI), X3
-	VPAND      96(R9), X3, X3
-	VMOVDQU    304(CX), X10
+	VMOVDQU    64(R9), X3
+	LEAQ       window<>+96(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
+	VMOVDQU    304(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
@@ -3463,19 +3502,19 @@ blocks29:
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 128(CX), X3, X10
+	VPCLMULQDQ $0x00, 128(DI), X3, X10
 	VPXOR      X10, X8, X8
-	VPCLMULQDQ $0x11, 128(CX), X3, X10
+	VPCLMULQDQ $0x11, 128(DI), X3, X10
 	VPXOR      X10, X9, X9
-	VMOVDQU    320(CX), X10
+	VMOVDQU    320(DI), X10
 	VAESENC    X10, X4, X4
 	VAESENC    X10, X5, X5
 	VAESENC    X10, X6, X6
 	VAESENC    X10, X7, X7
 	VAESENC    X10, X0, X0
 	VAESENC    X10, X1, X1
-	VPSHUFD    $0x4e, 128(CX), X10
-	VPXOR      128(CX), X10, X10
+	VPSHUFD    $0x4e, 128(DI), X10
+	VPXOR      128(DI), X10, X10
 	VPSHUFD    $0x4e, X3, X11
 	VPXOR      X3, X11, X11
 	VPCLMULQDQ $0x00, X10, X11, X3
@@ -3486,31 +3525,31 @@ blocks29:
 	VPSHUFD    $0x4e, X8, X8
 	VPXOR      X8, X2, X2
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds31
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound34
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds31
-	VMOVDQU    368(CX), X3
+	JE         lastRound34
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
 	VAESENC    X3, X7, X7
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -3518,8 +3557,8 @@ blocks29:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds31:
-	VMOVDQU     (DX), X3
+lastRound34:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -3532,33 +3571,39 @@ rounds31:
 	VPXOR       X3, X9, X9
 	VMOVDQA     X9, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), X4, X4
-	VMOVDQU X4, (SI)
-	VPXOR   16(SI), X5, X5
-	VMOVDQU X5, 16(SI)
-	VPXOR   32(SI), X6, X6
-	VMOVDQU X6, 32(SI)
-	VPXOR   48(SI), X7, X7
-	VMOVDQU X7, 48(SI)
-	VPAND   96(R9), X0, X0
-	VPXOR   64(SI), X0, X0
-	VMOVDQU X0, 64(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks28:
-	CMPQ R8, $0x07
-	JAE  blocks32
+	// Behind the text nothing changes.
+	VPXOR   (R9), X4, X4
+	VMOVDQU X4, (R9)
+	VPXOR   16(R9), X5, X5
+	VMOVDQU X5, 16(R9)
+	VPXOR   32(R9), X6, X6
+	VMOVDQU X6, 32(R9)
+	VPXOR   48(R9), X7, X7
+	VMOVDQU X7, 48(R9)
+	LEAQ    window<>+96(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   64(R9), X0, X0
+	VMOVDQU X0, 64(R9)
 
-	// 6 blocks.
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks31:
+	CMPQ BX, $0x07
+	JAE  blocks35
+
+	// blocks: 6
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -3579,9 +3624,9 @@ blocks28:
 	VPSHUFD    $0x4e, X2, X12
 	VPXOR      X2, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X2
-	VPCLMULQDQ $0x00, 144(CX), X3, X11
+	VPCLMULQDQ $0x00, 144(DI), X3, X11
 	VPXOR      X11, X9, X9
-	VMOVDQU    176(CX), X11
+	VMOVDQU    176(DI), X11
 	VPXOR      X11, X4, X4
 	VPXOR      X11, X5, X5
 	VPXOR      X11, X6, X6
@@ -3589,16 +3634,16 @@ blocks28:
 	VPXOR      X11, X8, X8
 	VPXOR      X11, X0, X0
 	VPXOR      X11, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X11
+	VPCLMULQDQ $0x11, 144(DI), X3, X11
 	VPXOR      X11, X10, X10
-	VPSHUFD    $0x4e, 144(CX), X11
-	VPXOR      144(CX), X11, X11
+	VPSHUFD    $0x4e, 144(DI), X11
+	VPXOR      144(DI), X11, X11
 	VPSHUFD    $0x4e, X3, X12
 	VPXOR      X3, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    (SI), X3
-	VMOVDQU    192(CX), X11
+	VMOVDQU    (R9), X3
+	VMOVDQU    192(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -3607,11 +3652,11 @@ blocks28:
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 48(CX), X3, X11
+	VPCLMULQDQ $0x00, 48(DI), X3, X11
 	VPXOR      X11, X9, X9
-	VPCLMULQDQ $0x11, 48(CX), X3, X11
+	VPCLMULQDQ $0x11, 48(DI), X3, X11
 	VPXOR      X11, X10, X10
-	VMOVDQU    208(CX), X11
+	VMOVDQU    208(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -3619,17 +3664,17 @@ blocks28:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VPSHUFD    $0x4e, 48(CX), X11
-	VPXOR      48(CX), X11, X11
+	VPSHUFD    $0x4e, 48(DI), X11
+	VPXOR      48(DI), X11, X11
 	VPSHUFD    $0x4e, X3, X12
 	VPXOR      X3, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    16(SI), X3
+	VMOVDQU    16(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 64(CX), X3, X11
+	VPCLMULQDQ $0x00, 64(DI), X3, X11
 	VPXOR      X11, X9, X9
-	VMOVDQU    224(CX), X11
+	VMOVDQU    224(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -3637,64 +3682,16 @@ blocks28:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VPCLMULQDQ $0x11, 64(CX), X3, X11
+	VPCLMULQDQ $0x11, 64(DI), X3, X11
 	VPXOR      X11, X10, X10
-	VPSHUFD    $0x4e, 64(CX), X11
-	VPXOR      64(CX), X11, X11
+	VPSHUFD    $0x4e, 64(DI), X11
+	VPXOR      64(DI), X11, X11
 	VPSHUFD    $0x4e, X3, X12
 	VPXOR      X3, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    32(SI), X3
-	VMOVDQU    240(CX), X11
-	VAESENC    X11, X4, X4
-	VAESENC    X11, X5, X5
-	VAESENC    X11, X6, X6
-	VAESENC    X11, X7, X7
-	VAESENC    X11, X8, X8
-	VAESENC    X11, X0, X0
-	VAESENC    X11, X1, X1
-	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 80(CX), X3, X11
-	VPXOR      X11, X9, X9
-	VPCLMULQDQ $0x11, 80(CX), X3, X11
-	VPXOR      X11, X10, X10
-	VMOVDQU    256(CX), X11
-	VAESENC    X11, X4, X4
-	VAESENC    X11, X5, X5
-	VAESENC    X11, X6, X6
-	VAESENC    X11, X7, X7
-	VAESENC    X11, X8, X8
-	VAESENC    X11, X0, X0
-	VAESENC    X11, X1, X1
-	VPSHUFD    $0x4e, 80(CX), X11
-	VPXOR      80(CX), X11, X11
-	VPSHUFD    $0x4e, X3, X12
-	VPXOR      X3, X12, X12
-	VPCLMULQDQ $0x00, X11, X12, X3
-	VPXOR      X3, X2, X2
-	VMOVDQU    48(SI), X3
-	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 96(CX), X3, X11
-	VPXOR      X11, X9, X9
-	VMOVDQU    272(CX), X11
-	VAESENC    X11, X4, X4
-	VAESENC    X11, X5, X5
-	VAESENC    X11, X6, X6
-	VAESENC    X11, X7, X7
-	VAESENC    X11, X8, X8
-	VAESENC    X11, X0, X0
-	VAESENC    X11, X1, X1
-	VPCLMULQDQ $0x11, 96(CX), X3, X11
-	VPXOR      X11, X10, X10
-	VPSHUFD    $0x4e, 96(CX), X11
-	VPXOR      96(CX), X11, X11
-	VPSHUFD    $0x4e, X3, X12
-	VPXOR      X3, X12, X12
-	VPCLMULQDQ $0x00, X11, X12, X3
-	VPXOR      X3, X2, X2
-	VMOVDQU    64(SI), X3
-	VMOVDQU    288(CX), X11
+	VMOVDQU    32(R9), X3
+	VMOVDQU    240(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -3703,11 +3700,11 @@ blocks28:
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 112(CX), X3, X11
+	VPCLMULQDQ $0x00, 80(DI), X3, X11
 	VPXOR      X11, X9, X9
-	VPCLMULQDQ $0x11, 112(CX), X3, X11
+	VPCLMULQDQ $0x11, 80(DI), X3, X11
 	VPXOR      X11, X10, X10
-	VMOVDQU    304(CX), X11
+	VMOVDQU    256(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -3715,18 +3712,17 @@ blocks28:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VPSHUFD    $0x4e, 112(CX), X11
-	VPXOR      112(CX), X11, X11
+	VPSHUFD    $0x4e, 80(DI), X11
+	VPXOR      80(DI), X11, X11
 	VPSHUFD    $0x4e, X3, X12
 	VPXOR      X3, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    80(SI), X3
-	VPAND      112(R9), X3, X3
+	VMOVDQU    48(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 128(CX), X3, X11
+	VPCLMULQDQ $0x00, 96(DI), X3, X11
 	VPXOR      X11, X9, X9
-	VMOVDQU    320(CX), X11
+	VMOVDQU    272(DI), X11
 	VAESENC    X11, X4, X4
 	VAESENC    X11, X5, X5
 	VAESENC    X11, X6, X6
@@ -3734,19 +3730,70 @@ blocks28:
 	VAESENC    X11, X8, X8
 	VAESENC    X11, X0, X0
 	VAESENC    X11, X1, X1
-	VPCLMULQDQ $0x11, 128(CX), X3, X11
+	VPCLMULQDQ $0x11, 96(DI), X3, X11
 	VPXOR      X11, X10, X10
-	VPSHUFD    $0x4e, 128(CX), X11
-	VPXOR      128(CX), X11, X11
+	VPSHUFD    $0x4e, 96(DI), X11
+	VPXOR      96(DI), X11, X11
+	VPSHUFD    $0x4e, X3, X12
+	VPXOR      X3, X12, X12
+	VPCLMULQDQ $0x00, X11, X12, X3
+	VPXOR      X3, X2, X2
+	VMOVDQU    64(R9), X3
+	VMOVDQU    288(DI), X11
+	VAESENC    X11, X4, X4
+	VAESENC    X11, X5, X5
+	VAESENC    X11, X6, X6
+	VAESENC    X11, X7, X7
+	VAESENC    X11, X8, X8
+	VAESENC    X11, X0, X0
+	VAESENC    X11, X1, X1
+	VPSHUFB    swapBlock<>+0(SB), X3, X3
+	VPCLMULQDQ $0x00, 112(DI), X3, X11
+	VPXOR      X11, X9, X9
+	VPCLMULQDQ $0x11, 112(DI), X3, X11
+	VPXOR      X11, X10, X10
+	VMOVDQU    304(DI), X11
+	VAESENC    X11, X4, X4
+	VAESENC    X11, X5, X5
+	VAESENC    X11, X6, X6
+	VAESENC    X11, X7, X7
+	VAESENC    X11, X8, X8
+	VAESENC    X11, X0, X0
+	VAESENC    X11, X1, X1
+	VPSHUFD    $0x4e, 112(DI), X11
+	VPXOR      112(DI), X11, X11
+	VPSHUFD    $0x4e, X3, X12
+	VPXOR      X3, X12, X12
+	VPCLMULQDQ $0x00, X11, X12, X3
+	VPXOR      X3, X2, X2
+	VMOVDQU    80(R9), X3
+	LEAQ       window<>+112(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
+	VPSHUFB    swapBlock<>+0(SB), X3, X3
+	VPCLMULQDQ $0x00, 128(DI), X3, X11
+	VPXOR      X11, X9, X9
+	VMOVDQU    320(DI), X11
+	VAESENC    X11, X4, X4
+	VAESENC    X11, X5, X5
+	VAESENC    X11, X6, X6
+	VAESENC    X11, X7, X7
+	VAESENC    X11, X8, X8
+	VAESENC    X11, X0, X0
+	VAESENC    X11, X1, X1
+	VPCLMULQDQ $0x11, 128(DI), X3, X11
+	VPXOR      X11, X10, X10
+	VPSHUFD    $0x4e, 128(DI), X11
+	VPXOR      128(DI), X11, X11
 	VPSHUFD    $0x4e, X3, X12
 	VPXOR      X3, X12, X12
 	VPCLMULQDQ $0x00, X11, X12, X3
 	VPXOR      X3, X2, X2
 	VPXOR      X9, X2, X2
 	VPXOR      X10, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds33
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound36
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -3754,7 +3801,7 @@ blocks28:
 	VAESENC    X3, X8, X8
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -3762,8 +3809,8 @@ blocks28:
 	VAESENC    X3, X8, X8
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds33
-	VMOVDQU    368(CX), X3
+	JE         lastRound36
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -3771,7 +3818,7 @@ blocks28:
 	VAESENC    X3, X8, X8
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -3780,8 +3827,8 @@ blocks28:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds33:
-	VMOVDQU     (DX), X3
+lastRound36:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -3799,35 +3846,41 @@ rounds33:
 	VPXOR       X3, X10, X10
 	VMOVDQA     X10, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), X4, X4
-	VMOVDQU X4, (SI)
-	VPXOR   16(SI), X5, X5
-	VMOVDQU X5, 16(SI)
-	VPXOR   32(SI), X6, X6
-	VMOVDQU X6, 32(SI)
-	VPXOR   48(SI), X7, X7
-	VMOVDQU X7, 48(SI)
-	VPXOR   64(SI), X8, X8
-	VMOVDQU X8, 64(SI)
-	VPAND   112(R9), X0, X0
-	VPXOR   80(SI), X0, X0
-	VMOVDQU X0, 80(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks32:
-	CMPQ R8, $0x08
-	JAE  blocks34
+	// Behind the text nothing changes.
+	VPXOR   (R9), X4, X4
+	VMOVDQU X4, (R9)
+	VPXOR   16(R9), X5, X5
+	VMOVDQU X5, 16(R9)
+	VPXOR   32(R9), X6, X6
+	VMOVDQU X6, 32(R9)
+	VPXOR   48(R9), X7, X7
+	VMOVDQU X7, 48(R9)
+	VPXOR   64(R9), X8, X8
+	VMOVDQU X8, 64(R9)
+	LEAQ    window<>+112(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   80(R9), X0, X0
+	VMOVDQU X0, 80(R9)
 
-	// 7 blocks.
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks35:
+	CMPQ BX, $0x08
+	JAE  blocks37
+
+	// blocks: 7
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -3850,9 +3903,9 @@ blocks32:
 	VPSHUFD    $0x4e, X2, X13
 	VPXOR      X2, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X2
-	VPCLMULQDQ $0x00, 144(CX), X3, X12
+	VPCLMULQDQ $0x00, 144(DI), X3, X12
 	VPXOR      X12, X10, X10
-	VMOVDQU    176(CX), X12
+	VMOVDQU    176(DI), X12
 	VPXOR      X12, X4, X4
 	VPXOR      X12, X5, X5
 	VPXOR      X12, X6, X6
@@ -3861,17 +3914,17 @@ blocks32:
 	VPXOR      X12, X9, X9
 	VPXOR      X12, X0, X0
 	VPXOR      X12, X1, X1
-	VPCLMULQDQ $0x11, 144(CX), X3, X12
+	VPCLMULQDQ $0x11, 144(DI), X3, X12
 	VPXOR      X12, X11, X11
-	VPSHUFD    $0x4e, 144(CX), X12
-	VPXOR      144(CX), X12, X12
+	VPSHUFD    $0x4e, 144(DI), X12
+	VPXOR      144(DI), X12, X12
 	VPSHUFD    $0x4e, X3, X13
 	VPXOR      X3, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    (SI), X3
+	VMOVDQU    (R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    192(CX), X12
+	VMOVDQU    192(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -3880,90 +3933,18 @@ blocks32:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VPCLMULQDQ $0x00, 32(CX), X3, X12
+	VPCLMULQDQ $0x00, 32(DI), X3, X12
 	VPXOR      X12, X10, X10
-	VPCLMULQDQ $0x11, 32(CX), X3, X12
+	VPCLMULQDQ $0x11, 32(DI), X3, X12
 	VPXOR      X12, X11, X11
-	VPSHUFD    $0x4e, 32(CX), X12
-	VPXOR      32(CX), X12, X12
+	VPSHUFD    $0x4e, 32(DI), X12
+	VPXOR      32(DI), X12, X12
 	VPSHUFD    $0x4e, X3, X13
 	VPXOR      X3, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    16(SI), X3
-	VMOVDQU    208(CX), X12
-	VAESENC    X12, X4, X4
-	VAESENC    X12, X5, X5
-	VAESENC    X12, X6, X6
-	VAESENC    X12, X7, X7
-	VAESENC    X12, X8, X8
-	VAESENC    X12, X9, X9
-	VAESENC    X12, X0, X0
-	VAESENC    X12, X1, X1
-	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 48(CX), X3, X12
-	VPXOR      X12, X10, X10
-	VPCLMULQDQ $0x11, 48(CX), X3, X12
-	VPXOR      X12, X11, X11
-	VMOVDQU    224(CX), X12
-	VAESENC    X12, X4, X4
-	VAESENC    X12, X5, X5
-	VAESENC    X12, X6, X6
-	VAESENC    X12, X7, X7
-	VAESENC    X12, X8, X8
-	VAESENC    X12, X9, X9
-	VAESENC    X12, X0, X0
-	VAESENC    X12, X1, X1
-	VPSHUFD    $0x4e, 48(CX), X12
-	VPXOR      48(CX), X12, X12
-	VPSHUFD    $0x4e, X3, X13
-	VPXOR      X3, X13, X13
-	VPCLMULQDQ $0x00, X12, X13, X3
-	VPXOR      X3, X2, X2
-	VMOVDQU    32(SI), X3
-	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 64(CX), X3, X12
-	VPXOR      X12, X10, X10
-	VMOVDQU    240(CX), X12
-	VAESENC    X12, X4, X4
-	VAESENC    X12, X5, X5
-	VAESENC    X12, X6, X6
-	VAESENC    X12, X7, X7
-	VAESENC    X12, X8, X8
-	VAESENC    X12, X9, X9
-	VAESENC    X12, X0, X0
-	VAESENC    X12, X1, X1
-	VPCLMULQDQ $0x11, 64(CX), X3, X12
-	VPXOR      X12, X11, X11
-	VPSHUFD    $0x4e, 64(CX), X12
-	VPXOR      64(CX), X12, X12
-	VPSHUFD    $0x4e, X3, X13
-	VPXOR      X3, X13, X13
-	VPCLMULQDQ $0x00, X12, X13, X3
-	VPXOR      X3, X2, X2
-	VMOVDQU    48(SI), X3
-	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    256(CX), X12
-	VAESENC    X12, X4, X4
-	VAESENC    X12, X5, X5
-	VAESENC    X12, X6, X6
-	VAESENC    X12, X7, X7
-	VAESENC    X12, X8, X8
-	VAESENC    X12, X9, X9
-	VAESENC    X12, X0, X0
-	VAESENC    X12, X1, X1
-	VPCLMULQDQ $0x00, 80(CX), X3, X12
-	VPXOR      X12, X10, X10
-	VPCLMULQDQ $0x11, 80(CX), X3, X12
-	VPXOR      X12, X11, X11
-	VPSHUFD    $0x4e, 80(CX), X12
-	VPXOR      80(CX), X12, X12
-	VPSHUFD    $0x4e, X3, X13
-	VPXOR      X3, X13, X13
-	VPCLMULQDQ $0x00, X12, X13, X3
-	VPXOR      X3, X2, X2
-	VMOVDQU    64(SI), X3
-	VMOVDQU    272(CX), X12
+	VMOVDQU    16(R9), X3
+	VMOVDQU    208(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -3973,11 +3954,11 @@ blocks32:
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 96(CX), X3, X12
+	VPCLMULQDQ $0x00, 48(DI), X3, X12
 	VPXOR      X12, X10, X10
-	VPCLMULQDQ $0x11, 96(CX), X3, X12
+	VPCLMULQDQ $0x11, 48(DI), X3, X12
 	VPXOR      X12, X11, X11
-	VMOVDQU    288(CX), X12
+	VMOVDQU    224(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -3986,17 +3967,17 @@ blocks32:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VPSHUFD    $0x4e, 96(CX), X12
-	VPXOR      96(CX), X12, X12
+	VPSHUFD    $0x4e, 48(DI), X12
+	VPXOR      48(DI), X12, X12
 	VPSHUFD    $0x4e, X3, X13
 	VPXOR      X3, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    80(SI), X3
+	VMOVDQU    32(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 112(CX), X3, X12
+	VPCLMULQDQ $0x00, 64(DI), X3, X12
 	VPXOR      X12, X10, X10
-	VMOVDQU    304(CX), X12
+	VMOVDQU    240(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -4005,18 +3986,17 @@ blocks32:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VPCLMULQDQ $0x11, 112(CX), X3, X12
+	VPCLMULQDQ $0x11, 64(DI), X3, X12
 	VPXOR      X12, X11, X11
-	VPSHUFD    $0x4e, 112(CX), X12
-	VPXOR      112(CX), X12, X12
+	VPSHUFD    $0x4e, 64(DI), X12
+	VPXOR      64(DI), X12, X12
 	VPSHUFD    $0x4e, X3, X13
 	VPXOR      X3, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    96(SI), X3
-	VPAND      128(R9), X3, X3
+	VMOVDQU    48(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    320(CX), X12
+	VMOVDQU    256(DI), X12
 	VAESENC    X12, X4, X4
 	VAESENC    X12, X5, X5
 	VAESENC    X12, X6, X6
@@ -4025,21 +4005,96 @@ blocks32:
 	VAESENC    X12, X9, X9
 	VAESENC    X12, X0, X0
 	VAESENC    X12, X1, X1
-	VPCLMULQDQ $0x00, 128(CX), X3, X12
+	VPCLMULQDQ $0x00, 80(DI), X3, X12
 	VPXOR      X12, X10, X10
-	VPCLMULQDQ $0x11, 128(CX), X3, X12
+	VPCLMULQDQ $0x11, 80(DI), X3, X12
 	VPXOR      X12, X11, X11
-	VPSHUFD    $0x4e, 128(CX), X12
-	VPXOR      128(CX), X12, X12
+	VPSHUFD    $0x4e, 80(DI), X12
+	VPXOR      80(DI), X12, X12
+	VPSHUFD    $0x4e, X3, X13
+	VPXOR      X3, X13, X13
+	VPCLMULQDQ $0x00, X12, X13, X3
+	VPXOR      X3, X2, X2
+	VMOVDQU    64(R9), X3
+	VMOVDQU    272(DI), X12
+	VAESENC    X12, X4, X4
+	VAESENC    X12, X5, X5
+	VAESENC    X12, X6, X6
+	VAESENC    X12, X7, X7
+	VAESENC    X12, X8, X8
+	VAESENC    X12, X9, X9
+	VAESENC    X12, X0, X0
+	VAESENC    X12, X1, X1
+	VPSHUFB    swapBlock<>+0(SB), X3, X3
+	VPCLMULQDQ $0x00, 96(DI), X3, X12
+	VPXOR      X12, X10, X10
+	VPCLMULQDQ $0x11, 96(DI), X3, X12
+	VPXOR      X12, X11, X11
+	VMOVDQU    288(DI), X12
+	VAESENC    X12, X4, X4
+	VAESENC    X12, X5, X5
+	VAESENC    X12, X6, X6
+	VAESENC    X12, X7, X7
+	VAESENC    X12, X8, X8
+	VAESENC    X12, X9, X9
+	VAESENC    X12, X0, X0
+	VAESENC    X12, X1, X1
+	VPSHUFD    $0x4e, 96(DI), X12
+	VPXOR      96(DI), X12, X12
+	VPSHUFD    $0x4e, X3, X13
+	VPXOR      X3, X13, X13
+	VPCLMULQDQ $0x00, X12, X13, X3
+	VPXOR      X3, X2, X2
+	VMOVDQU    80(R9), X3
+	VPSHUFB    swapBlock<>+0(SB), X3, X3
+	VPCLMULQDQ $0x00, 112(DI), X3, X12
+	VPXOR      X12, X10, X10
+	VMOVDQU    304(DI), X12
+	VAESENC    X12, X4, X4
+	VAESENC    X12, X5, X5
+	VAESENC    X12, X6, X6
+	VAESENC    X12, X7, X7
+	VAESENC    X12, X8, X8
+	VAESENC    X12, X9, X9
+	VAESENC    X12, X0, X0
+	VAESENC    X12, X1, X1
+	VPCLMULQDQ $0x11, 112(DI), X3, X12
+	VPXOR      X12, X11, X11
+	VPSHUFD    $0x4e, 112(DI), X12
+	VPXOR      112(DI), X12, X12
+	VPSHUFD    $0x4e, X3, X13
+	VPXOR      X3, X13, X13
+	VPCLMULQDQ $0x00, X12, X13, X3
+	VPXOR      X3, X2, X2
+	VMOVDQU    96(R9), X3
+	LEAQ       window<>+128(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
+	VPSHUFB    swapBlock<>+0(SB), X3, X3
+	VMOVDQU    320(DI), X12
+	VAESENC    X12, X4, X4
+	VAESENC    X12, X5, X5
+	VAESENC    X12, X6, X6
+	VAESENC    X12, X7, X7
+	VAESENC    X12, X8, X8
+	VAESENC    X12, X9, X9
+	VAESENC    X12, X0, X0
+	VAESENC    X12, X1, X1
+	VPCLMULQDQ $0x00, 128(DI), X3, X12
+	VPXOR      X12, X10, X10
+	VPCLMULQDQ $0x11, 128(DI), X3, X12
+	VPXOR      X12, X11, X11
+	VPSHUFD    $0x4e, 128(DI), X12
+	VPXOR      128(DI), X12, X12
 	VPSHUFD    $0x4e, X3, X13
 	VPXOR      X3, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X3
 	VPXOR      X3, X2, X2
 	VPXOR      X10, X2, X2
 	VPXOR      X11, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds35
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound38
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4048,7 +4103,7 @@ blocks32:
 	VAESENC    X3, X9, X9
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4057,8 +4112,8 @@ blocks32:
 	VAESENC    X3, X9, X9
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds35
-	VMOVDQU    368(CX), X3
+	JE         lastRound38
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4067,7 +4122,7 @@ blocks32:
 	VAESENC    X3, X9, X9
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4077,8 +4132,8 @@ blocks32:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds35:
-	VMOVDQU     (DX), X3
+lastRound38:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -4097,34 +4152,40 @@ rounds35:
 	VPXOR       X3, X11, X11
 	VMOVDQA     X11, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), X4, X4
-	VMOVDQU X4, (SI)
-	VPXOR   16(SI), X5, X5
-	VMOVDQU X5, 16(SI)
-	VPXOR   32(SI), X6, X6
-	VMOVDQU X6, 32(SI)
-	VPXOR   48(SI), X7, X7
-	VMOVDQU X7, 48(SI)
-	VPXOR   64(SI), X8, X8
-	VMOVDQU X8, 64(SI)
-	VPXOR   80(SI), X9, X9
-	VMOVDQU X9, 80(SI)
-	VPAND   128(R9), X0, X0
-	VPXOR   96(SI), X0, X0
-	VMOVDQU X0, 96(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks34:
-	// 8 blocks.
+	// Behind the text nothing changes.
+	VPXOR   (R9), X4, X4
+	VMOVDQU X4, (R9)
+	VPXOR   16(R9), X5, X5
+	VMOVDQU X5, 16(R9)
+	VPXOR   32(R9), X6, X6
+	VMOVDQU X6, 32(R9)
+	VPXOR   48(R9), X7, X7
+	VMOVDQU X7, 48(R9)
+	VPXOR   64(R9), X8, X8
+	VMOVDQU X8, 64(R9)
+	VPXOR   80(R9), X9, X9
+	VMOVDQU X9, 80(R9)
+	LEAQ    window<>+128(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   96(R9), X0, X0
+	VMOVDQU X0, 96(R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks37:
+	// blocks: 8
 	VPADDD     add<>+0(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
 	VPADDD     add<>+16(SB), X0, X5
@@ -4149,11 +4210,11 @@ blocks34:
 	VPSHUFD    $0x4e, X2, X14
 	VPXOR      X2, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X2
-	VPCLMULQDQ $0x00, 144(CX), X3, X13
+	VPCLMULQDQ $0x00, 144(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VPCLMULQDQ $0x11, 144(CX), X3, X13
+	VPCLMULQDQ $0x11, 144(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VMOVDQU    176(CX), X13
+	VMOVDQU    176(DI), X13
 	VPXOR      X13, X4, X4
 	VPXOR      X13, X5, X5
 	VPXOR      X13, X6, X6
@@ -4163,17 +4224,17 @@ blocks34:
 	VPXOR      X13, X10, X10
 	VPXOR      X13, X0, X0
 	VPXOR      X13, X1, X1
-	VPSHUFD    $0x4e, 144(CX), X13
-	VPXOR      144(CX), X13, X13
+	VPSHUFD    $0x4e, 144(DI), X13
+	VPXOR      144(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    (SI), X3
+	VMOVDQU    (R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 16(CX), X3, X13
+	VPCLMULQDQ $0x00, 16(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VMOVDQU    192(CX), X13
+	VMOVDQU    192(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4183,17 +4244,17 @@ blocks34:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPCLMULQDQ $0x11, 16(CX), X3, X13
+	VPCLMULQDQ $0x11, 16(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VPSHUFD    $0x4e, 16(CX), X13
-	VPXOR      16(CX), X13, X13
+	VPSHUFD    $0x4e, 16(DI), X13
+	VPXOR      16(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    16(SI), X3
+	VMOVDQU    16(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    208(CX), X13
+	VMOVDQU    208(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4203,18 +4264,18 @@ blocks34:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPCLMULQDQ $0x00, 32(CX), X3, X13
+	VPCLMULQDQ $0x00, 32(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VPCLMULQDQ $0x11, 32(CX), X3, X13
+	VPCLMULQDQ $0x11, 32(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VPSHUFD    $0x4e, 32(CX), X13
-	VPXOR      32(CX), X13, X13
+	VPSHUFD    $0x4e, 32(DI), X13
+	VPXOR      32(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    32(SI), X3
-	VMOVDQU    224(CX), X13
+	VMOVDQU    32(R9), X3
+	VMOVDQU    224(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4225,17 +4286,17 @@ blocks34:
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 48(CX), X3, X13
+	VPCLMULQDQ $0x00, 48(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VPCLMULQDQ $0x11, 48(CX), X3, X13
+	VPCLMULQDQ $0x11, 48(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VPSHUFD    $0x4e, 48(CX), X13
-	VPXOR      48(CX), X13, X13
+	VPSHUFD    $0x4e, 48(DI), X13
+	VPXOR      48(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    240(CX), X3
+	VMOVDQU    240(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4245,13 +4306,13 @@ blocks34:
 	VAESENC    X3, X10, X10
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    48(SI), X3
+	VMOVDQU    48(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 64(CX), X3, X13
+	VPCLMULQDQ $0x00, 64(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VPCLMULQDQ $0x11, 64(CX), X3, X13
+	VPCLMULQDQ $0x11, 64(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VMOVDQU    256(CX), X13
+	VMOVDQU    256(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4261,19 +4322,19 @@ blocks34:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPSHUFD    $0x4e, 64(CX), X13
-	VPXOR      64(CX), X13, X13
+	VPSHUFD    $0x4e, 64(DI), X13
+	VPXOR      64(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    64(SI), X3
+	VMOVDQU    64(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 80(CX), X3, X13
+	VPCLMULQDQ $0x00, 80(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VPCLMULQDQ $0x11, 80(CX), X3, X13
+	VPCLMULQDQ $0x11, 80(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VMOVDQU    272(CX), X13
+	VMOVDQU    272(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4283,17 +4344,17 @@ blocks34:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPSHUFD    $0x4e, 80(CX), X13
-	VPXOR      80(CX), X13, X13
+	VPSHUFD    $0x4e, 80(DI), X13
+	VPXOR      80(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    80(SI), X3
+	VMOVDQU    80(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 96(CX), X3, X13
+	VPCLMULQDQ $0x00, 96(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VMOVDQU    288(CX), X13
+	VMOVDQU    288(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4303,17 +4364,17 @@ blocks34:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPCLMULQDQ $0x11, 96(CX), X3, X13
+	VPCLMULQDQ $0x11, 96(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VPSHUFD    $0x4e, 96(CX), X13
-	VPXOR      96(CX), X13, X13
+	VPSHUFD    $0x4e, 96(DI), X13
+	VPXOR      96(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    96(SI), X3
+	VMOVDQU    96(R9), X3
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VMOVDQU    304(CX), X13
+	VMOVDQU    304(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4323,19 +4384,21 @@ blocks34:
 	VAESENC    X13, X10, X10
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
-	VPCLMULQDQ $0x00, 112(CX), X3, X13
+	VPCLMULQDQ $0x00, 112(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VPCLMULQDQ $0x11, 112(CX), X3, X13
+	VPCLMULQDQ $0x11, 112(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VPSHUFD    $0x4e, 112(CX), X13
-	VPXOR      112(CX), X13, X13
+	VPSHUFD    $0x4e, 112(DI), X13
+	VPXOR      112(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	VMOVDQU    112(SI), X3
-	VPAND      144(R9), X3, X3
-	VMOVDQU    320(CX), X13
+	VMOVDQU    112(R9), X3
+	LEAQ       window<>+144(SB), BX
+	SUBQ       R10, BX
+	VPAND      (BX), X3, X3
+	VMOVDQU    320(DI), X13
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
 	VAESENC    X13, X6, X6
@@ -4346,19 +4409,19 @@ blocks34:
 	VAESENC    X13, X0, X0
 	VAESENC    X13, X1, X1
 	VPSHUFB    swapBlock<>+0(SB), X3, X3
-	VPCLMULQDQ $0x00, 128(CX), X3, X13
+	VPCLMULQDQ $0x00, 128(DI), X3, X13
 	VPXOR      X13, X11, X11
-	VPCLMULQDQ $0x11, 128(CX), X3, X13
+	VPCLMULQDQ $0x11, 128(DI), X3, X13
 	VPXOR      X13, X12, X12
-	VPSHUFD    $0x4e, 128(CX), X13
-	VPXOR      128(CX), X13, X13
+	VPSHUFD    $0x4e, 128(DI), X13
+	VPXOR      128(DI), X13, X13
 	VPSHUFD    $0x4e, X3, X14
 	VPXOR      X3, X14, X14
 	VPCLMULQDQ $0x00, X13, X14, X3
 	VPXOR      X3, X2, X2
-	CMPL       BX, $0x0000000c
-	JB         rounds36
-	VMOVDQU    336(CX), X3
+	CMPL       R8, $0x00000018
+	JB         lastRound39
+	VMOVDQU    336(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4368,7 +4431,7 @@ blocks34:
 	VAESENC    X3, X10, X10
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    352(CX), X3
+	VMOVDQU    352(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4378,8 +4441,8 @@ blocks34:
 	VAESENC    X3, X10, X10
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	JE         rounds36
-	VMOVDQU    368(CX), X3
+	JE         lastRound39
+	VMOVDQU    368(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4389,7 +4452,7 @@ blocks34:
 	VAESENC    X3, X10, X10
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
-	VMOVDQU    384(CX), X3
+	VMOVDQU    384(DI), X3
 	VAESENC    X3, X4, X4
 	VAESENC    X3, X5, X5
 	VAESENC    X3, X6, X6
@@ -4400,8 +4463,8 @@ blocks34:
 	VAESENC    X3, X0, X0
 	VAESENC    X3, X1, X1
 
-rounds36:
-	VMOVDQU     (DX), X3
+lastRound39:
+	VMOVDQU     176(DI)(R8*8), X3
 	VAESENCLAST X3, X4, X4
 	VAESENCLAST X3, X5, X5
 	VAESENCLAST X3, X6, X6
@@ -4423,40 +4486,52 @@ rounds36:
 	VPXOR       X3, X12, X12
 	VMOVDQA     X12, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), X4, X4
-	VMOVDQU X4, (SI)
-	VPXOR   16(SI), X5, X5
-	VMOVDQU X5, 16(SI)
-	VPXOR   32(SI), X6, X6
-	VMOVDQU X6, 32(SI)
-	VPXOR   48(SI), X7, X7
-	VMOVDQU X7, 48(SI)
-	VPXOR   64(SI), X8, X8
-	VMOVDQU X8, 64(SI)
-	VPXOR   80(SI), X9, X9
-	VMOVDQU X9, 80(SI)
-	VPXOR   96(SI), X10, X10
-	VMOVDQU X10, 96(SI)
-	VPAND   144(R9), X0, X0
-	VPXOR   112(SI), X0, X0
-	VMOVDQU X0, 112(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
+
+	// Behind the text nothing changes.
+	VPXOR   (R9), X4, X4
+	VMOVDQU X4, (R9)
+	VPXOR   16(R9), X5, X5
+	VMOVDQU X5, 16(R9)
+	VPXOR   32(R9), X6, X6
+	VMOVDQU X6, 32(R9)
+	VPXOR   48(R9), X7, X7
+	VMOVDQU X7, 48(R9)
+	VPXOR   64(R9), X8, X8
+	VMOVDQU X8, 64(R9)
+	VPXOR   80(R9), X9, X9
+	VMOVDQU X9, 80(R9)
+	VPXOR   96(R9), X10, X10
+	VMOVDQU X10, 96(R9)
+	LEAQ    window<>+144(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), X0, X0
+	VPXOR   112(R9), X0, X0
+	VMOVDQU X0, 112(R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
 
 long:
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext40
+	MOVQ 104(AX), SI
+
+noNext40:
 	// The additional data's product alone.
-	VPCLMULQDQ $0x00, 144(CX), X2, X1
-	VPCLMULQDQ $0x11, 144(CX), X2, X3
-	VPSHUFD    $0x4e, 144(CX), X4
-	VPXOR      144(CX), X4, X4
+	VPCLMULQDQ $0x00, 144(DI), X2, X1
+	VPCLMULQDQ $0x11, 144(DI), X2, X3
+	VPSHUFD    $0x4e, 144(DI), X4
+	VPXOR      144(DI), X4, X4
 	VPSHUFD    $0x4e, X2, X5
 	VPXOR      X2, X5, X5
 	VPCLMULQDQ $0x00, X4, X5, X2
@@ -4471,34 +4546,33 @@ long:
 	VPXOR      X2, X3, X3
 	VPXOR      X1, X3, X3
 	VMOVDQA    X3, X2
-	LEAQ       -1(R8), R11
+	LEAQ       -1(BX), R11
 	SHRQ       $0x03, R11
 
 group:
-	VPADDD     add<>+0(SB), X0, X1
-	VPSHUFB    swapCounter<>+0(SB), X1, X1
-	VPADDD     add<>+16(SB), X0, X3
+	VPADDD     add<>+0(SB), X0, X3
 	VPSHUFB    swapCounter<>+0(SB), X3, X3
-	VPADDD     add<>+32(SB), X0, X4
+	VPADDD     add<>+16(SB), X0, X4
 	VPSHUFB    swapCounter<>+0(SB), X4, X4
-	VPADDD     add<>+48(SB), X0, X5
+	VPADDD     add<>+32(SB), X0, X5
 	VPSHUFB    swapCounter<>+0(SB), X5, X5
-	VPADDD     add<>+64(SB), X0, X6
+	VPADDD     add<>+48(SB), X0, X6
 	VPSHUFB    swapCounter<>+0(SB), X6, X6
-	VPADDD     add<>+80(SB), X0, X7
+	VPADDD     add<>+64(SB), X0, X7
 	VPSHUFB    swapCounter<>+0(SB), X7, X7
-	VPADDD     add<>+96(SB), X0, X8
+	VPADDD     add<>+80(SB), X0, X8
 	VPSHUFB    swapCounter<>+0(SB), X8, X8
-	VPADDD     add<>+112(SB), X0, X9
+	VPADDD     add<>+96(SB), X0, X9
 	VPSHUFB    swapCounter<>+0(SB), X9, X9
+	VPADDD     add<>+112(SB), X0, X10
+	VPSHUFB    swapCounter<>+0(SB), X10, X10
 	VPADDD     group<>+0(SB), X0, X0
-	VMOVDQU    (SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPXOR      X2, X10, X10
-	VPCLMULQDQ $0x00, 32(CX), X10, X2
-	VPCLMULQDQ $0x11, 32(CX), X10, X11
-	VMOVDQU    176(CX), X12
-	VPXOR      X12, X1, X1
+	VMOVDQU    (R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPXOR      X2, X1, X1
+	VPCLMULQDQ $0x00, 32(DI), X1, X2
+	VPCLMULQDQ $0x11, 32(DI), X1, X11
+	VMOVDQU    176(DI), X12
 	VPXOR      X12, X3, X3
 	VPXOR      X12, X4, X4
 	VPXOR      X12, X5, X5
@@ -4506,17 +4580,17 @@ group:
 	VPXOR      X12, X7, X7
 	VPXOR      X12, X8, X8
 	VPXOR      X12, X9, X9
-	VPSHUFD    $0x4e, 32(CX), X12
-	VPXOR      32(CX), X12, X12
-	VPSHUFD    $0x4e, X10, X13
-	VPXOR      X10, X13, X13
+	VPXOR      X12, X10, X10
+	VPSHUFD    $0x4e, 32(DI), X12
+	VPXOR      32(DI), X12, X12
+	VPSHUFD    $0x4e, X1, X13
+	VPXOR      X1, X13, X13
 	VPCLMULQDQ $0x00, X12, X13, X12
-	VMOVDQU    16(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 48(CX), X10, X13
+	VMOVDQU    16(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 48(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VMOVDQU    192(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    192(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -4524,18 +4598,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x11, 48(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x11, 48(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 48(CX), X13
-	VPXOR      48(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    32(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VMOVDQU    208(CX), X13
-	VAESENC    X13, X1, X1
+	VPSHUFD    $0x4e, 48(DI), X13
+	VPXOR      48(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    32(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VMOVDQU    208(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -4543,33 +4617,33 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x00, 64(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x00, 64(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 64(CX), X10, X13
+	VPCLMULQDQ $0x11, 64(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 64(CX), X13
-	VPXOR      64(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    224(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    48(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 80(CX), X10, X13
+	VPSHUFD    $0x4e, 64(DI), X13
+	VPXOR      64(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    224(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    48(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 80(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 80(CX), X10, X13
+	VPCLMULQDQ $0x11, 80(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VMOVDQU    240(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    240(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -4577,18 +4651,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPSHUFD    $0x4e, 80(CX), X13
-	VPXOR      80(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    64(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 96(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPSHUFD    $0x4e, 80(DI), X13
+	VPXOR      80(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    64(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 96(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VMOVDQU    256(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    256(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -4596,18 +4670,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x11, 96(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x11, 96(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 96(CX), X13
-	VPXOR      96(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    80(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VMOVDQU    272(CX), X13
-	VAESENC    X13, X1, X1
+	VPSHUFD    $0x4e, 96(DI), X13
+	VPXOR      96(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    80(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VMOVDQU    272(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -4615,33 +4689,33 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x00, 112(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x00, 112(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 112(CX), X10, X13
+	VPCLMULQDQ $0x11, 112(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 112(CX), X13
-	VPXOR      112(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    288(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    96(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 128(CX), X10, X13
+	VPSHUFD    $0x4e, 112(DI), X13
+	VPXOR      112(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    288(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    96(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 128(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VPCLMULQDQ $0x11, 128(CX), X10, X13
+	VPCLMULQDQ $0x11, 128(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VMOVDQU    304(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    304(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -4649,18 +4723,18 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPSHUFD    $0x4e, 128(CX), X13
-	VPXOR      128(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
-	VMOVDQU    112(SI), X10
-	VPSHUFB    swapBlock<>+0(SB), X10, X10
-	VPCLMULQDQ $0x00, 144(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPSHUFD    $0x4e, 128(DI), X13
+	VPXOR      128(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
+	VMOVDQU    112(R9), X1
+	VPSHUFB    swapBlock<>+0(SB), X1, X1
+	VPCLMULQDQ $0x00, 144(DI), X1, X13
 	VPXOR      X13, X2, X2
-	VMOVDQU    320(CX), X13
-	VAESENC    X13, X1, X1
+	VMOVDQU    320(DI), X13
 	VAESENC    X13, X3, X3
 	VAESENC    X13, X4, X4
 	VAESENC    X13, X5, X5
@@ -4668,102 +4742,103 @@ group:
 	VAESENC    X13, X7, X7
 	VAESENC    X13, X8, X8
 	VAESENC    X13, X9, X9
-	VPCLMULQDQ $0x11, 144(CX), X10, X13
+	VAESENC    X13, X10, X10
+	VPCLMULQDQ $0x11, 144(DI), X1, X13
 	VPXOR      X13, X11, X11
-	VPSHUFD    $0x4e, 144(CX), X13
-	VPXOR      144(CX), X13, X13
-	VPSHUFD    $0x4e, X10, X14
-	VPXOR      X10, X14, X14
-	VPCLMULQDQ $0x00, X13, X14, X10
-	VPXOR      X10, X12, X12
+	VPSHUFD    $0x4e, 144(DI), X13
+	VPXOR      144(DI), X13, X13
+	VPSHUFD    $0x4e, X1, X14
+	VPXOR      X1, X14, X14
+	VPCLMULQDQ $0x00, X13, X14, X1
+	VPXOR      X1, X12, X12
 	VPXOR      X2, X12, X12
 	VPXOR      X11, X12, X12
-	CMPL       BX, $0x0000000c
-	JB         rounds37
-	VMOVDQU    336(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    352(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	JE         rounds37
-	VMOVDQU    368(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
-	VMOVDQU    384(CX), X10
-	VAESENC    X10, X1, X1
-	VAESENC    X10, X3, X3
-	VAESENC    X10, X4, X4
-	VAESENC    X10, X5, X5
-	VAESENC    X10, X6, X6
-	VAESENC    X10, X7, X7
-	VAESENC    X10, X8, X8
-	VAESENC    X10, X9, X9
+	CMPL       R8, $0x00000018
+	JB         lastRound41
+	VMOVDQU    336(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    352(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	JE         lastRound41
+	VMOVDQU    368(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
+	VMOVDQU    384(DI), X1
+	VAESENC    X1, X3, X3
+	VAESENC    X1, X4, X4
+	VAESENC    X1, X5, X5
+	VAESENC    X1, X6, X6
+	VAESENC    X1, X7, X7
+	VAESENC    X1, X8, X8
+	VAESENC    X1, X9, X9
+	VAESENC    X1, X10, X10
 
-rounds37:
-	VMOVDQU     (DX), X10
-	VAESENCLAST X10, X1, X1
-	VAESENCLAST X10, X3, X3
-	VAESENCLAST X10, X4, X4
-	VAESENCLAST X10, X5, X5
-	VAESENCLAST X10, X6, X6
-	VAESENCLAST X10, X7, X7
-	VAESENCLAST X10, X8, X8
-	VAESENCLAST X10, X9, X9
-	VPCLMULQDQ  $0x00, poly<>+0(SB), X2, X10
+lastRound41:
+	VMOVDQU     176(DI)(R8*8), X1
+	VAESENCLAST X1, X3, X3
+	VAESENCLAST X1, X4, X4
+	VAESENCLAST X1, X5, X5
+	VAESENCLAST X1, X6, X6
+	VAESENCLAST X1, X7, X7
+	VAESENCLAST X1, X8, X8
+	VAESENCLAST X1, X9, X9
+	VAESENCLAST X1, X10, X10
+	VPCLMULQDQ  $0x00, poly<>+0(SB), X2, X1
 	VPSHUFD     $0x4e, X2, X2
 	VPXOR       X2, X12, X12
-	VPXOR       X10, X12, X12
-	VPCLMULQDQ  $0x00, poly<>+0(SB), X12, X2
+	VPXOR       X1, X12, X12
+	VPCLMULQDQ  $0x00, poly<>+0(SB), X12, X1
 	VPSHUFD     $0x4e, X12, X12
 	VPXOR       X12, X11, X11
-	VPXOR       X2, X11, X11
+	VPXOR       X1, X11, X11
 	VMOVDQA     X11, X2
-	VPXOR       (SI), X1, X1
-	VMOVDQU     X1, (SI)
-	VPXOR       16(SI), X3, X3
-	VMOVDQU     X3, 16(SI)
-	VPXOR       32(SI), X4, X4
-	VMOVDQU     X4, 32(SI)
-	VPXOR       48(SI), X5, X5
-	VMOVDQU     X5, 48(SI)
-	VPXOR       64(SI), X6, X6
-	VMOVDQU     X6, 64(SI)
-	VPXOR       80(SI), X7, X7
-	VMOVDQU     X7, 80(SI)
-	VPXOR       96(SI), X8, X8
-	VMOVDQU     X8, 96(SI)
-	VPXOR       112(SI), X9, X9
-	VMOVDQU     X9, 112(SI)
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	ADDQ        $0x00000080, R9
+	VPXOR       (R9), X3, X3
+	VMOVDQU     X3, (R9)
+	VPXOR       16(R9), X4, X4
+	VMOVDQU     X4, 16(R9)
+	VPXOR       32(R9), X5, X5
+	VMOVDQU     X5, 32(R9)
+	VPXOR       48(R9), X6, X6
+	VMOVDQU     X6, 48(R9)
+	VPXOR       64(R9), X7, X7
+	VMOVDQU     X7, 64(R9)
+	VPXOR       80(R9), X8, X8
+	VMOVDQU     X8, 80(R9)
+	VPXOR       96(R9), X9, X9
+	VMOVDQU     X9, 96(R9)
+	VPXOR       112(R9), X10, X10
+	VMOVDQU     X10, 112(R9)
+	PREFETCHT0  (SI)
+	PREFETCHT0  64(SI)
 	ADDQ        $0x00000080, SI
-	SUBQ        $0x00000080, DI
-	SUBQ        $0x08, R8
+	ADDQ        $0x00000080, R9
+	SUBQ        $0x00000080, R10
+	SUBQ        $0x08, BX
 	DECQ        R11
 	JNZ         group
 
 	// What was hashed so far comes right before the first block that is left.
-	LEAQ 144(CX), R11
+	LEAQ 144(DI), R11
 	JMP  finish
 
 refuse:
@@ -4771,12 +4846,12 @@ refuse:
 
 next:
 	ADDQ $0x00000040, AX
-	DECQ R12
+	DECQ CX
 	JNZ  packet
 
 end:
 	VZEROUPPER
-	MOVQ R10, done+16(FP)
+	MOVQ DX, done+16(FP)
 	RET
 
 // func subWord(w uint32) uint32
@@ -4798,12 +4873,10 @@ GLOBL polyKey<>(SB), RODATA|NOPTR, $16
 // Requires: AES, AVX
 TEXT ·encryptBlock(SB), NOSPLIT, $0-16
 	MOVQ    key+0(FP), AX
-	MOVQ    block+8(FP), BX
-	MOVL    160(AX), DX
-	MOVL    DX, CX
-	SHLL    $0x04, CX
-	LEAQ    176(AX)(CX*1), CX
-	VMOVDQU (BX), X0
+	MOVQ    block+8(FP), DX
+	MOVL    160(AX), CX
+	ADDL    CX, CX
+	VMOVDQU (DX), X0
 	VMOVDQU 176(AX), X1
 	VPXOR   X1, X0, X0
 	VMOVDQU 192(AX), X1
@@ -4824,22 +4897,22 @@ TEXT ·encryptBlock(SB), NOSPLIT, $0-16
 	VAESENC X1, X0, X0
 	VMOVDQU 320(AX), X1
 	VAESENC X1, X0, X0
-	CMPL    DX, $0x0000000c
-	JB      rounds1
+	CMPL    CX, $0x00000018
+	JB      lastRound1
 	VMOVDQU 336(AX), X1
 	VAESENC X1, X0, X0
 	VMOVDQU 352(AX), X1
 	VAESENC X1, X0, X0
-	JE      rounds1
+	JE      lastRound1
 	VMOVDQU 368(AX), X1
 	VAESENC X1, X0, X0
 	VMOVDQU 384(AX), X1
 	VAESENC X1, X0, X0
 
-rounds1:
-	VMOVDQU     (CX), X1
+lastRound1:
+	VMOVDQU     176(AX)(CX*8), X1
 	VAESENCLAST X1, X0, X0
-	VMOVDQU     X0, (BX)
+	VMOVDQU     X0, (DX)
 	RET
 
 // func multiply(x *byte, h *byte)

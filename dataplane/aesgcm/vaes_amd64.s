@@ -62,36 +62,26 @@ GLOBL window<>(SB), RODATA|NOPTR, $48
 // Requires: AES, AVX, AVX2, MMX+, PCLMULQDQ, VAES, VPCLMULQDQ
 TEXT ·sealVAES(SB), NOSPLIT, $0-24
 	MOVQ  ops+0(FP), AX
-	MOVQ  n+8(FP), R12
-	XORL  R10, R10
-	TESTQ R12, R12
+	MOVQ  n+8(FP), CX
+	XORL  DX, DX
+	TESTQ CX, CX
 	JZ    end
 
 packet:
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	JZ      refuse
-	MOVL    160(CX), BX
-	TESTL   BX, BX
-	JZ      refuse
-	MOVBQZX 32(AX), R8
-	CMPQ    R8, $0x0000000c
-	JA      refuse
-	MOVQ    48(AX), DI
-	SUBQ    $0x00000010, DI
-	JLT     refuse
-	MOVQ    40(AX), SI
-
-	// Ask for the next packet's first lines, the last packet for its own.
-	MOVQ SI, R9
-	CMPQ R12, $0x01
-	JE   lastPacket
-	MOVQ 104(AX), R9
-
-lastPacket:
-	MOVL BX, DX
-	SHLL $0x04, DX
-	LEAQ 176(CX)(DX*1), DX
+	MOVQ  (AX), DI
+	TESTQ DI, DI
+	JZ    refuse
+	MOVL  160(DI), R8
+	ADDL  R8, R8
+	JZ    refuse
+	CMPB  32(AX), $0x0c
+	JA    refuse
+	MOVQ  48(AX), R10
+	SUBQ  $0x00000010, R10
+	JLT   refuse
+	MOVQ  40(AX), R9
+	LEAQ  15(R10), BX
+	SHRQ  $0x04, BX
 
 	// Counter 1 behind the nonce; the counter is little-endian while it is counted.
 	VMOVDQU     8(AX), X0
@@ -99,97 +89,1597 @@ lastPacket:
 	VINSERTI128 $0x01, X0, Y0, Y0
 
 	// Additional data, padded with zeros.
+	MOVBQZX 32(AX), SI
 	LEAQ    window<>+32(SB), R11
-	SUBQ    R8, R11
+	SUBQ    SI, R11
 	VMOVDQU 20(AX), X2
 	VPAND   (R11), X2, X2
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	LEAQ    15(DI), R8
-	SHRQ    $0x04, R8
-	CMPQ    R8, $0x00000008
+	CMPQ    BX, $0x00000008
 	JA      long
+	CMPQ    CX, $0x02
+	JB      short
+	CMPQ    BX, $0x06
+	JA      short
+	MOVQ    64(AX), R11
+	TESTQ   R11, R11
+	JZ      short
+	MOVL    160(R11), SI
+	ADDL    SI, SI
+	JZ      short
+	CMPB    96(AX), $0x0c
+	JA      short
+	MOVQ    112(AX), R13
+	SUBQ    $0x00000010, R13
+	JLT     short
+	MOVQ    104(AX), R12
+	CMPL    SI, R8
+	JNE     short
+	LEAQ    15(R13), SI
+	SHRQ    $0x04, SI
+	JZ      short
+	CMPQ    SI, BX
+	JNE     short
 
-	// Short: the additional data are one product of the only sum.
-	LEAQ 128(CX), R11
+	// Counter 1 behind the nonce; the counter is little-endian while it is counted.
+	VMOVDQU     72(AX), X4
+	VPBLENDW    $0xc0, one<>+0(SB), X4, X4
+	VINSERTI128 $0x01, X4, Y4, Y4
 
-finish:
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	PREFETCHT0 128(R9)
+	// Additional data, padded with zeros.
+	MOVBQZX 96(AX), SI
+	LEAQ    window<>+32(SB), R14
+	SUBQ    SI, R14
+	VMOVDQU 84(AX), X6
+	VPAND   (R14), X6, X6
+	VPSHUFB swapBlock<>+0(SB), X6, X6
+	MOVQ    R9, SI
+	CMPQ    CX, $0x02
+	JE      noNext1
+	MOVQ    168(AX), SI
 
-	// Y0, and the block of lengths in bits.
+noNext1:
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	CMPQ       CX, $0x04
+	JB         pair
+	MOVQ       232(AX), SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+
+pair:
 	VMOVDQU  8(AX), X1
 	VPBLENDW $0xc0, one<>+0(SB), X1, X1
 	VPSHUFB  swapCounter<>+0(SB), X1, X1
-	MOVQ     48(AX), R9
-	LEAQ     -32(R9)(R9*1), R9
-	SHLQ     $0x02, R9
-	VMOVQ    R9, X3
-	MOVBQZX  32(AX), R9
-	SHLL     $0x03, R9
-	VPINSRQ  $0x01, R9, X3, X3
+	MOVQ     48(AX), SI
+	LEAQ     -32(SI)(SI*1), SI
+	SHLQ     $0x02, SI
+	VMOVQ    SI, X3
+	MOVBQZX  32(AX), SI
+	SHLL     $0x03, SI
+	VPINSRQ  $0x01, SI, X3, X3
+	VMOVDQU  72(AX), X5
+	VPBLENDW $0xc0, one<>+0(SB), X5, X5
+	VPSHUFB  swapCounter<>+0(SB), X5, X5
+	MOVQ     112(AX), SI
+	LEAQ     -32(SI)(SI*1), SI
+	SHLQ     $0x02, SI
+	VMOVQ    SI, X7
+	MOVBQZX  96(AX), SI
+	SHLL     $0x03, SI
+	VPINSRQ  $0x01, SI, X7, X7
+	CMPQ     BX, $0x04
+	JAE      pairs2
+	CMPQ     BX, $0x02
+	JAE      pairs3
+
+	// pairs: 1
+	VPADDD         add<>+0(SB), X0, X0
+	VPSHUFB        swapCounter<>+0(SB), X0, X0
+	VINSERTI128    $0x01, X1, Y0, Y0
+	VPCLMULQDQ     $0x00, 112(DI), X2, X1
+	VPADDD         add<>+0(SB), X4, X4
+	VPSHUFB        swapCounter<>+0(SB), X4, X4
+	VINSERTI128    $0x01, X5, Y4, Y4
+	VBROADCASTI128 176(DI), Y5
+	VPXOR          Y5, Y0, Y0
+	VBROADCASTI128 176(R11), Y5
+	VPXOR          Y5, Y4, Y4
+	VBROADCASTI128 192(DI), Y5
+	VAESENC        Y5, Y0, Y0
+	VBROADCASTI128 192(R11), Y5
+	VAESENC        Y5, Y4, Y4
+	VBROADCASTI128 208(DI), Y5
+	VAESENC        Y5, Y0, Y0
+	VBROADCASTI128 208(R11), Y5
+	VAESENC        Y5, Y4, Y4
+	VPCLMULQDQ     $0x11, 112(DI), X2, X5
+	VBROADCASTI128 224(DI), Y8
+	VAESENC        Y8, Y0, Y0
+	VBROADCASTI128 224(R11), Y8
+	VAESENC        Y8, Y4, Y4
+	VBROADCASTI128 240(DI), Y8
+	VAESENC        Y8, Y0, Y0
+	VBROADCASTI128 240(R11), Y8
+	VAESENC        Y8, Y4, Y4
+	VBROADCASTI128 256(DI), Y8
+	VAESENC        Y8, Y0, Y0
+	VBROADCASTI128 256(R11), Y8
+	VAESENC        Y8, Y4, Y4
+	VBROADCASTI128 272(DI), Y8
+	VAESENC        Y8, Y0, Y0
+	VBROADCASTI128 272(R11), Y8
+	VAESENC        Y8, Y4, Y4
+	VPSHUFD        $0x4e, 112(DI), X8
+	VPXOR          112(DI), X8, X8
+	VPSHUFD        $0x4e, X2, X9
+	VPXOR          X2, X9, X9
+	VPCLMULQDQ     $0x00, X8, X9, X8
+	VBROADCASTI128 288(DI), Y2
+	VAESENC        Y2, Y0, Y0
+	VBROADCASTI128 288(R11), Y2
+	VAESENC        Y2, Y4, Y4
+	VBROADCASTI128 304(DI), Y2
+	VAESENC        Y2, Y0, Y0
+	VBROADCASTI128 304(R11), Y2
+	VAESENC        Y2, Y4, Y4
+	VBROADCASTI128 320(DI), Y2
+	VAESENC        Y2, Y0, Y0
+	VBROADCASTI128 320(R11), Y2
+	VAESENC        Y2, Y4, Y4
+	CMPL           R8, $0x00000018
+	JB             lastRound4
+	VBROADCASTI128 336(DI), Y2
+	VAESENC        Y2, Y0, Y0
+	VBROADCASTI128 336(R11), Y2
+	VAESENC        Y2, Y4, Y4
+	VBROADCASTI128 352(DI), Y2
+	VAESENC        Y2, Y0, Y0
+	VBROADCASTI128 352(R11), Y2
+	VAESENC        Y2, Y4, Y4
+	JE             lastRound4
+	VBROADCASTI128 368(DI), Y2
+	VAESENC        Y2, Y0, Y0
+	VBROADCASTI128 368(R11), Y2
+	VAESENC        Y2, Y4, Y4
+	VBROADCASTI128 384(DI), Y2
+	VAESENC        Y2, Y0, Y0
+	VBROADCASTI128 384(R11), Y2
+	VAESENC        Y2, Y4, Y4
+
+lastRound4:
+	VBROADCASTI128 176(DI)(R8*8), Y2
+	VAESENCLAST    Y2, Y0, Y0
+	VBROADCASTI128 176(R11)(R8*8), Y2
+	VAESENCLAST    Y2, Y4, Y4
+	VEXTRACTI128   $0x01, Y0, X2
+	VPXOR          (R9), X0, X0
+	VMOVDQU        X0, (R9)
+	LEAQ           window<>+16(SB), BX
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VINSERTI128    $0x01, X3, Y0, Y0
+	VPCLMULQDQ     $0x00, 128(DI), Y0, Y3
+	VPXOR          Y1, Y3, Y3
+	VPCLMULQDQ     $0x11, 128(DI), Y0, Y1
+	VPXOR          Y5, Y1, Y1
+	VPSHUFD        $0x4e, 128(DI), Y5
+	VPXOR          128(DI), Y5, Y5
+	VPSHUFD        $0x4e, Y0, Y9
+	VPXOR          Y0, Y9, Y9
+	VPCLMULQDQ     $0x00, Y5, Y9, Y0
+	VPXOR          Y8, Y0, Y0
+	VPXOR          Y3, Y0, Y0
+	VPXOR          Y1, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y3, Y5
+	VPSHUFD        $0x4e, Y3, Y3
+	VPXOR          Y3, Y0, Y0
+	VPXOR          Y5, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y0, Y3
+	VPSHUFD        $0x4e, Y0, Y0
+	VPXOR          Y0, Y1, Y1
+	VPXOR          Y3, Y1, Y1
+	VEXTRACTI128   $0x01, Y1, X0
+	VPXOR          X1, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X2, X0, X0
+	VMOVDQU        X0, (R9)(R10*1)
+	MOVB           $0x01, 33(AX)
+	VPCLMULQDQ     $0x00, 112(R11), X6, X0
+	VPCLMULQDQ     $0x11, 112(R11), X6, X1
+	VPSHUFD        $0x4e, 112(R11), X2
+	VPXOR          112(R11), X2, X2
+	VPSHUFD        $0x4e, X6, X3
+	VPXOR          X6, X3, X3
+	VPCLMULQDQ     $0x00, X2, X3, X3
+	VEXTRACTI128   $0x01, Y4, X2
+	VPXOR          (R12), X4, X4
+	VMOVDQU        X4, (R12)
+	LEAQ           window<>+16(SB), BX
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R13, BX
+	VPAND          (BX), X4, X4
+	VPSHUFB        swapBlock<>+0(SB), X4, X4
+	VINSERTI128    $0x01, X7, Y4, Y4
+	VPCLMULQDQ     $0x00, 128(R11), Y4, Y5
+	VPXOR          Y0, Y5, Y5
+	VPCLMULQDQ     $0x11, 128(R11), Y4, Y0
+	VPXOR          Y1, Y0, Y0
+	VPSHUFD        $0x4e, 128(R11), Y1
+	VPXOR          128(R11), Y1, Y1
+	VPSHUFD        $0x4e, Y4, Y6
+	VPXOR          Y4, Y6, Y6
+	VPCLMULQDQ     $0x00, Y1, Y6, Y1
+	VPXOR          Y3, Y1, Y1
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y0, Y1, Y1
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y5, Y3
+	VPSHUFD        $0x4e, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y3, Y1, Y1
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y1, Y3
+	VPSHUFD        $0x4e, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          Y3, Y0, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VPXOR          X0, X1, X1
+	VPSHUFB        swapBlock<>+0(SB), X1, X1
+	VPXOR          X2, X1, X1
+	VMOVDQU        X1, (R12)(R13*1)
+	MOVB           $0x01, 97(AX)
+	ADDQ           $0x02, DX
+	JMP            nextPair
+
+pairs3:
+	CMPQ BX, $0x03
+	JAE  pairs5
+
+	// pairs: 2
+	VPADDD         add<>+0(SB), Y0, Y0
+	VPSHUFB        swapCounter<>+0(SB), Y0, Y0
+	VMOVDQA        X1, X1
+	VINSERTI128    $0x01, X3, Y2, Y2
+	VMOVDQU        96(DI), X3
+	VINSERTI128    $0x01, 144(DI), Y3, Y3
+	VPADDD         add<>+0(SB), Y4, Y4
+	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
+	VMOVDQA        X5, X5
+	VBROADCASTI128 176(DI), Y8
+	VPXOR          Y8, Y0, Y0
+	VPXOR          X8, X1, X1
+	VBROADCASTI128 176(R11), Y8
+	VPXOR          Y8, Y4, Y4
+	VPXOR          X8, X5, X5
+	VBROADCASTI128 192(DI), Y8
+	VAESENC        Y8, Y0, Y0
+	VAESENC        X8, X1, X1
+	VBROADCASTI128 192(R11), Y8
+	VAESENC        Y8, Y4, Y4
+	VAESENC        X8, X5, X5
+	VPCLMULQDQ     $0x00, Y3, Y2, Y8
+	VBROADCASTI128 208(DI), Y9
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 208(R11), Y9
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	VBROADCASTI128 224(DI), Y9
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 224(R11), Y9
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	VBROADCASTI128 240(DI), Y9
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 240(R11), Y9
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	VPCLMULQDQ     $0x11, Y3, Y2, Y9
+	VBROADCASTI128 256(DI), Y10
+	VAESENC        Y10, Y0, Y0
+	VAESENC        X10, X1, X1
+	VBROADCASTI128 256(R11), Y10
+	VAESENC        Y10, Y4, Y4
+	VAESENC        X10, X5, X5
+	VBROADCASTI128 272(DI), Y10
+	VAESENC        Y10, Y0, Y0
+	VAESENC        X10, X1, X1
+	VBROADCASTI128 272(R11), Y10
+	VAESENC        Y10, Y4, Y4
+	VAESENC        X10, X5, X5
+	VBROADCASTI128 288(DI), Y10
+	VAESENC        Y10, Y0, Y0
+	VAESENC        X10, X1, X1
+	VBROADCASTI128 288(R11), Y10
+	VAESENC        Y10, Y4, Y4
+	VAESENC        X10, X5, X5
+	VPSHUFD        $0x4e, Y3, Y10
+	VPXOR          Y3, Y10, Y10
+	VPSHUFD        $0x4e, Y2, Y3
+	VPXOR          Y2, Y3, Y3
+	VPCLMULQDQ     $0x00, Y10, Y3, Y2
+	VBROADCASTI128 304(DI), Y3
+	VAESENC        Y3, Y0, Y0
+	VAESENC        X3, X1, X1
+	VBROADCASTI128 304(R11), Y3
+	VAESENC        Y3, Y4, Y4
+	VAESENC        X3, X5, X5
+	VBROADCASTI128 320(DI), Y3
+	VAESENC        Y3, Y0, Y0
+	VAESENC        X3, X1, X1
+	VBROADCASTI128 320(R11), Y3
+	VAESENC        Y3, Y4, Y4
+	VAESENC        X3, X5, X5
+	CMPL           R8, $0x00000018
+	JB             lastRound6
+	VBROADCASTI128 336(DI), Y3
+	VAESENC        Y3, Y0, Y0
+	VAESENC        X3, X1, X1
+	VBROADCASTI128 336(R11), Y3
+	VAESENC        Y3, Y4, Y4
+	VAESENC        X3, X5, X5
+	VBROADCASTI128 352(DI), Y3
+	VAESENC        Y3, Y0, Y0
+	VAESENC        X3, X1, X1
+	VBROADCASTI128 352(R11), Y3
+	VAESENC        Y3, Y4, Y4
+	VAESENC        X3, X5, X5
+	JE             lastRound6
+	VBROADCASTI128 368(DI), Y3
+	VAESENC        Y3, Y0, Y0
+	VAESENC        X3, X1, X1
+	VBROADCASTI128 368(R11), Y3
+	VAESENC        Y3, Y4, Y4
+	VAESENC        X3, X5, X5
+	VBROADCASTI128 384(DI), Y3
+	VAESENC        Y3, Y0, Y0
+	VAESENC        X3, X1, X1
+	VBROADCASTI128 384(R11), Y3
+	VAESENC        Y3, Y4, Y4
+	VAESENC        X3, X5, X5
+
+lastRound6:
+	VBROADCASTI128 176(DI)(R8*8), Y3
+	VAESENCLAST    Y3, Y0, Y0
+	VAESENCLAST    X3, X1, X1
+	VBROADCASTI128 176(R11)(R8*8), Y3
+	VAESENCLAST    Y3, Y4, Y4
+	VAESENCLAST    X3, X5, X5
+	VPXOR          (R9), Y0, Y0
+	VMOVDQU        Y0, (R9)
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y0, Y0
+	VPSHUFB        swapBlock<>+0(SB), Y0, Y0
+	VPCLMULQDQ     $0x00, 112(DI), Y0, Y3
+	VPXOR          Y3, Y8, Y8
+	VPCLMULQDQ     $0x11, 112(DI), Y0, Y3
+	VPXOR          Y3, Y9, Y9
+	VPSHUFD        $0x4e, 112(DI), Y3
+	VPXOR          112(DI), Y3, Y3
+	VPSHUFD        $0x4e, Y0, Y10
+	VPXOR          Y0, Y10, Y10
+	VPCLMULQDQ     $0x00, Y3, Y10, Y0
+	VPXOR          Y0, Y2, Y2
+	VPXOR          Y8, Y2, Y2
+	VPXOR          Y9, Y2, Y2
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y8, Y0
+	VPSHUFD        $0x4e, Y8, Y8
+	VPXOR          Y8, Y2, Y2
+	VPXOR          Y0, Y2, Y2
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y0
+	VPSHUFD        $0x4e, Y2, Y2
+	VPXOR          Y2, Y9, Y9
+	VPXOR          Y0, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X0
+	VPXOR          X9, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X1, X0, X0
+	VMOVDQU        X0, (R9)(R10*1)
+	MOVB           $0x01, 33(AX)
+	VINSERTI128    $0x01, X7, Y6, Y0
+	VMOVDQU        96(R11), X1
+	VINSERTI128    $0x01, 144(R11), Y1, Y1
+	VPCLMULQDQ     $0x00, Y1, Y0, Y2
+	VPCLMULQDQ     $0x11, Y1, Y0, Y3
+	VPSHUFD        $0x4e, Y1, Y6
+	VPXOR          Y1, Y6, Y6
+	VPSHUFD        $0x4e, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPCLMULQDQ     $0x00, Y6, Y1, Y0
+	VPXOR          (R12), Y4, Y4
+	VMOVDQU        Y4, (R12)
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R13, BX
+	VPAND          (BX), Y4, Y4
+	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
+	VPCLMULQDQ     $0x00, 112(R11), Y4, Y1
+	VPXOR          Y1, Y2, Y2
+	VPCLMULQDQ     $0x11, 112(R11), Y4, Y1
+	VPXOR          Y1, Y3, Y3
+	VPSHUFD        $0x4e, 112(R11), Y1
+	VPXOR          112(R11), Y1, Y1
+	VPSHUFD        $0x4e, Y4, Y6
+	VPXOR          Y4, Y6, Y6
+	VPCLMULQDQ     $0x00, Y1, Y6, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          Y2, Y0, Y0
+	VPXOR          Y3, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y1
+	VPSHUFD        $0x4e, Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPXOR          Y1, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y0, Y1
+	VPSHUFD        $0x4e, Y0, Y0
+	VPXOR          Y0, Y3, Y3
+	VPXOR          Y1, Y3, Y3
+	VEXTRACTI128   $0x01, Y3, X0
+	VPXOR          X3, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X5, X0, X0
+	VMOVDQU        X0, (R12)(R13*1)
+	MOVB           $0x01, 97(AX)
+	ADDQ           $0x02, DX
+	JMP            nextPair
+
+pairs5:
+	// pairs: 3
+	VPADDD         add<>+0(SB), Y0, Y8
+	VPSHUFB        swapCounter<>+0(SB), Y8, Y8
+	VPADDD         add<>+32(SB), X0, X0
+	VPSHUFB        swapCounter<>+0(SB), X0, X0
+	VINSERTI128    $0x01, X1, Y0, Y0
+	VPCLMULQDQ     $0x00, 80(DI), X2, X9
+	VPADDD         add<>+0(SB), Y4, Y1
+	VPSHUFB        swapCounter<>+0(SB), Y1, Y1
+	VPADDD         add<>+32(SB), X4, X4
+	VPSHUFB        swapCounter<>+0(SB), X4, X4
+	VINSERTI128    $0x01, X5, Y4, Y4
+	VBROADCASTI128 176(DI), Y5
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y5, Y0, Y0
+	VBROADCASTI128 176(R11), Y5
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y5, Y4, Y4
+	VBROADCASTI128 192(DI), Y5
+	VAESENC        Y5, Y8, Y8
+	VAESENC        Y5, Y0, Y0
+	VBROADCASTI128 192(R11), Y5
+	VAESENC        Y5, Y1, Y1
+	VAESENC        Y5, Y4, Y4
+	VBROADCASTI128 208(DI), Y5
+	VAESENC        Y5, Y8, Y8
+	VAESENC        Y5, Y0, Y0
+	VBROADCASTI128 208(R11), Y5
+	VAESENC        Y5, Y1, Y1
+	VAESENC        Y5, Y4, Y4
+	VPCLMULQDQ     $0x11, 80(DI), X2, X5
+	VBROADCASTI128 224(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 224(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VBROADCASTI128 240(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 240(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VBROADCASTI128 256(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 256(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VBROADCASTI128 272(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 272(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VPSHUFD        $0x4e, 80(DI), X10
+	VPXOR          80(DI), X10, X10
+	VPSHUFD        $0x4e, X2, X11
+	VPXOR          X2, X11, X11
+	VPCLMULQDQ     $0x00, X10, X11, X2
+	VBROADCASTI128 288(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 288(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VBROADCASTI128 304(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 304(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VBROADCASTI128 320(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 320(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	CMPL           R8, $0x00000018
+	JB             lastRound7
+	VBROADCASTI128 336(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 336(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VBROADCASTI128 352(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 352(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	JE             lastRound7
+	VBROADCASTI128 368(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 368(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+	VBROADCASTI128 384(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VBROADCASTI128 384(R11), Y10
+	VAESENC        Y10, Y1, Y1
+	VAESENC        Y10, Y4, Y4
+
+lastRound7:
+	VBROADCASTI128 176(DI)(R8*8), Y10
+	VAESENCLAST    Y10, Y8, Y8
+	VAESENCLAST    Y10, Y0, Y0
+	VBROADCASTI128 176(R11)(R8*8), Y10
+	VAESENCLAST    Y10, Y1, Y1
+	VAESENCLAST    Y10, Y4, Y4
+	VPXOR          (R9), Y8, Y8
+	VMOVDQU        Y8, (R9)
+	VPSHUFB        swapBlock<>+0(SB), Y8, Y8
+	VPCLMULQDQ     $0x00, 96(DI), Y8, Y10
+	VPXOR          Y9, Y10, Y10
+	VPCLMULQDQ     $0x11, 96(DI), Y8, Y9
+	VPXOR          Y5, Y9, Y9
+	VPSHUFD        $0x4e, 96(DI), Y5
+	VPXOR          96(DI), Y5, Y5
+	VPSHUFD        $0x4e, Y8, Y11
+	VPXOR          Y8, Y11, Y11
+	VPCLMULQDQ     $0x00, Y5, Y11, Y5
+	VPXOR          Y2, Y5, Y5
+	VEXTRACTI128   $0x01, Y0, X2
+	VPXOR          32(R9), X0, X0
+	VMOVDQU        X0, 32(R9)
+	LEAQ           window<>+48(SB), BX
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VINSERTI128    $0x01, X3, Y0, Y0
+	VPCLMULQDQ     $0x00, 128(DI), Y0, Y3
+	VPXOR          Y3, Y10, Y10
+	VPCLMULQDQ     $0x11, 128(DI), Y0, Y3
+	VPXOR          Y3, Y9, Y9
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
+	VPSHUFD        $0x4e, Y0, Y8
+	VPXOR          Y0, Y8, Y8
+	VPCLMULQDQ     $0x00, Y3, Y8, Y0
+	VPXOR          Y0, Y5, Y5
+	VPXOR          Y10, Y5, Y5
+	VPXOR          Y9, Y5, Y5
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y10, Y0
+	VPSHUFD        $0x4e, Y10, Y10
+	VPXOR          Y10, Y5, Y5
+	VPXOR          Y0, Y5, Y5
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y5, Y0
+	VPSHUFD        $0x4e, Y5, Y5
+	VPXOR          Y5, Y9, Y9
+	VPXOR          Y0, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X0
+	VPXOR          X9, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X2, X0, X0
+	VMOVDQU        X0, (R9)(R10*1)
+	MOVB           $0x01, 33(AX)
+	VPCLMULQDQ     $0x00, 80(R11), X6, X0
+	VPCLMULQDQ     $0x11, 80(R11), X6, X2
+	VPSHUFD        $0x4e, 80(R11), X3
+	VPXOR          80(R11), X3, X3
+	VPSHUFD        $0x4e, X6, X5
+	VPXOR          X6, X5, X5
+	VPCLMULQDQ     $0x00, X3, X5, X3
+	VPXOR          (R12), Y1, Y1
+	VMOVDQU        Y1, (R12)
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VPCLMULQDQ     $0x00, 96(R11), Y1, Y5
+	VPXOR          Y0, Y5, Y5
+	VPCLMULQDQ     $0x11, 96(R11), Y1, Y0
+	VPXOR          Y2, Y0, Y0
+	VPSHUFD        $0x4e, 96(R11), Y2
+	VPXOR          96(R11), Y2, Y2
+	VPSHUFD        $0x4e, Y1, Y6
+	VPXOR          Y1, Y6, Y6
+	VPCLMULQDQ     $0x00, Y2, Y6, Y1
+	VPXOR          Y3, Y1, Y1
+	VEXTRACTI128   $0x01, Y4, X2
+	VPXOR          32(R12), X4, X4
+	VMOVDQU        X4, 32(R12)
+	LEAQ           window<>+48(SB), BX
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R13, BX
+	VPAND          (BX), X4, X4
+	VPSHUFB        swapBlock<>+0(SB), X4, X4
+	VINSERTI128    $0x01, X7, Y4, Y4
+	VPCLMULQDQ     $0x00, 128(R11), Y4, Y3
+	VPXOR          Y3, Y5, Y5
+	VPCLMULQDQ     $0x11, 128(R11), Y4, Y3
+	VPXOR          Y3, Y0, Y0
+	VPSHUFD        $0x4e, 128(R11), Y3
+	VPXOR          128(R11), Y3, Y3
+	VPSHUFD        $0x4e, Y4, Y6
+	VPXOR          Y4, Y6, Y6
+	VPCLMULQDQ     $0x00, Y3, Y6, Y3
+	VPXOR          Y3, Y1, Y1
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y0, Y1, Y1
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y5, Y3
+	VPSHUFD        $0x4e, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y3, Y1, Y1
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y1, Y3
+	VPSHUFD        $0x4e, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          Y3, Y0, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VPXOR          X0, X1, X1
+	VPSHUFB        swapBlock<>+0(SB), X1, X1
+	VPXOR          X2, X1, X1
+	VMOVDQU        X1, (R12)(R13*1)
+	MOVB           $0x01, 97(AX)
+	ADDQ           $0x02, DX
+	JMP            nextPair
+
+pairs2:
+	CMPQ BX, $0x05
+	JAE  pairs8
+
+	// pairs: 4
+	VPADDD         add<>+0(SB), Y0, Y8
+	VPSHUFB        swapCounter<>+0(SB), Y8, Y8
+	VPADDD         add<>+32(SB), Y0, Y0
+	VPSHUFB        swapCounter<>+0(SB), Y0, Y0
+	VMOVDQA        X1, X1
+	VINSERTI128    $0x01, X3, Y2, Y3
+	VMOVDQU        64(DI), X9
+	VINSERTI128    $0x01, 144(DI), Y9, Y9
+	VPADDD         add<>+0(SB), Y4, Y2
+	VPSHUFB        swapCounter<>+0(SB), Y2, Y2
+	VPADDD         add<>+32(SB), Y4, Y4
+	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
+	VMOVDQA        X5, X5
+	VBROADCASTI128 176(DI), Y10
+	VPXOR          Y10, Y8, Y8
+	VPXOR          Y10, Y0, Y0
+	VPXOR          X10, X1, X1
+	VBROADCASTI128 176(R11), Y10
+	VPXOR          Y10, Y2, Y2
+	VPXOR          Y10, Y4, Y4
+	VPXOR          X10, X5, X5
+	VBROADCASTI128 192(DI), Y10
+	VAESENC        Y10, Y8, Y8
+	VAESENC        Y10, Y0, Y0
+	VAESENC        X10, X1, X1
+	VBROADCASTI128 192(R11), Y10
+	VAESENC        Y10, Y2, Y2
+	VAESENC        Y10, Y4, Y4
+	VAESENC        X10, X5, X5
+	VPCLMULQDQ     $0x00, Y9, Y3, Y10
+	VBROADCASTI128 208(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 208(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	VBROADCASTI128 224(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 224(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	VBROADCASTI128 240(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 240(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	VPCLMULQDQ     $0x11, Y9, Y3, Y11
+	VBROADCASTI128 256(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y0, Y0
+	VAESENC        X12, X1, X1
+	VBROADCASTI128 256(R11), Y12
+	VAESENC        Y12, Y2, Y2
+	VAESENC        Y12, Y4, Y4
+	VAESENC        X12, X5, X5
+	VBROADCASTI128 272(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y0, Y0
+	VAESENC        X12, X1, X1
+	VBROADCASTI128 272(R11), Y12
+	VAESENC        Y12, Y2, Y2
+	VAESENC        Y12, Y4, Y4
+	VAESENC        X12, X5, X5
+	VBROADCASTI128 288(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y0, Y0
+	VAESENC        X12, X1, X1
+	VBROADCASTI128 288(R11), Y12
+	VAESENC        Y12, Y2, Y2
+	VAESENC        Y12, Y4, Y4
+	VAESENC        X12, X5, X5
+	VPSHUFD        $0x4e, Y9, Y12
+	VPXOR          Y9, Y12, Y12
+	VPSHUFD        $0x4e, Y3, Y9
+	VPXOR          Y3, Y9, Y9
+	VPCLMULQDQ     $0x00, Y12, Y9, Y3
+	VBROADCASTI128 304(DI), Y9
+	VAESENC        Y9, Y8, Y8
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 304(R11), Y9
+	VAESENC        Y9, Y2, Y2
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	VBROADCASTI128 320(DI), Y9
+	VAESENC        Y9, Y8, Y8
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 320(R11), Y9
+	VAESENC        Y9, Y2, Y2
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	CMPL           R8, $0x00000018
+	JB             lastRound9
+	VBROADCASTI128 336(DI), Y9
+	VAESENC        Y9, Y8, Y8
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 336(R11), Y9
+	VAESENC        Y9, Y2, Y2
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	VBROADCASTI128 352(DI), Y9
+	VAESENC        Y9, Y8, Y8
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 352(R11), Y9
+	VAESENC        Y9, Y2, Y2
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	JE             lastRound9
+	VBROADCASTI128 368(DI), Y9
+	VAESENC        Y9, Y8, Y8
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 368(R11), Y9
+	VAESENC        Y9, Y2, Y2
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+	VBROADCASTI128 384(DI), Y9
+	VAESENC        Y9, Y8, Y8
+	VAESENC        Y9, Y0, Y0
+	VAESENC        X9, X1, X1
+	VBROADCASTI128 384(R11), Y9
+	VAESENC        Y9, Y2, Y2
+	VAESENC        Y9, Y4, Y4
+	VAESENC        X9, X5, X5
+
+lastRound9:
+	VBROADCASTI128 176(DI)(R8*8), Y9
+	VAESENCLAST    Y9, Y8, Y8
+	VAESENCLAST    Y9, Y0, Y0
+	VAESENCLAST    X9, X1, X1
+	VBROADCASTI128 176(R11)(R8*8), Y9
+	VAESENCLAST    Y9, Y2, Y2
+	VAESENCLAST    Y9, Y4, Y4
+	VAESENCLAST    X9, X5, X5
+	VPXOR          (R9), Y8, Y8
+	VMOVDQU        Y8, (R9)
+	VPSHUFB        swapBlock<>+0(SB), Y8, Y8
+	VPCLMULQDQ     $0x00, 80(DI), Y8, Y9
+	VPXOR          Y9, Y10, Y10
+	VPCLMULQDQ     $0x11, 80(DI), Y8, Y9
+	VPXOR          Y9, Y11, Y11
+	VPSHUFD        $0x4e, 80(DI), Y9
+	VPXOR          80(DI), Y9, Y9
+	VPSHUFD        $0x4e, Y8, Y12
+	VPXOR          Y8, Y12, Y12
+	VPCLMULQDQ     $0x00, Y9, Y12, Y8
+	VPXOR          Y8, Y3, Y3
+	VPXOR          32(R9), Y0, Y0
+	VMOVDQU        Y0, 32(R9)
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y0, Y0
+	VPSHUFB        swapBlock<>+0(SB), Y0, Y0
+	VPCLMULQDQ     $0x00, 112(DI), Y0, Y8
+	VPXOR          Y8, Y10, Y10
+	VPCLMULQDQ     $0x11, 112(DI), Y0, Y8
+	VPXOR          Y8, Y11, Y11
+	VPSHUFD        $0x4e, 112(DI), Y8
+	VPXOR          112(DI), Y8, Y8
+	VPSHUFD        $0x4e, Y0, Y9
+	VPXOR          Y0, Y9, Y9
+	VPCLMULQDQ     $0x00, Y8, Y9, Y0
+	VPXOR          Y0, Y3, Y3
+	VPXOR          Y10, Y3, Y3
+	VPXOR          Y11, Y3, Y3
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y10, Y0
+	VPSHUFD        $0x4e, Y10, Y10
+	VPXOR          Y10, Y3, Y3
+	VPXOR          Y0, Y3, Y3
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y3, Y0
+	VPSHUFD        $0x4e, Y3, Y3
+	VPXOR          Y3, Y11, Y11
+	VPXOR          Y0, Y11, Y11
+	VEXTRACTI128   $0x01, Y11, X0
+	VPXOR          X11, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X1, X0, X0
+	VMOVDQU        X0, (R9)(R10*1)
+	MOVB           $0x01, 33(AX)
+	VINSERTI128    $0x01, X7, Y6, Y0
+	VMOVDQU        64(R11), X1
+	VINSERTI128    $0x01, 144(R11), Y1, Y1
+	VPCLMULQDQ     $0x00, Y1, Y0, Y3
+	VPCLMULQDQ     $0x11, Y1, Y0, Y6
+	VPSHUFD        $0x4e, Y1, Y7
+	VPXOR          Y1, Y7, Y7
+	VPSHUFD        $0x4e, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPCLMULQDQ     $0x00, Y7, Y1, Y0
+	VPXOR          (R12), Y2, Y2
+	VMOVDQU        Y2, (R12)
+	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
+	VPCLMULQDQ     $0x00, 80(R11), Y2, Y1
+	VPXOR          Y1, Y3, Y3
+	VPCLMULQDQ     $0x11, 80(R11), Y2, Y1
+	VPXOR          Y1, Y6, Y6
+	VPSHUFD        $0x4e, 80(R11), Y1
+	VPXOR          80(R11), Y1, Y1
+	VPSHUFD        $0x4e, Y2, Y7
+	VPXOR          Y2, Y7, Y7
+	VPCLMULQDQ     $0x00, Y1, Y7, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          32(R12), Y4, Y4
+	VMOVDQU        Y4, 32(R12)
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R13, BX
+	VPAND          (BX), Y4, Y4
+	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
+	VPCLMULQDQ     $0x00, 112(R11), Y4, Y1
+	VPXOR          Y1, Y3, Y3
+	VPCLMULQDQ     $0x11, 112(R11), Y4, Y1
+	VPXOR          Y1, Y6, Y6
+	VPSHUFD        $0x4e, 112(R11), Y1
+	VPXOR          112(R11), Y1, Y1
+	VPSHUFD        $0x4e, Y4, Y2
+	VPXOR          Y4, Y2, Y2
+	VPCLMULQDQ     $0x00, Y1, Y2, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          Y3, Y0, Y0
+	VPXOR          Y6, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y3, Y1
+	VPSHUFD        $0x4e, Y3, Y3
+	VPXOR          Y3, Y0, Y0
+	VPXOR          Y1, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y0, Y1
+	VPSHUFD        $0x4e, Y0, Y0
+	VPXOR          Y0, Y6, Y6
+	VPXOR          Y1, Y6, Y6
+	VEXTRACTI128   $0x01, Y6, X0
+	VPXOR          X6, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X5, X0, X0
+	VMOVDQU        X0, (R12)(R13*1)
+	MOVB           $0x01, 97(AX)
+	ADDQ           $0x02, DX
+	JMP            nextPair
+
+pairs8:
+	CMPQ BX, $0x06
+	JAE  pairs10
+
+	// pairs: 5
+	VPADDD         add<>+0(SB), Y0, Y8
+	VPSHUFB        swapCounter<>+0(SB), Y8, Y8
+	VPADDD         add<>+32(SB), Y0, Y9
+	VPSHUFB        swapCounter<>+0(SB), Y9, Y9
+	VPADDD         add<>+64(SB), X0, X0
+	VPSHUFB        swapCounter<>+0(SB), X0, X0
+	VINSERTI128    $0x01, X1, Y0, Y0
+	VPCLMULQDQ     $0x00, 48(DI), X2, X11
+	VPADDD         add<>+0(SB), Y4, Y1
+	VPSHUFB        swapCounter<>+0(SB), Y1, Y1
+	VPADDD         add<>+32(SB), Y4, Y10
+	VPSHUFB        swapCounter<>+0(SB), Y10, Y10
+	VPADDD         add<>+64(SB), X4, X4
+	VPSHUFB        swapCounter<>+0(SB), X4, X4
+	VINSERTI128    $0x01, X5, Y4, Y4
+	VBROADCASTI128 176(DI), Y5
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y5, Y9, Y9
+	VPXOR          Y5, Y0, Y0
+	VBROADCASTI128 176(R11), Y5
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y5, Y10, Y10
+	VPXOR          Y5, Y4, Y4
+	VBROADCASTI128 192(DI), Y5
+	VAESENC        Y5, Y8, Y8
+	VAESENC        Y5, Y9, Y9
+	VAESENC        Y5, Y0, Y0
+	VBROADCASTI128 192(R11), Y5
+	VAESENC        Y5, Y1, Y1
+	VAESENC        Y5, Y10, Y10
+	VAESENC        Y5, Y4, Y4
+	VBROADCASTI128 208(DI), Y5
+	VAESENC        Y5, Y8, Y8
+	VAESENC        Y5, Y9, Y9
+	VAESENC        Y5, Y0, Y0
+	VBROADCASTI128 208(R11), Y5
+	VAESENC        Y5, Y1, Y1
+	VAESENC        Y5, Y10, Y10
+	VAESENC        Y5, Y4, Y4
+	VPCLMULQDQ     $0x11, 48(DI), X2, X5
+	VBROADCASTI128 224(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 224(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VBROADCASTI128 240(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 240(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VBROADCASTI128 256(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 256(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VBROADCASTI128 272(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 272(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VPSHUFD        $0x4e, 48(DI), X12
+	VPXOR          48(DI), X12, X12
+	VPSHUFD        $0x4e, X2, X13
+	VPXOR          X2, X13, X13
+	VPCLMULQDQ     $0x00, X12, X13, X2
+	VBROADCASTI128 288(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 288(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VBROADCASTI128 304(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 304(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VBROADCASTI128 320(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 320(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	CMPL           R8, $0x00000018
+	JB             lastRound11
+	VBROADCASTI128 336(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 336(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VBROADCASTI128 352(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 352(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	JE             lastRound11
+	VBROADCASTI128 368(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 368(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+	VBROADCASTI128 384(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VBROADCASTI128 384(R11), Y12
+	VAESENC        Y12, Y1, Y1
+	VAESENC        Y12, Y10, Y10
+	VAESENC        Y12, Y4, Y4
+
+lastRound11:
+	VBROADCASTI128 176(DI)(R8*8), Y12
+	VAESENCLAST    Y12, Y8, Y8
+	VAESENCLAST    Y12, Y9, Y9
+	VAESENCLAST    Y12, Y0, Y0
+	VBROADCASTI128 176(R11)(R8*8), Y12
+	VAESENCLAST    Y12, Y1, Y1
+	VAESENCLAST    Y12, Y10, Y10
+	VAESENCLAST    Y12, Y4, Y4
+	VPXOR          (R9), Y8, Y8
+	VMOVDQU        Y8, (R9)
+	VPSHUFB        swapBlock<>+0(SB), Y8, Y8
+	VPCLMULQDQ     $0x00, 64(DI), Y8, Y12
+	VPXOR          Y11, Y12, Y12
+	VPCLMULQDQ     $0x11, 64(DI), Y8, Y11
+	VPXOR          Y5, Y11, Y11
+	VPSHUFD        $0x4e, 64(DI), Y5
+	VPXOR          64(DI), Y5, Y5
+	VPSHUFD        $0x4e, Y8, Y13
+	VPXOR          Y8, Y13, Y13
+	VPCLMULQDQ     $0x00, Y5, Y13, Y5
+	VPXOR          Y2, Y5, Y5
+	VPXOR          32(R9), Y9, Y9
+	VMOVDQU        Y9, 32(R9)
+	VPSHUFB        swapBlock<>+0(SB), Y9, Y9
+	VPCLMULQDQ     $0x00, 96(DI), Y9, Y2
+	VPXOR          Y2, Y12, Y12
+	VPCLMULQDQ     $0x11, 96(DI), Y9, Y2
+	VPXOR          Y2, Y11, Y11
+	VPSHUFD        $0x4e, 96(DI), Y2
+	VPXOR          96(DI), Y2, Y2
+	VPSHUFD        $0x4e, Y9, Y8
+	VPXOR          Y9, Y8, Y8
+	VPCLMULQDQ     $0x00, Y2, Y8, Y2
+	VPXOR          Y2, Y5, Y5
+	VEXTRACTI128   $0x01, Y0, X2
+	VPXOR          64(R9), X0, X0
+	VMOVDQU        X0, 64(R9)
+	LEAQ           window<>+80(SB), BX
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VINSERTI128    $0x01, X3, Y0, Y0
+	VPCLMULQDQ     $0x00, 128(DI), Y0, Y3
+	VPXOR          Y3, Y12, Y12
+	VPCLMULQDQ     $0x11, 128(DI), Y0, Y3
+	VPXOR          Y3, Y11, Y11
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
+	VPSHUFD        $0x4e, Y0, Y8
+	VPXOR          Y0, Y8, Y8
+	VPCLMULQDQ     $0x00, Y3, Y8, Y0
+	VPXOR          Y0, Y5, Y5
+	VPXOR          Y12, Y5, Y5
+	VPXOR          Y11, Y5, Y5
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y12, Y0
+	VPSHUFD        $0x4e, Y12, Y12
+	VPXOR          Y12, Y5, Y5
+	VPXOR          Y0, Y5, Y5
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y5, Y0
+	VPSHUFD        $0x4e, Y5, Y5
+	VPXOR          Y5, Y11, Y11
+	VPXOR          Y0, Y11, Y11
+	VEXTRACTI128   $0x01, Y11, X0
+	VPXOR          X11, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X2, X0, X0
+	VMOVDQU        X0, (R9)(R10*1)
+	MOVB           $0x01, 33(AX)
+	VPCLMULQDQ     $0x00, 48(R11), X6, X0
+	VPCLMULQDQ     $0x11, 48(R11), X6, X2
+	VPSHUFD        $0x4e, 48(R11), X3
+	VPXOR          48(R11), X3, X3
+	VPSHUFD        $0x4e, X6, X5
+	VPXOR          X6, X5, X5
+	VPCLMULQDQ     $0x00, X3, X5, X3
+	VPXOR          (R12), Y1, Y1
+	VMOVDQU        Y1, (R12)
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VPCLMULQDQ     $0x00, 64(R11), Y1, Y5
+	VPXOR          Y0, Y5, Y5
+	VPCLMULQDQ     $0x11, 64(R11), Y1, Y0
+	VPXOR          Y2, Y0, Y0
+	VPSHUFD        $0x4e, 64(R11), Y2
+	VPXOR          64(R11), Y2, Y2
+	VPSHUFD        $0x4e, Y1, Y6
+	VPXOR          Y1, Y6, Y6
+	VPCLMULQDQ     $0x00, Y2, Y6, Y1
+	VPXOR          Y3, Y1, Y1
+	VPXOR          32(R12), Y10, Y10
+	VMOVDQU        Y10, 32(R12)
+	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
+	VPCLMULQDQ     $0x00, 96(R11), Y10, Y2
+	VPXOR          Y2, Y5, Y5
+	VPCLMULQDQ     $0x11, 96(R11), Y10, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSHUFD        $0x4e, 96(R11), Y2
+	VPXOR          96(R11), Y2, Y2
+	VPSHUFD        $0x4e, Y10, Y3
+	VPXOR          Y10, Y3, Y3
+	VPCLMULQDQ     $0x00, Y2, Y3, Y2
+	VPXOR          Y2, Y1, Y1
+	VEXTRACTI128   $0x01, Y4, X2
+	VPXOR          64(R12), X4, X4
+	VMOVDQU        X4, 64(R12)
+	LEAQ           window<>+80(SB), BX
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R13, BX
+	VPAND          (BX), X4, X4
+	VPSHUFB        swapBlock<>+0(SB), X4, X4
+	VINSERTI128    $0x01, X7, Y4, Y4
+	VPCLMULQDQ     $0x00, 128(R11), Y4, Y3
+	VPXOR          Y3, Y5, Y5
+	VPCLMULQDQ     $0x11, 128(R11), Y4, Y3
+	VPXOR          Y3, Y0, Y0
+	VPSHUFD        $0x4e, 128(R11), Y3
+	VPXOR          128(R11), Y3, Y3
+	VPSHUFD        $0x4e, Y4, Y6
+	VPXOR          Y4, Y6, Y6
+	VPCLMULQDQ     $0x00, Y3, Y6, Y3
+	VPXOR          Y3, Y1, Y1
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y0, Y1, Y1
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y5, Y3
+	VPSHUFD        $0x4e, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPXOR          Y3, Y1, Y1
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y1, Y3
+	VPSHUFD        $0x4e, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          Y3, Y0, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VPXOR          X0, X1, X1
+	VPSHUFB        swapBlock<>+0(SB), X1, X1
+	VPXOR          X2, X1, X1
+	VMOVDQU        X1, (R12)(R13*1)
+	MOVB           $0x01, 97(AX)
+	ADDQ           $0x02, DX
+	JMP            nextPair
+
+pairs10:
+	// pairs: 6
+	VPADDD         add<>+0(SB), Y0, Y8
+	VPSHUFB        swapCounter<>+0(SB), Y8, Y8
+	VPADDD         add<>+32(SB), Y0, Y9
+	VPSHUFB        swapCounter<>+0(SB), Y9, Y9
+	VPADDD         add<>+64(SB), Y0, Y0
+	VPSHUFB        swapCounter<>+0(SB), Y0, Y0
+	VMOVDQA        X1, X1
+	VINSERTI128    $0x01, X3, Y2, Y10
+	VMOVDQU        32(DI), X11
+	VINSERTI128    $0x01, 144(DI), Y11, Y11
+	VPADDD         add<>+0(SB), Y4, Y2
+	VPSHUFB        swapCounter<>+0(SB), Y2, Y2
+	VPADDD         add<>+32(SB), Y4, Y3
+	VPSHUFB        swapCounter<>+0(SB), Y3, Y3
+	VPADDD         add<>+64(SB), Y4, Y4
+	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
+	VMOVDQA        X5, X5
+	VBROADCASTI128 176(DI), Y12
+	VPXOR          Y12, Y8, Y8
+	VPXOR          Y12, Y9, Y9
+	VPXOR          Y12, Y0, Y0
+	VPXOR          X12, X1, X1
+	VBROADCASTI128 176(R11), Y12
+	VPXOR          Y12, Y2, Y2
+	VPXOR          Y12, Y3, Y3
+	VPXOR          Y12, Y4, Y4
+	VPXOR          X12, X5, X5
+	VBROADCASTI128 192(DI), Y12
+	VAESENC        Y12, Y8, Y8
+	VAESENC        Y12, Y9, Y9
+	VAESENC        Y12, Y0, Y0
+	VAESENC        X12, X1, X1
+	VBROADCASTI128 192(R11), Y12
+	VAESENC        Y12, Y2, Y2
+	VAESENC        Y12, Y3, Y3
+	VAESENC        Y12, Y4, Y4
+	VAESENC        X12, X5, X5
+	VPCLMULQDQ     $0x00, Y11, Y10, Y12
+	VBROADCASTI128 208(DI), Y13
+	VAESENC        Y13, Y8, Y8
+	VAESENC        Y13, Y9, Y9
+	VAESENC        Y13, Y0, Y0
+	VAESENC        X13, X1, X1
+	VBROADCASTI128 208(R11), Y13
+	VAESENC        Y13, Y2, Y2
+	VAESENC        Y13, Y3, Y3
+	VAESENC        Y13, Y4, Y4
+	VAESENC        X13, X5, X5
+	VBROADCASTI128 224(DI), Y13
+	VAESENC        Y13, Y8, Y8
+	VAESENC        Y13, Y9, Y9
+	VAESENC        Y13, Y0, Y0
+	VAESENC        X13, X1, X1
+	VBROADCASTI128 224(R11), Y13
+	VAESENC        Y13, Y2, Y2
+	VAESENC        Y13, Y3, Y3
+	VAESENC        Y13, Y4, Y4
+	VAESENC        X13, X5, X5
+	VBROADCASTI128 240(DI), Y13
+	VAESENC        Y13, Y8, Y8
+	VAESENC        Y13, Y9, Y9
+	VAESENC        Y13, Y0, Y0
+	VAESENC        X13, X1, X1
+	VBROADCASTI128 240(R11), Y13
+	VAESENC        Y13, Y2, Y2
+	VAESENC        Y13, Y3, Y3
+	VAESENC        Y13, Y4, Y4
+	VAESENC        X13, X5, X5
+	VPCLMULQDQ     $0x11, Y11, Y10, Y13
+	VBROADCASTI128 256(DI), Y14
+	VAESENC        Y14, Y8, Y8
+	VAESENC        Y14, Y9, Y9
+	VAESENC        Y14, Y0, Y0
+	VAESENC        X14, X1, X1
+	VBROADCASTI128 256(R11), Y14
+	VAESENC        Y14, Y2, Y2
+	VAESENC        Y14, Y3, Y3
+	VAESENC        Y14, Y4, Y4
+	VAESENC        X14, X5, X5
+	VBROADCASTI128 272(DI), Y14
+	VAESENC        Y14, Y8, Y8
+	VAESENC        Y14, Y9, Y9
+	VAESENC        Y14, Y0, Y0
+	VAESENC        X14, X1, X1
+	VBROADCASTI128 272(R11), Y14
+	VAESENC        Y14, Y2, Y2
+	VAESENC        Y14, Y3, Y3
+	VAESENC        Y14, Y4, Y4
+	VAESENC        X14, X5, X5
+	VBROADCASTI128 288(DI), Y14
+	VAESENC        Y14, Y8, Y8
+	VAESENC        Y14, Y9, Y9
+	VAESENC        Y14, Y0, Y0
+	VAESENC        X14, X1, X1
+	VBROADCASTI128 288(R11), Y14
+	VAESENC        Y14, Y2, Y2
+	VAESENC        Y14, Y3, Y3
+	VAESENC        Y14, Y4, Y4
+	VAESENC        X14, X5, X5
+	VPSHUFD        $0x4e, Y11, Y14
+	VPXOR          Y11, Y14, Y14
+	VPSHUFD        $0x4e, Y10, Y11
+	VPXOR          Y10, Y11, Y11
+	VPCLMULQDQ     $0x00, Y14, Y11, Y10
+	VBROADCASTI128 304(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y9, Y9
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 304(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y3, Y3
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	VBROADCASTI128 320(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y9, Y9
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 320(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y3, Y3
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	CMPL           R8, $0x00000018
+	JB             lastRound12
+	VBROADCASTI128 336(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y9, Y9
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 336(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y3, Y3
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	VBROADCASTI128 352(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y9, Y9
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 352(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y3, Y3
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	JE             lastRound12
+	VBROADCASTI128 368(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y9, Y9
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 368(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y3, Y3
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+	VBROADCASTI128 384(DI), Y11
+	VAESENC        Y11, Y8, Y8
+	VAESENC        Y11, Y9, Y9
+	VAESENC        Y11, Y0, Y0
+	VAESENC        X11, X1, X1
+	VBROADCASTI128 384(R11), Y11
+	VAESENC        Y11, Y2, Y2
+	VAESENC        Y11, Y3, Y3
+	VAESENC        Y11, Y4, Y4
+	VAESENC        X11, X5, X5
+
+lastRound12:
+	VBROADCASTI128 176(DI)(R8*8), Y11
+	VAESENCLAST    Y11, Y8, Y8
+	VAESENCLAST    Y11, Y9, Y9
+	VAESENCLAST    Y11, Y0, Y0
+	VAESENCLAST    X11, X1, X1
+	VBROADCASTI128 176(R11)(R8*8), Y11
+	VAESENCLAST    Y11, Y2, Y2
+	VAESENCLAST    Y11, Y3, Y3
+	VAESENCLAST    Y11, Y4, Y4
+	VAESENCLAST    X11, X5, X5
+	VPXOR          (R9), Y8, Y8
+	VMOVDQU        Y8, (R9)
+	VPSHUFB        swapBlock<>+0(SB), Y8, Y8
+	VPCLMULQDQ     $0x00, 48(DI), Y8, Y11
+	VPXOR          Y11, Y12, Y12
+	VPCLMULQDQ     $0x11, 48(DI), Y8, Y11
+	VPXOR          Y11, Y13, Y13
+	VPSHUFD        $0x4e, 48(DI), Y11
+	VPXOR          48(DI), Y11, Y11
+	VPSHUFD        $0x4e, Y8, Y14
+	VPXOR          Y8, Y14, Y14
+	VPCLMULQDQ     $0x00, Y11, Y14, Y8
+	VPXOR          Y8, Y10, Y10
+	VPXOR          32(R9), Y9, Y9
+	VMOVDQU        Y9, 32(R9)
+	VPSHUFB        swapBlock<>+0(SB), Y9, Y9
+	VPCLMULQDQ     $0x00, 80(DI), Y9, Y8
+	VPXOR          Y8, Y12, Y12
+	VPCLMULQDQ     $0x11, 80(DI), Y9, Y8
+	VPXOR          Y8, Y13, Y13
+	VPSHUFD        $0x4e, 80(DI), Y8
+	VPXOR          80(DI), Y8, Y8
+	VPSHUFD        $0x4e, Y9, Y11
+	VPXOR          Y9, Y11, Y11
+	VPCLMULQDQ     $0x00, Y8, Y11, Y8
+	VPXOR          Y8, Y10, Y10
+	VPXOR          64(R9), Y0, Y0
+	VMOVDQU        Y0, 64(R9)
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y0, Y0
+	VPSHUFB        swapBlock<>+0(SB), Y0, Y0
+	VPCLMULQDQ     $0x00, 112(DI), Y0, Y8
+	VPXOR          Y8, Y12, Y12
+	VPCLMULQDQ     $0x11, 112(DI), Y0, Y8
+	VPXOR          Y8, Y13, Y13
+	VPSHUFD        $0x4e, 112(DI), Y8
+	VPXOR          112(DI), Y8, Y8
+	VPSHUFD        $0x4e, Y0, Y9
+	VPXOR          Y0, Y9, Y9
+	VPCLMULQDQ     $0x00, Y8, Y9, Y0
+	VPXOR          Y0, Y10, Y10
+	VPXOR          Y12, Y10, Y10
+	VPXOR          Y13, Y10, Y10
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y12, Y0
+	VPSHUFD        $0x4e, Y12, Y12
+	VPXOR          Y12, Y10, Y10
+	VPXOR          Y0, Y10, Y10
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y10, Y0
+	VPSHUFD        $0x4e, Y10, Y10
+	VPXOR          Y10, Y13, Y13
+	VPXOR          Y0, Y13, Y13
+	VEXTRACTI128   $0x01, Y13, X0
+	VPXOR          X13, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X1, X0, X0
+	VMOVDQU        X0, (R9)(R10*1)
+	MOVB           $0x01, 33(AX)
+	VINSERTI128    $0x01, X7, Y6, Y0
+	VMOVDQU        32(R11), X1
+	VINSERTI128    $0x01, 144(R11), Y1, Y1
+	VPCLMULQDQ     $0x00, Y1, Y0, Y6
+	VPCLMULQDQ     $0x11, Y1, Y0, Y7
+	VPSHUFD        $0x4e, Y1, Y8
+	VPXOR          Y1, Y8, Y8
+	VPSHUFD        $0x4e, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPCLMULQDQ     $0x00, Y8, Y1, Y0
+	VPXOR          (R12), Y2, Y2
+	VMOVDQU        Y2, (R12)
+	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
+	VPCLMULQDQ     $0x00, 48(R11), Y2, Y1
+	VPXOR          Y1, Y6, Y6
+	VPCLMULQDQ     $0x11, 48(R11), Y2, Y1
+	VPXOR          Y1, Y7, Y7
+	VPSHUFD        $0x4e, 48(R11), Y1
+	VPXOR          48(R11), Y1, Y1
+	VPSHUFD        $0x4e, Y2, Y8
+	VPXOR          Y2, Y8, Y8
+	VPCLMULQDQ     $0x00, Y1, Y8, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          32(R12), Y3, Y3
+	VMOVDQU        Y3, 32(R12)
+	VPSHUFB        swapBlock<>+0(SB), Y3, Y3
+	VPCLMULQDQ     $0x00, 80(R11), Y3, Y1
+	VPXOR          Y1, Y6, Y6
+	VPCLMULQDQ     $0x11, 80(R11), Y3, Y1
+	VPXOR          Y1, Y7, Y7
+	VPSHUFD        $0x4e, 80(R11), Y1
+	VPXOR          80(R11), Y1, Y1
+	VPSHUFD        $0x4e, Y3, Y2
+	VPXOR          Y3, Y2, Y2
+	VPCLMULQDQ     $0x00, Y1, Y2, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          64(R12), Y4, Y4
+	VMOVDQU        Y4, 64(R12)
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R13, BX
+	VPAND          (BX), Y4, Y4
+	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
+	VPCLMULQDQ     $0x00, 112(R11), Y4, Y1
+	VPXOR          Y1, Y6, Y6
+	VPCLMULQDQ     $0x11, 112(R11), Y4, Y1
+	VPXOR          Y1, Y7, Y7
+	VPSHUFD        $0x4e, 112(R11), Y1
+	VPXOR          112(R11), Y1, Y1
+	VPSHUFD        $0x4e, Y4, Y2
+	VPXOR          Y4, Y2, Y2
+	VPCLMULQDQ     $0x00, Y1, Y2, Y1
+	VPXOR          Y1, Y0, Y0
+	VPXOR          Y6, Y0, Y0
+	VPXOR          Y7, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y6, Y1
+	VPSHUFD        $0x4e, Y6, Y6
+	VPXOR          Y6, Y0, Y0
+	VPXOR          Y1, Y0, Y0
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y0, Y1
+	VPSHUFD        $0x4e, Y0, Y0
+	VPXOR          Y0, Y7, Y7
+	VPXOR          Y1, Y7, Y7
+	VEXTRACTI128   $0x01, Y7, X0
+	VPXOR          X7, X0, X0
+	VPSHUFB        swapBlock<>+0(SB), X0, X0
+	VPXOR          X5, X0, X0
+	VMOVDQU        X0, (R12)(R13*1)
+	MOVB           $0x01, 97(AX)
+	ADDQ           $0x02, DX
+
+nextPair:
+	ADDQ $0x00000040, AX
+	DECQ CX
+	JMP  next
+
+short:
+	// Ask for the next packet's first lines, the last packet for its own.
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext13
+	MOVQ 104(AX), SI
+
+noNext13:
+	// The additional data are one product of the only sum.
+	LEAQ 128(DI), R11
+
+finish:
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	VMOVDQU    8(AX), X1
+	VPBLENDW   $0xc0, one<>+0(SB), X1, X1
+	VPSHUFB    swapCounter<>+0(SB), X1, X1
+	MOVQ       48(AX), SI
+	LEAQ       -32(SI)(SI*1), SI
+	SHLQ       $0x02, SI
+	VMOVQ      SI, X3
+	MOVBQZX    32(AX), SI
+	SHLL       $0x03, SI
+	VPINSRQ    $0x01, SI, X3, X3
 
 	// The text's blocks and that of the lengths stand behind the prefix.
-	MOVQ R8, R9
-	SHLQ $0x04, R9
-	SUBQ R9, R11
+	MOVQ BX, SI
+	SHLQ $0x04, SI
+	SUBQ SI, R11
+	CMPQ BX, $0x04
+	JAE  blocks14
+	CMPQ BX, $0x02
+	JAE  blocks15
+	CMPQ BX, $0x01
+	JAE  blocks16
 
-	// A load at window + 16 n keeps the bytes of the last block, if n is the number of blocks.
-	LEAQ window<>+0(SB), R9
-	SUBQ DI, R9
-	CMPQ R8, $0x04
-	JAE  blocks1
-	CMPQ R8, $0x02
-	JAE  blocks2
-	CMPQ R8, $0x01
-	JAE  blocks3
-
-	// 0 blocks.
+	// blocks: 0
 	VMOVDQA     X1, X0
 	VINSERTI128 $0x01, X3, Y2, Y1
 	VMOVDQU     (R11), X3
-	VINSERTI128 $0x01, 144(CX), Y3, Y3
-	VMOVDQU     176(CX), X2
+	VINSERTI128 $0x01, 144(DI), Y3, Y3
+	VMOVDQU     176(DI), X2
 	VPXOR       X2, X0, X0
-	VMOVDQU     192(CX), X2
+	VMOVDQU     192(DI), X2
 	VAESENC     X2, X0, X0
-	VMOVDQU     208(CX), X2
+	VMOVDQU     208(DI), X2
 	VAESENC     X2, X0, X0
 	VPCLMULQDQ  $0x00, Y3, Y1, Y4
-	VMOVDQU     224(CX), X2
+	VMOVDQU     224(DI), X2
 	VAESENC     X2, X0, X0
-	VMOVDQU     240(CX), X2
+	VMOVDQU     240(DI), X2
 	VAESENC     X2, X0, X0
-	VMOVDQU     256(CX), X2
+	VMOVDQU     256(DI), X2
 	VAESENC     X2, X0, X0
 	VPCLMULQDQ  $0x11, Y3, Y1, Y2
-	VMOVDQU     272(CX), X5
+	VMOVDQU     272(DI), X5
 	VAESENC     X5, X0, X0
-	VMOVDQU     288(CX), X5
+	VMOVDQU     288(DI), X5
 	VAESENC     X5, X0, X0
-	VMOVDQU     304(CX), X5
+	VMOVDQU     304(DI), X5
 	VAESENC     X5, X0, X0
 	VPSHUFD     $0x4e, Y3, Y5
 	VPXOR       Y3, Y5, Y5
 	VPSHUFD     $0x4e, Y1, Y3
 	VPXOR       Y1, Y3, Y3
 	VPCLMULQDQ  $0x00, Y5, Y3, Y1
-	VMOVDQU     320(CX), X3
+	VMOVDQU     320(DI), X3
 	VAESENC     X3, X0, X0
-	CMPL        BX, $0x0000000c
-	JB          rounds4
-	VMOVDQU     336(CX), X3
+	CMPL        R8, $0x00000018
+	JB          lastRound17
+	VMOVDQU     336(DI), X3
 	VAESENC     X3, X0, X0
-	VMOVDQU     352(CX), X3
+	VMOVDQU     352(DI), X3
 	VAESENC     X3, X0, X0
-	JE          rounds4
-	VMOVDQU     368(CX), X3
+	JE          lastRound17
+	VMOVDQU     368(DI), X3
 	VAESENC     X3, X0, X0
-	VMOVDQU     384(CX), X3
+	VMOVDQU     384(DI), X3
 	VAESENC     X3, X0, X0
 
-rounds4:
-	VMOVDQU      (DX), X3
+lastRound17:
+	VMOVDQU      176(DI)(R8*8), X3
 	VAESENCLAST  X3, X0, X0
 	VPXOR        Y4, Y1, Y1
 	VPXOR        Y2, Y1, Y1
@@ -205,70 +1695,73 @@ rounds4:
 	VPXOR        X2, X1, X1
 	VPSHUFB      swapBlock<>+0(SB), X1, X1
 	VPXOR        X0, X1, X1
-	VMOVDQU      X1, (SI)(DI*1)
+	VMOVDQU      X1, (R9)(R10*1)
 	MOVB         $0x01, 33(AX)
-	INCQ         R10
+	ADDQ         $0x01, DX
 	JMP          next
 
-blocks3:
-	// 1 blocks.
+blocks16:
+	// blocks: 1
 	VPADDD         add<>+0(SB), X0, X0
 	VPSHUFB        swapCounter<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X1, Y0, Y0
 	VPCLMULQDQ     $0x00, (R11), X2, X1
-	VBROADCASTI128 176(CX), Y4
+	VBROADCASTI128 176(DI), Y4
 	VPXOR          Y4, Y0, Y0
-	VBROADCASTI128 192(CX), Y4
+	VBROADCASTI128 192(DI), Y4
 	VAESENC        Y4, Y0, Y0
-	VBROADCASTI128 208(CX), Y4
+	VBROADCASTI128 208(DI), Y4
 	VAESENC        Y4, Y0, Y0
-	VBROADCASTI128 224(CX), Y4
+	VBROADCASTI128 224(DI), Y4
 	VAESENC        Y4, Y0, Y0
 	VPCLMULQDQ     $0x11, (R11), X2, X4
-	VBROADCASTI128 240(CX), Y5
+	VBROADCASTI128 240(DI), Y5
 	VAESENC        Y5, Y0, Y0
-	VBROADCASTI128 256(CX), Y5
+	VBROADCASTI128 256(DI), Y5
 	VAESENC        Y5, Y0, Y0
-	VBROADCASTI128 272(CX), Y5
+	VBROADCASTI128 272(DI), Y5
 	VAESENC        Y5, Y0, Y0
-	VBROADCASTI128 288(CX), Y5
+	VBROADCASTI128 288(DI), Y5
 	VAESENC        Y5, Y0, Y0
 	VPSHUFD        $0x4e, (R11), X5
 	VPXOR          (R11), X5, X5
 	VPSHUFD        $0x4e, X2, X6
 	VPXOR          X2, X6, X6
 	VPCLMULQDQ     $0x00, X5, X6, X5
-	VBROADCASTI128 304(CX), Y2
+	VBROADCASTI128 304(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 320(CX), Y2
+	VBROADCASTI128 320(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	CMPL           BX, $0x0000000c
-	JB             rounds5
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound18
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	JE             rounds5
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound18
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y0, Y0
 
-rounds5:
-	VBROADCASTI128 (DX), Y2
+lastRound18:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y0, Y0
 	VEXTRACTI128   $0x01, Y0, X2
-	VPXOR          (SI), X0, X0
-	VMOVDQU        X0, (SI)
-	VPAND          32(R9), X0, X0
+	VPXOR          (R9), X0, X0
+	VMOVDQU        X0, (R9)
+	LEAQ           window<>+16(SB), BX
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X3, Y0, Y0
-	VPCLMULQDQ     $0x00, 128(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y0, Y3
 	VPXOR          Y1, Y3, Y3
-	VPCLMULQDQ     $0x11, 128(CX), Y0, Y1
+	VPCLMULQDQ     $0x11, 128(DI), Y0, Y1
 	VPXOR          Y4, Y1, Y1
-	VPSHUFD        $0x4e, 128(CX), Y4
-	VPXOR          128(CX), Y4, Y4
+	VPSHUFD        $0x4e, 128(DI), Y4
+	VPXOR          128(DI), Y4, Y4
 	VPSHUFD        $0x4e, Y0, Y6
 	VPXOR          Y0, Y6, Y6
 	VPCLMULQDQ     $0x00, Y4, Y6, Y0
@@ -287,49 +1780,49 @@ rounds5:
 	VPXOR          X1, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X2, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
-blocks2:
-	CMPQ R8, $0x03
-	JAE  blocks6
+blocks15:
+	CMPQ BX, $0x03
+	JAE  blocks19
 
-	// 2 blocks.
+	// blocks: 2
 	VPADDD         add<>+0(SB), Y0, Y0
 	VPSHUFB        swapCounter<>+0(SB), Y0, Y0
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X3
-	VINSERTI128    $0x01, 144(CX), Y3, Y3
-	VBROADCASTI128 176(CX), Y4
+	VINSERTI128    $0x01, 144(DI), Y3, Y3
+	VBROADCASTI128 176(DI), Y4
 	VPXOR          Y4, Y0, Y0
 	VPXOR          X4, X1, X1
-	VBROADCASTI128 192(CX), Y4
+	VBROADCASTI128 192(DI), Y4
 	VAESENC        Y4, Y0, Y0
 	VAESENC        X4, X1, X1
-	VBROADCASTI128 208(CX), Y4
+	VBROADCASTI128 208(DI), Y4
 	VAESENC        Y4, Y0, Y0
 	VAESENC        X4, X1, X1
 	VPCLMULQDQ     $0x00, Y3, Y2, Y4
-	VBROADCASTI128 224(CX), Y5
+	VBROADCASTI128 224(DI), Y5
 	VAESENC        Y5, Y0, Y0
 	VAESENC        X5, X1, X1
-	VBROADCASTI128 240(CX), Y5
+	VBROADCASTI128 240(DI), Y5
 	VAESENC        Y5, Y0, Y0
 	VAESENC        X5, X1, X1
-	VBROADCASTI128 256(CX), Y5
+	VBROADCASTI128 256(DI), Y5
 	VAESENC        Y5, Y0, Y0
 	VAESENC        X5, X1, X1
 	VPCLMULQDQ     $0x11, Y3, Y2, Y5
-	VBROADCASTI128 272(CX), Y6
+	VBROADCASTI128 272(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VBROADCASTI128 288(CX), Y6
+	VBROADCASTI128 288(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VBROADCASTI128 304(CX), Y6
+	VBROADCASTI128 304(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
 	VPSHUFD        $0x4e, Y3, Y6
@@ -337,39 +1830,41 @@ blocks2:
 	VPSHUFD        $0x4e, Y2, Y3
 	VPXOR          Y2, Y3, Y3
 	VPCLMULQDQ     $0x00, Y6, Y3, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	CMPL           BX, $0x0000000c
-	JB             rounds7
-	VBROADCASTI128 336(CX), Y3
+	CMPL           R8, $0x00000018
+	JB             lastRound20
+	VBROADCASTI128 336(DI), Y3
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 352(CX), Y3
+	VBROADCASTI128 352(DI), Y3
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	JE             rounds7
-	VBROADCASTI128 368(CX), Y3
+	JE             lastRound20
+	VBROADCASTI128 368(DI), Y3
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 384(CX), Y3
+	VBROADCASTI128 384(DI), Y3
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
 
-rounds7:
-	VBROADCASTI128 (DX), Y3
+lastRound20:
+	VBROADCASTI128 176(DI)(R8*8), Y3
 	VAESENCLAST    Y3, Y0, Y0
 	VAESENCLAST    X3, X1, X1
-	VPXOR          (SI), Y0, Y0
-	VMOVDQU        Y0, (SI)
-	VPAND          32(R9), Y0, Y0
+	VPXOR          (R9), Y0, Y0
+	VMOVDQU        Y0, (R9)
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), Y0, Y0
-	VPCLMULQDQ     $0x00, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 112(DI), Y0, Y3
 	VPXOR          Y3, Y4, Y4
-	VPCLMULQDQ     $0x11, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x11, 112(DI), Y0, Y3
 	VPXOR          Y3, Y5, Y5
-	VPSHUFD        $0x4e, 112(CX), Y3
-	VPXOR          112(CX), Y3, Y3
+	VPSHUFD        $0x4e, 112(DI), Y3
+	VPXOR          112(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y0, Y6
 	VPXOR          Y0, Y6, Y6
 	VPCLMULQDQ     $0x00, Y3, Y6, Y0
@@ -388,42 +1883,42 @@ rounds7:
 	VPXOR          X5, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X1, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
-blocks6:
-	// 3 blocks.
+blocks19:
+	// blocks: 3
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), X0, X0
 	VPSHUFB        swapCounter<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X1, Y0, Y0
 	VPCLMULQDQ     $0x00, (R11), X2, X1
-	VBROADCASTI128 176(CX), Y5
+	VBROADCASTI128 176(DI), Y5
 	VPXOR          Y5, Y4, Y4
 	VPXOR          Y5, Y0, Y0
-	VBROADCASTI128 192(CX), Y5
+	VBROADCASTI128 192(DI), Y5
 	VAESENC        Y5, Y4, Y4
 	VAESENC        Y5, Y0, Y0
-	VBROADCASTI128 208(CX), Y5
+	VBROADCASTI128 208(DI), Y5
 	VAESENC        Y5, Y4, Y4
 	VAESENC        Y5, Y0, Y0
-	VBROADCASTI128 224(CX), Y5
+	VBROADCASTI128 224(DI), Y5
 	VAESENC        Y5, Y4, Y4
 	VAESENC        Y5, Y0, Y0
 	VPCLMULQDQ     $0x11, (R11), X2, X5
-	VBROADCASTI128 240(CX), Y6
+	VBROADCASTI128 240(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 256(CX), Y6
+	VBROADCASTI128 256(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 272(CX), Y6
+	VBROADCASTI128 272(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 288(CX), Y6
+	VBROADCASTI128 288(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
 	VPSHUFD        $0x4e, (R11), X6
@@ -431,57 +1926,60 @@ blocks6:
 	VPSHUFD        $0x4e, X2, X7
 	VPXOR          X2, X7, X7
 	VPCLMULQDQ     $0x00, X6, X7, X2
-	VBROADCASTI128 304(CX), Y6
+	VBROADCASTI128 304(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 320(CX), Y6
+	VBROADCASTI128 320(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	CMPL           BX, $0x0000000c
-	JB             rounds8
-	VBROADCASTI128 336(CX), Y6
+	CMPL           R8, $0x00000018
+	JB             lastRound21
+	VBROADCASTI128 336(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 352(CX), Y6
+	VBROADCASTI128 352(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	JE             rounds8
-	VBROADCASTI128 368(CX), Y6
+	JE             lastRound21
+	VBROADCASTI128 368(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 384(CX), Y6
+	VBROADCASTI128 384(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
 
-rounds8:
-	VBROADCASTI128 (DX), Y6
+lastRound21:
+	VBROADCASTI128 176(DI)(R8*8), Y6
 	VAESENCLAST    Y6, Y4, Y4
 	VAESENCLAST    Y6, Y0, Y0
-	VPXOR          (SI), Y4, Y4
-	VMOVDQU        Y4, (SI)
+	VPXOR          (R9), Y4, Y4
+	VMOVDQU        Y4, (R9)
 	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
-	VPCLMULQDQ     $0x00, 96(CX), Y4, Y6
+	VPCLMULQDQ     $0x00, 96(DI), Y4, Y6
 	VPXOR          Y1, Y6, Y6
-	VPCLMULQDQ     $0x11, 96(CX), Y4, Y1
+	VPCLMULQDQ     $0x11, 96(DI), Y4, Y1
 	VPXOR          Y5, Y1, Y1
-	VPSHUFD        $0x4e, 96(CX), Y5
-	VPXOR          96(CX), Y5, Y5
+	VPSHUFD        $0x4e, 96(DI), Y5
+	VPXOR          96(DI), Y5, Y5
 	VPSHUFD        $0x4e, Y4, Y7
 	VPXOR          Y4, Y7, Y7
 	VPCLMULQDQ     $0x00, Y5, Y7, Y4
 	VPXOR          Y2, Y4, Y4
 	VEXTRACTI128   $0x01, Y0, X2
-	VPXOR          32(SI), X0, X0
-	VMOVDQU        X0, 32(SI)
-	VPAND          64(R9), X0, X0
+	VPXOR          32(R9), X0, X0
+	VMOVDQU        X0, 32(R9)
+	LEAQ           window<>+48(SB), BX
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X3, Y0, Y0
-	VPCLMULQDQ     $0x00, 128(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y0, Y3
 	VPXOR          Y3, Y6, Y6
-	VPCLMULQDQ     $0x11, 128(CX), Y0, Y3
+	VPCLMULQDQ     $0x11, 128(DI), Y0, Y3
 	VPXOR          Y3, Y1, Y1
-	VPSHUFD        $0x4e, 128(CX), Y3
-	VPXOR          128(CX), Y3, Y3
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y0, Y5
 	VPXOR          Y0, Y5, Y5
 	VPCLMULQDQ     $0x00, Y3, Y5, Y0
@@ -500,18 +1998,18 @@ rounds8:
 	VPXOR          X1, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X2, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
-blocks1:
-	CMPQ R8, $0x06
-	JAE  blocks9
-	CMPQ R8, $0x05
-	JAE  blocks10
+blocks14:
+	CMPQ BX, $0x06
+	JAE  blocks22
+	CMPQ BX, $0x05
+	JAE  blocks23
 
-	// 4 blocks.
+	// blocks: 4
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y0
@@ -519,42 +2017,42 @@ blocks1:
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X3
-	VINSERTI128    $0x01, 144(CX), Y3, Y3
-	VBROADCASTI128 176(CX), Y5
+	VINSERTI128    $0x01, 144(DI), Y3, Y3
+	VBROADCASTI128 176(DI), Y5
 	VPXOR          Y5, Y4, Y4
 	VPXOR          Y5, Y0, Y0
 	VPXOR          X5, X1, X1
-	VBROADCASTI128 192(CX), Y5
+	VBROADCASTI128 192(DI), Y5
 	VAESENC        Y5, Y4, Y4
 	VAESENC        Y5, Y0, Y0
 	VAESENC        X5, X1, X1
-	VBROADCASTI128 208(CX), Y5
+	VBROADCASTI128 208(DI), Y5
 	VAESENC        Y5, Y4, Y4
 	VAESENC        Y5, Y0, Y0
 	VAESENC        X5, X1, X1
 	VPCLMULQDQ     $0x00, Y3, Y2, Y5
-	VBROADCASTI128 224(CX), Y6
+	VBROADCASTI128 224(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VBROADCASTI128 240(CX), Y6
+	VBROADCASTI128 240(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VBROADCASTI128 256(CX), Y6
+	VBROADCASTI128 256(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
 	VPCLMULQDQ     $0x11, Y3, Y2, Y6
-	VBROADCASTI128 272(CX), Y7
+	VBROADCASTI128 272(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VBROADCASTI128 288(CX), Y7
+	VBROADCASTI128 288(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VBROADCASTI128 304(CX), Y7
+	VBROADCASTI128 304(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
@@ -563,58 +2061,60 @@ blocks1:
 	VPSHUFD        $0x4e, Y2, Y3
 	VPXOR          Y2, Y3, Y3
 	VPCLMULQDQ     $0x00, Y7, Y3, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	CMPL           BX, $0x0000000c
-	JB             rounds11
-	VBROADCASTI128 336(CX), Y3
+	CMPL           R8, $0x00000018
+	JB             lastRound24
+	VBROADCASTI128 336(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 352(CX), Y3
+	VBROADCASTI128 352(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	JE             rounds11
-	VBROADCASTI128 368(CX), Y3
+	JE             lastRound24
+	VBROADCASTI128 368(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 384(CX), Y3
+	VBROADCASTI128 384(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
 
-rounds11:
-	VBROADCASTI128 (DX), Y3
+lastRound24:
+	VBROADCASTI128 176(DI)(R8*8), Y3
 	VAESENCLAST    Y3, Y4, Y4
 	VAESENCLAST    Y3, Y0, Y0
 	VAESENCLAST    X3, X1, X1
-	VPXOR          (SI), Y4, Y4
-	VMOVDQU        Y4, (SI)
+	VPXOR          (R9), Y4, Y4
+	VMOVDQU        Y4, (R9)
 	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
-	VPCLMULQDQ     $0x00, 80(CX), Y4, Y3
+	VPCLMULQDQ     $0x00, 80(DI), Y4, Y3
 	VPXOR          Y3, Y5, Y5
-	VPCLMULQDQ     $0x11, 80(CX), Y4, Y3
+	VPCLMULQDQ     $0x11, 80(DI), Y4, Y3
 	VPXOR          Y3, Y6, Y6
-	VPSHUFD        $0x4e, 80(CX), Y3
-	VPXOR          80(CX), Y3, Y3
+	VPSHUFD        $0x4e, 80(DI), Y3
+	VPXOR          80(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y4, Y7
 	VPXOR          Y4, Y7, Y7
 	VPCLMULQDQ     $0x00, Y3, Y7, Y3
 	VPXOR          Y3, Y2, Y2
-	VPXOR          32(SI), Y0, Y0
-	VMOVDQU        Y0, 32(SI)
-	VPAND          64(R9), Y0, Y0
+	VPXOR          32(R9), Y0, Y0
+	VMOVDQU        Y0, 32(R9)
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), Y0, Y0
-	VPCLMULQDQ     $0x00, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 112(DI), Y0, Y3
 	VPXOR          Y3, Y5, Y5
-	VPCLMULQDQ     $0x11, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x11, 112(DI), Y0, Y3
 	VPXOR          Y3, Y6, Y6
-	VPSHUFD        $0x4e, 112(CX), Y3
-	VPXOR          112(CX), Y3, Y3
+	VPSHUFD        $0x4e, 112(DI), Y3
+	VPXOR          112(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y0, Y4
 	VPXOR          Y0, Y4, Y4
 	VPCLMULQDQ     $0x00, Y3, Y4, Y0
@@ -633,13 +2133,13 @@ rounds11:
 	VPXOR          X6, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X1, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
-blocks10:
-	// 5 blocks.
+blocks23:
+	// blocks: 5
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -648,36 +2148,36 @@ blocks10:
 	VPSHUFB        swapCounter<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X1, Y0, Y0
 	VPCLMULQDQ     $0x00, (R11), X2, X1
-	VBROADCASTI128 176(CX), Y6
+	VBROADCASTI128 176(DI), Y6
 	VPXOR          Y6, Y4, Y4
 	VPXOR          Y6, Y5, Y5
 	VPXOR          Y6, Y0, Y0
-	VBROADCASTI128 192(CX), Y6
+	VBROADCASTI128 192(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y5, Y5
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 208(CX), Y6
+	VBROADCASTI128 208(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y5, Y5
 	VAESENC        Y6, Y0, Y0
-	VBROADCASTI128 224(CX), Y6
+	VBROADCASTI128 224(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y5, Y5
 	VAESENC        Y6, Y0, Y0
 	VPCLMULQDQ     $0x11, (R11), X2, X6
-	VBROADCASTI128 240(CX), Y7
+	VBROADCASTI128 240(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 256(CX), Y7
+	VBROADCASTI128 256(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 272(CX), Y7
+	VBROADCASTI128 272(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 288(CX), Y7
+	VBROADCASTI128 288(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
@@ -686,77 +2186,80 @@ blocks10:
 	VPSHUFD        $0x4e, X2, X8
 	VPXOR          X2, X8, X8
 	VPCLMULQDQ     $0x00, X7, X8, X2
-	VBROADCASTI128 304(CX), Y7
+	VBROADCASTI128 304(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 320(CX), Y7
+	VBROADCASTI128 320(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	CMPL           BX, $0x0000000c
-	JB             rounds12
-	VBROADCASTI128 336(CX), Y7
+	CMPL           R8, $0x00000018
+	JB             lastRound25
+	VBROADCASTI128 336(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 352(CX), Y7
+	VBROADCASTI128 352(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	JE             rounds12
-	VBROADCASTI128 368(CX), Y7
+	JE             lastRound25
+	VBROADCASTI128 368(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 384(CX), Y7
+	VBROADCASTI128 384(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
 
-rounds12:
-	VBROADCASTI128 (DX), Y7
+lastRound25:
+	VBROADCASTI128 176(DI)(R8*8), Y7
 	VAESENCLAST    Y7, Y4, Y4
 	VAESENCLAST    Y7, Y5, Y5
 	VAESENCLAST    Y7, Y0, Y0
-	VPXOR          (SI), Y4, Y4
-	VMOVDQU        Y4, (SI)
+	VPXOR          (R9), Y4, Y4
+	VMOVDQU        Y4, (R9)
 	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
-	VPCLMULQDQ     $0x00, 64(CX), Y4, Y7
+	VPCLMULQDQ     $0x00, 64(DI), Y4, Y7
 	VPXOR          Y1, Y7, Y7
-	VPCLMULQDQ     $0x11, 64(CX), Y4, Y1
+	VPCLMULQDQ     $0x11, 64(DI), Y4, Y1
 	VPXOR          Y6, Y1, Y1
-	VPSHUFD        $0x4e, 64(CX), Y6
-	VPXOR          64(CX), Y6, Y6
+	VPSHUFD        $0x4e, 64(DI), Y6
+	VPXOR          64(DI), Y6, Y6
 	VPSHUFD        $0x4e, Y4, Y8
 	VPXOR          Y4, Y8, Y8
 	VPCLMULQDQ     $0x00, Y6, Y8, Y4
 	VPXOR          Y2, Y4, Y4
-	VPXOR          32(SI), Y5, Y5
-	VMOVDQU        Y5, 32(SI)
+	VPXOR          32(R9), Y5, Y5
+	VMOVDQU        Y5, 32(R9)
 	VPSHUFB        swapBlock<>+0(SB), Y5, Y5
-	VPCLMULQDQ     $0x00, 96(CX), Y5, Y2
+	VPCLMULQDQ     $0x00, 96(DI), Y5, Y2
 	VPXOR          Y2, Y7, Y7
-	VPCLMULQDQ     $0x11, 96(CX), Y5, Y2
+	VPCLMULQDQ     $0x11, 96(DI), Y5, Y2
 	VPXOR          Y2, Y1, Y1
-	VPSHUFD        $0x4e, 96(CX), Y2
-	VPXOR          96(CX), Y2, Y2
+	VPSHUFD        $0x4e, 96(DI), Y2
+	VPXOR          96(DI), Y2, Y2
 	VPSHUFD        $0x4e, Y5, Y6
 	VPXOR          Y5, Y6, Y6
 	VPCLMULQDQ     $0x00, Y2, Y6, Y2
 	VPXOR          Y2, Y4, Y4
 	VEXTRACTI128   $0x01, Y0, X2
-	VPXOR          64(SI), X0, X0
-	VMOVDQU        X0, 64(SI)
-	VPAND          96(R9), X0, X0
+	VPXOR          64(R9), X0, X0
+	VMOVDQU        X0, 64(R9)
+	LEAQ           window<>+80(SB), BX
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X3, Y0, Y0
-	VPCLMULQDQ     $0x00, 128(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y0, Y3
 	VPXOR          Y3, Y7, Y7
-	VPCLMULQDQ     $0x11, 128(CX), Y0, Y3
+	VPCLMULQDQ     $0x11, 128(DI), Y0, Y3
 	VPXOR          Y3, Y1, Y1
-	VPSHUFD        $0x4e, 128(CX), Y3
-	VPXOR          128(CX), Y3, Y3
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y0, Y5
 	VPXOR          Y0, Y5, Y5
 	VPCLMULQDQ     $0x00, Y3, Y5, Y0
@@ -775,16 +2278,16 @@ rounds12:
 	VPXOR          X1, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X2, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
-blocks9:
-	CMPQ R8, $0x07
-	JAE  blocks13
+blocks22:
+	CMPQ BX, $0x07
+	JAE  blocks26
 
-	// 6 blocks.
+	// blocks: 6
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -794,50 +2297,50 @@ blocks9:
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X3
-	VINSERTI128    $0x01, 144(CX), Y3, Y3
-	VBROADCASTI128 176(CX), Y6
+	VINSERTI128    $0x01, 144(DI), Y3, Y3
+	VBROADCASTI128 176(DI), Y6
 	VPXOR          Y6, Y4, Y4
 	VPXOR          Y6, Y5, Y5
 	VPXOR          Y6, Y0, Y0
 	VPXOR          X6, X1, X1
-	VBROADCASTI128 192(CX), Y6
+	VBROADCASTI128 192(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y5, Y5
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VBROADCASTI128 208(CX), Y6
+	VBROADCASTI128 208(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y5, Y5
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
 	VPCLMULQDQ     $0x00, Y3, Y2, Y6
-	VBROADCASTI128 224(CX), Y7
+	VBROADCASTI128 224(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VBROADCASTI128 240(CX), Y7
+	VBROADCASTI128 240(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VBROADCASTI128 256(CX), Y7
+	VBROADCASTI128 256(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
 	VPCLMULQDQ     $0x11, Y3, Y2, Y7
-	VBROADCASTI128 272(CX), Y8
+	VBROADCASTI128 272(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VBROADCASTI128 288(CX), Y8
+	VBROADCASTI128 288(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VBROADCASTI128 304(CX), Y8
+	VBROADCASTI128 304(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
@@ -847,77 +2350,79 @@ blocks9:
 	VPSHUFD        $0x4e, Y2, Y3
 	VPXOR          Y2, Y3, Y3
 	VPCLMULQDQ     $0x00, Y8, Y3, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	CMPL           BX, $0x0000000c
-	JB             rounds14
-	VBROADCASTI128 336(CX), Y3
+	CMPL           R8, $0x00000018
+	JB             lastRound27
+	VBROADCASTI128 336(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 352(CX), Y3
+	VBROADCASTI128 352(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	JE             rounds14
-	VBROADCASTI128 368(CX), Y3
+	JE             lastRound27
+	VBROADCASTI128 368(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 384(CX), Y3
+	VBROADCASTI128 384(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
 
-rounds14:
-	VBROADCASTI128 (DX), Y3
+lastRound27:
+	VBROADCASTI128 176(DI)(R8*8), Y3
 	VAESENCLAST    Y3, Y4, Y4
 	VAESENCLAST    Y3, Y5, Y5
 	VAESENCLAST    Y3, Y0, Y0
 	VAESENCLAST    X3, X1, X1
-	VPXOR          (SI), Y4, Y4
-	VMOVDQU        Y4, (SI)
+	VPXOR          (R9), Y4, Y4
+	VMOVDQU        Y4, (R9)
 	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
-	VPCLMULQDQ     $0x00, 48(CX), Y4, Y3
+	VPCLMULQDQ     $0x00, 48(DI), Y4, Y3
 	VPXOR          Y3, Y6, Y6
-	VPCLMULQDQ     $0x11, 48(CX), Y4, Y3
+	VPCLMULQDQ     $0x11, 48(DI), Y4, Y3
 	VPXOR          Y3, Y7, Y7
-	VPSHUFD        $0x4e, 48(CX), Y3
-	VPXOR          48(CX), Y3, Y3
+	VPSHUFD        $0x4e, 48(DI), Y3
+	VPXOR          48(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y4, Y8
 	VPXOR          Y4, Y8, Y8
 	VPCLMULQDQ     $0x00, Y3, Y8, Y3
 	VPXOR          Y3, Y2, Y2
-	VPXOR          32(SI), Y5, Y5
-	VMOVDQU        Y5, 32(SI)
+	VPXOR          32(R9), Y5, Y5
+	VMOVDQU        Y5, 32(R9)
 	VPSHUFB        swapBlock<>+0(SB), Y5, Y5
-	VPCLMULQDQ     $0x00, 80(CX), Y5, Y3
+	VPCLMULQDQ     $0x00, 80(DI), Y5, Y3
 	VPXOR          Y3, Y6, Y6
-	VPCLMULQDQ     $0x11, 80(CX), Y5, Y3
+	VPCLMULQDQ     $0x11, 80(DI), Y5, Y3
 	VPXOR          Y3, Y7, Y7
-	VPSHUFD        $0x4e, 80(CX), Y3
-	VPXOR          80(CX), Y3, Y3
+	VPSHUFD        $0x4e, 80(DI), Y3
+	VPXOR          80(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y5, Y4
 	VPXOR          Y5, Y4, Y4
 	VPCLMULQDQ     $0x00, Y3, Y4, Y3
 	VPXOR          Y3, Y2, Y2
-	VPXOR          64(SI), Y0, Y0
-	VMOVDQU        Y0, 64(SI)
-	VPAND          96(R9), Y0, Y0
+	VPXOR          64(R9), Y0, Y0
+	VMOVDQU        Y0, 64(R9)
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), Y0, Y0
-	VPCLMULQDQ     $0x00, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 112(DI), Y0, Y3
 	VPXOR          Y3, Y6, Y6
-	VPCLMULQDQ     $0x11, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x11, 112(DI), Y0, Y3
 	VPXOR          Y3, Y7, Y7
-	VPSHUFD        $0x4e, 112(CX), Y3
-	VPXOR          112(CX), Y3, Y3
+	VPSHUFD        $0x4e, 112(DI), Y3
+	VPXOR          112(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y0, Y4
 	VPXOR          Y0, Y4, Y4
 	VPCLMULQDQ     $0x00, Y3, Y4, Y0
@@ -936,16 +2441,16 @@ rounds14:
 	VPXOR          X7, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X1, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
-blocks13:
-	CMPQ R8, $0x08
-	JAE  blocks15
+blocks26:
+	CMPQ BX, $0x08
+	JAE  blocks28
 
-	// 7 blocks.
+	// blocks: 7
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -956,43 +2461,43 @@ blocks13:
 	VPSHUFB        swapCounter<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X1, Y0, Y0
 	VPCLMULQDQ     $0x00, (R11), X2, X1
-	VBROADCASTI128 176(CX), Y7
+	VBROADCASTI128 176(DI), Y7
 	VPXOR          Y7, Y4, Y4
 	VPXOR          Y7, Y5, Y5
 	VPXOR          Y7, Y6, Y6
 	VPXOR          Y7, Y0, Y0
-	VBROADCASTI128 192(CX), Y7
+	VBROADCASTI128 192(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y6, Y6
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 208(CX), Y7
+	VBROADCASTI128 208(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y6, Y6
 	VAESENC        Y7, Y0, Y0
-	VBROADCASTI128 224(CX), Y7
+	VBROADCASTI128 224(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y6, Y6
 	VAESENC        Y7, Y0, Y0
 	VPCLMULQDQ     $0x11, (R11), X2, X7
-	VBROADCASTI128 240(CX), Y8
+	VBROADCASTI128 240(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VBROADCASTI128 256(CX), Y8
+	VBROADCASTI128 256(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VBROADCASTI128 272(CX), Y8
+	VBROADCASTI128 272(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VBROADCASTI128 288(CX), Y8
+	VBROADCASTI128 288(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
@@ -1002,97 +2507,100 @@ blocks13:
 	VPSHUFD        $0x4e, X2, X9
 	VPXOR          X2, X9, X9
 	VPCLMULQDQ     $0x00, X8, X9, X2
-	VBROADCASTI128 304(CX), Y8
+	VBROADCASTI128 304(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VBROADCASTI128 320(CX), Y8
+	VBROADCASTI128 320(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	CMPL           BX, $0x0000000c
-	JB             rounds16
-	VBROADCASTI128 336(CX), Y8
+	CMPL           R8, $0x00000018
+	JB             lastRound29
+	VBROADCASTI128 336(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VBROADCASTI128 352(CX), Y8
+	VBROADCASTI128 352(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	JE             rounds16
-	VBROADCASTI128 368(CX), Y8
+	JE             lastRound29
+	VBROADCASTI128 368(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VBROADCASTI128 384(CX), Y8
+	VBROADCASTI128 384(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
 
-rounds16:
-	VBROADCASTI128 (DX), Y8
+lastRound29:
+	VBROADCASTI128 176(DI)(R8*8), Y8
 	VAESENCLAST    Y8, Y4, Y4
 	VAESENCLAST    Y8, Y5, Y5
 	VAESENCLAST    Y8, Y6, Y6
 	VAESENCLAST    Y8, Y0, Y0
-	VPXOR          (SI), Y4, Y4
-	VMOVDQU        Y4, (SI)
+	VPXOR          (R9), Y4, Y4
+	VMOVDQU        Y4, (R9)
 	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
-	VPCLMULQDQ     $0x00, 32(CX), Y4, Y8
+	VPCLMULQDQ     $0x00, 32(DI), Y4, Y8
 	VPXOR          Y1, Y8, Y8
-	VPCLMULQDQ     $0x11, 32(CX), Y4, Y1
+	VPCLMULQDQ     $0x11, 32(DI), Y4, Y1
 	VPXOR          Y7, Y1, Y1
-	VPSHUFD        $0x4e, 32(CX), Y7
-	VPXOR          32(CX), Y7, Y7
+	VPSHUFD        $0x4e, 32(DI), Y7
+	VPXOR          32(DI), Y7, Y7
 	VPSHUFD        $0x4e, Y4, Y9
 	VPXOR          Y4, Y9, Y9
 	VPCLMULQDQ     $0x00, Y7, Y9, Y4
 	VPXOR          Y2, Y4, Y4
-	VPXOR          32(SI), Y5, Y5
-	VMOVDQU        Y5, 32(SI)
+	VPXOR          32(R9), Y5, Y5
+	VMOVDQU        Y5, 32(R9)
 	VPSHUFB        swapBlock<>+0(SB), Y5, Y5
-	VPCLMULQDQ     $0x00, 64(CX), Y5, Y2
+	VPCLMULQDQ     $0x00, 64(DI), Y5, Y2
 	VPXOR          Y2, Y8, Y8
-	VPCLMULQDQ     $0x11, 64(CX), Y5, Y2
+	VPCLMULQDQ     $0x11, 64(DI), Y5, Y2
 	VPXOR          Y2, Y1, Y1
-	VPSHUFD        $0x4e, 64(CX), Y2
-	VPXOR          64(CX), Y2, Y2
+	VPSHUFD        $0x4e, 64(DI), Y2
+	VPXOR          64(DI), Y2, Y2
 	VPSHUFD        $0x4e, Y5, Y7
 	VPXOR          Y5, Y7, Y7
 	VPCLMULQDQ     $0x00, Y2, Y7, Y2
 	VPXOR          Y2, Y4, Y4
-	VPXOR          64(SI), Y6, Y6
-	VMOVDQU        Y6, 64(SI)
+	VPXOR          64(R9), Y6, Y6
+	VMOVDQU        Y6, 64(R9)
 	VPSHUFB        swapBlock<>+0(SB), Y6, Y6
-	VPCLMULQDQ     $0x00, 96(CX), Y6, Y2
+	VPCLMULQDQ     $0x00, 96(DI), Y6, Y2
 	VPXOR          Y2, Y8, Y8
-	VPCLMULQDQ     $0x11, 96(CX), Y6, Y2
+	VPCLMULQDQ     $0x11, 96(DI), Y6, Y2
 	VPXOR          Y2, Y1, Y1
-	VPSHUFD        $0x4e, 96(CX), Y2
-	VPXOR          96(CX), Y2, Y2
+	VPSHUFD        $0x4e, 96(DI), Y2
+	VPXOR          96(DI), Y2, Y2
 	VPSHUFD        $0x4e, Y6, Y5
 	VPXOR          Y6, Y5, Y5
 	VPCLMULQDQ     $0x00, Y2, Y5, Y2
 	VPXOR          Y2, Y4, Y4
 	VEXTRACTI128   $0x01, Y0, X2
-	VPXOR          96(SI), X0, X0
-	VMOVDQU        X0, 96(SI)
-	VPAND          128(R9), X0, X0
+	VPXOR          96(R9), X0, X0
+	VMOVDQU        X0, 96(R9)
+	LEAQ           window<>+112(SB), BX
+	LEAQ           window<>+128(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X3, Y0, Y0
-	VPCLMULQDQ     $0x00, 128(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y0, Y3
 	VPXOR          Y3, Y8, Y8
-	VPCLMULQDQ     $0x11, 128(CX), Y0, Y3
+	VPCLMULQDQ     $0x11, 128(DI), Y0, Y3
 	VPXOR          Y3, Y1, Y1
-	VPSHUFD        $0x4e, 128(CX), Y3
-	VPXOR          128(CX), Y3, Y3
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y0, Y5
 	VPXOR          Y0, Y5, Y5
 	VPCLMULQDQ     $0x00, Y3, Y5, Y0
@@ -1111,13 +2619,13 @@ rounds16:
 	VPXOR          X1, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X2, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
-blocks15:
-	// 8 blocks.
+blocks28:
+	// blocks: 8
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -1129,58 +2637,58 @@ blocks15:
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X3
-	VINSERTI128    $0x01, 144(CX), Y3, Y3
-	VBROADCASTI128 176(CX), Y7
+	VINSERTI128    $0x01, 144(DI), Y3, Y3
+	VBROADCASTI128 176(DI), Y7
 	VPXOR          Y7, Y4, Y4
 	VPXOR          Y7, Y5, Y5
 	VPXOR          Y7, Y6, Y6
 	VPXOR          Y7, Y0, Y0
 	VPXOR          X7, X1, X1
-	VBROADCASTI128 192(CX), Y7
+	VBROADCASTI128 192(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y6, Y6
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VBROADCASTI128 208(CX), Y7
+	VBROADCASTI128 208(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y6, Y6
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
 	VPCLMULQDQ     $0x00, Y3, Y2, Y7
-	VBROADCASTI128 224(CX), Y8
+	VBROADCASTI128 224(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VBROADCASTI128 240(CX), Y8
+	VBROADCASTI128 240(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VBROADCASTI128 256(CX), Y8
+	VBROADCASTI128 256(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
 	VPCLMULQDQ     $0x11, Y3, Y2, Y8
-	VBROADCASTI128 272(CX), Y9
+	VBROADCASTI128 272(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
-	VBROADCASTI128 288(CX), Y9
+	VBROADCASTI128 288(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
-	VBROADCASTI128 304(CX), Y9
+	VBROADCASTI128 304(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
@@ -1191,96 +2699,98 @@ blocks15:
 	VPSHUFD        $0x4e, Y2, Y3
 	VPXOR          Y2, Y3, Y3
 	VPCLMULQDQ     $0x00, Y9, Y3, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	CMPL           BX, $0x0000000c
-	JB             rounds17
-	VBROADCASTI128 336(CX), Y3
+	CMPL           R8, $0x00000018
+	JB             lastRound30
+	VBROADCASTI128 336(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 352(CX), Y3
+	VBROADCASTI128 352(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	JE             rounds17
-	VBROADCASTI128 368(CX), Y3
+	JE             lastRound30
+	VBROADCASTI128 368(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
-	VBROADCASTI128 384(CX), Y3
+	VBROADCASTI128 384(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
 	VAESENC        X3, X1, X1
 
-rounds17:
-	VBROADCASTI128 (DX), Y3
+lastRound30:
+	VBROADCASTI128 176(DI)(R8*8), Y3
 	VAESENCLAST    Y3, Y4, Y4
 	VAESENCLAST    Y3, Y5, Y5
 	VAESENCLAST    Y3, Y6, Y6
 	VAESENCLAST    Y3, Y0, Y0
 	VAESENCLAST    X3, X1, X1
-	VPXOR          (SI), Y4, Y4
-	VMOVDQU        Y4, (SI)
+	VPXOR          (R9), Y4, Y4
+	VMOVDQU        Y4, (R9)
 	VPSHUFB        swapBlock<>+0(SB), Y4, Y4
-	VPCLMULQDQ     $0x00, 16(CX), Y4, Y3
+	VPCLMULQDQ     $0x00, 16(DI), Y4, Y3
 	VPXOR          Y3, Y7, Y7
-	VPCLMULQDQ     $0x11, 16(CX), Y4, Y3
+	VPCLMULQDQ     $0x11, 16(DI), Y4, Y3
 	VPXOR          Y3, Y8, Y8
-	VPSHUFD        $0x4e, 16(CX), Y3
-	VPXOR          16(CX), Y3, Y3
+	VPSHUFD        $0x4e, 16(DI), Y3
+	VPXOR          16(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y4, Y9
 	VPXOR          Y4, Y9, Y9
 	VPCLMULQDQ     $0x00, Y3, Y9, Y3
 	VPXOR          Y3, Y2, Y2
-	VPXOR          32(SI), Y5, Y5
-	VMOVDQU        Y5, 32(SI)
+	VPXOR          32(R9), Y5, Y5
+	VMOVDQU        Y5, 32(R9)
 	VPSHUFB        swapBlock<>+0(SB), Y5, Y5
-	VPCLMULQDQ     $0x00, 48(CX), Y5, Y3
+	VPCLMULQDQ     $0x00, 48(DI), Y5, Y3
 	VPXOR          Y3, Y7, Y7
-	VPCLMULQDQ     $0x11, 48(CX), Y5, Y3
+	VPCLMULQDQ     $0x11, 48(DI), Y5, Y3
 	VPXOR          Y3, Y8, Y8
-	VPSHUFD        $0x4e, 48(CX), Y3
-	VPXOR          48(CX), Y3, Y3
+	VPSHUFD        $0x4e, 48(DI), Y3
+	VPXOR          48(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y5, Y4
 	VPXOR          Y5, Y4, Y4
 	VPCLMULQDQ     $0x00, Y3, Y4, Y3
 	VPXOR          Y3, Y2, Y2
-	VPXOR          64(SI), Y6, Y6
-	VMOVDQU        Y6, 64(SI)
+	VPXOR          64(R9), Y6, Y6
+	VMOVDQU        Y6, 64(R9)
 	VPSHUFB        swapBlock<>+0(SB), Y6, Y6
-	VPCLMULQDQ     $0x00, 80(CX), Y6, Y3
+	VPCLMULQDQ     $0x00, 80(DI), Y6, Y3
 	VPXOR          Y3, Y7, Y7
-	VPCLMULQDQ     $0x11, 80(CX), Y6, Y3
+	VPCLMULQDQ     $0x11, 80(DI), Y6, Y3
 	VPXOR          Y3, Y8, Y8
-	VPSHUFD        $0x4e, 80(CX), Y3
-	VPXOR          80(CX), Y3, Y3
+	VPSHUFD        $0x4e, 80(DI), Y3
+	VPXOR          80(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y6, Y4
 	VPXOR          Y6, Y4, Y4
 	VPCLMULQDQ     $0x00, Y3, Y4, Y3
 	VPXOR          Y3, Y2, Y2
-	VPXOR          96(SI), Y0, Y0
-	VMOVDQU        Y0, 96(SI)
-	VPAND          128(R9), Y0, Y0
+	VPXOR          96(R9), Y0, Y0
+	VMOVDQU        Y0, 96(R9)
+	LEAQ           window<>+128(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), Y0, Y0
-	VPCLMULQDQ     $0x00, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x00, 112(DI), Y0, Y3
 	VPXOR          Y3, Y7, Y7
-	VPCLMULQDQ     $0x11, 112(CX), Y0, Y3
+	VPCLMULQDQ     $0x11, 112(DI), Y0, Y3
 	VPXOR          Y3, Y8, Y8
-	VPSHUFD        $0x4e, 112(CX), Y3
-	VPXOR          112(CX), Y3, Y3
+	VPSHUFD        $0x4e, 112(DI), Y3
+	VPXOR          112(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y0, Y4
 	VPXOR          Y0, Y4, Y4
 	VPCLMULQDQ     $0x00, Y3, Y4, Y0
@@ -1299,17 +2809,23 @@ rounds17:
 	VPXOR          X8, X0, X0
 	VPSHUFB        swapBlock<>+0(SB), X0, X0
 	VPXOR          X1, X0, X0
-	VMOVDQU        X0, (SI)(DI*1)
+	VMOVDQU        X0, (R9)(R10*1)
 	MOVB           $0x01, 33(AX)
-	INCQ           R10
+	ADDQ           $0x01, DX
 	JMP            next
 
 long:
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext31
+	MOVQ 104(AX), SI
+
+noNext31:
 	// The additional data's product alone.
-	VPCLMULQDQ $0x00, 144(CX), X2, X1
-	VPCLMULQDQ $0x11, 144(CX), X2, X3
-	VPSHUFD    $0x4e, 144(CX), X4
-	VPXOR      144(CX), X4, X4
+	VPCLMULQDQ $0x00, 144(DI), X2, X1
+	VPCLMULQDQ $0x11, 144(DI), X2, X3
+	VPSHUFD    $0x4e, 144(DI), X4
+	VPXOR      144(DI), X4, X4
 	VPSHUFD    $0x4e, X2, X5
 	VPXOR      X2, X5, X5
 	VPCLMULQDQ $0x00, X4, X5, X2
@@ -1326,19 +2842,19 @@ long:
 	VMOVDQA    X3, X2
 
 	// Folded powers of H stay in registers.
-	VMOVDQU 32(CX), Y1
+	VMOVDQU 32(DI), Y1
 	VPSHUFD $0x4e, Y1, Y3
 	VPXOR   Y1, Y3, Y3
-	VMOVDQU 64(CX), Y1
+	VMOVDQU 64(DI), Y1
 	VPSHUFD $0x4e, Y1, Y4
 	VPXOR   Y1, Y4, Y4
-	VMOVDQU 96(CX), Y1
+	VMOVDQU 96(DI), Y1
 	VPSHUFD $0x4e, Y1, Y5
 	VPXOR   Y1, Y5, Y5
-	VMOVDQU 128(CX), Y1
+	VMOVDQU 128(DI), Y1
 	VPSHUFD $0x4e, Y1, Y6
 	VPXOR   Y1, Y6, Y6
-	LEAQ    -1(R8), R11
+	LEAQ    -1(BX), R11
 	SHRQ    $0x03, R11
 
 	// The first group is encrypted alone; each later one while the one before it is hashed.
@@ -1351,294 +2867,294 @@ long:
 	VPADDD         add<>+96(SB), Y0, Y9
 	VPSHUFB        swapCounter<>+0(SB), Y9, Y9
 	VPADDD         group<>+0(SB), Y0, Y0
-	VBROADCASTI128 176(CX), Y10
+	VBROADCASTI128 176(DI), Y10
 	VPXOR          Y10, Y1, Y1
 	VPXOR          Y10, Y7, Y7
 	VPXOR          Y10, Y8, Y8
 	VPXOR          Y10, Y9, Y9
-	VBROADCASTI128 192(CX), Y10
+	VBROADCASTI128 192(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 208(CX), Y10
+	VBROADCASTI128 208(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 224(CX), Y10
+	VBROADCASTI128 224(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 240(CX), Y10
+	VBROADCASTI128 240(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 256(CX), Y10
+	VBROADCASTI128 256(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 272(CX), Y10
+	VBROADCASTI128 272(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 288(CX), Y10
+	VBROADCASTI128 288(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 304(CX), Y10
+	VBROADCASTI128 304(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 320(CX), Y10
+	VBROADCASTI128 320(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	CMPL           BX, $0x0000000c
-	JB             rounds18
-	VBROADCASTI128 336(CX), Y10
+	CMPL           R8, $0x00000018
+	JB             lastRound32
+	VBROADCASTI128 336(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 352(CX), Y10
+	VBROADCASTI128 352(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	JE             rounds18
-	VBROADCASTI128 368(CX), Y10
+	JE             lastRound32
+	VBROADCASTI128 368(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
-	VBROADCASTI128 384(CX), Y10
+	VBROADCASTI128 384(DI), Y10
 	VAESENC        Y10, Y1, Y1
 	VAESENC        Y10, Y7, Y7
 	VAESENC        Y10, Y8, Y8
 	VAESENC        Y10, Y9, Y9
 
-rounds18:
-	VBROADCASTI128 (DX), Y10
+lastRound32:
+	VBROADCASTI128 176(DI)(R8*8), Y10
 	VAESENCLAST    Y10, Y1, Y1
 	VAESENCLAST    Y10, Y7, Y7
 	VAESENCLAST    Y10, Y8, Y8
 	VAESENCLAST    Y10, Y9, Y9
-	VPXOR          (SI), Y1, Y1
-	VMOVDQU        Y1, (SI)
-	VPXOR          32(SI), Y7, Y7
-	VMOVDQU        Y7, 32(SI)
-	VPXOR          64(SI), Y8, Y8
-	VMOVDQU        Y8, 64(SI)
-	VPXOR          96(SI), Y9, Y9
-	VMOVDQU        Y9, 96(SI)
-	PREFETCHT0     (R9)
-	PREFETCHT0     64(R9)
-	ADDQ           $0x00000080, R9
+	VPXOR          (R9), Y1, Y1
+	VMOVDQU        Y1, (R9)
+	VPXOR          32(R9), Y7, Y7
+	VMOVDQU        Y7, 32(R9)
+	VPXOR          64(R9), Y8, Y8
+	VMOVDQU        Y8, 64(R9)
+	VPXOR          96(R9), Y9, Y9
+	VMOVDQU        Y9, 96(R9)
+	PREFETCHT0     (SI)
+	PREFETCHT0     64(SI)
 	ADDQ           $0x00000080, SI
-	SUBQ           $0x00000080, DI
-	SUBQ           $0x08, R8
+	ADDQ           $0x00000080, R9
+	SUBQ           $0x00000080, R10
+	SUBQ           $0x08, BX
 	DECQ           R11
 	JZ             hashLast
 
 group:
-	VPADDD         add<>+0(SB), Y0, Y1
-	VPSHUFB        swapCounter<>+0(SB), Y1, Y1
-	VPADDD         add<>+32(SB), Y0, Y7
+	VPADDD         add<>+0(SB), Y0, Y7
 	VPSHUFB        swapCounter<>+0(SB), Y7, Y7
-	VPADDD         add<>+64(SB), Y0, Y8
+	VPADDD         add<>+32(SB), Y0, Y8
 	VPSHUFB        swapCounter<>+0(SB), Y8, Y8
-	VPADDD         add<>+96(SB), Y0, Y9
+	VPADDD         add<>+64(SB), Y0, Y9
 	VPSHUFB        swapCounter<>+0(SB), Y9, Y9
+	VPADDD         add<>+96(SB), Y0, Y10
+	VPSHUFB        swapCounter<>+0(SB), Y10, Y10
 	VPADDD         group<>+0(SB), Y0, Y0
-	VMOVDQU        -128(SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VPXOR          Y2, Y10, Y10
-	VPCLMULQDQ     $0x00, 32(CX), Y10, Y2
-	VBROADCASTI128 176(CX), Y11
-	VPXOR          Y11, Y1, Y1
+	VMOVDQU        -128(R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VPXOR          Y2, Y1, Y1
+	VPCLMULQDQ     $0x00, 32(DI), Y1, Y2
+	VBROADCASTI128 176(DI), Y11
 	VPXOR          Y11, Y7, Y7
 	VPXOR          Y11, Y8, Y8
 	VPXOR          Y11, Y9, Y9
-	VPCLMULQDQ     $0x11, 32(CX), Y10, Y11
-	VPSHUFD        $0x4e, Y10, Y12
-	VPXOR          Y10, Y12, Y12
+	VPXOR          Y11, Y10, Y10
+	VPCLMULQDQ     $0x11, 32(DI), Y1, Y11
+	VPSHUFD        $0x4e, Y1, Y12
+	VPXOR          Y1, Y12, Y12
 	VPCLMULQDQ     $0x00, Y3, Y12, Y12
-	VBROADCASTI128 192(CX), Y10
-	VAESENC        Y10, Y1, Y1
-	VAESENC        Y10, Y7, Y7
-	VAESENC        Y10, Y8, Y8
-	VAESENC        Y10, Y9, Y9
-	VMOVDQU        -96(SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VBROADCASTI128 208(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 192(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VMOVDQU        -96(R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VBROADCASTI128 208(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x00, 64(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x00, 64(DI), Y1, Y13
 	VPXOR          Y13, Y2, Y2
-	VPCLMULQDQ     $0x11, 64(CX), Y10, Y13
+	VPCLMULQDQ     $0x11, 64(DI), Y1, Y13
 	VPXOR          Y13, Y11, Y11
-	VBROADCASTI128 224(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 224(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPSHUFD        $0x4e, Y10, Y13
-	VPXOR          Y10, Y13, Y13
-	VPCLMULQDQ     $0x00, Y4, Y13, Y10
-	VPXOR          Y10, Y12, Y12
-	VMOVDQU        -64(SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VBROADCASTI128 240(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VAESENC        Y13, Y10, Y10
+	VPSHUFD        $0x4e, Y1, Y13
+	VPXOR          Y1, Y13, Y13
+	VPCLMULQDQ     $0x00, Y4, Y13, Y1
+	VPXOR          Y1, Y12, Y12
+	VMOVDQU        -64(R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VBROADCASTI128 240(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x00, 96(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x00, 96(DI), Y1, Y13
 	VPXOR          Y13, Y2, Y2
-	VBROADCASTI128 256(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 256(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x11, 96(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x11, 96(DI), Y1, Y13
 	VPXOR          Y13, Y11, Y11
-	VPSHUFD        $0x4e, Y10, Y13
-	VPXOR          Y10, Y13, Y13
-	VPCLMULQDQ     $0x00, Y5, Y13, Y10
-	VPXOR          Y10, Y12, Y12
-	VBROADCASTI128 272(CX), Y10
-	VAESENC        Y10, Y1, Y1
-	VAESENC        Y10, Y7, Y7
-	VAESENC        Y10, Y8, Y8
-	VAESENC        Y10, Y9, Y9
-	VMOVDQU        -32(SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VPCLMULQDQ     $0x00, 128(CX), Y10, Y13
+	VPSHUFD        $0x4e, Y1, Y13
+	VPXOR          Y1, Y13, Y13
+	VPCLMULQDQ     $0x00, Y5, Y13, Y1
+	VPXOR          Y1, Y12, Y12
+	VBROADCASTI128 272(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VMOVDQU        -32(R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VPCLMULQDQ     $0x00, 128(DI), Y1, Y13
 	VPXOR          Y13, Y2, Y2
-	VBROADCASTI128 288(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 288(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x11, 128(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x11, 128(DI), Y1, Y13
 	VPXOR          Y13, Y11, Y11
-	VBROADCASTI128 304(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 304(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPSHUFD        $0x4e, Y10, Y13
-	VPXOR          Y10, Y13, Y13
-	VPCLMULQDQ     $0x00, Y6, Y13, Y10
-	VPXOR          Y10, Y12, Y12
+	VAESENC        Y13, Y10, Y10
+	VPSHUFD        $0x4e, Y1, Y13
+	VPXOR          Y1, Y13, Y13
+	VPCLMULQDQ     $0x00, Y6, Y13, Y1
+	VPXOR          Y1, Y12, Y12
 	VPXOR          Y2, Y12, Y12
 	VPXOR          Y11, Y12, Y12
-	VBROADCASTI128 320(CX), Y10
-	VAESENC        Y10, Y1, Y1
-	VAESENC        Y10, Y7, Y7
-	VAESENC        Y10, Y8, Y8
-	VAESENC        Y10, Y9, Y9
-	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y10
+	VBROADCASTI128 320(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y1
 	VPSHUFD        $0x4e, Y2, Y2
 	VPXOR          Y2, Y12, Y12
-	VPXOR          Y10, Y12, Y12
-	VPCLMULQDQ     $0x00, poly<>+0(SB), Y12, Y2
+	VPXOR          Y1, Y12, Y12
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y12, Y1
 	VPSHUFD        $0x4e, Y12, Y12
 	VPXOR          Y12, Y11, Y11
-	VPXOR          Y2, Y11, Y11
-	CMPL           BX, $0x0000000c
-	JB             rounds19
-	VBROADCASTI128 336(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
-	VBROADCASTI128 352(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
-	JE             rounds19
-	VBROADCASTI128 368(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
-	VBROADCASTI128 384(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
+	VPXOR          Y1, Y11, Y11
+	CMPL           R8, $0x00000018
+	JB             lastRound33
+	VBROADCASTI128 336(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VBROADCASTI128 352(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	JE             lastRound33
+	VBROADCASTI128 368(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VBROADCASTI128 384(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
 
-rounds19:
-	VBROADCASTI128 (DX), Y2
-	VAESENCLAST    Y2, Y1, Y1
-	VAESENCLAST    Y2, Y7, Y7
-	VAESENCLAST    Y2, Y8, Y8
-	VAESENCLAST    Y2, Y9, Y9
+lastRound33:
+	VBROADCASTI128 176(DI)(R8*8), Y1
+	VAESENCLAST    Y1, Y7, Y7
+	VAESENCLAST    Y1, Y8, Y8
+	VAESENCLAST    Y1, Y9, Y9
+	VAESENCLAST    Y1, Y10, Y10
 	VEXTRACTI128   $0x01, Y11, X2
 	VPXOR          X11, X2, X2
-	VPXOR          (SI), Y1, Y1
-	VMOVDQU        Y1, (SI)
-	VPXOR          32(SI), Y7, Y7
-	VMOVDQU        Y7, 32(SI)
-	VPXOR          64(SI), Y8, Y8
-	VMOVDQU        Y8, 64(SI)
-	VPXOR          96(SI), Y9, Y9
-	VMOVDQU        Y9, 96(SI)
-	PREFETCHT0     (R9)
-	PREFETCHT0     64(R9)
-	ADDQ           $0x00000080, R9
+	VPXOR          (R9), Y7, Y7
+	VMOVDQU        Y7, (R9)
+	VPXOR          32(R9), Y8, Y8
+	VMOVDQU        Y8, 32(R9)
+	VPXOR          64(R9), Y9, Y9
+	VMOVDQU        Y9, 64(R9)
+	VPXOR          96(R9), Y10, Y10
+	VMOVDQU        Y10, 96(R9)
+	PREFETCHT0     (SI)
+	PREFETCHT0     64(SI)
 	ADDQ           $0x00000080, SI
-	SUBQ           $0x00000080, DI
-	SUBQ           $0x08, R8
+	ADDQ           $0x00000080, R9
+	SUBQ           $0x00000080, R10
+	SUBQ           $0x08, BX
 	DECQ           R11
 	JNZ            group
 
 hashLast:
-	VMOVDQU      -128(SI), Y1
+	VMOVDQU      -128(R9), Y1
 	VPSHUFB      swapBlock<>+0(SB), Y1, Y1
 	VPXOR        Y2, Y1, Y1
-	VPCLMULQDQ   $0x00, 32(CX), Y1, Y2
-	VPCLMULQDQ   $0x11, 32(CX), Y1, Y7
+	VPCLMULQDQ   $0x00, 32(DI), Y1, Y2
+	VPCLMULQDQ   $0x11, 32(DI), Y1, Y7
 	VPSHUFD      $0x4e, Y1, Y8
 	VPXOR        Y1, Y8, Y8
 	VPCLMULQDQ   $0x00, Y3, Y8, Y3
-	VMOVDQU      -96(SI), Y1
+	VMOVDQU      -96(R9), Y1
 	VPSHUFB      swapBlock<>+0(SB), Y1, Y1
-	VPCLMULQDQ   $0x00, 64(CX), Y1, Y8
+	VPCLMULQDQ   $0x00, 64(DI), Y1, Y8
 	VPXOR        Y8, Y2, Y2
-	VPCLMULQDQ   $0x11, 64(CX), Y1, Y8
+	VPCLMULQDQ   $0x11, 64(DI), Y1, Y8
 	VPXOR        Y8, Y7, Y7
 	VPSHUFD      $0x4e, Y1, Y8
 	VPXOR        Y1, Y8, Y8
 	VPCLMULQDQ   $0x00, Y4, Y8, Y1
 	VPXOR        Y1, Y3, Y3
-	VMOVDQU      -64(SI), Y1
+	VMOVDQU      -64(R9), Y1
 	VPSHUFB      swapBlock<>+0(SB), Y1, Y1
-	VPCLMULQDQ   $0x00, 96(CX), Y1, Y4
+	VPCLMULQDQ   $0x00, 96(DI), Y1, Y4
 	VPXOR        Y4, Y2, Y2
-	VPCLMULQDQ   $0x11, 96(CX), Y1, Y4
+	VPCLMULQDQ   $0x11, 96(DI), Y1, Y4
 	VPXOR        Y4, Y7, Y7
 	VPSHUFD      $0x4e, Y1, Y4
 	VPXOR        Y1, Y4, Y4
 	VPCLMULQDQ   $0x00, Y5, Y4, Y1
 	VPXOR        Y1, Y3, Y3
-	VMOVDQU      -32(SI), Y1
+	VMOVDQU      -32(R9), Y1
 	VPSHUFB      swapBlock<>+0(SB), Y1, Y1
-	VPCLMULQDQ   $0x00, 128(CX), Y1, Y4
+	VPCLMULQDQ   $0x00, 128(DI), Y1, Y4
 	VPXOR        Y4, Y2, Y2
-	VPCLMULQDQ   $0x11, 128(CX), Y1, Y4
+	VPCLMULQDQ   $0x11, 128(DI), Y1, Y4
 	VPXOR        Y4, Y7, Y7
 	VPSHUFD      $0x4e, Y1, Y4
 	VPXOR        Y1, Y4, Y4
@@ -1658,7 +3174,7 @@ hashLast:
 	VPXOR        X7, X2, X2
 
 	// What was hashed so far comes right before the first block that is left.
-	LEAQ 144(CX), R11
+	LEAQ 144(DI), R11
 	JMP  finish
 
 refuse:
@@ -1666,48 +3182,38 @@ refuse:
 
 next:
 	ADDQ $0x00000040, AX
-	DECQ R12
+	DECQ CX
 	JNZ  packet
 
 end:
 	VZEROUPPER
-	MOVQ R10, done+16(FP)
+	MOVQ DX, done+16(FP)
 	RET
 
 // func openVAES(ops *byte, n int) (done int)
 // Requires: AES, AVX, AVX2, MMX+, PCLMULQDQ, VAES, VPCLMULQDQ
 TEXT ·openVAES(SB), NOSPLIT, $0-24
 	MOVQ  ops+0(FP), AX
-	MOVQ  n+8(FP), R12
-	XORL  R10, R10
-	TESTQ R12, R12
+	MOVQ  n+8(FP), CX
+	XORL  DX, DX
+	TESTQ CX, CX
 	JZ    end
 
 packet:
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	JZ      refuse
-	MOVL    160(CX), BX
-	TESTL   BX, BX
-	JZ      refuse
-	MOVBQZX 32(AX), R8
-	CMPQ    R8, $0x0000000c
-	JA      refuse
-	MOVQ    48(AX), DI
-	SUBQ    $0x00000010, DI
-	JLT     refuse
-	MOVQ    40(AX), SI
-
-	// Ask for the next packet's first lines, the last packet for its own.
-	MOVQ SI, R9
-	CMPQ R12, $0x01
-	JE   lastPacket
-	MOVQ 104(AX), R9
-
-lastPacket:
-	MOVL BX, DX
-	SHLL $0x04, DX
-	LEAQ 176(CX)(DX*1), DX
+	MOVQ  (AX), DI
+	TESTQ DI, DI
+	JZ    refuse
+	MOVL  160(DI), R8
+	ADDL  R8, R8
+	JZ    refuse
+	CMPB  32(AX), $0x0c
+	JA    refuse
+	MOVQ  48(AX), R10
+	SUBQ  $0x00000010, R10
+	JLT   refuse
+	MOVQ  40(AX), R9
+	LEAQ  15(R10), BX
+	SHRQ  $0x04, BX
 
 	// Counter 1 behind the nonce; the counter is little-endian while it is counted.
 	VMOVDQU     8(AX), X0
@@ -1715,228 +3221,241 @@ lastPacket:
 	VINSERTI128 $0x01, X0, Y0, Y0
 
 	// Additional data, padded with zeros.
+	MOVBQZX 32(AX), SI
 	LEAQ    window<>+32(SB), R11
-	SUBQ    R8, R11
+	SUBQ    SI, R11
 	VMOVDQU 20(AX), X2
 	VPAND   (R11), X2, X2
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	LEAQ    15(DI), R8
-	SHRQ    $0x04, R8
-	CMPQ    R8, $0x00000008
+	CMPQ    BX, $0x00000008
 	JA      long
 
-	// Short: the additional data are one product of the only sum.
-	LEAQ 128(CX), R11
+	// Ask for the next packet's first lines, the last packet for its own.
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext34
+	MOVQ 104(AX), SI
+
+noNext34:
+	// The additional data are one product of the only sum.
+	LEAQ 128(DI), R11
 
 finish:
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	PREFETCHT0 128(R9)
-
-	// Y0, and the block of lengths in bits.
-	VMOVDQU  8(AX), X1
-	VPBLENDW $0xc0, one<>+0(SB), X1, X1
-	VPSHUFB  swapCounter<>+0(SB), X1, X1
-	MOVQ     48(AX), R9
-	LEAQ     -32(R9)(R9*1), R9
-	SHLQ     $0x02, R9
-	VMOVQ    R9, X3
-	MOVBQZX  32(AX), R9
-	SHLL     $0x03, R9
-	VPINSRQ  $0x01, R9, X3, X3
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	VMOVDQU    8(AX), X1
+	VPBLENDW   $0xc0, one<>+0(SB), X1, X1
+	VPSHUFB    swapCounter<>+0(SB), X1, X1
+	MOVQ       48(AX), SI
+	LEAQ       -32(SI)(SI*1), SI
+	SHLQ       $0x02, SI
+	VMOVQ      SI, X3
+	MOVBQZX    32(AX), SI
+	SHLL       $0x03, SI
+	VPINSRQ    $0x01, SI, X3, X3
 
 	// The text's blocks and that of the lengths stand behind the prefix.
-	MOVQ R8, R9
-	SHLQ $0x04, R9
-	SUBQ R9, R11
+	MOVQ BX, SI
+	SHLQ $0x04, SI
+	SUBQ SI, R11
+	CMPQ BX, $0x04
+	JAE  blocks35
+	CMPQ BX, $0x02
+	JAE  blocks36
+	CMPQ BX, $0x01
+	JAE  blocks37
 
-	// A load at window + 16 n keeps the bytes of the last block, if n is the number of blocks.
-	LEAQ window<>+0(SB), R9
-	SUBQ DI, R9
-	CMPQ R8, $0x04
-	JAE  blocks20
-	CMPQ R8, $0x02
-	JAE  blocks21
-	CMPQ R8, $0x01
-	JAE  blocks22
-
-	// 0 blocks.
+	// blocks: 0
 	VMOVDQA      X1, X0
 	VINSERTI128  $0x01, X3, Y2, Y1
 	VMOVDQU      (R11), X3
-	VINSERTI128  $0x01, 144(CX), Y3, Y3
-	VMOVDQU      176(CX), X2
+	VINSERTI128  $0x01, 144(DI), Y3, Y3
+	VMOVDQU      176(DI), X2
 	VPXOR        X2, X0, X0
 	VPCLMULQDQ   $0x00, Y3, Y1, Y4
-	VMOVDQU      192(CX), X2
+	VMOVDQU      192(DI), X2
 	VAESENC      X2, X0, X0
-	VMOVDQU      208(CX), X2
+	VMOVDQU      208(DI), X2
 	VAESENC      X2, X0, X0
 	VPCLMULQDQ   $0x11, Y3, Y1, Y2
-	VMOVDQU      224(CX), X5
+	VMOVDQU      224(DI), X5
 	VAESENC      X5, X0, X0
 	VPSHUFD      $0x4e, Y3, Y5
 	VPXOR        Y3, Y5, Y5
 	VPSHUFD      $0x4e, Y1, Y3
 	VPXOR        Y1, Y3, Y3
 	VPCLMULQDQ   $0x00, Y5, Y3, Y1
-	VMOVDQU      240(CX), X3
+	VMOVDQU      240(DI), X3
 	VAESENC      X3, X0, X0
-	VMOVDQU      256(CX), X3
+	VMOVDQU      256(DI), X3
 	VAESENC      X3, X0, X0
 	VPXOR        Y4, Y1, Y1
 	VPXOR        Y2, Y1, Y1
-	VMOVDQU      272(CX), X3
+	VMOVDQU      272(DI), X3
 	VAESENC      X3, X0, X0
 	VPCLMULQDQ   $0x00, poly<>+0(SB), Y4, Y3
 	VPSHUFD      $0x4e, Y4, Y4
 	VPXOR        Y4, Y1, Y1
 	VPXOR        Y3, Y1, Y1
-	VMOVDQU      288(CX), X3
+	VMOVDQU      288(DI), X3
 	VAESENC      X3, X0, X0
-	VMOVDQU      304(CX), X3
+	VMOVDQU      304(DI), X3
 	VAESENC      X3, X0, X0
 	VPCLMULQDQ   $0x00, poly<>+0(SB), Y1, Y3
 	VPSHUFD      $0x4e, Y1, Y1
 	VPXOR        Y1, Y2, Y2
 	VPXOR        Y3, Y2, Y2
-	VMOVDQU      320(CX), X1
+	VMOVDQU      320(DI), X1
 	VAESENC      X1, X0, X0
 	VEXTRACTI128 $0x01, Y2, X1
 	VPXOR        X2, X1, X1
-	CMPL         BX, $0x0000000c
-	JB           rounds23
-	VMOVDQU      336(CX), X2
+	CMPL         R8, $0x00000018
+	JB           lastRound38
+	VMOVDQU      336(DI), X2
 	VAESENC      X2, X0, X0
-	VMOVDQU      352(CX), X2
+	VMOVDQU      352(DI), X2
 	VAESENC      X2, X0, X0
-	JE           rounds23
-	VMOVDQU      368(CX), X2
+	JE           lastRound38
+	VMOVDQU      368(DI), X2
 	VAESENC      X2, X0, X0
-	VMOVDQU      384(CX), X2
+	VMOVDQU      384(DI), X2
 	VAESENC      X2, X0, X0
 
-rounds23:
-	VMOVDQU     (DX), X2
+lastRound38:
+	VMOVDQU     176(DI)(R8*8), X2
 	VAESENCLAST X2, X0, X0
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X1, X1
-	VPXOR   (SI)(DI*1), X1, X1
-	VPXOR   X0, X1, X1
-	XORL    CX, CX
-	VPTEST  X1, X1
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X1, X1
 
-blocks22:
-	// 1 blocks.
+	// Behind the text nothing changes.
+	// The tag is compared as one word.
+	VPXOR  X0, X1, X1
+	XORL   BX, BX
+	VPTEST X1, X1
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks37:
+	// blocks: 1
 	VPADDD         add<>+0(SB), X0, X0
 	VPSHUFB        swapCounter<>+0(SB), X0, X0
 	VINSERTI128    $0x01, X1, Y0, Y0
 	VPCLMULQDQ     $0x00, (R11), X2, X1
-	VBROADCASTI128 176(CX), Y4
+	VBROADCASTI128 176(DI), Y4
 	VPXOR          Y4, Y0, Y0
 	VPCLMULQDQ     $0x11, (R11), X2, X4
-	VBROADCASTI128 192(CX), Y5
+	VBROADCASTI128 192(DI), Y5
 	VAESENC        Y5, Y0, Y0
 	VPSHUFD        $0x4e, (R11), X5
 	VPXOR          (R11), X5, X5
 	VPSHUFD        $0x4e, X2, X6
 	VPXOR          X2, X6, X6
 	VPCLMULQDQ     $0x00, X5, X6, X5
-	VBROADCASTI128 208(CX), Y2
+	VBROADCASTI128 208(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	VMOVDQU        (SI), X2
-	VPAND          32(R9), X2, X2
-	VBROADCASTI128 224(CX), Y6
+	VMOVDQU        (R9), X2
+	LEAQ           window<>+16(SB), BX
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X2, X2
+	VBROADCASTI128 224(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), X2, X2
 	VINSERTI128    $0x01, X3, Y2, Y2
-	VBROADCASTI128 240(CX), Y3
+	VBROADCASTI128 240(DI), Y3
 	VAESENC        Y3, Y0, Y0
-	VPCLMULQDQ     $0x00, 128(CX), Y2, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y2, Y3
 	VPXOR          Y1, Y3, Y3
-	VBROADCASTI128 256(CX), Y1
+	VBROADCASTI128 256(DI), Y1
 	VAESENC        Y1, Y0, Y0
-	VPCLMULQDQ     $0x11, 128(CX), Y2, Y1
+	VPCLMULQDQ     $0x11, 128(DI), Y2, Y1
 	VPXOR          Y4, Y1, Y1
-	VBROADCASTI128 272(CX), Y4
+	VBROADCASTI128 272(DI), Y4
 	VAESENC        Y4, Y0, Y0
-	VPSHUFD        $0x4e, 128(CX), Y4
-	VPXOR          128(CX), Y4, Y4
+	VPSHUFD        $0x4e, 128(DI), Y4
+	VPXOR          128(DI), Y4, Y4
 	VPSHUFD        $0x4e, Y2, Y6
 	VPXOR          Y2, Y6, Y6
 	VPCLMULQDQ     $0x00, Y4, Y6, Y2
 	VPXOR          Y5, Y2, Y2
-	VBROADCASTI128 288(CX), Y4
+	VBROADCASTI128 288(DI), Y4
 	VAESENC        Y4, Y0, Y0
 	VPXOR          Y3, Y2, Y2
 	VPXOR          Y1, Y2, Y2
-	VBROADCASTI128 304(CX), Y4
+	VBROADCASTI128 304(DI), Y4
 	VAESENC        Y4, Y0, Y0
 	VPCLMULQDQ     $0x00, poly<>+0(SB), Y3, Y4
 	VPSHUFD        $0x4e, Y3, Y3
 	VPXOR          Y3, Y2, Y2
 	VPXOR          Y4, Y2, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y0, Y0
 	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y3
 	VPSHUFD        $0x4e, Y2, Y2
 	VPXOR          Y2, Y1, Y1
 	VPXOR          Y3, Y1, Y1
-	CMPL           BX, $0x0000000c
-	JB             rounds24
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound39
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	JE             rounds24
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound39
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y0, Y0
 
-rounds24:
-	VBROADCASTI128 (DX), Y2
+lastRound39:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y0, Y0
 	VEXTRACTI128   $0x01, Y1, X2
 	VPXOR          X1, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
-	VPSHUFB      swapBlock<>+0(SB), X2, X2
-	VPXOR        (SI)(DI*1), X2, X2
+	// What the tag should be, but for its encryption, against what it is.
+	VPSHUFB swapBlock<>+0(SB), X2, X2
+	VPXOR   (R9)(R10*1), X2, X2
+
+	// Behind the text nothing changes.
 	VEXTRACTI128 $0x01, Y0, X1
-	VPAND        32(R9), X0, X0
-	VPXOR        (SI), X0, X0
-	VMOVDQU      X0, (SI)
-	VPXOR        X1, X2, X2
-	XORL         CX, CX
-	VPTEST       X2, X2
-	SETEQ        CL
-	MOVB         CL, 33(AX)
-	ADDQ         CX, R10
-	JMP          next
+	LEAQ         window<>+16(SB), BX
+	LEAQ         window<>+32(SB), BX
+	SUBQ         R10, BX
+	VPAND        (BX), X0, X0
+	VPXOR        (R9), X0, X0
+	VMOVDQU      X0, (R9)
 
-blocks21:
-	CMPQ R8, $0x03
-	JAE  blocks25
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
 
-	// 2 blocks.
+blocks36:
+	CMPQ BX, $0x03
+	JAE  blocks40
+
+	// blocks: 2
 	VPADDD         add<>+0(SB), Y0, Y0
 	VPSHUFB        swapCounter<>+0(SB), Y0, Y0
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X4
-	VINSERTI128    $0x01, 144(CX), Y4, Y4
+	VINSERTI128    $0x01, 144(DI), Y4, Y4
 	VPCLMULQDQ     $0x00, Y4, Y2, Y5
-	VBROADCASTI128 176(CX), Y3
+	VBROADCASTI128 176(DI), Y3
 	VPXOR          Y3, Y0, Y0
 	VPXOR          X3, X1, X1
 	VPCLMULQDQ     $0x11, Y4, Y2, Y3
-	VBROADCASTI128 192(CX), Y6
+	VBROADCASTI128 192(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
 	VPSHUFD        $0x4e, Y4, Y6
@@ -1944,92 +3463,100 @@ blocks21:
 	VPSHUFD        $0x4e, Y2, Y4
 	VPXOR          Y2, Y4, Y4
 	VPCLMULQDQ     $0x00, Y6, Y4, Y4
-	VBROADCASTI128 208(CX), Y2
+	VBROADCASTI128 208(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VMOVDQU        (SI), Y2
-	VPAND          32(R9), Y2, Y2
-	VBROADCASTI128 224(CX), Y6
+	VMOVDQU        (R9), Y2
+	LEAQ           window<>+32(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y2, Y2
+	VBROADCASTI128 224(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 240(CX), Y6
+	VBROADCASTI128 240(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VPCLMULQDQ     $0x00, 112(CX), Y2, Y6
+	VPCLMULQDQ     $0x00, 112(DI), Y2, Y6
 	VPXOR          Y6, Y5, Y5
-	VBROADCASTI128 256(CX), Y6
+	VBROADCASTI128 256(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VPCLMULQDQ     $0x11, 112(CX), Y2, Y6
+	VPCLMULQDQ     $0x11, 112(DI), Y2, Y6
 	VPXOR          Y6, Y3, Y3
-	VBROADCASTI128 272(CX), Y6
+	VBROADCASTI128 272(DI), Y6
 	VAESENC        Y6, Y0, Y0
 	VAESENC        X6, X1, X1
-	VPSHUFD        $0x4e, 112(CX), Y6
-	VPXOR          112(CX), Y6, Y6
+	VPSHUFD        $0x4e, 112(DI), Y6
+	VPXOR          112(DI), Y6, Y6
 	VPSHUFD        $0x4e, Y2, Y7
 	VPXOR          Y2, Y7, Y7
 	VPCLMULQDQ     $0x00, Y6, Y7, Y2
 	VPXOR          Y2, Y4, Y4
-	VBROADCASTI128 288(CX), Y2
+	VBROADCASTI128 288(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 	VPXOR          Y5, Y4, Y4
 	VPXOR          Y3, Y4, Y4
-	VBROADCASTI128 304(CX), Y2
+	VBROADCASTI128 304(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 	VPCLMULQDQ     $0x00, poly<>+0(SB), Y5, Y2
 	VPSHUFD        $0x4e, Y5, Y5
 	VPXOR          Y5, Y4, Y4
 	VPXOR          Y2, Y4, Y4
-	VBROADCASTI128 320(CX), Y2
+	VBROADCASTI128 320(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 	VPCLMULQDQ     $0x00, poly<>+0(SB), Y4, Y2
 	VPSHUFD        $0x4e, Y4, Y4
 	VPXOR          Y4, Y3, Y3
 	VPXOR          Y2, Y3, Y3
-	CMPL           BX, $0x0000000c
-	JB             rounds26
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound41
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	JE             rounds26
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound41
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 
-rounds26:
-	VBROADCASTI128 (DX), Y2
+lastRound41:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y0, Y0
 	VAESENCLAST    X2, X1, X1
 	VEXTRACTI128   $0x01, Y3, X2
 	VPXOR          X3, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPAND   32(R9), Y0, Y0
-	VPXOR   (SI), Y0, Y0
-	VMOVDQU Y0, (SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks25:
-	// 3 blocks.
+	// Behind the text nothing changes.
+	LEAQ    window<>+32(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), Y0, Y0
+	VPXOR   (R9), Y0, Y0
+	VMOVDQU Y0, (R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks40:
+	// blocks: 3
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), X0, X0
@@ -2037,7 +3564,7 @@ blocks25:
 	VINSERTI128    $0x01, X1, Y0, Y0
 	VPCLMULQDQ     $0x00, (R11), X2, X1
 	VPCLMULQDQ     $0x11, (R11), X2, X5
-	VBROADCASTI128 176(CX), Y6
+	VBROADCASTI128 176(DI), Y6
 	VPXOR          Y6, Y4, Y4
 	VPXOR          Y6, Y0, Y0
 	VPSHUFD        $0x4e, (R11), X6
@@ -2045,54 +3572,57 @@ blocks25:
 	VPSHUFD        $0x4e, X2, X7
 	VPXOR          X2, X7, X7
 	VPCLMULQDQ     $0x00, X6, X7, X6
-	VBROADCASTI128 192(CX), Y2
+	VBROADCASTI128 192(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
-	VMOVDQU        (SI), Y2
+	VMOVDQU        (R9), Y2
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 208(CX), Y7
+	VBROADCASTI128 208(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
-	VPCLMULQDQ     $0x00, 96(CX), Y2, Y7
+	VPCLMULQDQ     $0x00, 96(DI), Y2, Y7
 	VPXOR          Y1, Y7, Y7
-	VBROADCASTI128 224(CX), Y1
+	VBROADCASTI128 224(DI), Y1
 	VAESENC        Y1, Y4, Y4
 	VAESENC        Y1, Y0, Y0
-	VPCLMULQDQ     $0x11, 96(CX), Y2, Y1
+	VPCLMULQDQ     $0x11, 96(DI), Y2, Y1
 	VPXOR          Y5, Y1, Y1
-	VPSHUFD        $0x4e, 96(CX), Y5
-	VPXOR          96(CX), Y5, Y5
+	VPSHUFD        $0x4e, 96(DI), Y5
+	VPXOR          96(DI), Y5, Y5
 	VPSHUFD        $0x4e, Y2, Y8
 	VPXOR          Y2, Y8, Y8
 	VPCLMULQDQ     $0x00, Y5, Y8, Y2
 	VPXOR          Y6, Y2, Y2
-	VBROADCASTI128 240(CX), Y5
+	VBROADCASTI128 240(DI), Y5
 	VAESENC        Y5, Y4, Y4
 	VAESENC        Y5, Y0, Y0
-	VMOVDQU        32(SI), X5
-	VPAND          64(R9), X5, X5
-	VBROADCASTI128 256(CX), Y6
+	VMOVDQU        32(R9), X5
+	LEAQ           window<>+48(SB), BX
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X5, X5
+	VBROADCASTI128 256(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), X5, X5
 	VINSERTI128    $0x01, X3, Y5, Y5
-	VBROADCASTI128 272(CX), Y3
+	VBROADCASTI128 272(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
-	VPCLMULQDQ     $0x00, 128(CX), Y5, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y5, Y3
 	VPXOR          Y3, Y7, Y7
-	VPCLMULQDQ     $0x11, 128(CX), Y5, Y3
+	VPCLMULQDQ     $0x11, 128(DI), Y5, Y3
 	VPXOR          Y3, Y1, Y1
-	VBROADCASTI128 288(CX), Y3
+	VBROADCASTI128 288(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
-	VPSHUFD        $0x4e, 128(CX), Y3
-	VPXOR          128(CX), Y3, Y3
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y5, Y6
 	VPXOR          Y5, Y6, Y6
 	VPCLMULQDQ     $0x00, Y3, Y6, Y3
 	VPXOR          Y3, Y2, Y2
-	VBROADCASTI128 304(CX), Y3
+	VBROADCASTI128 304(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
 	VPXOR          Y7, Y2, Y2
@@ -2101,60 +3631,67 @@ blocks25:
 	VPSHUFD        $0x4e, Y7, Y7
 	VPXOR          Y7, Y2, Y2
 	VPXOR          Y3, Y2, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y0, Y0
 	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y3
 	VPSHUFD        $0x4e, Y2, Y2
 	VPXOR          Y2, Y1, Y1
 	VPXOR          Y3, Y1, Y1
-	CMPL           BX, $0x0000000c
-	JB             rounds27
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound42
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
-	JE             rounds27
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound42
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 
-rounds27:
-	VBROADCASTI128 (DX), Y2
+lastRound42:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y4, Y4
 	VAESENCLAST    Y2, Y0, Y0
 	VEXTRACTI128   $0x01, Y1, X2
 	VPXOR          X1, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
-	VPSHUFB      swapBlock<>+0(SB), X2, X2
-	VPXOR        (SI)(DI*1), X2, X2
-	VPXOR        (SI), Y4, Y4
-	VMOVDQU      Y4, (SI)
+	// What the tag should be, but for its encryption, against what it is.
+	VPSHUFB swapBlock<>+0(SB), X2, X2
+	VPXOR   (R9)(R10*1), X2, X2
+
+	// Behind the text nothing changes.
+	VPXOR        (R9), Y4, Y4
+	VMOVDQU      Y4, (R9)
 	VEXTRACTI128 $0x01, Y0, X1
-	VPAND        64(R9), X0, X0
-	VPXOR        32(SI), X0, X0
-	VMOVDQU      X0, 32(SI)
-	VPXOR        X1, X2, X2
-	XORL         CX, CX
-	VPTEST       X2, X2
-	SETEQ        CL
-	MOVB         CL, 33(AX)
-	ADDQ         CX, R10
-	JMP          next
+	LEAQ         window<>+48(SB), BX
+	LEAQ         window<>+64(SB), BX
+	SUBQ         R10, BX
+	VPAND        (BX), X0, X0
+	VPXOR        32(R9), X0, X0
+	VMOVDQU      X0, 32(R9)
 
-blocks20:
-	CMPQ R8, $0x06
-	JAE  blocks28
-	CMPQ R8, $0x05
-	JAE  blocks29
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
 
-	// 4 blocks.
+blocks35:
+	CMPQ BX, $0x06
+	JAE  blocks43
+	CMPQ BX, $0x05
+	JAE  blocks44
+
+	// blocks: 4
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y0
@@ -2162,14 +3699,14 @@ blocks20:
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X5
-	VINSERTI128    $0x01, 144(CX), Y5, Y5
+	VINSERTI128    $0x01, 144(DI), Y5, Y5
 	VPCLMULQDQ     $0x00, Y5, Y2, Y6
-	VBROADCASTI128 176(CX), Y3
+	VBROADCASTI128 176(DI), Y3
 	VPXOR          Y3, Y4, Y4
 	VPXOR          Y3, Y0, Y0
 	VPXOR          X3, X1, X1
 	VPCLMULQDQ     $0x11, Y5, Y2, Y3
-	VBROADCASTI128 192(CX), Y7
+	VBROADCASTI128 192(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
@@ -2178,62 +3715,64 @@ blocks20:
 	VPSHUFD        $0x4e, Y2, Y5
 	VPXOR          Y2, Y5, Y5
 	VPCLMULQDQ     $0x00, Y7, Y5, Y5
-	VMOVDQU        (SI), Y2
-	VBROADCASTI128 208(CX), Y7
+	VMOVDQU        (R9), Y2
+	VBROADCASTI128 208(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 224(CX), Y7
+	VBROADCASTI128 224(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VPCLMULQDQ     $0x00, 80(CX), Y2, Y7
+	VPCLMULQDQ     $0x00, 80(DI), Y2, Y7
 	VPXOR          Y7, Y6, Y6
-	VPCLMULQDQ     $0x11, 80(CX), Y2, Y7
+	VPCLMULQDQ     $0x11, 80(DI), Y2, Y7
 	VPXOR          Y7, Y3, Y3
-	VBROADCASTI128 240(CX), Y7
+	VBROADCASTI128 240(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VPSHUFD        $0x4e, 80(CX), Y7
-	VPXOR          80(CX), Y7, Y7
+	VPSHUFD        $0x4e, 80(DI), Y7
+	VPXOR          80(DI), Y7, Y7
 	VPSHUFD        $0x4e, Y2, Y8
 	VPXOR          Y2, Y8, Y8
 	VPCLMULQDQ     $0x00, Y7, Y8, Y2
 	VPXOR          Y2, Y5, Y5
-	VBROADCASTI128 256(CX), Y2
+	VBROADCASTI128 256(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VMOVDQU        32(SI), Y2
-	VPAND          64(R9), Y2, Y2
+	VMOVDQU        32(R9), Y2
+	LEAQ           window<>+64(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y2, Y2
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 272(CX), Y7
+	VBROADCASTI128 272(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VPCLMULQDQ     $0x00, 112(CX), Y2, Y7
+	VPCLMULQDQ     $0x00, 112(DI), Y2, Y7
 	VPXOR          Y7, Y6, Y6
-	VBROADCASTI128 288(CX), Y7
+	VBROADCASTI128 288(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y0, Y0
 	VAESENC        X7, X1, X1
-	VPCLMULQDQ     $0x11, 112(CX), Y2, Y7
+	VPCLMULQDQ     $0x11, 112(DI), Y2, Y7
 	VPXOR          Y7, Y3, Y3
-	VPSHUFD        $0x4e, 112(CX), Y7
-	VPXOR          112(CX), Y7, Y7
+	VPSHUFD        $0x4e, 112(DI), Y7
+	VPXOR          112(DI), Y7, Y7
 	VPSHUFD        $0x4e, Y2, Y8
 	VPXOR          Y2, Y8, Y8
 	VPCLMULQDQ     $0x00, Y7, Y8, Y2
 	VPXOR          Y2, Y5, Y5
-	VBROADCASTI128 304(CX), Y2
+	VBROADCASTI128 304(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 	VPXOR          Y6, Y5, Y5
 	VPXOR          Y3, Y5, Y5
-	VBROADCASTI128 320(CX), Y2
+	VBROADCASTI128 320(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
@@ -2245,52 +3784,58 @@ blocks20:
 	VPSHUFD        $0x4e, Y5, Y5
 	VPXOR          Y5, Y3, Y3
 	VPXOR          Y2, Y3, Y3
-	CMPL           BX, $0x0000000c
-	JB             rounds30
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound45
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	JE             rounds30
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound45
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 
-rounds30:
-	VBROADCASTI128 (DX), Y2
+lastRound45:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y4, Y4
 	VAESENCLAST    Y2, Y0, Y0
 	VAESENCLAST    X2, X1, X1
 	VEXTRACTI128   $0x01, Y3, X2
 	VPXOR          X3, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), Y4, Y4
-	VMOVDQU Y4, (SI)
-	VPAND   64(R9), Y0, Y0
-	VPXOR   32(SI), Y0, Y0
-	VMOVDQU Y0, 32(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks29:
-	// 5 blocks.
+	// Behind the text nothing changes.
+	VPXOR   (R9), Y4, Y4
+	VMOVDQU Y4, (R9)
+	LEAQ    window<>+64(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), Y0, Y0
+	VPXOR   32(R9), Y0, Y0
+	VMOVDQU Y0, 32(R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks44:
+	// blocks: 5
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -2300,7 +3845,7 @@ blocks29:
 	VINSERTI128    $0x01, X1, Y0, Y0
 	VPCLMULQDQ     $0x00, (R11), X2, X1
 	VPCLMULQDQ     $0x11, (R11), X2, X6
-	VBROADCASTI128 176(CX), Y7
+	VBROADCASTI128 176(DI), Y7
 	VPXOR          Y7, Y4, Y4
 	VPXOR          Y7, Y5, Y5
 	VPXOR          Y7, Y0, Y0
@@ -2309,79 +3854,82 @@ blocks29:
 	VPSHUFD        $0x4e, X2, X8
 	VPXOR          X2, X8, X8
 	VPCLMULQDQ     $0x00, X7, X8, X7
-	VMOVDQU        (SI), Y2
-	VBROADCASTI128 192(CX), Y8
+	VMOVDQU        (R9), Y2
+	VBROADCASTI128 192(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VPCLMULQDQ     $0x00, 64(CX), Y2, Y8
+	VPCLMULQDQ     $0x00, 64(DI), Y2, Y8
 	VPXOR          Y1, Y8, Y8
-	VBROADCASTI128 208(CX), Y1
+	VBROADCASTI128 208(DI), Y1
 	VAESENC        Y1, Y4, Y4
 	VAESENC        Y1, Y5, Y5
 	VAESENC        Y1, Y0, Y0
-	VPCLMULQDQ     $0x11, 64(CX), Y2, Y1
+	VPCLMULQDQ     $0x11, 64(DI), Y2, Y1
 	VPXOR          Y6, Y1, Y1
-	VPSHUFD        $0x4e, 64(CX), Y6
-	VPXOR          64(CX), Y6, Y6
+	VPSHUFD        $0x4e, 64(DI), Y6
+	VPXOR          64(DI), Y6, Y6
 	VPSHUFD        $0x4e, Y2, Y9
 	VPXOR          Y2, Y9, Y9
 	VPCLMULQDQ     $0x00, Y6, Y9, Y2
 	VPXOR          Y7, Y2, Y2
-	VBROADCASTI128 224(CX), Y6
+	VBROADCASTI128 224(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y5, Y5
 	VAESENC        Y6, Y0, Y0
-	VMOVDQU        32(SI), Y6
+	VMOVDQU        32(R9), Y6
 	VPSHUFB        swapBlock<>+0(SB), Y6, Y6
-	VBROADCASTI128 240(CX), Y7
+	VBROADCASTI128 240(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VPCLMULQDQ     $0x00, 96(CX), Y6, Y7
+	VPCLMULQDQ     $0x00, 96(DI), Y6, Y7
 	VPXOR          Y7, Y8, Y8
-	VBROADCASTI128 256(CX), Y7
+	VBROADCASTI128 256(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y0, Y0
-	VPCLMULQDQ     $0x11, 96(CX), Y6, Y7
+	VPCLMULQDQ     $0x11, 96(DI), Y6, Y7
 	VPXOR          Y7, Y1, Y1
-	VPSHUFD        $0x4e, 96(CX), Y7
-	VPXOR          96(CX), Y7, Y7
+	VPSHUFD        $0x4e, 96(DI), Y7
+	VPXOR          96(DI), Y7, Y7
 	VPSHUFD        $0x4e, Y6, Y9
 	VPXOR          Y6, Y9, Y9
 	VPCLMULQDQ     $0x00, Y7, Y9, Y6
 	VPXOR          Y6, Y2, Y2
-	VBROADCASTI128 272(CX), Y6
+	VBROADCASTI128 272(DI), Y6
 	VAESENC        Y6, Y4, Y4
 	VAESENC        Y6, Y5, Y5
 	VAESENC        Y6, Y0, Y0
-	VMOVDQU        64(SI), X6
-	VPAND          96(R9), X6, X6
+	VMOVDQU        64(R9), X6
+	LEAQ           window<>+80(SB), BX
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X6, X6
 	VPSHUFB        swapBlock<>+0(SB), X6, X6
 	VINSERTI128    $0x01, X3, Y6, Y6
-	VBROADCASTI128 288(CX), Y3
+	VBROADCASTI128 288(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
-	VPCLMULQDQ     $0x00, 128(CX), Y6, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y6, Y3
 	VPXOR          Y3, Y8, Y8
-	VPCLMULQDQ     $0x11, 128(CX), Y6, Y3
+	VPCLMULQDQ     $0x11, 128(DI), Y6, Y3
 	VPXOR          Y3, Y1, Y1
-	VBROADCASTI128 304(CX), Y3
+	VBROADCASTI128 304(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
-	VPSHUFD        $0x4e, 128(CX), Y3
-	VPXOR          128(CX), Y3, Y3
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y6, Y7
 	VPXOR          Y6, Y7, Y7
 	VPCLMULQDQ     $0x00, Y3, Y7, Y3
 	VPXOR          Y3, Y2, Y2
 	VPXOR          Y8, Y2, Y2
 	VPXOR          Y1, Y2, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y0, Y0
@@ -2393,58 +3941,65 @@ blocks29:
 	VPSHUFD        $0x4e, Y2, Y2
 	VPXOR          Y2, Y1, Y1
 	VPXOR          Y3, Y1, Y1
-	CMPL           BX, $0x0000000c
-	JB             rounds31
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound46
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
-	JE             rounds31
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound46
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
 
-rounds31:
-	VBROADCASTI128 (DX), Y2
+lastRound46:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y4, Y4
 	VAESENCLAST    Y2, Y5, Y5
 	VAESENCLAST    Y2, Y0, Y0
 	VEXTRACTI128   $0x01, Y1, X2
 	VPXOR          X1, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
-	VPSHUFB      swapBlock<>+0(SB), X2, X2
-	VPXOR        (SI)(DI*1), X2, X2
-	VPXOR        (SI), Y4, Y4
-	VMOVDQU      Y4, (SI)
-	VPXOR        32(SI), Y5, Y5
-	VMOVDQU      Y5, 32(SI)
+	// What the tag should be, but for its encryption, against what it is.
+	VPSHUFB swapBlock<>+0(SB), X2, X2
+	VPXOR   (R9)(R10*1), X2, X2
+
+	// Behind the text nothing changes.
+	VPXOR        (R9), Y4, Y4
+	VMOVDQU      Y4, (R9)
+	VPXOR        32(R9), Y5, Y5
+	VMOVDQU      Y5, 32(R9)
 	VEXTRACTI128 $0x01, Y0, X1
-	VPAND        96(R9), X0, X0
-	VPXOR        64(SI), X0, X0
-	VMOVDQU      X0, 64(SI)
-	VPXOR        X1, X2, X2
-	XORL         CX, CX
-	VPTEST       X2, X2
-	SETEQ        CL
-	MOVB         CL, 33(AX)
-	ADDQ         CX, R10
-	JMP          next
+	LEAQ         window<>+80(SB), BX
+	LEAQ         window<>+96(SB), BX
+	SUBQ         R10, BX
+	VPAND        (BX), X0, X0
+	VPXOR        64(R9), X0, X0
+	VMOVDQU      X0, 64(R9)
 
-blocks28:
-	CMPQ R8, $0x07
-	JAE  blocks32
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
 
-	// 6 blocks.
+blocks43:
+	CMPQ BX, $0x07
+	JAE  blocks47
+
+	// blocks: 6
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -2454,9 +4009,9 @@ blocks28:
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X6
-	VINSERTI128    $0x01, 144(CX), Y6, Y6
+	VINSERTI128    $0x01, 144(DI), Y6, Y6
 	VPCLMULQDQ     $0x00, Y6, Y2, Y7
-	VBROADCASTI128 176(CX), Y3
+	VBROADCASTI128 176(DI), Y3
 	VPXOR          Y3, Y4, Y4
 	VPXOR          Y3, Y5, Y5
 	VPXOR          Y3, Y0, Y0
@@ -2467,86 +4022,88 @@ blocks28:
 	VPSHUFD        $0x4e, Y2, Y6
 	VPXOR          Y2, Y6, Y6
 	VPCLMULQDQ     $0x00, Y8, Y6, Y6
-	VBROADCASTI128 192(CX), Y2
+	VBROADCASTI128 192(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VMOVDQU        (SI), Y2
+	VMOVDQU        (R9), Y2
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 208(CX), Y8
+	VBROADCASTI128 208(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VPCLMULQDQ     $0x00, 48(CX), Y2, Y8
+	VPCLMULQDQ     $0x00, 48(DI), Y2, Y8
 	VPXOR          Y8, Y7, Y7
-	VPCLMULQDQ     $0x11, 48(CX), Y2, Y8
+	VPCLMULQDQ     $0x11, 48(DI), Y2, Y8
 	VPXOR          Y8, Y3, Y3
-	VBROADCASTI128 224(CX), Y8
+	VBROADCASTI128 224(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VPSHUFD        $0x4e, 48(CX), Y8
-	VPXOR          48(CX), Y8, Y8
+	VPSHUFD        $0x4e, 48(DI), Y8
+	VPXOR          48(DI), Y8, Y8
 	VPSHUFD        $0x4e, Y2, Y9
 	VPXOR          Y2, Y9, Y9
 	VPCLMULQDQ     $0x00, Y8, Y9, Y2
 	VPXOR          Y2, Y6, Y6
-	VMOVDQU        32(SI), Y2
-	VBROADCASTI128 240(CX), Y8
+	VMOVDQU        32(R9), Y2
+	VBROADCASTI128 240(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VPCLMULQDQ     $0x00, 80(CX), Y2, Y8
+	VPCLMULQDQ     $0x00, 80(DI), Y2, Y8
 	VPXOR          Y8, Y7, Y7
-	VBROADCASTI128 256(CX), Y8
+	VBROADCASTI128 256(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VPCLMULQDQ     $0x11, 80(CX), Y2, Y8
+	VPCLMULQDQ     $0x11, 80(DI), Y2, Y8
 	VPXOR          Y8, Y3, Y3
-	VPSHUFD        $0x4e, 80(CX), Y8
-	VPXOR          80(CX), Y8, Y8
+	VPSHUFD        $0x4e, 80(DI), Y8
+	VPXOR          80(DI), Y8, Y8
 	VPSHUFD        $0x4e, Y2, Y9
 	VPXOR          Y2, Y9, Y9
 	VPCLMULQDQ     $0x00, Y8, Y9, Y2
 	VPXOR          Y2, Y6, Y6
-	VBROADCASTI128 272(CX), Y2
+	VBROADCASTI128 272(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VMOVDQU        64(SI), Y2
-	VPAND          96(R9), Y2, Y2
+	VMOVDQU        64(R9), Y2
+	LEAQ           window<>+96(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y2, Y2
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 288(CX), Y8
+	VBROADCASTI128 288(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VPCLMULQDQ     $0x00, 112(CX), Y2, Y8
+	VPCLMULQDQ     $0x00, 112(DI), Y2, Y8
 	VPXOR          Y8, Y7, Y7
-	VPCLMULQDQ     $0x11, 112(CX), Y2, Y8
+	VPCLMULQDQ     $0x11, 112(DI), Y2, Y8
 	VPXOR          Y8, Y3, Y3
-	VBROADCASTI128 304(CX), Y8
+	VBROADCASTI128 304(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y0, Y0
 	VAESENC        X8, X1, X1
-	VPSHUFD        $0x4e, 112(CX), Y8
-	VPXOR          112(CX), Y8, Y8
+	VPSHUFD        $0x4e, 112(DI), Y8
+	VPXOR          112(DI), Y8, Y8
 	VPSHUFD        $0x4e, Y2, Y9
 	VPXOR          Y2, Y9, Y9
 	VPCLMULQDQ     $0x00, Y8, Y9, Y2
 	VPXOR          Y2, Y6, Y6
 	VPXOR          Y7, Y6, Y6
 	VPXOR          Y3, Y6, Y6
-	VBROADCASTI128 320(CX), Y2
+	VBROADCASTI128 320(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
@@ -2559,32 +4116,32 @@ blocks28:
 	VPSHUFD        $0x4e, Y6, Y6
 	VPXOR          Y6, Y3, Y3
 	VPXOR          Y2, Y3, Y3
-	CMPL           BX, $0x0000000c
-	JB             rounds33
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound48
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	JE             rounds33
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound48
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 
-rounds33:
-	VBROADCASTI128 (DX), Y2
+lastRound48:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y4, Y4
 	VAESENCLAST    Y2, Y5, Y5
 	VAESENCLAST    Y2, Y0, Y0
@@ -2592,29 +4149,35 @@ rounds33:
 	VEXTRACTI128   $0x01, Y3, X2
 	VPXOR          X3, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), Y4, Y4
-	VMOVDQU Y4, (SI)
-	VPXOR   32(SI), Y5, Y5
-	VMOVDQU Y5, 32(SI)
-	VPAND   96(R9), Y0, Y0
-	VPXOR   64(SI), Y0, Y0
-	VMOVDQU Y0, 64(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks32:
-	CMPQ R8, $0x08
-	JAE  blocks34
+	// Behind the text nothing changes.
+	VPXOR   (R9), Y4, Y4
+	VMOVDQU Y4, (R9)
+	VPXOR   32(R9), Y5, Y5
+	VMOVDQU Y5, 32(R9)
+	LEAQ    window<>+96(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), Y0, Y0
+	VPXOR   64(R9), Y0, Y0
+	VMOVDQU Y0, 64(R9)
 
-	// 7 blocks.
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks47:
+	CMPQ BX, $0x08
+	JAE  blocks49
+
+	// blocks: 7
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -2631,102 +4194,105 @@ blocks32:
 	VPSHUFD        $0x4e, X2, X9
 	VPXOR          X2, X9, X9
 	VPCLMULQDQ     $0x00, X8, X9, X8
-	VBROADCASTI128 176(CX), Y2
+	VBROADCASTI128 176(DI), Y2
 	VPXOR          Y2, Y4, Y4
 	VPXOR          Y2, Y5, Y5
 	VPXOR          Y2, Y6, Y6
 	VPXOR          Y2, Y0, Y0
-	VMOVDQU        (SI), Y2
+	VMOVDQU        (R9), Y2
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 192(CX), Y9
+	VBROADCASTI128 192(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
-	VPCLMULQDQ     $0x00, 32(CX), Y2, Y9
+	VPCLMULQDQ     $0x00, 32(DI), Y2, Y9
 	VPXOR          Y1, Y9, Y9
-	VPCLMULQDQ     $0x11, 32(CX), Y2, Y1
+	VPCLMULQDQ     $0x11, 32(DI), Y2, Y1
 	VPXOR          Y7, Y1, Y1
-	VBROADCASTI128 208(CX), Y7
+	VBROADCASTI128 208(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y6, Y6
 	VAESENC        Y7, Y0, Y0
-	VPSHUFD        $0x4e, 32(CX), Y7
-	VPXOR          32(CX), Y7, Y7
+	VPSHUFD        $0x4e, 32(DI), Y7
+	VPXOR          32(DI), Y7, Y7
 	VPSHUFD        $0x4e, Y2, Y10
 	VPXOR          Y2, Y10, Y10
 	VPCLMULQDQ     $0x00, Y7, Y10, Y2
 	VPXOR          Y8, Y2, Y2
-	VMOVDQU        32(SI), Y7
-	VBROADCASTI128 224(CX), Y8
+	VMOVDQU        32(R9), Y7
+	VBROADCASTI128 224(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), Y7, Y7
-	VPCLMULQDQ     $0x00, 64(CX), Y7, Y8
+	VPCLMULQDQ     $0x00, 64(DI), Y7, Y8
 	VPXOR          Y8, Y9, Y9
-	VPCLMULQDQ     $0x11, 64(CX), Y7, Y8
+	VPCLMULQDQ     $0x11, 64(DI), Y7, Y8
 	VPXOR          Y8, Y1, Y1
-	VBROADCASTI128 240(CX), Y8
+	VBROADCASTI128 240(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VPSHUFD        $0x4e, 64(CX), Y8
-	VPXOR          64(CX), Y8, Y8
+	VPSHUFD        $0x4e, 64(DI), Y8
+	VPXOR          64(DI), Y8, Y8
 	VPSHUFD        $0x4e, Y7, Y10
 	VPXOR          Y7, Y10, Y10
 	VPCLMULQDQ     $0x00, Y8, Y10, Y7
 	VPXOR          Y7, Y2, Y2
-	VMOVDQU        64(SI), Y7
-	VBROADCASTI128 256(CX), Y8
+	VMOVDQU        64(R9), Y7
+	VBROADCASTI128 256(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
 	VPSHUFB        swapBlock<>+0(SB), Y7, Y7
-	VPCLMULQDQ     $0x00, 96(CX), Y7, Y8
+	VPCLMULQDQ     $0x00, 96(DI), Y7, Y8
 	VPXOR          Y8, Y9, Y9
-	VBROADCASTI128 272(CX), Y8
+	VBROADCASTI128 272(DI), Y8
 	VAESENC        Y8, Y4, Y4
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y0, Y0
-	VPCLMULQDQ     $0x11, 96(CX), Y7, Y8
+	VPCLMULQDQ     $0x11, 96(DI), Y7, Y8
 	VPXOR          Y8, Y1, Y1
-	VPSHUFD        $0x4e, 96(CX), Y8
-	VPXOR          96(CX), Y8, Y8
+	VPSHUFD        $0x4e, 96(DI), Y8
+	VPXOR          96(DI), Y8, Y8
 	VPSHUFD        $0x4e, Y7, Y10
 	VPXOR          Y7, Y10, Y10
 	VPCLMULQDQ     $0x00, Y8, Y10, Y7
 	VPXOR          Y7, Y2, Y2
-	VBROADCASTI128 288(CX), Y7
+	VBROADCASTI128 288(DI), Y7
 	VAESENC        Y7, Y4, Y4
 	VAESENC        Y7, Y5, Y5
 	VAESENC        Y7, Y6, Y6
 	VAESENC        Y7, Y0, Y0
-	VMOVDQU        96(SI), X7
-	VPAND          128(R9), X7, X7
+	VMOVDQU        96(R9), X7
+	LEAQ           window<>+112(SB), BX
+	LEAQ           window<>+128(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), X7, X7
 	VPSHUFB        swapBlock<>+0(SB), X7, X7
 	VINSERTI128    $0x01, X3, Y7, Y7
-	VPCLMULQDQ     $0x00, 128(CX), Y7, Y3
+	VPCLMULQDQ     $0x00, 128(DI), Y7, Y3
 	VPXOR          Y3, Y9, Y9
-	VBROADCASTI128 304(CX), Y3
+	VBROADCASTI128 304(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
-	VPCLMULQDQ     $0x11, 128(CX), Y7, Y3
+	VPCLMULQDQ     $0x11, 128(DI), Y7, Y3
 	VPXOR          Y3, Y1, Y1
-	VPSHUFD        $0x4e, 128(CX), Y3
-	VPXOR          128(CX), Y3, Y3
+	VPSHUFD        $0x4e, 128(DI), Y3
+	VPXOR          128(DI), Y3, Y3
 	VPSHUFD        $0x4e, Y7, Y8
 	VPXOR          Y7, Y8, Y8
 	VPCLMULQDQ     $0x00, Y3, Y8, Y3
 	VPXOR          Y3, Y2, Y2
-	VBROADCASTI128 320(CX), Y3
+	VBROADCASTI128 320(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
@@ -2737,32 +4303,32 @@ blocks32:
 	VPSHUFD        $0x4e, Y9, Y9
 	VPXOR          Y9, Y2, Y2
 	VPXOR          Y3, Y2, Y2
-	CMPL           BX, $0x0000000c
-	JB             rounds35
-	VBROADCASTI128 336(CX), Y3
+	CMPL           R8, $0x00000018
+	JB             lastRound50
+	VBROADCASTI128 336(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
-	VBROADCASTI128 352(CX), Y3
+	VBROADCASTI128 352(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
-	JE             rounds35
-	VBROADCASTI128 368(CX), Y3
+	JE             lastRound50
+	VBROADCASTI128 368(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
-	VBROADCASTI128 384(CX), Y3
+	VBROADCASTI128 384(DI), Y3
 	VAESENC        Y3, Y4, Y4
 	VAESENC        Y3, Y5, Y5
 	VAESENC        Y3, Y6, Y6
 	VAESENC        Y3, Y0, Y0
 
-rounds35:
-	VBROADCASTI128 (DX), Y3
+lastRound50:
+	VBROADCASTI128 176(DI)(R8*8), Y3
 	VAESENCLAST    Y3, Y4, Y4
 	VAESENCLAST    Y3, Y5, Y5
 	VAESENCLAST    Y3, Y6, Y6
@@ -2774,29 +4340,36 @@ rounds35:
 	VEXTRACTI128   $0x01, Y1, X2
 	VPXOR          X1, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
-	VPSHUFB      swapBlock<>+0(SB), X2, X2
-	VPXOR        (SI)(DI*1), X2, X2
-	VPXOR        (SI), Y4, Y4
-	VMOVDQU      Y4, (SI)
-	VPXOR        32(SI), Y5, Y5
-	VMOVDQU      Y5, 32(SI)
-	VPXOR        64(SI), Y6, Y6
-	VMOVDQU      Y6, 64(SI)
-	VEXTRACTI128 $0x01, Y0, X1
-	VPAND        128(R9), X0, X0
-	VPXOR        96(SI), X0, X0
-	VMOVDQU      X0, 96(SI)
-	VPXOR        X1, X2, X2
-	XORL         CX, CX
-	VPTEST       X2, X2
-	SETEQ        CL
-	MOVB         CL, 33(AX)
-	ADDQ         CX, R10
-	JMP          next
+	// What the tag should be, but for its encryption, against what it is.
+	VPSHUFB swapBlock<>+0(SB), X2, X2
+	VPXOR   (R9)(R10*1), X2, X2
 
-blocks34:
-	// 8 blocks.
+	// Behind the text nothing changes.
+	VPXOR        (R9), Y4, Y4
+	VMOVDQU      Y4, (R9)
+	VPXOR        32(R9), Y5, Y5
+	VMOVDQU      Y5, 32(R9)
+	VPXOR        64(R9), Y6, Y6
+	VMOVDQU      Y6, 64(R9)
+	VEXTRACTI128 $0x01, Y0, X1
+	LEAQ         window<>+112(SB), BX
+	LEAQ         window<>+128(SB), BX
+	SUBQ         R10, BX
+	VPAND        (BX), X0, X0
+	VPXOR        96(R9), X0, X0
+	VMOVDQU      X0, 96(R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
+
+blocks49:
+	// blocks: 8
 	VPADDD         add<>+0(SB), Y0, Y4
 	VPSHUFB        swapCounter<>+0(SB), Y4, Y4
 	VPADDD         add<>+32(SB), Y0, Y5
@@ -2808,10 +4381,10 @@ blocks34:
 	VMOVDQA        X1, X1
 	VINSERTI128    $0x01, X3, Y2, Y2
 	VMOVDQU        (R11), X7
-	VINSERTI128    $0x01, 144(CX), Y7, Y7
+	VINSERTI128    $0x01, 144(DI), Y7, Y7
 	VPCLMULQDQ     $0x00, Y7, Y2, Y8
 	VPCLMULQDQ     $0x11, Y7, Y2, Y3
-	VBROADCASTI128 176(CX), Y9
+	VBROADCASTI128 176(DI), Y9
 	VPXOR          Y9, Y4, Y4
 	VPXOR          Y9, Y5, Y5
 	VPXOR          Y9, Y6, Y6
@@ -2822,104 +4395,106 @@ blocks34:
 	VPSHUFD        $0x4e, Y2, Y7
 	VPXOR          Y2, Y7, Y7
 	VPCLMULQDQ     $0x00, Y9, Y7, Y7
-	VMOVDQU        (SI), Y2
-	VBROADCASTI128 192(CX), Y9
+	VMOVDQU        (R9), Y2
+	VBROADCASTI128 192(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VPCLMULQDQ     $0x00, 16(CX), Y2, Y9
+	VPCLMULQDQ     $0x00, 16(DI), Y2, Y9
 	VPXOR          Y9, Y8, Y8
-	VBROADCASTI128 208(CX), Y9
+	VBROADCASTI128 208(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
-	VPCLMULQDQ     $0x11, 16(CX), Y2, Y9
+	VPCLMULQDQ     $0x11, 16(DI), Y2, Y9
 	VPXOR          Y9, Y3, Y3
-	VPSHUFD        $0x4e, 16(CX), Y9
-	VPXOR          16(CX), Y9, Y9
+	VPSHUFD        $0x4e, 16(DI), Y9
+	VPXOR          16(DI), Y9, Y9
 	VPSHUFD        $0x4e, Y2, Y10
 	VPXOR          Y2, Y10, Y10
 	VPCLMULQDQ     $0x00, Y9, Y10, Y2
 	VPXOR          Y2, Y7, Y7
-	VMOVDQU        32(SI), Y2
-	VBROADCASTI128 224(CX), Y9
+	VMOVDQU        32(R9), Y2
+	VBROADCASTI128 224(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VPCLMULQDQ     $0x00, 48(CX), Y2, Y9
+	VPCLMULQDQ     $0x00, 48(DI), Y2, Y9
 	VPXOR          Y9, Y8, Y8
-	VBROADCASTI128 240(CX), Y9
+	VBROADCASTI128 240(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
-	VPCLMULQDQ     $0x11, 48(CX), Y2, Y9
+	VPCLMULQDQ     $0x11, 48(DI), Y2, Y9
 	VPXOR          Y9, Y3, Y3
-	VPSHUFD        $0x4e, 48(CX), Y9
-	VPXOR          48(CX), Y9, Y9
+	VPSHUFD        $0x4e, 48(DI), Y9
+	VPXOR          48(DI), Y9, Y9
 	VPSHUFD        $0x4e, Y2, Y10
 	VPXOR          Y2, Y10, Y10
 	VPCLMULQDQ     $0x00, Y9, Y10, Y2
 	VPXOR          Y2, Y7, Y7
-	VBROADCASTI128 256(CX), Y2
+	VBROADCASTI128 256(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y6, Y6
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VMOVDQU        64(SI), Y2
+	VMOVDQU        64(R9), Y2
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VPCLMULQDQ     $0x00, 80(CX), Y2, Y9
+	VPCLMULQDQ     $0x00, 80(DI), Y2, Y9
 	VPXOR          Y9, Y8, Y8
-	VBROADCASTI128 272(CX), Y9
+	VBROADCASTI128 272(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
-	VPCLMULQDQ     $0x11, 80(CX), Y2, Y9
+	VPCLMULQDQ     $0x11, 80(DI), Y2, Y9
 	VPXOR          Y9, Y3, Y3
-	VPSHUFD        $0x4e, 80(CX), Y9
-	VPXOR          80(CX), Y9, Y9
+	VPSHUFD        $0x4e, 80(DI), Y9
+	VPXOR          80(DI), Y9, Y9
 	VPSHUFD        $0x4e, Y2, Y10
 	VPXOR          Y2, Y10, Y10
 	VPCLMULQDQ     $0x00, Y9, Y10, Y2
 	VPXOR          Y2, Y7, Y7
-	VBROADCASTI128 288(CX), Y2
+	VBROADCASTI128 288(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y6, Y6
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VMOVDQU        96(SI), Y2
-	VPAND          128(R9), Y2, Y2
+	VMOVDQU        96(R9), Y2
+	LEAQ           window<>+128(SB), BX
+	SUBQ           R10, BX
+	VPAND          (BX), Y2, Y2
 	VPSHUFB        swapBlock<>+0(SB), Y2, Y2
-	VBROADCASTI128 304(CX), Y9
+	VBROADCASTI128 304(DI), Y9
 	VAESENC        Y9, Y4, Y4
 	VAESENC        Y9, Y5, Y5
 	VAESENC        Y9, Y6, Y6
 	VAESENC        Y9, Y0, Y0
 	VAESENC        X9, X1, X1
-	VPCLMULQDQ     $0x00, 112(CX), Y2, Y9
+	VPCLMULQDQ     $0x00, 112(DI), Y2, Y9
 	VPXOR          Y9, Y8, Y8
-	VPCLMULQDQ     $0x11, 112(CX), Y2, Y9
+	VPCLMULQDQ     $0x11, 112(DI), Y2, Y9
 	VPXOR          Y9, Y3, Y3
-	VPSHUFD        $0x4e, 112(CX), Y9
-	VPXOR          112(CX), Y9, Y9
+	VPSHUFD        $0x4e, 112(DI), Y9
+	VPXOR          112(DI), Y9, Y9
 	VPSHUFD        $0x4e, Y2, Y10
 	VPXOR          Y2, Y10, Y10
 	VPCLMULQDQ     $0x00, Y9, Y10, Y2
 	VPXOR          Y2, Y7, Y7
-	VBROADCASTI128 320(CX), Y2
+	VBROADCASTI128 320(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y6, Y6
@@ -2931,36 +4506,36 @@ blocks34:
 	VPSHUFD        $0x4e, Y8, Y8
 	VPXOR          Y8, Y7, Y7
 	VPXOR          Y2, Y7, Y7
-	CMPL           BX, $0x0000000c
-	JB             rounds36
-	VBROADCASTI128 336(CX), Y2
+	CMPL           R8, $0x00000018
+	JB             lastRound51
+	VBROADCASTI128 336(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y6, Y6
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 352(CX), Y2
+	VBROADCASTI128 352(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y6, Y6
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	JE             rounds36
-	VBROADCASTI128 368(CX), Y2
+	JE             lastRound51
+	VBROADCASTI128 368(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y6, Y6
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
-	VBROADCASTI128 384(CX), Y2
+	VBROADCASTI128 384(DI), Y2
 	VAESENC        Y2, Y4, Y4
 	VAESENC        Y2, Y5, Y5
 	VAESENC        Y2, Y6, Y6
 	VAESENC        Y2, Y0, Y0
 	VAESENC        X2, X1, X1
 
-rounds36:
-	VBROADCASTI128 (DX), Y2
+lastRound51:
+	VBROADCASTI128 176(DI)(R8*8), Y2
 	VAESENCLAST    Y2, Y4, Y4
 	VAESENCLAST    Y2, Y5, Y5
 	VAESENCLAST    Y2, Y6, Y6
@@ -2973,32 +4548,44 @@ rounds36:
 	VEXTRACTI128   $0x01, Y3, X2
 	VPXOR          X3, X2, X2
 
-	// The tag is compared as one word; behind the text nothing changes.
+	// What the tag should be, but for its encryption, against what it is.
 	VPSHUFB swapBlock<>+0(SB), X2, X2
-	VPXOR   (SI)(DI*1), X2, X2
-	VPXOR   (SI), Y4, Y4
-	VMOVDQU Y4, (SI)
-	VPXOR   32(SI), Y5, Y5
-	VMOVDQU Y5, 32(SI)
-	VPXOR   64(SI), Y6, Y6
-	VMOVDQU Y6, 64(SI)
-	VPAND   128(R9), Y0, Y0
-	VPXOR   96(SI), Y0, Y0
-	VMOVDQU Y0, 96(SI)
-	VPXOR   X1, X2, X2
-	XORL    CX, CX
-	VPTEST  X2, X2
-	SETEQ   CL
-	MOVB    CL, 33(AX)
-	ADDQ    CX, R10
-	JMP     next
+	VPXOR   (R9)(R10*1), X2, X2
+
+	// Behind the text nothing changes.
+	VPXOR   (R9), Y4, Y4
+	VMOVDQU Y4, (R9)
+	VPXOR   32(R9), Y5, Y5
+	VMOVDQU Y5, 32(R9)
+	VPXOR   64(R9), Y6, Y6
+	VMOVDQU Y6, 64(R9)
+	LEAQ    window<>+128(SB), BX
+	SUBQ    R10, BX
+	VPAND   (BX), Y0, Y0
+	VPXOR   96(R9), Y0, Y0
+	VMOVDQU Y0, 96(R9)
+
+	// The tag is compared as one word.
+	VPXOR  X1, X2, X2
+	XORL   BX, BX
+	VPTEST X2, X2
+	SETEQ  BL
+	MOVB   BL, 33(AX)
+	ADDQ   BX, DX
+	JMP    next
 
 long:
+	MOVQ R9, SI
+	CMPQ CX, $0x01
+	JE   noNext52
+	MOVQ 104(AX), SI
+
+noNext52:
 	// The additional data's product alone.
-	VPCLMULQDQ $0x00, 144(CX), X2, X1
-	VPCLMULQDQ $0x11, 144(CX), X2, X3
-	VPSHUFD    $0x4e, 144(CX), X4
-	VPXOR      144(CX), X4, X4
+	VPCLMULQDQ $0x00, 144(DI), X2, X1
+	VPCLMULQDQ $0x11, 144(DI), X2, X3
+	VPSHUFD    $0x4e, 144(DI), X4
+	VPXOR      144(DI), X4, X4
 	VPSHUFD    $0x4e, X2, X5
 	VPXOR      X2, X5, X5
 	VPCLMULQDQ $0x00, X4, X5, X2
@@ -3015,180 +4602,180 @@ long:
 	VMOVDQA    X3, X2
 
 	// Folded powers of H stay in registers.
-	VMOVDQU 32(CX), Y1
+	VMOVDQU 32(DI), Y1
 	VPSHUFD $0x4e, Y1, Y3
 	VPXOR   Y1, Y3, Y3
-	VMOVDQU 64(CX), Y1
+	VMOVDQU 64(DI), Y1
 	VPSHUFD $0x4e, Y1, Y4
 	VPXOR   Y1, Y4, Y4
-	VMOVDQU 96(CX), Y1
+	VMOVDQU 96(DI), Y1
 	VPSHUFD $0x4e, Y1, Y5
 	VPXOR   Y1, Y5, Y5
-	VMOVDQU 128(CX), Y1
+	VMOVDQU 128(DI), Y1
 	VPSHUFD $0x4e, Y1, Y6
 	VPXOR   Y1, Y6, Y6
-	LEAQ    -1(R8), R11
+	LEAQ    -1(BX), R11
 	SHRQ    $0x03, R11
 
 group:
-	VPADDD         add<>+0(SB), Y0, Y1
-	VPSHUFB        swapCounter<>+0(SB), Y1, Y1
-	VPADDD         add<>+32(SB), Y0, Y7
+	VPADDD         add<>+0(SB), Y0, Y7
 	VPSHUFB        swapCounter<>+0(SB), Y7, Y7
-	VPADDD         add<>+64(SB), Y0, Y8
+	VPADDD         add<>+32(SB), Y0, Y8
 	VPSHUFB        swapCounter<>+0(SB), Y8, Y8
-	VPADDD         add<>+96(SB), Y0, Y9
+	VPADDD         add<>+64(SB), Y0, Y9
 	VPSHUFB        swapCounter<>+0(SB), Y9, Y9
+	VPADDD         add<>+96(SB), Y0, Y10
+	VPSHUFB        swapCounter<>+0(SB), Y10, Y10
 	VPADDD         group<>+0(SB), Y0, Y0
-	VMOVDQU        (SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VPXOR          Y2, Y10, Y10
-	VPCLMULQDQ     $0x00, 32(CX), Y10, Y2
-	VBROADCASTI128 176(CX), Y11
-	VPXOR          Y11, Y1, Y1
+	VMOVDQU        (R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VPXOR          Y2, Y1, Y1
+	VPCLMULQDQ     $0x00, 32(DI), Y1, Y2
+	VBROADCASTI128 176(DI), Y11
 	VPXOR          Y11, Y7, Y7
 	VPXOR          Y11, Y8, Y8
 	VPXOR          Y11, Y9, Y9
-	VPCLMULQDQ     $0x11, 32(CX), Y10, Y11
-	VPSHUFD        $0x4e, Y10, Y12
-	VPXOR          Y10, Y12, Y12
+	VPXOR          Y11, Y10, Y10
+	VPCLMULQDQ     $0x11, 32(DI), Y1, Y11
+	VPSHUFD        $0x4e, Y1, Y12
+	VPXOR          Y1, Y12, Y12
 	VPCLMULQDQ     $0x00, Y3, Y12, Y12
-	VBROADCASTI128 192(CX), Y10
-	VAESENC        Y10, Y1, Y1
-	VAESENC        Y10, Y7, Y7
-	VAESENC        Y10, Y8, Y8
-	VAESENC        Y10, Y9, Y9
-	VMOVDQU        32(SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VBROADCASTI128 208(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 192(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VMOVDQU        32(R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VBROADCASTI128 208(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x00, 64(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x00, 64(DI), Y1, Y13
 	VPXOR          Y13, Y2, Y2
-	VPCLMULQDQ     $0x11, 64(CX), Y10, Y13
+	VPCLMULQDQ     $0x11, 64(DI), Y1, Y13
 	VPXOR          Y13, Y11, Y11
-	VBROADCASTI128 224(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 224(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPSHUFD        $0x4e, Y10, Y13
-	VPXOR          Y10, Y13, Y13
-	VPCLMULQDQ     $0x00, Y4, Y13, Y10
-	VPXOR          Y10, Y12, Y12
-	VMOVDQU        64(SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VBROADCASTI128 240(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VAESENC        Y13, Y10, Y10
+	VPSHUFD        $0x4e, Y1, Y13
+	VPXOR          Y1, Y13, Y13
+	VPCLMULQDQ     $0x00, Y4, Y13, Y1
+	VPXOR          Y1, Y12, Y12
+	VMOVDQU        64(R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VBROADCASTI128 240(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x00, 96(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x00, 96(DI), Y1, Y13
 	VPXOR          Y13, Y2, Y2
-	VBROADCASTI128 256(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 256(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x11, 96(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x11, 96(DI), Y1, Y13
 	VPXOR          Y13, Y11, Y11
-	VPSHUFD        $0x4e, Y10, Y13
-	VPXOR          Y10, Y13, Y13
-	VPCLMULQDQ     $0x00, Y5, Y13, Y10
-	VPXOR          Y10, Y12, Y12
-	VBROADCASTI128 272(CX), Y10
-	VAESENC        Y10, Y1, Y1
-	VAESENC        Y10, Y7, Y7
-	VAESENC        Y10, Y8, Y8
-	VAESENC        Y10, Y9, Y9
-	VMOVDQU        96(SI), Y10
-	VPSHUFB        swapBlock<>+0(SB), Y10, Y10
-	VPCLMULQDQ     $0x00, 128(CX), Y10, Y13
+	VPSHUFD        $0x4e, Y1, Y13
+	VPXOR          Y1, Y13, Y13
+	VPCLMULQDQ     $0x00, Y5, Y13, Y1
+	VPXOR          Y1, Y12, Y12
+	VBROADCASTI128 272(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VMOVDQU        96(R9), Y1
+	VPSHUFB        swapBlock<>+0(SB), Y1, Y1
+	VPCLMULQDQ     $0x00, 128(DI), Y1, Y13
 	VPXOR          Y13, Y2, Y2
-	VBROADCASTI128 288(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 288(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPCLMULQDQ     $0x11, 128(CX), Y10, Y13
+	VAESENC        Y13, Y10, Y10
+	VPCLMULQDQ     $0x11, 128(DI), Y1, Y13
 	VPXOR          Y13, Y11, Y11
-	VBROADCASTI128 304(CX), Y13
-	VAESENC        Y13, Y1, Y1
+	VBROADCASTI128 304(DI), Y13
 	VAESENC        Y13, Y7, Y7
 	VAESENC        Y13, Y8, Y8
 	VAESENC        Y13, Y9, Y9
-	VPSHUFD        $0x4e, Y10, Y13
-	VPXOR          Y10, Y13, Y13
-	VPCLMULQDQ     $0x00, Y6, Y13, Y10
-	VPXOR          Y10, Y12, Y12
+	VAESENC        Y13, Y10, Y10
+	VPSHUFD        $0x4e, Y1, Y13
+	VPXOR          Y1, Y13, Y13
+	VPCLMULQDQ     $0x00, Y6, Y13, Y1
+	VPXOR          Y1, Y12, Y12
 	VPXOR          Y2, Y12, Y12
 	VPXOR          Y11, Y12, Y12
-	VBROADCASTI128 320(CX), Y10
-	VAESENC        Y10, Y1, Y1
-	VAESENC        Y10, Y7, Y7
-	VAESENC        Y10, Y8, Y8
-	VAESENC        Y10, Y9, Y9
-	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y10
+	VBROADCASTI128 320(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y2, Y1
 	VPSHUFD        $0x4e, Y2, Y2
 	VPXOR          Y2, Y12, Y12
-	VPXOR          Y10, Y12, Y12
-	VPCLMULQDQ     $0x00, poly<>+0(SB), Y12, Y2
+	VPXOR          Y1, Y12, Y12
+	VPCLMULQDQ     $0x00, poly<>+0(SB), Y12, Y1
 	VPSHUFD        $0x4e, Y12, Y12
 	VPXOR          Y12, Y11, Y11
-	VPXOR          Y2, Y11, Y11
-	CMPL           BX, $0x0000000c
-	JB             rounds37
-	VBROADCASTI128 336(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
-	VBROADCASTI128 352(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
-	JE             rounds37
-	VBROADCASTI128 368(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
-	VBROADCASTI128 384(CX), Y2
-	VAESENC        Y2, Y1, Y1
-	VAESENC        Y2, Y7, Y7
-	VAESENC        Y2, Y8, Y8
-	VAESENC        Y2, Y9, Y9
+	VPXOR          Y1, Y11, Y11
+	CMPL           R8, $0x00000018
+	JB             lastRound53
+	VBROADCASTI128 336(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VBROADCASTI128 352(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	JE             lastRound53
+	VBROADCASTI128 368(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
+	VBROADCASTI128 384(DI), Y1
+	VAESENC        Y1, Y7, Y7
+	VAESENC        Y1, Y8, Y8
+	VAESENC        Y1, Y9, Y9
+	VAESENC        Y1, Y10, Y10
 
-rounds37:
-	VBROADCASTI128 (DX), Y2
-	VAESENCLAST    Y2, Y1, Y1
-	VAESENCLAST    Y2, Y7, Y7
-	VAESENCLAST    Y2, Y8, Y8
-	VAESENCLAST    Y2, Y9, Y9
+lastRound53:
+	VBROADCASTI128 176(DI)(R8*8), Y1
+	VAESENCLAST    Y1, Y7, Y7
+	VAESENCLAST    Y1, Y8, Y8
+	VAESENCLAST    Y1, Y9, Y9
+	VAESENCLAST    Y1, Y10, Y10
 	VEXTRACTI128   $0x01, Y11, X2
 	VPXOR          X11, X2, X2
-	VPXOR          (SI), Y1, Y1
-	VMOVDQU        Y1, (SI)
-	VPXOR          32(SI), Y7, Y7
-	VMOVDQU        Y7, 32(SI)
-	VPXOR          64(SI), Y8, Y8
-	VMOVDQU        Y8, 64(SI)
-	VPXOR          96(SI), Y9, Y9
-	VMOVDQU        Y9, 96(SI)
-	PREFETCHT0     (R9)
-	PREFETCHT0     64(R9)
-	ADDQ           $0x00000080, R9
+	VPXOR          (R9), Y7, Y7
+	VMOVDQU        Y7, (R9)
+	VPXOR          32(R9), Y8, Y8
+	VMOVDQU        Y8, 32(R9)
+	VPXOR          64(R9), Y9, Y9
+	VMOVDQU        Y9, 64(R9)
+	VPXOR          96(R9), Y10, Y10
+	VMOVDQU        Y10, 96(R9)
+	PREFETCHT0     (SI)
+	PREFETCHT0     64(SI)
 	ADDQ           $0x00000080, SI
-	SUBQ           $0x00000080, DI
-	SUBQ           $0x08, R8
+	ADDQ           $0x00000080, R9
+	SUBQ           $0x00000080, R10
+	SUBQ           $0x08, BX
 	DECQ           R11
 	JNZ            group
 
 	// What was hashed so far comes right before the first block that is left.
-	LEAQ 144(CX), R11
+	LEAQ 144(DI), R11
 	JMP  finish
 
 refuse:
@@ -3196,10 +4783,10 @@ refuse:
 
 next:
 	ADDQ $0x00000040, AX
-	DECQ R12
+	DECQ CX
 	JNZ  packet
 
 end:
 	VZEROUPPER
-	MOVQ R10, done+16(FP)
+	MOVQ DX, done+16(FP)
 	RET

@@ -24,61 +24,61 @@ func together(a, b []step) {
 	}
 }
 
-// lastRound points g.last at the last round key.
-func (g *generator) lastRound() {
-	g.MOVL(g.rounds, g.last.As32())
-	g.SHLL(operand.U8(4), g.last.As32())
-	g.LEAQ(operand.Mem{Base: g.key, Index: g.last, Scale: 1, Disp: keyRound}, g.last)
+// lot is a packet's states, to be encrypted with its key.
+type lot struct {
+	p      *packet
+	states []reg.VecVirtual
+}
+
+// each loads round key i into all lanes and calls f with it for every state. States may be YMM and
+// XMM registers.
+func (g *generator) each(l lot, key operand.Mem, f func(k, s reg.Register)) {
+	lanes := 1
+	for _, s := range l.states {
+		lanes = max(lanes, int(s.Size())/block)
+	}
+	k := g.vector(lanes)
+	if lanes == 2 {
+		g.VBROADCASTI128(key, k)
+	} else {
+		g.VMOVDQU(key, k)
+	}
+	for _, s := range l.states {
+		if s.Size() == 16 {
+			f(k.AsX(), s)
+		} else {
+			f(k, s)
+		}
+	}
 }
 
 // aesRounds returns the steps that turn counter blocks into key stream: FIPS 197,
-// 5.1, all states a round at a time. States may be YMM and XMM registers.
-// The keys of AES-192 and AES-256 have two and four rounds more before the last.
-func (g *generator) aesRounds(states []reg.VecVirtual) []step {
-	label := g.label("rounds")
-	width := uint(16)
-	for _, s := range states {
-		width = max(width, s.Size())
-	}
-	each := func(key operand.Mem, f func(k, s reg.Register)) {
-		k := g.XMM()
-		narrow := reg.Register(k)
-		if width == 32 {
-			k = g.YMM()
-			g.VBROADCASTI128(key, k)
-			narrow = k.AsX()
-		} else {
-			g.VMOVDQU(key, k)
-		}
-		for _, s := range states {
-			if s.Size() == width {
-				f(k, s)
-			} else {
-				f(narrow, s)
-			}
+// 5.1, all states a round at a time. The keys of AES-192 and AES-256 have two and
+// four rounds more before the last; all lots have as many as the first.
+func (g *generator) aesRounds(lots ...lot) []step {
+	all := func(i int, f func(k, s reg.Register)) {
+		for _, l := range lots {
+			g.each(l, round(l.p.key, i), f)
 		}
 	}
-	var steps []step
-	steps = append(steps, func() {
-		each(round(g.key, 0), func(k, s reg.Register) { g.VPXOR(k, s, s) })
-	})
+	encrypt := func(k, s reg.Register) { g.VAESENC(k, s, s) }
+	steps := []step{func() { all(0, func(k, s reg.Register) { g.VPXOR(k, s, s) }) }}
 	for i := 1; i <= 9; i++ {
-		steps = append(steps, func() {
-			each(round(g.key, i), func(k, s reg.Register) { g.VAESENC(k, s, s) })
-		})
+		steps = append(steps, func() { all(i, encrypt) })
 	}
-	steps = append(steps, func() {
-		g.CMPL(g.rounds, operand.U32(12))
-		g.JB(operand.LabelRef(label))
-		for i := 10; i <= 11; i++ {
-			each(round(g.key, i), func(k, s reg.Register) { g.VAESENC(k, s, s) })
+	return append(steps, func() {
+		last := g.label("lastRound")
+		rounds := lots[0].p.twiceRounds
+		g.CMPL(rounds.As32(), operand.U32(2*12))
+		g.JB(operand.LabelRef(last))
+		all(10, encrypt)
+		all(11, encrypt)
+		g.JE(operand.LabelRef(last))
+		all(12, encrypt)
+		all(13, encrypt)
+		g.Label(last)
+		for _, l := range lots {
+			g.each(l, round(l.p.key, 0).Idx(rounds, 8), func(k, s reg.Register) { g.VAESENCLAST(k, s, s) })
 		}
-		g.JE(operand.LabelRef(label))
-		for i := 12; i <= 13; i++ {
-			each(round(g.key, i), func(k, s reg.Register) { g.VAESENC(k, s, s) })
-		}
-		g.Label(label)
-		each(at(g.last, 0), func(k, s reg.Register) { g.VAESENCLAST(k, s, s) })
 	})
-	return steps
 }

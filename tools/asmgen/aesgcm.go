@@ -9,14 +9,14 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// generator writes one function that seals or opens a batch.
-//
-// Each packet is worked on alone; what is left of the units' time while a packet waits for
-// its own results, the processor fills with the next packet, whose instructions depend on
-// none of this one's. A packet is
+// generator writes one function that seals or opens a batch. A packet is
 //
 //	groups of 8 blocks in a loop, AES and GHASH mixed, if it has more than 8 blocks,
 //	an end of 0 to 8 blocks, written out for each number, with the lengths' block and the tag
+//
+// Two packets in a row that are only an end, of the same number of blocks, are sealed
+// together: a packet of few blocks waits for its own results most of the time. Opening waits less, as
+// GHASH does not need AES's results, and gains nothing from pairs.
 //
 // Partial blocks are read whole: the tag behind them is part of the buffer. So nothing
 // outside the buffer is ever read.
@@ -24,37 +24,51 @@ type generator struct {
 	*build.Context
 	c     constants
 	lanes int // blocks in a register: 1 in XMM, 2 in YMM
-	open  bool
-	name  string
-	count int // of labels
+	// pairMax is the largest number of blocks of packets that are sealed in pairs, 0 for none.
+	pairMax int
+	open    bool
+	count   int // of labels
 
-	// The packet's registers.
-	op, key, last reg.GPVirtual // last: the last round key
-	rounds        reg.GPVirtual
-	text          reg.GPVirtual // what is to be done
-	left          reg.GPVirtual // bytes of it
-	blocks        reg.GPVirtual // of it, the partial one included
-	ahead         reg.GPVirtual // the next packet's buffer, to be asked for
-	counter       reg.VecVirtual
-	y0            reg.VecVirtual // the first counter block, which encrypts the tag
-	prefix        reg.VecVirtual // what GHASH has before the text, reflected
-	prefixPower   reg.GPVirtual  // address of the power that it is multiplied with
-	lengths       reg.VecVirtual
-	done          reg.GPVirtual // ops that went well
+	op     reg.GPVirtual
+	left   reg.GPVirtual // ops from op on
+	done   reg.GPVirtual // ops that went well
+	blocks reg.GPVirtual // of the packet's text that are left, the partial one included
+	ahead  reg.GPVirtual // the next packet's buffer, to be asked for
+}
+
+// packet is what registers hold of one packet.
+type packet struct {
+	op          operand.Mem // its description
+	key         reg.GPVirtual
+	twiceRounds reg.GPVirtual
+	text        reg.GPVirtual // what is to be done
+	left        reg.GPVirtual // bytes of it
+	counter     reg.VecVirtual
+	y0          reg.VecVirtual // the first counter block, which encrypts the tag
+	prefix      reg.VecVirtual // what GHASH has before the text, reflected
+	lengths     reg.VecVirtual // the block of lengths, reflected
+}
+
+func (g *generator) newPacket(disp int) *packet {
+	return &packet{
+		op: at(g.op, disp), key: g.GP64(), twiceRounds: g.GP64(), text: g.GP64(), left: g.GP64(),
+		counter: g.vector(g.lanes), y0: g.XMM(), prefix: g.XMM(), lengths: g.XMM(),
+	}
 }
 
 // aesgcm writes seal and open for a register width.
-func aesgcm(c *build.Context, lanes int) {
+func aesgcm(c *build.Context, lanes, pairMax int) {
 	suffix := map[int]string{1: "AESNI", 2: "VAES"}[lanes]
-	g := &generator{Context: c, lanes: lanes}
+	g := &generator{Context: c, lanes: lanes, pairMax: pairMax}
 	c.ConstraintExpr("amd64")
 	g.constants()
 	for _, open := range []bool{false, true} {
-		g.open, g.name = open, "seal"+suffix
+		g.open = open
+		name := "seal" + suffix
 		if open {
-			g.name = "open" + suffix
+			name = "open" + suffix
 		}
-		g.function()
+		g.function(name)
 	}
 }
 
@@ -66,38 +80,60 @@ func (g *generator) label(what string) string {
 
 func to(label string) operand.Op { return operand.LabelRef(label) }
 
-func (g *generator) function() {
-	g.Function(g.name)
+func (g *generator) function(name string) {
+	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr("func(ops *byte, n int) (done int)")
-	g.op, g.key, g.last, g.rounds = g.GP64(), g.GP64(), g.GP64(), g.GP32()
-	g.text, g.left, g.blocks, g.ahead, g.done = g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
-	g.prefixPower = g.GP64()
-	g.counter, g.y0, g.prefix, g.lengths = g.vector(g.lanes), g.XMM(), g.XMM(), g.XMM()
-	n := g.GP64()
+	g.op, g.left, g.done, g.blocks, g.ahead = g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
 	g.Load(g.Param("ops"), g.op)
-	g.Load(g.Param("n"), n)
+	g.Load(g.Param("n"), g.left)
 	g.XORL(g.done.As32(), g.done.As32())
-	g.TESTQ(n, n)
+	g.TESTQ(g.left, g.left)
 	g.JZ(to("end"))
+	p := g.newPacket(0)
+	prefixPower := g.GP64() // address of the power that the prefix is multiplied with
 
 	g.Label("packet")
-	g.begin(n)
+	g.describe(p, "refuse")
+	g.LEAQ(at(p.left, block-1), g.blocks)
+	g.SHRQ(operand.U8(4), g.blocks)
+	g.begin(p)
 	g.CMPQ(g.blocks, operand.U32(groupMax))
 	g.JA(to("long"))
-	g.Comment("Short: the additional data are one product of the only sum.")
-	g.LEAQ(at(g.key, keyPowers+(powerMax-2)*block), g.prefixPower)
-	g.finish()
+	if g.pairMax > 0 && !g.open {
+		g.pair(p)
+	}
+	g.Label("short")
+	g.Comment("Ask for the next packet's first lines, the last packet for its own.")
+	g.lookAhead(p, 1)
+	g.Comment("The additional data are one product of the only sum.")
+	g.LEAQ(power(p.key, 2), prefixPower)
+
+	g.Label("finish")
+	g.ask(0, 3*64)
+	g.y0AndLengths(p)
+	g.Comment("The text's blocks and that of the lengths stand behind the prefix.")
+	shift := g.GP64()
+	g.MOVQ(g.blocks, shift)
+	g.SHLQ(operand.U8(4), shift)
+	g.SUBQ(shift, prefixPower)
+	g.search(0, groupMax, "blocks", func(n int) {
+		g.finish(n, end{p, at(prefixPower, 0)})
+		g.JMP(to("next"))
+	})
 
 	g.Label("long")
-	g.long()
+	g.lookAhead(p, 1)
+	g.long(p)
+	g.Comment("What was hashed so far comes right before the first block that is left.")
+	g.LEAQ(power(p.key, 1), prefixPower)
 	g.JMP(to("finish"))
 
 	g.Label("refuse")
-	g.MOVB(operand.U8(0), at(g.op, opOK))
+	g.MOVB(operand.U8(0), p.op.Offset(opOK))
 	g.Label("next")
 	g.ADDQ(operand.U32(opSize), g.op)
-	g.DECQ(n)
+	g.DECQ(g.left)
 	g.JNZ(to("packet"))
 	g.Label("end")
 	g.VZEROUPPER()
@@ -105,55 +141,76 @@ func (g *generator) function() {
 	g.RET()
 }
 
-// begin loads a packet's description, or refuses it.
-func (g *generator) begin(n reg.GPVirtual) {
-	g.MOVQ(at(g.op, opKey), g.key)
-	g.TESTQ(g.key, g.key)
-	g.JZ(to("refuse"))
-	g.MOVL(at(g.key, keyRounds), g.rounds)
-	g.TESTL(g.rounds, g.rounds)
-	g.JZ(to("refuse"))
-	aad := g.GP64()
-	g.MOVBQZX(at(g.op, opAADLen), aad)
-	g.CMPQ(aad, operand.U32(aadMax))
-	g.JA(to("refuse"))
-	g.MOVQ(at(g.op, opLen), g.left)
-	g.SUBQ(operand.U32(tagSize), g.left)
-	g.JLT(to("refuse"))
-	g.MOVQ(at(g.op, opBuf), g.text)
+// describe loads a packet's description, and jumps to refuse if it cannot be worked on.
+func (g *generator) describe(p *packet, refuse string) {
+	g.MOVQ(p.op.Offset(opKey), p.key)
+	g.TESTQ(p.key, p.key)
+	g.JZ(to(refuse))
+	g.MOVL(at(p.key, keyRounds), p.twiceRounds.As32())
+	g.ADDL(p.twiceRounds.As32(), p.twiceRounds.As32())
+	g.JZ(to(refuse))
+	g.CMPB(p.op.Offset(opAADLen), operand.U8(aadMax))
+	g.JA(to(refuse))
+	g.MOVQ(p.op.Offset(opLen), p.left)
+	g.SUBQ(operand.U32(tagSize), p.left)
+	g.JLT(to(refuse))
+	g.MOVQ(p.op.Offset(opBuf), p.text)
+}
 
-	g.Comment("Ask for the next packet's first lines, the last packet for its own.")
-	g.MOVQ(g.text, g.ahead)
-	g.CMPQ(n, operand.U8(1))
-	g.JE(to("lastPacket"))
-	g.MOVQ(at(g.op, opSize+opBuf), g.ahead)
-	g.Label("lastPacket")
-
-	g.lastRound()
-
+// begin makes the counter and the block of additional data.
+func (g *generator) begin(p *packet) {
 	g.Comment("Counter 1 behind the nonce; the counter is little-endian while it is counted.")
-	x := g.counter.AsX()
-	g.VMOVDQU(at(g.op, opNonce), x)
+	x := p.counter.AsX()
+	g.VMOVDQU(p.op.Offset(opNonce), x)
 	g.VPBLENDW(imm(0xc0), g.c.one, x, x)
 	if g.lanes == 2 {
-		g.VINSERTI128(imm(1), x, g.counter, g.counter)
+		g.VINSERTI128(imm(1), x, p.counter, p.counter)
 	}
-
 	g.Comment("Additional data, padded with zeros.")
-	window := g.GP64()
+	aad, window := g.GP64(), g.GP64()
+	g.MOVBQZX(p.op.Offset(opAADLen), aad)
 	g.LEAQ(g.c.window.Offset(32), window)
 	g.SUBQ(aad, window)
-	g.VMOVDQU(at(g.op, opAAD), g.prefix)
-	g.VPAND(at(window, 0), g.prefix, g.prefix)
-	g.VPSHUFB(g.c.swapBlock, g.prefix, g.prefix)
+	g.VMOVDQU(p.op.Offset(opAAD), p.prefix)
+	g.VPAND(at(window, 0), p.prefix, p.prefix)
+	g.VPSHUFB(g.c.swapBlock, p.prefix, p.prefix)
+}
 
-	g.LEAQ(at(g.left, block-1), g.blocks)
-	g.SHRQ(operand.U8(4), g.blocks)
+// y0AndLengths makes the first counter block, and the block of lengths in bits.
+func (g *generator) y0AndLengths(p *packet) {
+	g.VMOVDQU(p.op.Offset(opNonce), p.y0)
+	g.VPBLENDW(imm(0xc0), g.c.one, p.y0, p.y0)
+	g.VPSHUFB(g.c.swapCounter, p.y0, p.y0)
+	bits := g.GP64()
+	g.MOVQ(p.op.Offset(opLen), bits)
+	g.LEAQ(operand.Mem{Base: bits, Index: bits, Scale: 1, Disp: -2 * tagSize}, bits)
+	g.SHLQ(operand.U8(2), bits)
+	g.VMOVQ(bits, p.lengths)
+	g.MOVBQZX(p.op.Offset(opAADLen), bits)
+	g.SHLL(operand.U8(3), bits.As32())
+	g.VPINSRQ(imm(1), bits, p.lengths, p.lengths)
+}
+
+// lookAhead points at the buffer of the op n behind this one, or at this one's if there is none.
+func (g *generator) lookAhead(p *packet, n int) {
+	none := g.label("noNext")
+	g.MOVQ(p.text, g.ahead)
+	g.CMPQ(g.left, operand.U8(n))
+	g.JE(to(none))
+	g.MOVQ(at(g.op, n*opSize+opBuf), g.ahead)
+	g.Label(none)
+}
+
+// ask asks for the lines ahead.
+func (g *generator) ask(from, bytes int) {
+	for line := from; line < from+bytes; line += 64 {
+		g.PREFETCHT0(at(g.ahead, line))
+	}
 }
 
 // counters returns the states of n blocks from the counter's next on, and the step that
 // fills them. With two lanes, the lane that an odd number leaves takes Y0.
-func (g *generator) counters(n int) ([]reg.VecVirtual, step) {
+func (g *generator) counters(p *packet, n int) ([]reg.VecVirtual, step) {
 	var states []reg.VecVirtual
 	for j := 0; j < n; j += g.lanes {
 		states = append(states, g.vector(g.lanes))
@@ -162,10 +219,10 @@ func (g *generator) counters(n int) ([]reg.VecVirtual, step) {
 		for i, s := range states {
 			j := i * g.lanes
 			narrow := g.narrow(s, n-j)
-			g.VPADDD(g.c.add[j], g.narrow(g.counter, n-j), narrow)
+			g.VPADDD(g.c.add[j], g.narrow(p.counter, n-j), narrow)
 			g.VPSHUFB(g.c.swapCounter, narrow, narrow)
 			if j+g.lanes > n {
-				g.VINSERTI128(imm(1), g.y0, s, s)
+				g.VINSERTI128(imm(1), p.y0, s, s)
 			}
 		}
 	}
@@ -179,9 +236,65 @@ func (g *generator) narrow(r reg.VecVirtual, blocks int) reg.Register {
 	return r
 }
 
-// hashGroup returns the steps that hash the group at disp behind text, with
-// x XORed to its first block, into x.
-func (g *generator) hashGroup(disp int, x reg.VecVirtual, folded []reg.VecVirtual) []step {
+// long works off all groups of 8 blocks but leaves 1 to 8 blocks.
+func (g *generator) long(p *packet) {
+	g.Comment("The additional data's product alone.")
+	x := p.prefix
+	var s sum
+	run(g.multiply(&s, x, power(p.key, 1), nil), g.reduce(&s, x))
+
+	var folded []reg.VecVirtual
+	if g.lanes == 2 {
+		g.Comment("Folded powers of H stay in registers.")
+		for j := 0; j < groupMax; j += 2 {
+			h := g.YMM()
+			g.VMOVDQU(power(p.key, groupMax-j), h)
+			folded = append(folded, g.fold(h, h))
+		}
+	}
+	groups := g.GP64()
+	g.LEAQ(at(g.blocks, -1), groups)
+	g.SHRQ(operand.U8(3), groups)
+	// crypt encrypts or decrypts a group, mixed with the steps of hash, and moves on behind it.
+	crypt := func(hash []step) {
+		states, fill := g.counters(p, groupMax)
+		encrypt := []step{func() {
+			fill()
+			g.VPADDD(g.c.group, p.counter, p.counter)
+		}}
+		together(append(encrypt, g.aesRounds(lot{p, states})...), hash)
+		for i, s := range states {
+			m := at(p.text, i*g.lanes*block)
+			g.VPXOR(m, s, s)
+			g.VMOVDQU(s, m)
+		}
+		const bytes = groupMax * block
+		g.ask(0, bytes)
+		g.ADDQ(operand.U32(bytes), g.ahead)
+		g.ADDQ(operand.U32(bytes), p.text)
+		g.SUBQ(operand.U32(bytes), p.left)
+		g.SUBQ(operand.U8(groupMax), g.blocks)
+		g.DECQ(groups)
+	}
+	if g.open {
+		g.Label("group")
+		crypt(g.hashGroup(p, 0, folded))
+		g.JNZ(to("group"))
+		return
+	}
+	g.Comment("The first group is encrypted alone; each later one while the one before it is hashed.")
+	crypt(nil)
+	g.JZ(to("hashLast"))
+	g.Label("group")
+	crypt(g.hashGroup(p, -groupMax*block, folded))
+	g.JNZ(to("group"))
+	g.Label("hashLast")
+	run(g.hashGroup(p, -groupMax*block, folded))
+}
+
+// hashGroup returns the steps that hash the group at disp behind the text, with
+// the prefix XORed to its first block, into the prefix. folded are the folds of the powers of H, or nil.
+func (g *generator) hashGroup(p *packet, disp int, folded []reg.VecVirtual) []step {
 	var s sum
 	var steps []step
 	for j := 0; j < groupMax; j += g.lanes {
@@ -191,252 +304,216 @@ func (g *generator) hashGroup(disp int, x reg.VecVirtual, folded []reg.VecVirtua
 			f = folded[j/g.lanes]
 		}
 		steps = append(steps, func() {
-			g.VMOVDQU(at(g.text, disp+j*block), d)
+			g.VMOVDQU(at(p.text, disp+j*block), d)
 			g.VPSHUFB(g.c.swapBlock, d, d)
-			if j == 0 {
-				g.xorLane0(x, d)
+			switch {
+			case j > 0:
+			case g.lanes == 2: // the lane above is zero in the prefix, as XMM instructions leave it
+				g.VPXOR(p.prefix.AsY(), d, d)
+			default:
+				g.VPXOR(p.prefix, d, d)
 			}
 		})
-		steps = append(steps, g.multiply(&s, d, power(g.key, groupMax-j), f)...)
+		steps = append(steps, g.multiply(&s, d, power(p.key, groupMax-j), f)...)
 	}
-	return append(steps, g.reduce(&s, x)...)
-}
-
-// xorLane0 adds an XMM register to the first lane of d. Instructions that write XMM registers
-// clear the lane above, so x can be used at any width.
-func (g *generator) xorLane0(x, d reg.VecVirtual) {
-	if d.Size() == 32 {
-		g.VPXOR(x.AsY(), d, d)
-		return
-	}
-	g.VPXOR(x, d, d)
-}
-
-// long works off all groups of 8 blocks but leaves 1 to 8 blocks.
-func (g *generator) long() {
-	g.Comment("The additional data's product alone.")
-	x := g.prefix
-	var s sum
-	run(g.multiply(&s, x, power(g.key, 1), nil), g.reduce(&s, x))
-
-	var folded []reg.VecVirtual
-	if g.lanes == 2 {
-		g.Comment("Folded powers of H stay in registers.")
-		for j := 0; j < groupMax; j += 2 {
-			h := g.YMM()
-			g.VMOVDQU(power(g.key, groupMax-j), h)
-			folded = append(folded, g.fold(h))
-		}
-	}
-	groups := g.GP64()
-	g.LEAQ(at(g.blocks, -1), groups)
-	g.SHRQ(operand.U8(3), groups)
-	crypt := func() (encrypt, store []step) {
-		states, fill := g.counters(groupMax)
-		encrypt = append(encrypt, func() {
-			fill()
-			g.VPADDD(g.c.group, g.counter, g.counter)
-		})
-		encrypt = append(encrypt, g.aesRounds(states)...)
-		for i, s := range states {
-			store = append(store, func() {
-				m := at(g.text, i*g.lanes*block)
-				g.VPXOR(m, s, s)
-				g.VMOVDQU(s, m)
-			})
-		}
-		return encrypt, store
-	}
-	move := func() {
-		g.PREFETCHT0(at(g.ahead, 0))
-		g.PREFETCHT0(at(g.ahead, 64))
-		g.ADDQ(operand.U32(groupMax*block), g.ahead)
-		g.ADDQ(operand.U32(groupMax*block), g.text)
-		g.SUBQ(operand.U32(groupMax*block), g.left)
-		g.SUBQ(operand.U8(groupMax), g.blocks)
-		g.DECQ(groups)
-	}
-	if g.open {
-		g.Label("group")
-		encrypt, store := crypt()
-		together(encrypt, g.hashGroup(0, x, folded))
-		run(store)
-		move()
-		g.JNZ(to("group"))
-	} else {
-		g.Comment("The first group is encrypted alone; each later one while the one before it is hashed.")
-		run(crypt())
-		move()
-		g.JZ(to("hashLast"))
-		g.Label("group")
-		encrypt, store := crypt()
-		together(encrypt, g.hashGroup(-groupMax*block, x, folded))
-		run(store)
-		move()
-		g.JNZ(to("group"))
-		g.Label("hashLast")
-		run(g.hashGroup(-groupMax*block, x, folded))
-	}
-	g.Comment("What was hashed so far comes right before the first block that is left.")
-	g.LEAQ(power(g.key, 1), g.prefixPower)
-}
-
-// finish does the last 0 to 8 blocks, and the tag.
-func (g *generator) finish() {
-	g.Label("finish")
-	for line := range 3 {
-		g.PREFETCHT0(at(g.ahead, 64*line))
-	}
-	g.Comment("Y0, and the block of lengths in bits.")
-	g.VMOVDQU(at(g.op, opNonce), g.y0)
-	g.VPBLENDW(imm(0xc0), g.c.one, g.y0, g.y0)
-	g.VPSHUFB(g.c.swapCounter, g.y0, g.y0)
-	bits := g.GP64()
-	g.MOVQ(at(g.op, opLen), bits)
-	g.LEAQ(operand.Mem{Base: bits, Index: bits, Scale: 1, Disp: -2 * tagSize}, bits)
-	g.SHLQ(operand.U8(2), bits)
-	g.VMOVQ(bits, g.lengths)
-	g.MOVBQZX(at(g.op, opAADLen), bits)
-	g.SHLL(operand.U8(3), bits.As32())
-	g.VPINSRQ(imm(1), bits, g.lengths, g.lengths)
-	g.Comment("The text's blocks and that of the lengths stand behind the prefix.")
-	shift := g.GP64()
-	g.MOVQ(g.blocks, shift)
-	g.SHLQ(operand.U8(4), shift)
-	g.SUBQ(shift, g.prefixPower)
-	g.Comment("A load at window + 16 n keeps the bytes of the last block, if n is the number of blocks.")
-	window := g.GP64()
-	g.LEAQ(g.c.window, window)
-	g.SUBQ(g.left, window)
-	g.search(0, groupMax, func(n int) { g.end(n, window) })
+	return append(steps, g.reduce(&s, p.prefix)...)
 }
 
 // search branches to the code for the number of blocks in g.blocks.
-func (g *generator) search(from, to_ int, body func(int)) {
-	if from == to_ {
-		g.Commentf("%d blocks.", from)
+func (g *generator) search(from, last int, name string, body func(int)) {
+	if from == last {
+		g.Commentf("%s: %d", name, from)
 		body(from)
-		g.JMP(to("next"))
 		return
 	}
-	middle := (from + to_ + 1) / 2
-	upper := g.label("blocks")
+	middle := (from + last + 1) / 2
+	upper := g.label(name)
 	g.CMPQ(g.blocks, operand.U8(middle))
 	g.JAE(to(upper))
-	g.search(from, middle-1, body)
+	g.search(from, middle-1, name, body)
 	g.Label(upper)
-	g.search(middle, to_, body)
+	g.search(middle, last, name, body)
 }
 
-// end does n last blocks, and the tag.
-func (g *generator) end(n int, window reg.GPVirtual) {
-	var s sum
-	odd := n%g.lanes != 0
-	tag, x := g.XMM(), g.XMM() // E(K, Y0) and the hash
-	states, fill := g.counters(n)
-	all := states
-	if !odd {
-		all = append(all[:len(all):len(all)], tag)
-	}
-	encrypt := []step{func() {
-		fill()
-		if !odd {
-			g.VMOVDQA(g.y0, tag)
-		}
-	}}
-	encrypt = append(encrypt, g.aesRounds(all)...)
+// pair seals this packet and the next together if both have the same number of blocks, at least 1 and
+// at most pairMax, and keys of the same size. Otherwise it goes on at short; the next
+// packet's turn comes then, also to be refused.
+func (g *generator) pair(p *packet) {
+	g.CMPQ(g.left, operand.U8(2))
+	g.JB(to("short"))
+	g.CMPQ(g.blocks, operand.U8(g.pairMax))
+	g.JA(to("short"))
+	q := g.newPacket(opSize)
+	g.describe(q, "short")
+	g.CMPL(q.twiceRounds.As32(), p.twiceRounds.As32())
+	g.JNE(to("short"))
+	blocks := g.GP64()
+	g.LEAQ(at(q.left, block-1), blocks)
+	g.SHRQ(operand.U8(4), blocks)
+	g.JZ(to("short"))
+	g.CMPQ(blocks, g.blocks)
+	g.JNE(to("short"))
+	g.begin(q)
+	g.lookAhead(p, 2)
+	g.ask(0, 3*64)
+	g.CMPQ(g.left, operand.U8(4))
+	g.JB(to("pair"))
+	g.MOVQ(at(g.op, 3*opSize+opBuf), g.ahead)
+	g.ask(0, 3*64)
+	g.Label("pair")
+	g.y0AndLengths(p)
+	g.y0AndLengths(q)
+	g.search(1, g.pairMax, "pairs", func(n int) {
+		g.finish(n, end{p, power(p.key, n+2)}, end{q, power(q.key, n+2)})
+		g.JMP(to("nextPair"))
+	})
+	g.Label("nextPair")
+	g.ADDQ(operand.U32(opSize), g.op)
+	g.DECQ(g.left)
+	g.JMP(to("next"))
+}
 
-	text := func(i int) operand.Mem { return at(g.text, i*g.lanes*block) }
-	// mask keeps the text's bytes of the last register.
-	mask := at(window, n*block+block)
-	if !odd && g.lanes == 2 {
-		mask = at(window, n*block)
+// end is the last blocks of a packet.
+type end struct {
+	*packet
+	prefixPower operand.Mem // what the prefix is multiplied with
+}
+
+// finish does the last n blocks of packets, and the tags.
+func (g *generator) finish(n int, ends ...end) {
+	odd := n%g.lanes != 0
+	type work struct {
+		end
+		sum    sum
+		states []reg.VecVirtual
+		tag, x reg.VecVirtual // E(K, Y0) and the hash
 	}
-	last := len(states) - 1
-	// hash adds up the blocks in d, which are those of states[i].
-	hash := func(i int, d reg.VecVirtual) []step {
+	var all []*work
+	var encrypt []step
+	var lots []lot
+	for _, e := range ends {
+		w := &work{end: e, tag: g.XMM(), x: g.XMM()}
+		states, fill := g.counters(e.packet, n)
+		w.states = states
+		l := lot{e.packet, states}
+		if !odd {
+			l.states = append(l.states[:len(states):len(states)], w.tag)
+		}
+		encrypt = append(encrypt, func() {
+			fill()
+			if !odd {
+				g.VMOVDQA(e.y0, w.tag)
+			}
+		})
+		lots = append(lots, l)
+		all = append(all, w)
+	}
+	encrypt = append(encrypt, g.aesRounds(lots...)...)
+
+	text := func(w *work, i int) operand.Mem { return at(w.text, i*g.lanes*block) }
+	last := (n+g.lanes-1)/g.lanes - 1
+	// keep clears what of the last register d is not text: a load at window + 32 - n keeps n bytes of
+	// a block, one 16 bytes before as many of a second.
+	keep := func(w *work, d reg.Register) {
+		window := g.GP64()
+		g.LEAQ(g.c.window.Offset(n*block+block*(2-g.lanes)), window)
+		if odd && g.lanes == 2 {
+			g.LEAQ(g.c.window.Offset(n*block+block), window)
+		}
+		g.SUBQ(w.left, window)
+		g.VPAND(at(window, 0), d, d)
+	}
+	// hash adds up the blocks in d, which are those of state i.
+	hash := func(w *work, i int, d reg.VecVirtual) []step {
 		j := i * g.lanes
 		return append([]step{func() {
 			g.VPSHUFB(g.c.swapBlock, g.narrow(d, n-j), g.narrow(d, n-j))
 			if j+g.lanes > n {
-				g.VINSERTI128(imm(1), g.lengths, d, d)
+				g.VINSERTI128(imm(1), w.lengths, d, d)
 			}
-		}}, g.multiply(&s, d, power(g.key, n+1-j), nil)...)
+		}}, g.multiply(&w.sum, d, power(w.key, n+1-j), nil)...)
 	}
 
 	if !g.open {
-		together(encrypt, g.ends(&s, odd))
-		for i, d := range states {
-			narrow := g.narrow(d, n-i*g.lanes)
-			if i == last && odd {
-				g.VEXTRACTI128(imm(1), d, tag)
+		together(encrypt, g.outer(all[0].end, &all[0].sum, odd))
+		for k, w := range all {
+			if k > 0 { // of two, only one's sum has registers during the rounds
+				run(g.outer(w.end, &w.sum, odd))
 			}
-			g.VPXOR(text(i), narrow, narrow)
-			g.VMOVDQU(narrow, text(i))
-			if i == last {
-				g.VPAND(mask, narrow, narrow)
+			for i, d := range w.states {
+				narrow := g.narrow(d, n-i*g.lanes)
+				if i == last && odd {
+					g.VEXTRACTI128(imm(1), d, w.tag)
+				}
+				g.VPXOR(text(w, i), narrow, narrow)
+				g.VMOVDQU(narrow, text(w, i))
+				if i == last {
+					keep(w, narrow)
+				}
+				run(hash(w, i, d))
 			}
-			run(hash(i, d))
+			run(g.reduce(&w.sum, w.x))
+			g.VPSHUFB(g.c.swapBlock, w.x, w.x)
+			g.VPXOR(w.tag, w.x, w.x)
+			g.VMOVDQU(w.x, at(w.text, 0).Idx(w.left, 1))
+			g.MOVB(operand.U8(1), w.op.Offset(opOK))
 		}
-		run(g.reduce(&s, x))
-		g.VPSHUFB(g.c.swapBlock, x, x)
-		g.VPXOR(tag, x, x)
-		g.VMOVDQU(x, at(g.text, 0).Idx(g.left, 1))
-		g.MOVB(operand.U8(1), at(g.op, opOK))
-		g.INCQ(g.done)
+		g.ADDQ(operand.U8(len(all)), g.done)
 		return
 	}
 
-	hashing := g.ends(&s, odd)
-	for i := range states {
+	w := all[0] // pairs are sealed only
+	hashing := g.outer(w.end, &w.sum, odd)
+	for i := range w.states {
 		d := g.vector(g.lanes)
 		hashing = append(hashing, func() {
 			narrow := g.narrow(d, n-i*g.lanes)
-			g.VMOVDQU(text(i), narrow)
+			g.VMOVDQU(text(w, i), narrow)
 			if i == last {
-				g.VPAND(mask, narrow, narrow)
+				keep(w, narrow)
 			}
 		})
-		hashing = append(hashing, hash(i, d)...)
+		hashing = append(hashing, hash(w, i, d)...)
 	}
-	together(encrypt, append(hashing, g.reduce(&s, x)...))
-	g.Comment("The tag is compared as one word; behind the text nothing changes.")
-	g.VPSHUFB(g.c.swapBlock, x, x)
-	g.VPXOR(at(g.text, 0).Idx(g.left, 1), x, x)
-	for i, k := range states {
+	together(encrypt, append(hashing, g.reduce(&w.sum, w.x)...))
+	g.Comment("What the tag should be, but for its encryption, against what it is.")
+	g.VPSHUFB(g.c.swapBlock, w.x, w.x)
+	g.VPXOR(at(w.text, 0).Idx(w.left, 1), w.x, w.x)
+	g.Comment("Behind the text nothing changes.")
+	for i, k := range w.states {
 		narrow := g.narrow(k, n-i*g.lanes)
 		if i == last && odd {
-			g.VEXTRACTI128(imm(1), k, tag)
+			g.VEXTRACTI128(imm(1), k, w.tag)
 		}
 		if i == last {
-			g.VPAND(mask, narrow, narrow)
+			keep(w, narrow)
 		}
-		g.VPXOR(text(i), narrow, narrow)
-		g.VMOVDQU(narrow, text(i))
+		g.VPXOR(text(w, i), narrow, narrow)
+		g.VMOVDQU(narrow, text(w, i))
 	}
-	g.VPXOR(tag, x, x)
+	g.Comment("The tag is compared as one word.")
+	g.VPXOR(w.tag, w.x, w.x)
 	ok := g.GP64()
 	g.XORL(ok.As32(), ok.As32())
-	g.VPTEST(x, x)
+	g.VPTEST(w.x, w.x)
 	g.SETEQ(ok.As8())
-	g.MOVB(ok.As8(), at(g.op, opOK))
+	g.MOVB(ok.As8(), w.op.Offset(opOK))
 	g.ADDQ(ok, g.done)
 }
 
-// ends returns the steps that add the prefix, and the block of lengths if it does not
+// outer returns the steps that add the prefix, and the block of lengths if it does not
 // lie beside the last block of the text.
-func (g *generator) ends(s *sum, odd bool) []step {
-	prefixPower := at(g.prefixPower, 0)
+func (g *generator) outer(e end, s *sum, odd bool) []step {
 	if odd {
-		return g.multiply(s, g.prefix, prefixPower, nil)
+		return g.multiply(s, e.prefix, e.prefixPower, nil)
 	}
 	if g.lanes == 1 {
-		return append(g.multiply(s, g.prefix, prefixPower, nil), g.multiply(s, g.lengths, power(g.key, 1), nil)...)
+		return append(g.multiply(s, e.prefix, e.prefixPower, nil), g.multiply(s, e.lengths, power(e.key, 1), nil)...)
 	}
 	both, powers := g.YMM(), g.YMM()
 	return append([]step{func() {
-		g.VINSERTI128(imm(1), g.lengths, g.prefix.AsY(), both)
-		g.VMOVDQU(prefixPower, powers.AsX())
-		g.VINSERTI128(imm(1), power(g.key, 1), powers, powers)
+		g.VINSERTI128(imm(1), e.lengths, e.prefix.AsY(), both)
+		g.VMOVDQU(e.prefixPower, powers.AsX())
+		g.VINSERTI128(imm(1), power(e.key, 1), powers, powers)
 	}}, g.multiply(s, both, powers, nil)...)
 }

@@ -26,19 +26,11 @@ func (g *generator) vector(lanes int) reg.VecVirtual {
 	return g.XMM()
 }
 
-// fold returns a register whose halves both hold the sum of a's halves, lane by lane.
-func (g *generator) fold(a reg.VecVirtual) reg.VecVirtual {
-	f := g.like(a)
+// fold returns a register as wide as like whose halves both hold the sum of a's halves, lane by lane.
+func (g *generator) fold(a operand.Op, like reg.VecVirtual) reg.VecVirtual {
+	f := g.like(like)
 	g.VPSHUFD(imm(0x4e), a, f)
 	g.VPXOR(a, f, f)
-	return f
-}
-
-// foldPower is fold for a power of H in memory, or in a register.
-func (g *generator) foldPower(h operand.Op, like reg.VecVirtual) reg.VecVirtual {
-	f := g.like(like)
-	g.VPSHUFD(imm(0x4e), h, f)
-	g.VPXOR(h, f, f)
 	return f
 }
 
@@ -68,9 +60,9 @@ func (g *generator) multiply(s *sum, a reg.VecVirtual, h operand.Op, folded reg.
 		func() { part(&s.high, 0x11, h, a) },
 		func() {
 			if folded == nil {
-				folded = g.foldPower(h, a)
+				folded = g.fold(h, a)
 			}
-			part(&s.middle, 0x00, folded, g.fold(a))
+			part(&s.middle, 0x00, folded, g.fold(a, a))
 		},
 	}
 }

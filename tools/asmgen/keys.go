@@ -21,20 +21,20 @@ func keySchedule(c *build.Context) {
 	c.Store(w, c.ReturnIndex(0))
 	c.RET()
 
-	g := &generator{Context: c, lanes: 1, name: "key"}
+	g := &generator{Context: c, lanes: 1}
 	g.c.poly = g.table("polyKey", 0xc2<<56, 0xc2<<56)
 	g.Function("encryptBlock")
 	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr("func(key, block *byte)")
-	g.key, g.last, g.rounds = g.GP64(), g.GP64(), g.GP32()
+	p := &packet{key: g.GP64(), twiceRounds: g.GP64()}
 	b := g.GP64()
-	g.Load(g.Param("key"), g.key)
+	g.Load(g.Param("key"), p.key)
 	g.Load(g.Param("block"), b)
-	g.MOVL(at(g.key, keyRounds), g.rounds)
-	g.lastRound()
+	g.MOVL(at(p.key, keyRounds), p.twiceRounds.As32())
+	g.ADDL(p.twiceRounds.As32(), p.twiceRounds.As32())
 	s := g.XMM()
 	g.VMOVDQU(at(b, 0), s)
-	run(g.aesRounds([]reg.VecVirtual{s}))
+	run(g.aesRounds(lot{p, []reg.VecVirtual{s}}))
 	g.VMOVDQU(s, at(b, 0))
 	g.RET()
 

@@ -22,10 +22,10 @@ func main() {
 	}
 	folder := os.Args[1]
 	write(filepath.Join(folder, "aesni_amd64.s"), func(c *build.Context) {
-		aesgcm(c, 1)
+		aesgcm(c, 1, 0)
 		keySchedule(c)
 	})
-	write(filepath.Join(folder, "vaes_amd64.s"), func(c *build.Context) { aesgcm(c, 2) })
+	write(filepath.Join(folder, "vaes_amd64.s"), func(c *build.Context) { aesgcm(c, 2, 6) })
 }
 
 // write compiles what generate emits and writes it at path.

@@ -2,6 +2,7 @@ package aesgcm
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -120,6 +121,56 @@ func TestEveryLengthOfAdditionalData(t *testing.T) {
 				ops[0].AADLen = uint8(length)
 				if im.seal(ops); !bytes.Equal(buf, ref.Seal(nil, nonce, text, aad[:length])) {
 					t.Fatalf("%d bytes with %d of additional data: sealed to something else", n, length)
+				}
+			}
+		}
+	})
+}
+
+// TestNeighboursOfEqualLength seals batches whose packets have the same number of blocks, with keys of different
+// sizes and ops that cannot be worked on between them: what is done to one must not depend on its neighbour.
+func TestNeighboursOfEqualLength(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
+		r := rand.New(rand.NewPCG(13, 13))
+		var keys []*Key
+		var refs []cipher.AEAD
+		for _, size := range []int{16, 16, 24, 32, 32} {
+			raw := randomBytes(r, size)
+			keys, refs = append(keys, newKey(t, im, raw)), append(refs, oracle(t, raw))
+		}
+		for n := range 150 {
+			for count := 1; count <= 7; count++ {
+				ops := make([]Op, count)
+				wants, bufs := make([][]byte, count), make([][]byte, count)
+				for i := range ops {
+					which := r.IntN(len(keys)) >> r.IntN(3)
+					text, nonce, aad := randomBytes(r, n), randomBytes(r, NonceSize), randomBytes(r, r.IntN(AADMax+1))
+					frame, buf := framed(text, r.IntN(2)*slack)
+					defer checkCanaries(t, frame, buf)
+					bufs[i], wants[i] = buf, refs[which].Seal(nil, nonce, text, aad)
+					ops[i] = opOf(keys[which], nonce, aad, buf)
+					switch r.IntN(20) {
+					case 0:
+						ops[i].Key = nil
+					case 1:
+						ops[i].AADLen = AADMax + 1 + uint8(r.IntN(200))
+					case 2:
+						ops[i].Buf = buf[:r.IntN(TagSize)]
+					case 3:
+						ops[i].Key = new(Key)
+					default:
+						continue
+					}
+					wants[i] = nil
+				}
+				im.seal(ops)
+				for i := range ops {
+					if ops[i].OK != (wants[i] != nil) {
+						t.Fatalf("%d ops of %d bytes: op %d: OK = %v", count, n, i, ops[i].OK)
+					}
+					if ops[i].OK && !bytes.Equal(bufs[i], wants[i]) || !ops[i].OK && !allZero(ops[i].Buf) {
+						t.Fatalf("%d ops of %d bytes: op %d is neither sealed nor wiped", count, n, i)
+					}
 				}
 			}
 		}
