@@ -8,6 +8,7 @@ import (
 	"sallyport/dataplane/datagram"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
+	"sallyport/dataplane/worker"
 )
 
 // NewSPI reserves an SPI for an inbound association: nobody else gets it until it is installed by
@@ -34,7 +35,17 @@ type Usage struct {
 }
 
 // Usage says what an association has carried. It costs a few loads; ok is false if it is gone.
-func (e *Engine) Usage(h sad.Handle) (u Usage, ok bool) { return Usage{}, false }
+func (e *Engine) Usage(h sad.Handle) (u Usage, ok bool) {
+	c, ok := e.sad.Usage(h)
+	if !ok {
+		return u, false
+	}
+	u = Usage{Packets: c.Packets, Bytes: c.Bytes, Sequence: c.Sequence, SequenceLeft: c.SequenceLeft}
+	if c.Last != 0 {
+		u.Last = worker.Time(c.Last)
+	}
+	return u, true
+}
 
 // Instance is a protect policy that negotiation made of a configured one: narrowed selectors, or those of
 // a peer whose address was not known before.

@@ -44,8 +44,9 @@ func (e *Engine) Start() error {
 	if e.device != nil {
 		e.pump = tun.Start(e.device.File, e.tunQueue, e.tunMTU)
 	}
-	e.others.Add(1)
+	e.others.Add(2)
 	go e.tend()
+	go e.listen()
 	return nil
 }
 
@@ -271,6 +272,7 @@ func (e *Engine) Stop() error {
 	if e.ike != nil {
 		e.ike.stop()
 	}
+	e.group.Interrupt()
 	e.others.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()

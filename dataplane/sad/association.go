@@ -2,6 +2,7 @@ package sad
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/replay"
@@ -27,6 +28,8 @@ const (
 	FlagCopyDF
 	// FlagSetDF says that the outer IPv4 header has DF set where it is not copied.
 	FlagSetDF
+	// FlagRoaming says that packets may come from any outer source, in UDP or not.
+	FlagRoaming
 	// FlagManual says that the keys come from the configuration, not from IKE.
 	FlagManual
 )
@@ -64,9 +67,15 @@ type Inbound struct {
 	// 4 bytes, the rest is zero.
 	Local, Remote [16]byte
 	Bytes         packet.Counter
+	// Last is when a packet was last accepted, on the workers' clock; 0 before.
+	Last packet.Counter
+	Bounds
+
+	// cold
+
 	// Replayed, TooOld, BadICV and OtherDrops count what was dropped.
 	Replayed, TooOld, BadICV, OtherDrops packet.Counter
-	_                                    [56]byte
+	_                                    [32]byte
 }
 
 // Outbound is the runtime of an outbound association: one slot of the arena. It
@@ -112,11 +121,12 @@ type Outbound struct {
 	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
 	// FlagUDPChecksum: add the UDP length twice and the payload.
 	UDPSum uint32
-	_      [8]byte
 	Bytes  packet.Counter
+	// Last is when a packet was last sent, on the workers' clock; 0 before.
+	Last packet.Counter
+	Bounds
 	// TooBig, Exhausted and OtherDrops count what was dropped.
 	TooBig, Exhausted, OtherDrops packet.Counter
-	_                             [16]byte
 }
 
 // Next gives out the next sequence number, or says that none is left: the
@@ -129,6 +139,9 @@ func (o *Outbound) Next() (seq uint64, ok bool) {
 	o.Seq.Add(1)
 	return seq + 1, true
 }
+
+// Handle returns the association's name. Only while it is looked up.
+func (o *Outbound) Handle() Handle { return Handle(atomic.LoadUint32(&o.live)) }
 
 // Left returns how many sequence numbers are left. Anyone may call it.
 func (o *Outbound) Left() uint64 {

@@ -107,6 +107,7 @@ func (p *Params) flags() Flags {
 		{p.Encap && p.UDPChecksum && p.Local.Is6(), FlagUDPChecksum},
 		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.CopyDSCP, FlagCopyDSCP},
 		{p.CopyDF, FlagCopyDF}, {p.SetDF, FlagSetDF}, {p.Manual, FlagManual},
+		{p.Inbound && p.Roaming, FlagRoaming},
 	} {
 		if x.on {
 			f |= x.flag
@@ -130,6 +131,7 @@ func (in *Inbound) fill(p *Params, slot, bits uint32) {
 	in.IVLen, in.ICVLen, in.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
 	in.LocalPort, in.RemotePort = p.LocalPort, p.RemotePort
 	in.Window = replay.New(p.Window, p.ESN)
+	in.arm(p, 0, 0)
 	copy(in.Local[:], p.Local.AsSlice())
 	copy(in.Remote[:], p.Remote.AsSlice())
 }
@@ -150,6 +152,7 @@ func (o *Outbound) fill(p *Params, slot uint32) {
 	o.IVLen, o.ICVLen, o.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
 	o.Seq.Add(p.Sequence)
 	o.SeqMax = p.sequenceMax()
+	o.arm(p, 0, 0)
 
 	proto := uint8(protoESP)
 	if p.Encap {

@@ -40,6 +40,7 @@ func (w *Worker) claimOutbound() {
 		handle := b.P[i].SPI
 		sa := w.group.sad.LookupOutbound(handle)
 		if sa == nil {
+			w.acquire(b.P[i].Tunnel, &b.Flows[i])
 			w.drop(i, packet.DropNoOutbound)
 			continue
 		}

@@ -24,7 +24,7 @@ func (w *Worker) routeDecapsulated() {
 			w.drop(i, packet.DropFragmentNoPorts)
 			continue
 		case spd.Matched:
-			p.Class, p.Reason = w.obey(p, index)
+			p.Class, p.Reason = w.obey(p, &b.Flows[i], index)
 			if p.Reason != packet.DropNone {
 				continue
 			}
