@@ -18,13 +18,6 @@ func (e *Engine) NewSPI() (uint32, error) { return e.sad.Reserve() }
 // ReleaseSPI gives back an SPI that NewSPI reserved and that was not installed. Any other is left alone.
 func (e *Engine) ReleaseSPI(spi uint32) { e.sad.Unreserve(spi) }
 
-// UpdateEndpoints moves an association to other outer addresses, or into or out of UDP (RFC 7296, 2.23; RFC
-// 4555). Sequence number and replay window go on, and no packet is lost. encap decides whether the ports mean anything. It takes
-// effect with the next packet.
-func (e *Engine) UpdateEndpoints(h sad.Handle, local, remote netip.AddrPort, encap bool) error {
-	return errors.ErrUnsupported
-}
-
 // Usage is what an association has carried so far.
 type Usage struct {
 	Packets, Bytes uint64 // of inner IP datagrams

@@ -39,7 +39,7 @@ const HeaderMax = 64
 
 // Inbound is the runtime of an inbound association: one slot of the arena. It
 // holds no Go pointer. All fields but those of Ownership and the counters are
-// written before publication only, Window by the owner.
+// written before publication only; Window, and what [Table.Move] changes, by the owner.
 type Inbound struct {
 	// hot: what look-up, replay check and opening read; one cache line
 
@@ -159,12 +159,32 @@ func (o *Outbound) InnerMTU(linkMTU int) int {
 	if o.MTU != 0 {
 		linkMTU = min(linkMTU, int(o.MTU))
 	}
-	text := linkMTU - int(o.HeaderLen) - int(o.IVLen) - int(o.ICVLen)
+	return innerMTU(linkMTU-int(o.HeaderLen)-int(o.IVLen)-int(o.ICVLen), o.Align)
+}
+
+// innerMTU is the room for a datagram where so many bytes are left for the encrypted text.
+func innerMTU(text int, align uint8) int {
 	if text < 0 {
 		return 0
 	}
 	// Pad length and next header take the last two bytes of the aligned text (RFC 4303, 2.4).
-	return max(text&^(int(o.Align)-1)-2, 0)
+	return max(text&^(int(align)-1)-2, 0)
+}
+
+// InnerMTU returns what the InnerMTU of an outbound association would be that goes back the
+// way this one comes, with a path MTU of pathMTU, 0 for none. Its own belongs to another worker, perhaps.
+func (in *Inbound) InnerMTU(linkMTU int, pathMTU uint16) int {
+	if pathMTU != 0 {
+		linkMTU = min(linkMTU, int(pathMTU))
+	}
+	header := ipv6HeaderLen + espLen
+	if in.Version == 4 {
+		header = ipv4HeaderLen + espLen
+	}
+	if in.Flags&FlagEncap != 0 {
+		header += udpLen
+	}
+	return innerMTU(linkMTU-header-int(in.IVLen)-int(in.ICVLen), in.Align)
 }
 
 // LocalAddr returns our outer address.
