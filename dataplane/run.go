@@ -44,7 +44,8 @@ func (e *Engine) Start() error {
 	if e.device != nil {
 		e.pump = tun.Start(e.device.File, e.tunQueue, e.tunMTU)
 	}
-	e.others.Add(2)
+	e.others.Add(3)
+	go e.compile()
 	go e.tend()
 	go e.listen()
 	return nil
@@ -98,6 +99,7 @@ func (e *Engine) prepare() (err error) {
 	if e.steering, err = e.keeper.LoadSteering(); err != nil {
 		return err
 	}
+	e.steered = [2][]netip.Prefix{}
 	if err := e.probe(); err != nil {
 		return err
 	}
@@ -167,9 +169,13 @@ func (e *Engine) steer() error {
 	if err := e.steering.SetOwn(e.tables.Own); err != nil {
 		return fmt.Errorf("telling the steering program our addresses: %w", err)
 	}
+	if slices.Equal(local, e.steered[0]) && slices.Equal(remote, e.steered[1]) {
+		return nil // negotiated policies mostly lie inside configured ones
+	}
 	if err := e.steering.SetPrefixes(local, remote); err != nil {
 		return fmt.Errorf("telling the steering program the protected prefixes: %w", err)
 	}
+	e.steered = [2][]netip.Prefix{local, remote}
 	return nil
 }
 

@@ -38,7 +38,7 @@ func (w *Worker) sendHop(i uint8) {
 		return
 	case fib.Failed:
 		w.ask(i, hop)
-		w.drop(i, packet.DropNeighbourFailed)
+		w.unreachable(i, packet.DropNeighbourFailed, forward.HostUnreachable)
 		return
 	default:
 		w.drop(i, packet.DropNoRoute)
