@@ -160,4 +160,6 @@ func (w *Worker) start(p *port) {
 		return
 	}
 	p.failed = p.queue.Flush()
+	// What could not be sent is tried again in the next step, whatever else that one has to do.
+	p.dirty = p.failed == nil && p.queue.Unsent()
 }
