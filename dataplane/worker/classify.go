@@ -141,7 +141,7 @@ func (w *Worker) classifyLocal(i int) (packet.Class, packet.Drop) {
 	case spd.NoMatch:
 		return 0, packet.DropNoPolicy
 	}
-	return w.obey(&w.batch.P[i], known)
+	return w.obey(&w.batch.P[i], &w.batch.Flows[i], known)
 }
 
 // classifyCleartext judges a packet in the clear, by the side it came from.
@@ -151,14 +151,14 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 	if known := w.flows.policy(w.places[i], flow); known.match != spd.NoMatch {
 		if role&Protected == 0 {
 			if known.match == spd.Matched && known.action != spd.Protect {
-				return w.obey(p, known)
+				return w.obey(p, flow, known)
 			}
 			return 0, packet.DropSpoofed
 		}
 		if known.match == spd.NeedsPorts {
 			return 0, packet.DropFragmentNoPorts
 		}
-		return w.obey(p, known)
+		return w.obey(p, flow, known)
 	}
 	index, match := t.SPD.Inbound(flow)
 	if match != spd.NoMatch {
@@ -183,7 +183,7 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 }
 
 // obey does what the policy of its flow says with a packet that is on its way out.
-func (w *Worker) obey(p *packet.Packet, known *flowEntry) (packet.Class, packet.Drop) {
+func (w *Worker) obey(p *packet.Packet, flow *packet.Flow, known *flowEntry) (packet.Class, packet.Drop) {
 	switch known.action {
 	case spd.Bypass:
 		w.Counters.Bypassed.Add(1)
@@ -191,8 +191,9 @@ func (w *Worker) obey(p *packet.Packet, known *flowEntry) (packet.Class, packet.
 	case spd.Discard:
 		return 0, packet.DropPolicyDiscard
 	}
-	p.SPI = w.group.sad.Bound(known.tunnel)
+	p.SPI, p.Tunnel = w.group.sad.Bound(known.tunnel), known.tunnel
 	if p.SPI == 0 {
+		w.acquire(known.tunnel, flow)
 		return 0, packet.DropNoOutbound
 	}
 	if w.crowded {
