@@ -5,7 +5,6 @@
 #define SALLYPORT_PARSE_H
 
 #include <linux/bpf.h>
-#include <linux/icmp.h>
 #include <linux/icmpv6.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -16,6 +15,11 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "types.h"
+
+/* Of linux/icmp.h, which in some versions includes the C library's headers. */
+#define ICMP_DEST_UNREACH 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETERPROB 12
 
 #define TAGS_MAX 2       /* 802.1Q/802.1ad tags looked through */
 #define EXTENSIONS_MAX 8 /* IPv6 extension headers looked through */
