@@ -255,7 +255,7 @@ func (s *SA) initAccept(now time.Time, d Datagram, m *message.Message, out *Outp
 	s.initAbilities(m)
 	t := s.request.task
 	s.request = nil
-	s.heard(now)
+	s.heard(now, out)
 	s.report(out, Event{Kind: EventExchange, Exchange: h.Exchange, Initiator: true})
 	s.logKeys(out)
 	s.float()
