@@ -74,6 +74,9 @@ func (e *Engine) start() error {
 			return err
 		}
 	}
+	if e.ike != nil {
+		e.ike.start()
+	}
 	if !real {
 		return nil
 	}
@@ -210,7 +213,17 @@ func (e *Engine) tend() {
 			e.busy.Store(&share)
 			e.rebalance(share)
 			e.revive()
+			e.expire(now)
 			e.sad.Reclaim()
+		}
+	}
+}
+
+// expire ends the associations whose grace is over.
+func (e *Engine) expire(now time.Time) {
+	for _, h := range e.retired.due(now) {
+		if err := e.Remove(h); err != nil {
+			e.log.Debug().Err(err).Msg("an association on its way out was gone already")
 		}
 	}
 }
@@ -255,6 +268,9 @@ func (e *Engine) Stop() error {
 	if e.pump != nil {
 		e.pump.Close()
 	}
+	if e.ike != nil {
+		e.ike.stop()
+	}
 	e.others.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -270,6 +286,9 @@ func (e *Engine) Stop() error {
 
 // closePorts closes every socket. The workers do not run; the caller holds e.mu.
 func (e *Engine) closePorts() {
+	if e.ike != nil {
+		e.ike.stop()
+	}
 	for _, p := range e.ports {
 		e.close(p)
 	}

@@ -205,12 +205,12 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 	return h.Value(), err
 }
 
-// Remove ends an association.
+// Remove ends an association: an outbound one when the packets that are on their way through it have left.
 func (p *packets) Remove(inbound bool, handle uint32) error {
 	if inbound {
 		return p.Engine.Remove(sad.InboundHandle(handle))
 	}
-	return p.Engine.Remove(sad.Handle(handle))
+	return p.Engine.Retire(sad.Handle(handle), dataplane.GraceOutbound)
 }
 
 // Bind gives a tunnel its outbound association.
@@ -227,7 +227,7 @@ func (p *packets) Snapshot() snapshot {
 	out := snapshot{Drops: s.Drops, XDP: []control.Named{}, Workers: []control.Worker{}, Ports: []control.Port{}}
 	t := &s.Total
 	out.Totals = control.Totals{
-		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Dropped: t.Dropped,
+		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Delivered: t.Delivered, Dropped: t.Dropped,
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
 	}
 	for i := range s.Workers {
@@ -276,6 +276,9 @@ func roleName(r worker.Role) string {
 func (p *packets) SAs() []control.SA {
 	var out []control.SA
 	p.Engine.Associations(func(i *sad.Info) bool {
+		if i.Retiring {
+			return true
+		}
 		out = append(out, association(i))
 		return true
 	})
