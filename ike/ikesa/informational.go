@@ -148,7 +148,7 @@ func (s *SA) deletedByPeer(now time.Time, a *answer, out *Outputs) error {
 		a.end = s.reason
 	case s.successor != nil:
 		a.end = ReasonRekeyed
-	case s.predecessor != nil:
+	case s.predecessor != nil || s.redundant:
 		a.end = ReasonRedundant
 	case s.collision != nil && s.collision.successor != nil:
 		// The peer has decided the collision; our own rekey is forgotten.

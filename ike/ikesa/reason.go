@@ -192,8 +192,8 @@ func (r Reason) Text() string { return reasonTable[r%reasonCount].text }
 // Section is where the rule is written; empty if it is our own.
 func (r Reason) Section() string { return reasonTable[r%reasonCount].section }
 
-// Error makes a Reason an error.
-func (r Reason) Error() string { return r.Text() }
+// Error makes a Reason an error: its name.
+func (r Reason) Error() string { return r.String() }
 
 var reasonByName = func() map[string]Reason {
 	m := make(map[string]Reason, reasonCount)

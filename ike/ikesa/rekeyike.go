@@ -177,8 +177,7 @@ func (t *ikeRekey) finish(s *SA, now time.Time, out *Outputs) {
 		s.standBack(now, out)
 		return
 	} else if c != nil && c.successor != nil { // the peer closes its own
-		c.successor.predecessor = nil
-		c.successor.expireAt = now.Add(rekeyedTime)
+		c.successor.superfluous(now)
 		out.add(Touched{c.successor})
 	}
 	s.handOver(now, next, out)
@@ -193,6 +192,13 @@ func (s *SA) standBack(now time.Time, out *Outputs) {
 	}
 	s.handOver(now, next, out)
 	s.await(now)
+}
+
+// superfluous waits for the delete of a successor that lost.
+func (s *SA) superfluous(now time.Time) {
+	s.predecessor, s.redundant = nil, true
+	s.rekeyAt, s.reauthAt, s.livenessAt, s.keepaliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	s.expireAt = now.Add(rekeyedTime)
 }
 
 // await waits for the peer's delete of this SA, which has been replaced.
@@ -339,7 +345,7 @@ func (x *ikeAnswer) finish(s *SA, now time.Time, shared [][]byte, a *answer) err
 		s.collision.successor = next
 	}
 	if s.successor != nil || s.state != StateEstablished { // ours has won meanwhile
-		next.expireAt = now.Add(rekeyedTime)
+		next.superfluous(now)
 		return nil
 	}
 	if s.ikeRekeying() {

@@ -39,6 +39,7 @@ type SA struct {
 	// An IKE rekey hands everything over to the successor. As long as a collision is
 	// undecided, predecessor of the peer's successor still has it all.
 	successor, predecessor *SA
+	redundant              bool // it lost a collision; the peer, who made it, deletes it
 
 	// replaces is the SA that this one reauthenticates, replacement the one that
 	// reauthenticates this one.
