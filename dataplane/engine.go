@@ -63,6 +63,8 @@ type Config struct {
 	OwnChanged func([]netip.Addr)
 	// FIB replaces the kernel's routes, for engines in memory.
 	FIB *fib.Table
+	// IKE asks for a way for IKE datagrams, see [Engine.IKE]. Without it the kernel gets them.
+	IKE bool
 }
 
 // PortConfig describes one port.
@@ -150,6 +152,9 @@ type Engine struct {
 	keeper keeper.Keeper
 	log    zerolog.Logger
 
+	ike    *IKEPort    // nil without Config.IKE
+	events func(Event) // nil if nobody wants to know
+
 	umem  *xsk.UMEM
 	sad   *sad.Table
 	group *worker.Group
@@ -182,6 +187,9 @@ func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{})}
+	if cfg.IKE {
+		e.ike = &IKEPort{engine: e}
+	}
 	for i, pc := range cfg.Ports {
 		p, err := newPort(uint16(i), pc)
 		if err != nil {
@@ -206,7 +214,11 @@ func (e *Engine) framesWanted() int {
 	for _, p := range e.ports {
 		queues += max(len(p.config.Queues), p.queues)
 	}
-	return queues*2*e.cfg.RingSize + e.cfg.Workers*16*packet.BatchMax
+	ike := 0
+	if e.ike != nil {
+		ike = (queues + e.cfg.Workers) * 2 * ikeRing
+	}
+	return queues*2*e.cfg.RingSize + ike + e.cfg.Workers*16*packet.BatchMax
 }
 
 func (e *Engine) build() (err error) {
@@ -233,7 +245,7 @@ func (e *Engine) build() (err error) {
 		return err
 	}
 	e.tables = worker.Tables{
-		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort,
+		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort, IKE: worker.NoPort,
 		ClampMSS: e.cfg.ClampMSS, DiscardUnmatched: e.cfg.DiscardUnmatched,
 	}
 	if e.tables.FIB == nil {
@@ -241,6 +253,11 @@ func (e *Engine) build() (err error) {
 	}
 	for _, p := range e.ports {
 		e.tables.Ports = append(e.tables.Ports, worker.Port{Name: p.config.Name, Role: p.config.Role})
+	}
+	if e.ike != nil {
+		if err := e.buildIKE(); err != nil {
+			return err
+		}
 	}
 	e.publishTables()
 	return nil

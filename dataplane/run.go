@@ -74,6 +74,9 @@ func (e *Engine) start() error {
 			return err
 		}
 	}
+	if e.ike != nil {
+		e.ike.start()
+	}
 	if !real {
 		return nil
 	}
@@ -255,6 +258,9 @@ func (e *Engine) Stop() error {
 	if e.pump != nil {
 		e.pump.Close()
 	}
+	if e.ike != nil {
+		e.ike.stop()
+	}
 	e.others.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -270,6 +276,9 @@ func (e *Engine) Stop() error {
 
 // closePorts closes every socket. The workers do not run; the caller holds e.mu.
 func (e *Engine) closePorts() {
+	if e.ike != nil {
+		e.ike.stop()
+	}
 	for _, p := range e.ports {
 		e.close(p)
 	}

@@ -123,6 +123,7 @@ const (
 	ClassForward        // cleartext to be routed as it is
 	ClassPunt           // to the kernel through TUN
 	ClassTransmit       // complete, to be sent by the worker that owns a queue of Port
+	ClassIKE            // to the IKE side
 )
 
 // Batch is the set of packets that a worker carries through its stages

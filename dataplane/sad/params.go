@@ -45,7 +45,12 @@ type Params struct {
 	// Sequence is the last sequence number used, of an outbound association.
 	Sequence uint64
 	// MTU of the path to the peer; 0 = that of the route.
-	MTU     uint16
+	MTU uint16
+	// Lifetime bounds what the association carries.
+	Lifetime Lifetime
+	// Roaming inbound associations accept packets from any outer source, in UDP or not (RFC 7296, 2.23),
+	// and tell of it when the newest one came from elsewhere.
+	Roaming bool
 	Created time.Time
 }
 

@@ -86,13 +86,14 @@ type Queue struct {
 }
 
 // Totals are the gateway's packets. Once the rings are idle,
-// Received + Originated = Sent + Punted + Dropped.
+// Received + Originated = Sent + Punted + Delivered + Dropped.
 type Totals struct {
 	Received   uint64 `json:"received"`
 	Originated uint64 `json:"originated"`
 	Sent       uint64 `json:"sent"`
 	SentESP    uint64 `json:"sent_esp"` // of sent: sealed by this gateway
 	Punted     uint64 `json:"punted"`
+	Delivered  uint64 `json:"delivered"` // to IKE
 	Dropped    uint64 `json:"dropped"`
 	BytesIn    uint64 `json:"bytes_in"`
 	BytesOut   uint64 `json:"bytes_out"`
