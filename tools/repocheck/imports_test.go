@@ -47,7 +47,7 @@ var allowed = []struct {
 	{"ike/ikesa", []string{"ike/auth", "ike/message", "ike/suite"}, "one IKE SA: drives the three below it"},
 	{"ike/...", []string{"ike/..."}, "never imports the data plane: the daemon translates"},
 	{"ike", []string{"ike/..."}, "never imports the data plane: the daemon translates"},
-	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/spd", "dataplane/transform"}, "configuration describes policies in the data plane's own terms and names its suites; frames have a largest size"},
+	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/spd", "dataplane/transform", "ike/auth", "ike/ikesa", "ike/message", "ike/suite"}, "configuration describes policies, connections and credentials in the terms of those who take them"},
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/ethtool", "dataplane/keeper", "dataplane/packet", "dataplane/xsk"}, "asks the daemon; detach and doctor look at links, routes and interfaces themselves"},
 	{"cmd/sallyport-bench", []string{"bench/...", "cmd/internal/version", "dataplane/transform"}, "shows what bench measures; suites have names"},
