@@ -80,7 +80,7 @@ func TestExampleLoadsAndShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Associations) != 2 || len(c.Policies) != 2 || len(c.Warnings) != 0 {
+	if len(c.Associations) != 2 || len(c.Policies) != 3 || len(c.Warnings) != 0 {
 		t.Errorf("%d associations, %d policies, warnings %v", len(c.Associations), len(c.Policies), c.Warnings)
 	}
 	for key := range schemaKeys(reflect.TypeFor[File](), map[string]bool{}) {

@@ -133,3 +133,23 @@ func (p *Pool) Prefixes() []netip.Prefix {
 	r := spd.Range{First: p.Addrs.First, Last: p.Addrs.Last}
 	return r.Prefixes()
 }
+
+// Member is a child that is negotiated.
+type Member struct {
+	Connection, Child string
+	Priority          int // of the connection
+}
+
+// String returns CONNECTION/CHILD.
+func (m Member) String() string { return m.Connection + "/" + m.Child }
+
+// Members lists the children that are negotiated, in the file's order.
+func (c *Config) Members() []Member {
+	var out []Member
+	for _, conn := range c.Connections {
+		for _, child := range conn.Children {
+			out = append(out, Member{conn.Name, child.Name, conn.Priority})
+		}
+	}
+	return out
+}
