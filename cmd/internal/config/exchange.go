@@ -153,3 +153,6 @@ func (c *Config) Members() []Member {
 	}
 	return out
 }
+
+// Negotiates says whether the daemon speaks IKE: unless it has manual keys only.
+func (c *Config) Negotiates() bool { return len(c.Connections) > 0 || len(c.File.Manual) == 0 }
