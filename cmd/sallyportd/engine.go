@@ -48,5 +48,6 @@ type fencer interface {
 // platform makes the parts that touch the kernel. Tests put others here.
 type platform struct {
 	fences func() (fencer, error)
-	engine func(*config.Config, zerolog.Logger) (engine, error)
+	// engine makes the packet engine and the key exchange over it. Neither runs yet.
+	engine func(*config.Config, zerolog.Logger) (engine, exchanger, error)
 }

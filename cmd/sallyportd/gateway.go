@@ -23,6 +23,7 @@ import (
 type gateway struct {
 	log     zerolog.Logger
 	engine  engine
+	keys    exchanger
 	fences  fencer
 	load    func() (*config.Config, error)
 	started time.Time
@@ -37,9 +38,9 @@ type gateway struct {
 	reloaded time.Time
 }
 
-func newGateway(log zerolog.Logger, e engine, f fencer, load func() (*config.Config, error)) *gateway {
+func newGateway(log zerolog.Logger, e engine, x exchanger, f fencer, load func() (*config.Config, error)) *gateway {
 	return &gateway{
-		log: log, engine: e, fences: f, load: load, started: time.Now(), used: config.Keys{},
+		log: log, engine: e, keys: x, fences: f, load: load, started: time.Now(), used: config.Keys{},
 		config: &config.Config{}, handles: map[string]uint32{}, tunnels: map[string]uint32{},
 	}
 }
@@ -61,6 +62,9 @@ func (g *gateway) start(c *config.Config) error {
 	}
 	if err := g.engine.Start(); err != nil {
 		return fmt.Errorf("starting the packet engine: %w", err)
+	}
+	if err := g.keys.Apply(c, g.tunnels); err != nil {
+		return fmt.Errorf("starting the key exchange: %w", err)
 	}
 	return nil
 }
@@ -91,6 +95,9 @@ func (g *gateway) Reload() (control.Reload, error) {
 		return control.Reload{}, errors.Join(err, g.fences.Fence(g.config.Fences))
 	}
 	unused = old
+	if err := g.keys.Apply(fresh, g.tunnels); err != nil {
+		g.log.Error().Err(err).Msg("the key exchange keeps its former configuration")
+	}
 	if len(diff.RemoveFences) > 0 {
 		if err := g.fences.Fence(fresh.Fences); err != nil {
 			g.log.Warn().Err(err).Msg("fence routes of prefixes that are no longer protected are still there")

@@ -97,7 +97,7 @@ func started(t *testing.T) (*gateway, *recorder, func(string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newGateway(zerolog.Nop(), r, r, load)
+	g := newGateway(zerolog.Nop(), r, silent{}, r, load)
 	if err := g.start(c); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestDaemonRunsReloadsAndStops(t *testing.T) {
 	r := &recorder{live: map[string]uint32{}, bound: map[uint32]uint32{}}
 	p := platform{
 		fences: func() (fencer, error) { return r, nil },
-		engine: func(*config.Config, zerolog.Logger) (engine, error) { return r, nil },
+		engine: func(*config.Config, zerolog.Logger) (engine, exchanger, error) { return r, silent{}, nil },
 	}
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"--config", path, "--check"}, &out, &errs, nil, p); code != 0 || len(r.calls) != 0 {
