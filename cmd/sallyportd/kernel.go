@@ -83,6 +83,13 @@ func (r *routes) follow(change func(*routes)) error {
 	return r.reconcile()
 }
 
+// addresses returns the host's addresses as they are now.
+func (r *routes) addresses() []netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.own)
+}
+
 // reconcile brings the kernel's table in line. A way into TUN exists for a fenced prefix only if the
 // gateway has an address that the policy lets use the tunnel; its own packets get it as
 // their source. Without one the fence answers them. The caller holds r.mu.
@@ -161,9 +168,14 @@ func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, erro
 		ClampMSS: f.Dataplane.MSSClamp, DiscardUnmatched: f.Dataplane.Unmatched == "discard",
 		IKE: c.Negotiates(),
 		OwnChanged: func(own []netip.Addr) {
-			if err := errors.Join(r.follow(func(r *routes) { r.own = own }), p.ownChanged(own)); err != nil {
-				log.Error().Err(err).Msg("the gateway's own addresses have changed")
+			if err := r.follow(func(r *routes) { r.own = own }); err != nil {
+				log.Error().Err(err).Msg("routes for the gateway's own traffic")
 			}
+			go func() { // the engine must not be called from here
+				if err := p.ownChanged(); err != nil {
+					log.Error().Err(err).Msg("endpoints do not follow the gateway's own addresses")
+				}
+			}()
 		},
 	}
 	for _, i := range f.Interfaces {
@@ -231,10 +243,10 @@ func (p *packets) complete() dataplane.Policies {
 	return set
 }
 
-// ownChanged follows the host's addresses, where any of them may be an endpoint.
-func (p *packets) ownChanged(own []netip.Addr) error {
+// ownChanged follows the host's addresses, where any of them may be an endpoint. Late calls change nothing.
+func (p *packets) ownChanged() error {
 	p.mu.Lock()
-	p.own = own
+	p.own = p.routes.addresses()
 	var err error
 	if p.any {
 		err = p.Engine.Apply(p.complete())

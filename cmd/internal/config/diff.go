@@ -56,7 +56,7 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 	fixed("workers", o.Workers, n.Workers)
 	fixed("dataplane", o.Dataplane, n.Dataplane)
 	fixed("ike", o.IKE.withoutTimes(), n.IKE.withoutTimes())
-	if !old.Negotiates() && new.Negotiates() {
+	if !old.Negotiates() && len(new.Connections) > 0 {
 		refuse("manual keys cannot give way to negotiated ones")
 	}
 
