@@ -448,6 +448,11 @@ func (m *manager) hear(n news) {
 	case ikesa.EventChildFailed:
 		if n.child != nil && slices.Contains(p.asked, n.child) {
 			p.asked = without(p.asked, n.child)
+			if n.reason == ikesa.ReasonNoAddress && !p.ending {
+				// Only IKE_AUTH asks for virtual addresses: the next try needs a new IKE SA.
+				p.ending = true
+				m.command(p, ikesa.DeleteIKE{Reason: n.reason})
+			}
 			if !p.attempt {
 				m.fail(l, n.reason)
 			} else {
