@@ -270,7 +270,6 @@ func (l *link) replace(conn *ikesa.Connection) {
 		for i := range w.up {
 			w.up[i] = twin[w.up[i]]
 		}
-		w.child = twin[w.child]
 	}
 }
 

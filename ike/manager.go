@@ -437,17 +437,27 @@ func (m *manager) hear(n news) {
 			}
 		}
 		m.wokeRekeyed(l, 0, n.old, nil)
+		for _, w := range l.waiters {
+			if i := slices.Index(w.goneDown, n.old); i >= 0 {
+				w.goneDown[i] = n.childSPI
+			}
+		}
 	case ikesa.EventChildDown:
 		for _, q := range l.peers {
 			q.up = slices.DeleteFunc(q.up, func(u upChild) bool { return u.spi == n.childSPI })
 		}
 		m.wokeRekeyed(l, 0, n.childSPI, n.reason)
 		m.lost(l, n.child, n.reason)
-		m.wokeDown(l)
+		m.wokeDown(l, 0, n.childSPI)
 		m.pursue(l)
 	case ikesa.EventChildFailed:
 		if n.child != nil && slices.Contains(p.asked, n.child) {
 			p.asked = without(p.asked, n.child)
+			if n.reason == ikesa.ReasonNoAddress && !p.ending {
+				// Only IKE_AUTH asks for virtual addresses: the next try needs a new IKE SA.
+				p.ending = true
+				m.command(p, ikesa.DeleteIKE{Reason: n.reason})
+			}
 			if !p.attempt {
 				m.fail(l, n.reason)
 			} else {
@@ -538,7 +548,7 @@ func (m *manager) end(spi message.SPI, r ikesa.Reason) {
 			m.woke(l, c, r)
 		}
 	}
-	m.wokeDown(l)
+	m.wokeDown(l, spi, 0)
 	m.pursue(l)
 }
 
