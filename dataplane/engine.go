@@ -164,6 +164,7 @@ type Engine struct {
 	stopping bool
 	tables   worker.Tables
 	policies Policies
+	learned  []netip.Addr // endpoints besides those of policies
 	ports    []*port
 	steering *bpf.Steering
 	domain   *xsk.Domain
@@ -178,7 +179,9 @@ type Engine struct {
 	others  sync.WaitGroup
 	balance balancer
 	retired retired
-	busy    atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
+	// endpoints are all of them, for readers without mu.
+	endpoints atomic.Pointer[[]netip.Addr]
+	busy      atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
 }
 
 // New returns an engine with its memory and tables, attached to nothing yet.
@@ -260,6 +263,7 @@ func (e *Engine) build() (err error) {
 			return err
 		}
 	}
+	e.follow()
 	e.publishTables()
 	return nil
 }
@@ -291,14 +295,24 @@ func (e *Engine) Apply(p Policies) error {
 		return err
 	}
 	e.tables.SPD = table
-	e.tables.Endpoints = worker.NewAddrSet(slices.Clone(p.Endpoints))
 	e.policies = p
+	e.follow()
 	e.publishTables()
 	return e.steer()
 }
 
-// Install adds an association.
-func (e *Engine) Install(p sad.Params) (sad.Handle, error) { return e.sad.Install(p) }
+// Install adds an association. Our outer address of an inbound one becomes an endpoint.
+func (e *Engine) Install(p sad.Params) (sad.Handle, error) {
+	h, err := e.sad.Install(p)
+	if err != nil {
+		return 0, err
+	}
+	if err := e.learn(h, p.Local); err != nil {
+		e.sad.Remove(h)
+		return 0, err
+	}
+	return h, nil
+}
 
 // Remove ends an association. Its key is zeroed as soon as no worker can still hold it.
 func (e *Engine) Remove(h sad.Handle) error {

@@ -8,6 +8,7 @@ import (
 	"sallyport/dataplane/datagram"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
+	"sallyport/dataplane/worker"
 )
 
 // NewSPI reserves an SPI for an inbound association: nobody else gets it until it is installed by
@@ -16,13 +17,6 @@ func (e *Engine) NewSPI() (uint32, error) { return e.sad.Reserve() }
 
 // ReleaseSPI gives back an SPI that NewSPI reserved and that was not installed. Any other is left alone.
 func (e *Engine) ReleaseSPI(spi uint32) { e.sad.Unreserve(spi) }
-
-// UpdateEndpoints moves an association to other outer addresses, or into or out of UDP (RFC 7296, 2.23; RFC
-// 4555). Sequence number and replay window go on, and no packet is lost. encap decides whether the ports mean anything. It takes
-// effect with the next packet.
-func (e *Engine) UpdateEndpoints(h sad.Handle, local, remote netip.AddrPort, encap bool) error {
-	return errors.ErrUnsupported
-}
 
 // Usage is what an association has carried so far.
 type Usage struct {
@@ -34,7 +28,17 @@ type Usage struct {
 }
 
 // Usage says what an association has carried. It costs a few loads; ok is false if it is gone.
-func (e *Engine) Usage(h sad.Handle) (u Usage, ok bool) { return Usage{}, false }
+func (e *Engine) Usage(h sad.Handle) (u Usage, ok bool) {
+	c, ok := e.sad.Usage(h)
+	if !ok {
+		return u, false
+	}
+	u = Usage{Packets: c.Packets, Bytes: c.Bytes, Sequence: c.Sequence, SequenceLeft: c.SequenceLeft}
+	if c.Last != 0 {
+		u.Last = worker.Time(c.Last)
+	}
+	return u, true
+}
 
 // Instance is a protect policy that negotiation made of a configured one: narrowed selectors, or those of
 // a peer whose address was not known before.

@@ -44,8 +44,9 @@ func (e *Engine) Start() error {
 	if e.device != nil {
 		e.pump = tun.Start(e.device.File, e.tunQueue, e.tunMTU)
 	}
-	e.others.Add(1)
+	e.others.Add(2)
 	go e.tend()
+	go e.listen()
 	return nil
 }
 
@@ -160,7 +161,7 @@ func (e *Engine) steer() error {
 		return nil
 	}
 	local, remote := e.tables.SPD.Prefixes()
-	if err := e.steering.SetEndpoints(e.policies.Endpoints); err != nil {
+	if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {
 		return fmt.Errorf("telling the steering program our endpoints: %w", err)
 	}
 	if err := e.steering.SetOwn(e.tables.Own); err != nil {
@@ -186,6 +187,10 @@ func (e *Engine) kernelChanged(u fib.Update) {
 	if u.OwnChanged || len(u.Links) > 0 {
 		if !slices.Equal(e.tables.Own, u.Own) {
 			e.tables.Own = slices.Clone(u.Own)
+			e.forgetEndpoints()
+			if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {
+				e.log.Error().Err(err).Msg("telling the steering program our endpoints")
+			}
 			if e.cfg.OwnChanged != nil {
 				e.cfg.OwnChanged(e.tables.Own)
 			}
@@ -271,6 +276,7 @@ func (e *Engine) Stop() error {
 	if e.ike != nil {
 		e.ike.stop()
 	}
+	e.group.Interrupt()
 	e.others.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()

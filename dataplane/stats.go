@@ -41,7 +41,7 @@ type WorkerStats struct {
 	Delivered                    uint64 // to the IKE side
 	Sealed, Opened               uint64
 	HandedOut, HandedIn, Parked  uint64
-	ICMPSuppressed               uint64
+	ICMPSuppressed, EventsLost   uint64
 	Dropped, FreeFrames          uint64
 }
 
@@ -132,7 +132,7 @@ func workerStats(c *worker.Counters) WorkerStats {
 		Delivered: c.Delivered.Load(),
 		Sealed:    c.Sealed.Load(), Opened: c.Opened.Load(),
 		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(),
-		ICMPSuppressed: c.ICMPSuppressed.Load(), FreeFrames: c.FreeFrames.Load(),
+		ICMPSuppressed: c.ICMPSuppressed.Load(), EventsLost: c.EventsLost.Load(), FreeFrames: c.FreeFrames.Load(),
 	}
 }
 
@@ -155,6 +155,7 @@ func (s *WorkerStats) add(o *WorkerStats) {
 	s.HandedIn += o.HandedIn
 	s.Parked += o.Parked
 	s.ICMPSuppressed += o.ICMPSuppressed
+	s.EventsLost += o.EventsLost
 	s.Dropped += o.Dropped
 	s.FreeFrames += o.FreeFrames
 }

@@ -86,6 +86,7 @@ type Table struct {
 	closed   bool
 	mappings [2]mapping
 	reserved map[uint32]uint32 // slots by SPI
+	moved    sync.Map          // Handle to *Params: what Move left for an owner
 	slots    [2]slots
 	limbo    queue[removed]
 	bits     [17]freeBits // by log2 of the window size
@@ -336,6 +337,7 @@ func (t *Table) Remove(h Handle) error {
 			return fmt.Errorf("remove inbound association %s: %w", h, ErrNotFound)
 		}
 		r.slot, r.direction = a.Slot, in
+		t.moved.Delete(h)
 		if slot, ok := t.configured.find(a.SPI); ok && slot == a.Slot {
 			t.configured.remove(a.SPI)
 		}
@@ -346,6 +348,7 @@ func (t *Table) Remove(h Handle) error {
 			return fmt.Errorf("remove outbound association %s: %w", h, ErrNotFound)
 		}
 		r.slot = a.Slot
+		t.moved.Delete(h)
 		atomic.StoreUint32(&a.live, 0)
 	}
 	t.slots[r.direction].live--

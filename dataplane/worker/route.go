@@ -24,7 +24,7 @@ func (w *Worker) routeDecapsulated() {
 			w.drop(i, packet.DropFragmentNoPorts)
 			continue
 		case spd.Matched:
-			p.Class, p.Reason = w.obey(p, index)
+			p.Class, p.Reason = w.obey(p, &b.Flows[i], index)
 			if p.Reason != packet.DropNone {
 				continue
 			}
@@ -98,9 +98,11 @@ func (w *Worker) clampDecapsulated(i uint8) {
 	if sa == nil {
 		return
 	}
-	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(sa.RemoteAddr())]
+	// Endpoints of the other direction may be another worker's to change: the same are those of this one.
+	in := w.inbound[i]
+	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(in.RemoteAddr())]
 	if hop.MTU > 0 {
-		forward.ClampMSS(&w.batch, int(i), sa.InnerMTU(int(hop.MTU)))
+		forward.ClampMSS(&w.batch, int(i), in.InnerMTU(int(hop.MTU), sa.MTU))
 	}
 }
 
