@@ -251,11 +251,11 @@ func (s *SA) initAccept(now time.Time, d Datagram, m *message.Message, out *Outp
 	hs2.answeredAt, hs2.hint, hs2.hintUntil = now, nil, time.Time{}
 	hs2.pristine = &before
 	hs.request = hs2.request
-	s.natHere, s.natThere, s.natChecked = s.detectNAT(m, d)
+	s.noteNAT(m, d)
 	s.initAbilities(m)
 	t := s.request.task
 	s.request = nil
-	s.heard(now)
+	s.heard(now, out)
 	s.report(out, Event{Kind: EventExchange, Exchange: h.Exchange, Initiator: true})
 	s.logKeys(out)
 	s.float()
@@ -402,7 +402,7 @@ func (s *SA) initAnswer(m *message.Message, d Datagram) ([]message.Payload, erro
 	if hs.nr, err = s.nonce(); err != nil {
 		return nil, err
 	}
-	s.natHere, s.natThere, s.natChecked = s.detectNAT(m, d)
+	s.noteNAT(m, d)
 	s.spiR = s.env.NewIKESPI()
 	if err := s.deriveKeys(secret); err != nil {
 		return nil, err

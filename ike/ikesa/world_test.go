@@ -425,10 +425,14 @@ func (w *world) deliver(p *packet) {
 		d.Remote = to
 	}
 	if p.from.name == "b" {
+		known := len(w.nat) == 0
 		for inside, outside := range w.nat {
 			if outside == d.Local {
-				d.Local = inside
+				d.Local, known = inside, true
 			}
+		}
+		if !known {
+			return // the translator has no such mapping
 		}
 	}
 	header, err := message.ParseHeader(d.Data)
