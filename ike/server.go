@@ -119,7 +119,8 @@ type Server struct {
 	homes   homes // which shard an inbound SPI lives on
 	manager *manager
 	stats   counters
-	total   atomic.Int64 // IKE SAs
+	total   atomic.Int64  // IKE SAs
+	number  atomic.Uint64 // of the newest one
 
 	verifying chan struct{} // as many as may be checked at a time
 	keyLog    sync.Mutex

@@ -32,6 +32,7 @@ type shard struct {
 type entry struct {
 	sa       *ikesa.SA
 	spi      message.SPI // ours
+	number   uint64      // in the server's life, from 1
 	deadline time.Time
 	place    int  // in the heap, from 1; 0 = not there
 	counted  bool // in the server's total
@@ -328,7 +329,7 @@ func (sh *shard) register(e *entry) {
 		return
 	}
 	if spi := e.sa.LocalSPI(); spi != 0 {
-		e.spi = spi
+		e.spi, e.number = spi, sh.server.number.Add(1)
 		sh.sas[spi] = e
 	}
 }

@@ -305,6 +305,19 @@ func (a *associations) Usage(spiIn, spiOut uint32) (ike.Usage, bool) {
 	return u, ok
 }
 
+// place tells a child's number and tunnel, by its inbound SPI.
+func (a *associations) place(spiIn uint32) (number uint64, tunnel uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if child := a.children[spiIn]; child != nil {
+		number = child.number
+		if child.path != nil {
+			tunnel = child.path.tunnel
+		}
+	}
+	return number, tunnel
+}
+
 // Assigned and Unassigned tell of virtual addresses.
 func (a *associations) Assigned(c *ikesa.Connection, leases []ikesa.Lease) {
 	var add []netip.Addr

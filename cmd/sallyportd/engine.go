@@ -26,8 +26,9 @@ type engine interface {
 	// Ready says whether an installed outbound association is bound to a tunnel.
 	Ready(tunnel uint32) bool
 	Snapshot() snapshot
-	// SAs lists the live associations.
+	// SAs lists the live associations, Associations counts them.
 	SAs() []control.SA
+	Associations() int
 }
 
 // snapshot holds the engine's counters at one moment.

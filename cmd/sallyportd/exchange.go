@@ -31,6 +31,8 @@ type exchanger interface {
 	Rekey(ctx context.Context, connection, child string) error
 	List(f func(*ike.Info) bool)
 	Stats() ike.Stats
+	// Place tells a child's number in the daemon's life, and the tunnel of the data plane that it sends by.
+	Place(spiIn uint32) (number uint64, tunnel uint32)
 }
 
 // exchange is the IKE server over the data plane.
@@ -130,6 +132,11 @@ func (x *exchange) Apply(c *config.Config, tunnels map[string]uint32) error {
 	return x.Server.Apply(next)
 }
 
+// Place looks a child up by its inbound SPI.
+func (x *exchange) Place(spiIn uint32) (number uint64, tunnel uint32) {
+	return x.associations.place(spiIn)
+}
+
 // Close deletes every IKE SA and stops the server.
 func (x *exchange) Close(ctx context.Context) {
 	x.Server.Close(ctx)
@@ -153,4 +160,5 @@ func (silent) Up(context.Context, string, string) error      { return errSilent 
 func (silent) Down(context.Context, string, string) error    { return errSilent }
 func (silent) Rekey(context.Context, string, string) error   { return errSilent }
 func (silent) List(func(*ike.Info) bool)                     {}
+func (silent) Place(uint32) (uint64, uint32)                 { return 0, 0 }
 func (silent) Stats() ike.Stats                              { return ike.Stats{} }

@@ -62,6 +62,7 @@ func (r *recorder) Bind(tunnel, h uint32) error {
 func (r *recorder) Ready(tunnel uint32) bool          { return r.bound[tunnel] != 0 }
 func (r *recorder) Snapshot() snapshot                { return snapshot{} }
 func (r *recorder) SAs() []control.SA                 { return nil }
+func (r *recorder) Associations() int                 { return len(r.live) }
 func (r *recorder) Fence(fences []config.Fence) error { return r.call("fence %v", fences) }
 
 const base = `interfaces:

@@ -350,12 +350,19 @@ func (p *packets) SAs() []control.SA {
 	return out
 }
 
+// Associations counts the live associations.
+func (p *packets) Associations() (n int) {
+	p.Engine.Associations(func(*sad.Info) bool { n++; return true })
+	return n
+}
+
 func association(i *sad.Info) control.SA {
 	a := control.SA{
 		Name: i.Params.Name, Direction: "out", SPI: fmt.Sprintf("0x%08x", i.Params.SPI), Suite: i.Params.Suite.String(), ESN: i.Params.ESN,
 		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Encap: "none", Sequence: i.Sequence,
 		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
 	}
+	a.LocalTS, a.RemoteTS = sides(i.Params.Selectors)
 	if i.Params.Encap {
 		a.Encap = "udp"
 	}

@@ -156,27 +156,34 @@ func coversAll(outer, inner []spd.Range) bool {
 // Sides writes both sides of a selector as the configuration file does.
 func Sides(s *spd.Selector) (local, remote []string) {
 	write := func(ranges []spd.Range, ports spd.PortRange) (out []string) {
-		filter := ""
-		if s.Proto != 0 {
-			name := strconv.Itoa(int(s.Proto))
-			for word, n := range protocols {
-				if n == s.Proto && word != "ipv6-icmp" {
-					name = word
-				}
-			}
-			switch {
-			case ports.First == ports.Last:
-				filter = fmt.Sprintf("[%s/%d]", name, ports.First)
-			case ports != spd.AnyPorts:
-				filter = fmt.Sprintf("[%s/%d-%d]", name, ports.First, ports.Last)
-			default:
-				filter = "[" + name + "]"
-			}
-		}
 		for _, r := range ranges {
-			out = append(out, r.String()+filter)
+			out = append(out, TrafficSelector{Range: r, Proto: s.Proto, Ports: ports}.String())
 		}
 		return out
 	}
 	return write(s.Local, s.LocalPorts), write(s.Remote, s.RemotePorts)
+}
+
+// String writes the selector as the configuration file does.
+func (t TrafficSelector) String() string {
+	where := "dynamic"
+	if !t.Dynamic {
+		where = t.Range.String()
+	}
+	if t.Proto == 0 {
+		return where
+	}
+	name := strconv.Itoa(int(t.Proto))
+	for word, n := range protocols {
+		if n == t.Proto && word != "ipv6-icmp" {
+			name = word
+		}
+	}
+	switch {
+	case t.Ports.First == t.Ports.Last:
+		return fmt.Sprintf("%s[%s/%d]", where, name, t.Ports.First)
+	case t.Ports != spd.AnyPorts:
+		return fmt.Sprintf("%s[%s/%d-%d]", where, name, t.Ports.First, t.Ports.Last)
+	}
+	return fmt.Sprintf("%s[%s]", where, name)
 }
