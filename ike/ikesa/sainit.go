@@ -134,20 +134,14 @@ func (s *SA) initPayloads() ([]message.Payload, error) {
 		&message.KE{Method: method, Data: h.ke.Public()},
 		&message.Nonce{Data: h.ni})
 	payloads = append(payloads, s.natPayloads(s.local, s.remote)...)
-	payloads = append(payloads, s.abilityNotifies()...)
+	if s.conn.Fragmentation != FragmentationNo {
+		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
+	}
+	payloads = append(payloads, hashNotify())
 	if hasAdditional(s.conn.Proposals) {
 		payloads = append(payloads, &message.Notify{Notify: message.IntermediateExchangeSupp})
 	}
 	return payloads, nil
-}
-
-// abilityNotifies are those that both sides send in IKE_SA_INIT.
-func (s *SA) abilityNotifies() []message.Payload {
-	var payloads []message.Payload
-	if s.conn.Fragmentation != FragmentationNo {
-		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
-	}
-	return append(payloads, hashNotify())
 }
 
 func hasAdditional(proposals []suite.Proposal) bool {
@@ -424,7 +418,12 @@ func (s *SA) initAnswer(m *message.Message, d Datagram) ([]message.Payload, erro
 		payloads = append(payloads, s.natPayloads(d.Local, d.Remote)...)
 	}
 	payloads = append(payloads, s.certReqs()...)
-	payloads = append(payloads, s.abilityNotifies()...)
+	if s.fragments && s.conn.Fragmentation != FragmentationNo { // RFC 7383, 2.3: only to who asked
+		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
+	}
+	if hs.hashes != nil {
+		payloads = append(payloads, hashNotify())
+	}
 	if s.conn.Childless != ChildlessNever {
 		payloads = append(payloads, &message.Notify{Notify: message.ChildlessIKEv2Supported})
 	}

@@ -30,6 +30,9 @@ const (
 	// have given up to wait for our answer, it has the child in any case.
 	proofTime    = 10 * time.Second
 	proofTimeMax = 3 * time.Minute
+	// replacedTime is how long a child that the peer has rekeyed waits for its delete: no
+	// less than the peer's retransmissions may take.
+	replacedTime = 4 * time.Minute
 	// retryTime is the first wait after TEMPORARY_FAILURE, and half of its jitter; it doubles.
 	retryTime    = 4 * time.Second
 	retryTimeMax = 64 * time.Second

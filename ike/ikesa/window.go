@@ -97,6 +97,9 @@ func (s *SA) seal(h message.Header, payloads []message.Payload) ([][]byte, error
 // ask sends a request and starts its retransmission.
 func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []message.Payload, out *Outputs) {
 	r := &request{task: t, exchange: x, id: s.nextOut, triesMax: s.retransmit().Tries}
+	if _, ok := t.(*ikeDelete); ok {
+		r.triesMax = min(r.triesMax, deleteTries)
+	}
 	h := s.header(x, r.id, false)
 	if x == message.IKESAInit {
 		m := message.Message{Header: h, Payloads: payloads}
