@@ -167,6 +167,7 @@ func (s *SA) abortHandshake(now time.Time, err error, out *Outputs) {
 	if s.state == StateEnded || h == nil {
 		return
 	}
+	s.dropHandshake()
 	if len(h.rivals) > 0 {
 		next, rest := h.rivals[0], h.rivals[1:]
 		h.rivals = nil
