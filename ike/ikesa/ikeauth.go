@@ -53,6 +53,7 @@ func (s *SA) authPayloads(now time.Time) ([]message.Payload, error) {
 	}
 	if s.conn.MOBIKE {
 		payloads = append(payloads, &message.Notify{Notify: message.MobikeSupported})
+		payloads = append(payloads, s.additionalAddresses()...)
 	}
 	return payloads, nil
 }
@@ -366,6 +367,7 @@ func (s *SA) authAnswer(now time.Time, m *message.Message, a *answer, out *Outpu
 	}
 	if s.mobikeOn {
 		a.payloads = append(a.payloads, &message.Notify{Notify: message.MobikeSupported})
+		a.payloads = append(a.payloads, s.additionalAddresses()...)
 	}
 	if t := s.conn.ReauthTime; t > 0 {
 		a.payloads = append(a.payloads, &message.Notify{Notify: message.AuthLifetime, Data: binary.BigEndian.AppendUint32(nil, uint32(min(t/time.Second, math.MaxUint32)))})
