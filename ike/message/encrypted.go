@@ -70,6 +70,9 @@ type Protector interface {
 func AppendProtected(b [][]byte, h Header, payloads []Payload, p Protector, fragmentMax int) ([][]byte, error) {
 	chain := appendChain(make([]byte, 0, 512), payloads)
 	first := firstType(payloads)
+	if len(chain) > MessageMax { // also keeps every payload's length within its 16 bits
+		return b, tooMany("%d bytes of payloads", len(chain))
+	}
 	if whole := HeaderLen + payloadHeaderLen + p.BodyLen(len(chain)); fragmentMax == 0 || whole <= fragmentMax {
 		if whole > MessageMax {
 			return b, tooMany("message of %d bytes", whole)
@@ -158,13 +161,13 @@ func (m *Message) Open(p Protector) error {
 	if err != nil {
 		return err
 	}
-	return m.open(sk.First, inner)
+	return m.open(m.Raw[:sk.start:sk.start], sk.First, inner)
 }
 
-func (m *Message) open(first PayloadType, inner []byte) error {
+func (m *Message) open(head []byte, first PayloadType, inner []byte) error {
 	m.clear = len(m.Payloads) - 1
 	m.Payloads = m.Payloads[:m.clear]
-	m.opened, m.first, m.inner = true, first, inner
+	m.opened, m.head, m.first, m.inner = true, head, first, inner
 	payloads, err := ParsePayloads(first, inner)
 	if err != nil {
 		return err
@@ -173,27 +176,27 @@ func (m *Message) open(first PayloadType, inner []byte) error {
 	return nil
 }
 
-// AppendIntermediate appends what AUTH covers of an opened IKE_INTERMEDIATE message (RFC 9242, 3.3.2): everything up to
-// the SK payload's header, with both lengths as if there were no IV, padding and checksum, then the decrypted payloads.
+// AppendIntermediate appends what AUTH covers of an opened IKE_INTERMEDIATE message (RFC 9242, 3.3.2): the bytes up to and
+// with the SK payload's header, both lengths as if there were no IV, padding and checksum, then the decrypted payloads.
 // A message that came in fragments counts as if it had not.
 func (m *Message) AppendIntermediate(b []byte) []byte {
-	return appendIntermediate(b, m.Header, m.first, m.Payloads[:m.clear], m.inner)
+	start, sk := len(b), len(m.head)-payloadHeaderLen
+	b = append(b, m.head...)
+	if m.clear == 0 {
+		b[start+16] = byte(TypeEncrypted)
+	}
+	b[start+sk] = byte(m.first)
+	binary.BigEndian.PutUint16(b[start+sk+2:], uint16(payloadHeaderLen+len(m.inner)))
+	binary.BigEndian.PutUint32(b[start+24:], uint32(len(m.head)+len(m.inner)))
+	return append(b, m.inner...)
 }
 
 // AppendIntermediate appends what AUTH covers of an IKE_INTERMEDIATE message that is sent with these payloads.
 func AppendIntermediate(b []byte, h Header, payloads []Payload) []byte {
-	return appendIntermediate(b, h, firstType(payloads), nil, appendChain(nil, payloads))
-}
-
-func appendIntermediate(b []byte, h Header, first PayloadType, clear []Payload, inner []byte) []byte {
-	start := len(b)
-	if h.NextPayload = TypeEncrypted; len(clear) > 0 {
-		h.NextPayload = firstType(clear)
-	}
+	inner := appendChain(nil, payloads)
+	h.NextPayload, h.Length = TypeEncrypted, uint32(HeaderLen+payloadHeaderLen+len(inner))
 	b = h.Append(b)
-	b = appendChain(b, append(clear[:len(clear):len(clear)], &Encrypted{Body: inner}))
-	sk := len(b) - len(inner) - payloadHeaderLen
-	b[sk] = byte(first)
-	binary.BigEndian.PutUint32(b[start+24:], uint32(len(b)-start))
-	return b
+	b = append(b, byte(firstType(payloads)), 0, 0, 0)
+	binary.BigEndian.PutUint16(b[len(b)-2:], uint16(payloadHeaderLen+len(inner)))
+	return append(b, inner...)
 }

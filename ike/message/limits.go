@@ -22,5 +22,5 @@ const (
 	NonceMax         = 256   // RFC 7296, 3.9
 	CookieMax        = 64    // RFC 7296, 2.6
 	FragmentsMax     = 64    // fragments of one message; 64 of 512 bytes hold the longest message that we take in pieces
-	ReassembledMax   = 65535 // bytes of all fragments of one message
+	ReassembledMax   = 32768 // bytes of all fragments of one message
 )

@@ -14,6 +14,7 @@ type Message struct {
 
 	clear  int         // payloads that stood outside of SK; all of them while the message is not open
 	opened bool        // Open or a Reassembler has verified and decrypted
+	head   []byte      // the datagram up to and with the header of SK or of the first SKF; set by opening
 	first  PayloadType // of the protected chain
 	inner  []byte      // the protected chain, decrypted
 }

@@ -3,14 +3,15 @@ package message
 import "time"
 
 // Reassembler collects the fragments of one message at a time, RFC 7383, 2.6. Every fragment is authenticated before
-// anything is kept of it. The zero value is ready; a nil-memory one costs nothing until the first fragment. It is used
-// by the owner of its IKE SA only.
+// anything is kept of it. The zero value is ready; it is used by the owner of its IKE SA
+// only.
 type Reassembler struct {
 	header   Header // of the first fragment seen; all must agree
 	total    uint16
 	have     uint16
 	bytes    int
-	first    PayloadType
+	head     []byte      // IKE header and SKF header of fragment 1
+	first    PayloadType // that fragment 1 names
 	pieces   [][]byte
 	deadline time.Time
 }
@@ -54,7 +55,7 @@ func (r *Reassembler) Add(now time.Time, m *Message, p Protector) (*Message, err
 		return nil, &Error{Reason: ReasonFragmentLimit, Detail: "too many bytes"}
 	}
 	if f.Number == 1 {
-		r.first = f.First
+		r.head, r.first = append([]byte(nil), m.Raw[:f.start-fragmentLen]...), f.First
 	}
 	r.pieces[f.Number-1] = append(make([]byte, 0, len(piece)), piece...)
 	r.bytes += len(piece)
@@ -66,9 +67,9 @@ func (r *Reassembler) Add(now time.Time, m *Message, p Protector) (*Message, err
 		inner = append(inner, piece...)
 	}
 	whole := &Message{Header: r.header, Payloads: []Payload{f}}
-	first := r.first
+	head, first := r.head, r.first
 	r.Reset()
-	return whole, whole.open(first, inner)
+	return whole, whole.open(head, first, inner)
 }
 
 // sameMessage says whether two fragments belong to one message; a fragment's length differs.

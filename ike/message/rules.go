@@ -66,10 +66,23 @@ var rules = map[kind][]rule{
 	},
 }
 
-// notifyRules are notifications that an exchange cannot do without or that appear once at most.
-var notifyMax = map[NotifyType]int{
-	Cookie: 1, RekeySA: 1, AdditionalKeyExchange: 1, SignatureHashAlgorithms: 1, FragmentationSupported: 1,
-	MobikeSupported: 1, IntermediateExchangeSupp: 1, UseTransportMode: 1, NATDetectionDestinationIP: 1,
+// notifyRules bound what someone relies on: how often a notification may stand in a message, and its data's length.
+var notifyRules = []struct {
+	notify           NotifyType
+	max              int
+	dataMin, dataMax int
+}{
+	{Cookie, 1, 1, CookieMax},   // RFC 7296, 2.6
+	{Cookie2, 1, 8, CookieMax},  // RFC 4555, 4.2.5
+	{InvalidKEPayload, 1, 2, 2}, // RFC 7296, 3.10.1
+	{NATDetectionSourceIP, many, 20, 20},
+	{NATDetectionDestinationIP, 1, 20, 20},
+	{RekeySA, 1, 0, 0}, // RFC 7296, 1.3.3
+	{AdditionalKeyExchange, 1, 1, 256},
+	{SignatureHashAlgorithms, 1, 2, 256},
+	{AdditionalIPv4Address, many, 4, 4},
+	{AdditionalIPv6Address, many, 16, 16},
+	{AuthLifetime, 1, 4, 4},
 }
 
 // Check holds a message to the table of payload rules, before anyone acts on it: an exchange's payloads are present, not
@@ -129,33 +142,23 @@ func mayLackAll(m *Message) bool {
 	return m.Header.Exchange == IKESAInit && m.Notify(Cookie) != nil
 }
 
-// checkNotifies holds notifications to their number and their data's length.
 func checkNotifies(m *Message) error {
-	counts := make(map[NotifyType]int, len(notifyMax))
+	var counts [16]uint8
 	for n := range All[*Notify](m) {
-		if most, limited := notifyMax[n.Notify]; limited {
-			if counts[n.Notify]++; counts[n.Notify] > most {
-				return &Error{Notify: InvalidSyntax, Reason: ReasonRule, Detail: fmt.Sprintf("%v twice", n.Notify)}
+		for i, r := range notifyRules {
+			if r.notify != n.Notify {
+				continue
 			}
-		}
-		if bounds, known := notifyData[n.Notify]; known && (len(n.Data) < bounds[0] || len(n.Data) > bounds[1]) {
-			return syntaxError("%v with %d bytes of data", n.Notify, len(n.Data))
+			if counts[i]++; int(counts[i]) > r.max {
+				return &Error{Notify: InvalidSyntax, Reason: ReasonRule, Detail: fmt.Sprintf("more than %d %v", r.max, n.Notify)}
+			}
+			if len(n.Data) < r.dataMin || len(n.Data) > r.dataMax {
+				return syntaxError("%v with %d bytes of data", n.Notify, len(n.Data))
+			}
 		}
 		if n.Notify == RekeySA && (n.Protocol != ProtocolESP && n.Protocol != ProtocolAH || len(n.SPI) != 4) {
 			return syntaxError("%v of %v with an SPI of %d bytes", n.Notify, n.Protocol, len(n.SPI)) // RFC 7296, 1.3.3
 		}
 	}
 	return nil
-}
-
-// notifyData bounds the lengths of notification data that someone relies on.
-var notifyData = map[NotifyType][2]int{
-	Cookie:                    {1, CookieMax}, // RFC 7296, 2.6
-	Cookie2:                   {8, CookieMax}, // RFC 4555, 4.2.5
-	NATDetectionSourceIP:      {20, 20},
-	NATDetectionDestinationIP: {20, 20},
-	InvalidKEPayload:          {2, 2},
-	AdditionalIPv4Address:     {4, 4},
-	AdditionalIPv6Address:     {16, 16},
-	AuthLifetime:              {4, 4},
 }
