@@ -131,6 +131,16 @@ func (s *SA) tickMemory(now time.Time, _ *Outputs) {
 	s.expireFollowups(now)
 }
 
+// paced says whether a rekey that is due may begin now, and puts its timer off or out.
+func (s *SA) paced(now time.Time, timer *time.Time) bool {
+	if wait := s.env.RekeyWait(); wait > 0 {
+		*timer = now.Add(wait)
+		return false
+	}
+	*timer = time.Time{}
+	return true
+}
+
 func (s *SA) tickRequest(now time.Time, out *Outputs) {
 	if s.request != nil && due(s.request.at, now) {
 		s.overdue(now, out)
@@ -162,8 +172,7 @@ func (s *SA) tickLifetime(now time.Time, out *Outputs) {
 		s.reauthAt = time.Time{}
 		s.reauthenticate(now, out)
 	}
-	if due(s.rekeyAt, now) {
-		s.rekeyAt = time.Time{}
+	if due(s.rekeyAt, now) && s.paced(now, &s.rekeyAt) {
 		s.add(&ikeRekey{}, now)
 	}
 }

@@ -177,6 +177,8 @@ func (h *host) Select(q Query) *Connection {
 
 func (h *host) Store() *auth.Store { return h.store }
 
+func (h *host) RekeyWait() time.Duration { return 0 }
+
 func (h *host) AssignAddress(_ *Connection, _ auth.Identity, wanted netip.Addr) (Lease, error) {
 	addr := h.pool
 	if wanted.BitLen() != addr.BitLen() {
