@@ -1,6 +1,8 @@
 package ikesa
 
 import (
+	"encoding/binary"
+	"math"
 	"net/netip"
 	"time"
 
@@ -51,6 +53,7 @@ func (s *SA) authPayloads(now time.Time) ([]message.Payload, error) {
 	}
 	if s.conn.MOBIKE {
 		payloads = append(payloads, &message.Notify{Notify: message.MobikeSupported})
+		payloads = append(payloads, s.additionalAddresses()...)
 	}
 	return payloads, nil
 }
@@ -237,11 +240,7 @@ func (s *SA) establish(now time.Time, m *message.Message, out *Outputs) {
 // limitAuthentication brings the reauthentication forward to what the peer wants, in
 // seconds (RFC 4478).
 func (s *SA) limitAuthentication(now time.Time, data []byte) {
-	if len(data) != 4 {
-		return
-	}
-	seconds := time.Duration(data[0])<<24 | time.Duration(data[1])<<16 | time.Duration(data[2])<<8 | time.Duration(data[3])
-	lifetime := seconds * time.Second
+	lifetime := time.Duration(binary.BigEndian.Uint32(data)) * time.Second
 	at := now.Add(s.jittered(lifetime, min(lifetime/10, time.Minute)))
 	if s.reauthAt.IsZero() || at.Before(s.reauthAt) {
 		s.reauthAt = at
@@ -368,6 +367,10 @@ func (s *SA) authAnswer(now time.Time, m *message.Message, a *answer, out *Outpu
 	}
 	if s.mobikeOn {
 		a.payloads = append(a.payloads, &message.Notify{Notify: message.MobikeSupported})
+		a.payloads = append(a.payloads, s.additionalAddresses()...)
+	}
+	if t := s.conn.ReauthTime; t > 0 {
+		a.payloads = append(a.payloads, &message.Notify{Notify: message.AuthLifetime, Data: binary.BigEndian.AppendUint32(nil, uint32(min(t/time.Second, math.MaxUint32)))})
 	}
 	a.after = append(a.after, after.Actions...)
 	if wantsChild {
@@ -386,6 +389,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 		s.report(&after, Event{Kind: EventChildFailed, Reason: ReasonOf(err), Err: err})
 		a.after = append(a.after, after.Actions...)
 	}
+	so := a.payloads
 	var cp *message.Config
 	if p, ok := message.First[*message.Config](m); ok && p.Config == message.ConfigRequest {
 		var err error
@@ -396,6 +400,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 	}
 	chosen, err := s.choose(m, nil, suite.Options{NoKE: true})
 	if err != nil {
+		s.releaseLeases() // the peer will not hear of them
 		refuse(err)
 		return
 	}
@@ -406,7 +411,8 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 	a.payloads = append(a.payloads, chosen.rest()...)
 	x := &childAnswer{child: chosen.child, ni: s.handshake.ni, nr: s.handshake.nr}
 	if err := x.finish(s, now, nil, a); err != nil {
-		a.payloads = nil
+		a.payloads = so
+		s.releaseLeases()
 		refuse(err)
 	}
 }
@@ -415,6 +421,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 func (s *SA) Verified(now time.Time, id uint64, err error, out *Outputs) {
 	if r := s.rivalVerifying(id); r != nil {
 		s.rivalStep(now, r, out, func(rout *Outputs) { r.Verified(now, id, err, rout) })
+		s.run(now, out)
 		return
 	}
 	if s.state != StateVerifying || id != s.verifyID {

@@ -38,6 +38,7 @@ type handshake struct {
 	// begins as pristine does (RFC 7296, 2.21.1).
 	pristine *SA
 	rivals   []*SA
+	followed *followed
 
 	// IKE_INTERMEDIATE
 	todo                         []uint16
@@ -133,20 +134,14 @@ func (s *SA) initPayloads() ([]message.Payload, error) {
 		&message.KE{Method: method, Data: h.ke.Public()},
 		&message.Nonce{Data: h.ni})
 	payloads = append(payloads, s.natPayloads(s.local, s.remote)...)
-	payloads = append(payloads, s.abilityNotifies()...)
+	if s.conn.Fragmentation != FragmentationNo {
+		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
+	}
+	payloads = append(payloads, hashNotify())
 	if hasAdditional(s.conn.Proposals) {
 		payloads = append(payloads, &message.Notify{Notify: message.IntermediateExchangeSupp})
 	}
 	return payloads, nil
-}
-
-// abilityNotifies are those that both sides send in IKE_SA_INIT.
-func (s *SA) abilityNotifies() []message.Payload {
-	var payloads []message.Payload
-	if s.conn.Fragmentation != FragmentationNo {
-		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
-	}
-	return append(payloads, hashNotify())
 }
 
 func hasAdditional(proposals []suite.Proposal) bool {
@@ -233,6 +228,11 @@ func (s *SA) hinted(now time.Time, h message.Header, err error, n message.Notify
 // be forged, so it is only discarded.
 func (s *SA) initAccept(now time.Time, d Datagram, m *message.Message, out *Outputs) {
 	h := m.Header
+	sum, err := s.mayFollow(m)
+	if err != nil {
+		s.discard(h, err, out)
+		return
+	}
 	before := *s // what another answer begins with
 	hs := *s.handshake
 	before.handshake = &hs
@@ -246,6 +246,7 @@ func (s *SA) initAccept(now time.Time, d Datagram, m *message.Message, out *Outp
 		return
 	}
 	hs2 := s.handshake
+	hs2.followed.answers = append(hs2.followed.answers, sum)
 	hs2.request = before.request.packets[0]
 	hs2.response = bytes.Clone(d.Data)
 	hs2.answeredAt, hs2.hint, hs2.hintUntil = now, nil, time.Time{}
@@ -417,7 +418,12 @@ func (s *SA) initAnswer(m *message.Message, d Datagram) ([]message.Payload, erro
 		payloads = append(payloads, s.natPayloads(d.Local, d.Remote)...)
 	}
 	payloads = append(payloads, s.certReqs()...)
-	payloads = append(payloads, s.abilityNotifies()...)
+	if s.fragments && s.conn.Fragmentation != FragmentationNo { // RFC 7383, 2.3: only to who asked
+		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
+	}
+	if hs.hashes != nil {
+		payloads = append(payloads, hashNotify())
+	}
 	if s.conn.Childless != ChildlessNever {
 		payloads = append(payloads, &message.Notify{Notify: message.ChildlessIKEv2Supported})
 	}

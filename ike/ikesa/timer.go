@@ -30,6 +30,9 @@ const (
 	// have given up to wait for our answer, it has the child in any case.
 	proofTime    = 10 * time.Second
 	proofTimeMax = 3 * time.Minute
+	// replacedTime is how long a child that the peer has rekeyed waits for its delete: no
+	// less than the peer's retransmissions may take.
+	replacedTime = 4 * time.Minute
 	// retryTime is the first wait after TEMPORARY_FAILURE, and half of its jitter; it doubles.
 	retryTime    = 4 * time.Second
 	retryTimeMax = 64 * time.Second
@@ -216,6 +219,9 @@ func (s *SA) observe() {
 // the initiator has our answer: before, it could have neither asked nor answered.
 func (s *SA) heard(now time.Time, out *Outputs) {
 	s.lastIn = now
+	if s.mobike != nil {
+		s.mobike.next = 0
+	}
 	if s.state != StateEstablished {
 		return
 	}
@@ -234,6 +240,9 @@ func (s *SA) schedule(now, reauthAt time.Time) {
 	c := s.conn
 	if s.reauthAt = reauthAt; c.ReauthTime > 0 && reauthAt.IsZero() {
 		s.reauthAt = now.Add(s.jittered(c.ReauthTime, c.RandTime))
+		if !s.initiator { // who was told the lifetime goes first (RFC 4478, 2)
+			s.reauthAt = now.Add(c.ReauthTime + over(c.OverTime, c.ReauthTime)/2)
+		}
 	}
 	if c.RekeyTime > 0 {
 		s.rekeyAt = now.Add(s.jittered(c.RekeyTime, c.RandTime))
