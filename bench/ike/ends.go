@@ -46,13 +46,18 @@ const (
 	ecdsaP256
 )
 
-func newPair(w wire) *pair {
+// unlimited are the limits where one host is many peers, and none of them is an attacker.
+var unlimited = ike.Limits{
+	HalfOpen: 1 << 20, HalfOpenPerAddress: 1 << 20, CookieThreshold: 1 << 20, SAs: 1 << 20, Queue: 1 << 14, Connecting: 256, Rekeys: 1 << 20,
+}
+
+func newPair(w wire, server ike.Limits) *pair {
 	p := &pair{wire: w}
-	limits := ike.Limits{
-		// One host is many peers here, and none of them is an attacker.
-		HalfOpen: 1 << 20, HalfOpenPerAddress: 1 << 20, CookieThreshold: 1 << 20, SAs: 1 << 20, Queue: 1 << 14, Connecting: 256, Rekeys: 1 << 20,
-	}
 	for side, to := range []**ike.Server{&p.clients, &p.server} {
+		limits := unlimited
+		if side == 1 {
+			limits = server
+		}
 		p.kernel[side] = newKernel()
 		*to = ike.NewServer(ike.Options{Workers: runtime.GOMAXPROCS(0), Limits: limits, Log: zerolog.Nop()}, w.end(side), p.kernel[side])
 		w.end(side).server.Store(*to)

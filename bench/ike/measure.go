@@ -116,21 +116,22 @@ func parallel(n, at int, f func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// memory returns the bytes of heap that one established IKE SA with one child takes, the mean of both ends, without
-// what the configuration takes.
-func memory(ctx context.Context, p *pair, s scenario, n int) (float64, error) {
+// fill sets up n tunnels, and returns the time from the first message to the last child, and the bytes that one IKE SA
+// with one child takes: the mean of both ends, without what the configuration takes. Clients are brought up one by one
+// by as many goroutines as may be under way.
+func fill(ctx context.Context, p *pair, s scenario, n int) (time.Duration, float64, error) {
 	s.start = false
 	if err := p.configure(s, n); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	before := heap()
-	if err := parallel(n, workers, func(i int) error { return p.clients.Up(ctx, clientName(i), "") }); err != nil {
-		return 0, err
-	}
-	if err := p.installed(ctx, int64(n)); err != nil {
-		return 0, err
-	}
-	return (heap() - before) / float64(2*n), nil
+	took, err := timed(n, func() error {
+		if err := parallel(n, workers, func(i int) error { return p.clients.Up(ctx, clientName(i), "") }); err != nil {
+			return err
+		}
+		return p.installed(ctx, int64(n))
+	})
+	return took.wall, (heap() - before) / float64(2*n), err
 }
 
 // heap returns the bytes of live objects.

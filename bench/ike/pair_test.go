@@ -2,6 +2,8 @@ package ike
 
 import (
 	"testing"
+
+	"sallyport/ike"
 )
 
 var quick = scenario{ike: "aes256gcm16-prfsha256-x25519", esp: "aes256gcm16-esn-noesn"}
@@ -14,7 +16,7 @@ func TestMeasurementsRun(t *testing.T) {
 	}
 	for name, w := range map[string]wire{"memory": newMemoryWire(), "udp": udp} {
 		t.Run(name, func(t *testing.T) {
-			p := newPair(w)
+			p := newPair(w, unlimited)
 			defer p.close()
 			s, err := establish(t.Context(), p, quick, 100)
 			if err != nil {
@@ -27,13 +29,41 @@ func TestMeasurementsRun(t *testing.T) {
 			t.Logf("%.0f rekeys/s, %.0f a CPU second", s.perSecond(), s.perCPUSecond())
 		})
 	}
-	p := newPair(newMemoryWire())
+	p := newPair(newMemoryWire(), unlimited)
 	defer p.close()
-	bytes, err := memory(t.Context(), p, quick, 100)
+	took, bytes, err := fill(t.Context(), p, quick, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%.0f bytes an IKE SA", bytes)
+	t.Logf("100 tunnels in %v, %.0f bytes an IKE SA", took, bytes)
+}
+
+// However many spoofed requests arrive, honest clients get through.
+func TestHonestClientsGetThroughAFlood(t *testing.T) {
+	w, err := newUDPWire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPair(w, ike.Limits{})
+	defer p.close()
+	f, err := underFlood(t.Context(), p, quick, 5000, 20, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%.0f spoofed/s, %.0f %%, median %v, 99 %% within %v", f.offered, 100*f.success(), f.percentile(0.5), f.percentile(0.99))
+	if f.failed > 0 {
+		t.Errorf("%d of %d failed", f.failed, f.tried)
+	}
+}
+
+func TestBound(t *testing.T) {
+	for _, h := range handshakes {
+		b, err := bound(h.scenario)
+		if err != nil || b < 10 {
+			t.Errorf("%s: %.0f, %v", h.name, b, err)
+		}
+		t.Logf("%s: %.0f handshakes a CPU second", h.name, b)
+	}
 }
 
 func BenchmarkHandshake(b *testing.B) {
@@ -42,7 +72,7 @@ func BenchmarkHandshake(b *testing.B) {
 	} {
 		b.Run(v.name, func(b *testing.B) {
 			b.ReportAllocs()
-			p := newPair(newMemoryWire())
+			p := newPair(newMemoryWire(), unlimited)
 			defer p.close()
 			s := quick
 			s.ike = v.ike
@@ -51,6 +81,7 @@ func BenchmarkHandshake(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.ReportMetric(r.perCPUSecond(), "hs/cpu-s")
+			b.Log(r.wall, p.troubles())
 		})
 	}
 }
@@ -59,7 +90,7 @@ func BenchmarkChildRekey(b *testing.B) {
 	for _, v := range []struct{ name, esp string }{{"plain", "aes256gcm16"}, {"x25519", "aes256gcm16-x25519"}} {
 		b.Run(v.name, func(b *testing.B) {
 			b.ReportAllocs()
-			p := newPair(newMemoryWire())
+			p := newPair(newMemoryWire(), unlimited)
 			defer p.close()
 			s := quick
 			s.esp = v.esp
