@@ -84,6 +84,7 @@ var modules = map[string]string{
 	"github.com/rs/zerolog":                   "the log",
 	"github.com/spf13/cobra":                  "the control tool's verbs and help",
 	"github.com/spf13/pflag":                  "cobra's flags",
+	"github.com/strongswan/govici":            "drives strongSwan, to measure it",
 	"github.com/vishvananda/netlink":          "routes, neighbours, links",
 	"github.com/vishvananda/netns":            "namespaces of tests",
 	"golang.org/x/crypto":                     "ChaCha20-Poly1305, OCSP",
