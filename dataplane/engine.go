@@ -159,6 +159,9 @@ type Engine struct {
 	sad   *sad.Table
 	group *worker.Group
 
+	policing  sync.Mutex // held while policies are compiled; taken before mu
+	instances *instances
+
 	mu       sync.Mutex // guards what follows
 	running  bool       // the workers run
 	stopping bool
@@ -167,6 +170,7 @@ type Engine struct {
 	learned  []netip.Addr // endpoints besides those of policies
 	ports    []*port
 	steering *bpf.Steering
+	steered  [2][]netip.Prefix // local and remote prefixes that it was told
 	domain   *xsk.Domain
 	watcher  *fib.Watcher
 	device   *keeper.TUN
@@ -190,7 +194,7 @@ func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{})}
+	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{}), instances: newInstances()}
 	if cfg.IKE {
 		e.ike = &IKEPort{engine: e}
 	}
@@ -284,17 +288,25 @@ func (e *Engine) resolve(ifindex int, addr netip.Addr) {
 
 // Apply makes the engine follow a new set of policies. Steering follows in the order that never leaves
 // a moment with less protection than both the old and the new set give.
+//
+// Negotiated policies stay, before those that they are of by name.
 func (e *Engine) Apply(p Policies) error {
-	table, err := spd.Build(p.SPD)
+	e.policing.Lock()
+	defer e.policing.Unlock()
+	all, ended := e.instances.among(p.SPD)
+	table, err := spd.Build(all)
 	if err != nil {
+		e.instances.again(ended)
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err := e.applyRoles(p.Roles); err != nil {
+		e.instances.again(ended)
 		return err
 	}
 	e.tables.SPD = table
+	e.instances.rest(ended, time.Now())
 	e.policies = p
 	e.follow()
 	e.publishTables()

@@ -1,13 +1,11 @@
 package dataplane
 
 import (
-	"errors"
 	"net/netip"
 	"time"
 
 	"sallyport/dataplane/datagram"
 	"sallyport/dataplane/sad"
-	"sallyport/dataplane/spd"
 	"sallyport/dataplane/worker"
 )
 
@@ -39,30 +37,6 @@ func (e *Engine) Usage(h sad.Handle) (u Usage, ok bool) {
 	}
 	return u, true
 }
-
-// Instance is a protect policy that negotiation made of a configured one: narrowed selectors, or those of
-// a peer whose address was not known before.
-type Instance struct {
-	Name string
-	// Of names the configured policy (spd.Policy.Name) before which the instance stands: so it
-	// wins over that one, and loses against those before it. Without such a policy it stands before all.
-	Of string
-	// Priority orders instances of one policy, the lower first; equal ones the newest first.
-	Priority  int
-	Selectors []spd.Selector
-}
-
-// InstanceTunnelMin is the first tunnel number that AddPolicy gives out. Configured tunnels have lower ones.
-const InstanceTunnelMin = 1 << 20
-
-// AddPolicy adds a protect policy and returns its tunnel number, to be bound to an outbound association. Packets
-// follow the policy a little later: changes are collected and compiled together, in some
-// milliseconds while there are few policies and within half a second while there are many. What comes in needs no policy: the inbound
-// association has its own selectors. Instances survive Apply.
-func (e *Engine) AddPolicy(i Instance) (tunnel uint32, err error) { return 0, errors.ErrUnsupported }
-
-// RemovePolicy removes the instance with a tunnel number, whose binding it takes away at once. An unknown number is no error.
-func (e *Engine) RemovePolicy(tunnel uint32) {}
 
 // RouteSource returns the address that the kernel's routes give packets to remote as their source.
 func (e *Engine) RouteSource(remote netip.Addr) (netip.Addr, error) { return datagram.Route(remote) }

@@ -44,7 +44,8 @@ func (e *Engine) Start() error {
 	if e.device != nil {
 		e.pump = tun.Start(e.device.File, e.tunQueue, e.tunMTU)
 	}
-	e.others.Add(2)
+	e.others.Add(3)
+	go e.compile()
 	go e.tend()
 	go e.listen()
 	return nil
@@ -98,6 +99,7 @@ func (e *Engine) prepare() (err error) {
 	if e.steering, err = e.keeper.LoadSteering(); err != nil {
 		return err
 	}
+	e.steered = [2][]netip.Prefix{}
 	if err := e.probe(); err != nil {
 		return err
 	}
@@ -167,9 +169,13 @@ func (e *Engine) steer() error {
 	if err := e.steering.SetOwn(e.tables.Own); err != nil {
 		return fmt.Errorf("telling the steering program our addresses: %w", err)
 	}
+	if slices.Equal(local, e.steered[0]) && slices.Equal(remote, e.steered[1]) {
+		return nil // negotiated policies mostly lie inside configured ones
+	}
 	if err := e.steering.SetPrefixes(local, remote); err != nil {
 		return fmt.Errorf("telling the steering program the protected prefixes: %w", err)
 	}
+	e.steered = [2][]netip.Prefix{local, remote}
 	return nil
 }
 
@@ -218,6 +224,7 @@ func (e *Engine) tend() {
 			e.busy.Store(&share)
 			e.rebalance(share)
 			e.revive()
+			e.reopen()
 			e.expire(now)
 			e.sad.Reclaim()
 		}
@@ -229,6 +236,18 @@ func (e *Engine) expire(now time.Time) {
 	for _, h := range e.retired.due(now) {
 		if err := e.Remove(h); err != nil {
 			e.log.Debug().Err(err).Msg("an association on its way out was gone already")
+		}
+	}
+}
+
+// reopen serves the interfaces that are there and could not be served before.
+func (e *Engine) reopen() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		if !e.stopping && e.steering != nil && p.ifindex != 0 && p.up && len(p.sockets) == 0 && p.config.Queues == nil {
+			e.serve(p)
+			e.publishTables()
 		}
 	}
 }

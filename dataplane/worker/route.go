@@ -47,7 +47,7 @@ func (w *Worker) routeForward() {
 			w.lists.punt = append(w.lists.punt, i)
 			continue
 		case fib.NoRoute:
-			w.drop(i, packet.DropNoRoute)
+			w.unreachable(i, packet.DropNoRoute, forward.NetUnreachable)
 			continue
 		case fib.Unreachable:
 			w.drop(i, packet.DropUnreachable)
@@ -163,10 +163,11 @@ func (w *Worker) unpark() {
 			p.Port = hop.Port
 			w.enlist(b.N - 1)
 		case expired || hop.Kind == fib.Failed:
-			p.Reason = packet.DropNeighbourFailed
+			reason := packet.DropNeighbourFailed
 			if hop.Kind == fib.Unresolved {
-				p.Reason = packet.DropNeighbourUnresolved
+				reason = packet.DropNeighbourUnresolved
 			}
+			w.unreachable(uint8(b.N-1), reason, forward.HostUnreachable)
 		case hop.Kind == fib.Unresolved:
 			kept = append(kept, q)
 			b.N--

@@ -43,6 +43,8 @@ type Queue interface {
 	FillRoom() int
 	// Flush publishes what was staged and starts the transmitter.
 	Flush() error
+	// Unsent says that the last Flush left something behind, for another.
+	Unsent() bool
 	// FD becomes readable when there is something to receive.
 	FD() int
 	// Doze says that the worker is about to wait for FD, and reports whether it may: false if
