@@ -233,6 +233,11 @@ func (m *manager) reload(c *Config) {
 	for _, l := range gone {
 		m.drop(l)
 	}
+	m.pairs = make(map[string][]*link)
+	for _, conn := range next.Connections {
+		key := pairKey(conn)
+		m.pairs[key] = append(m.pairs[key], links[conn.Name])
+	}
 	m.regroup(next.Connections)
 	m.lookUpAll(next.Connections)
 	for _, l := range fresh {
@@ -270,7 +275,6 @@ func (l *link) replace(conn *ikesa.Connection) {
 		for i := range w.up {
 			w.up[i] = twin[w.up[i]]
 		}
-		w.child = twin[w.child]
 	}
 }
 

@@ -4,10 +4,16 @@ import (
 	"fmt"
 
 	"sallyport/ike/auth"
+	"sallyport/ike/ikesa"
 )
 
 // identityKey is an identity as a map's key; no two identities share one.
 func identityKey(id auth.Identity) string { return fmt.Sprintf("%d:%s", id.Type, id.Data) }
+
+// pairKey is the two identities of a connection, as configured, as a map's key.
+func pairKey(c *ikesa.Connection) string {
+	return fmt.Sprintf("%s|%v", identityKey(c.Local.ID), c.Remote.ID)
+}
 
 // matches says whether a peer's identity is one that a connection allows, and how exactly it says so.
 func matches(p auth.Pattern, id auth.Identity) (weight int, ok bool) {

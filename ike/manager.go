@@ -20,6 +20,7 @@ type manager struct {
 	server  *Server
 	orders  *mailbox
 	links   map[string]*link
+	pairs   map[string][]*link // by the two identities that the configuration says
 	peers   map[message.SPI]*peer
 	byIDs   map[string][]*peer // established ones, by both identities
 	contact map[message.SPI]bool
@@ -277,7 +278,7 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 		m.fail(l, fmt.Errorf("no way to %v: %w", remote, err))
 		return
 	}
-	o := ikesa.InitiatorOptions{InitialContact: len(l.peers) == 0}
+	o := ikesa.InitiatorOptions{InitialContact: m.initiallyContacts(l)}
 	for _, c := range l.conn.Children {
 		if l.want[c] != 0 {
 			o.Child = c
@@ -302,6 +303,20 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 			m.tell(func() { m.finish(l); m.fail(l, ikesa.ReasonPanic) })
 		}
 	})
+}
+
+// initiallyContacts says whether an attempt may claim that we have no other IKE SA with the peer (RFC 7296, 2.4): none, and
+// none under way, of this connection or of another one between the same two identities. The peer would delete it.
+func (m *manager) initiallyContacts(l *link) bool {
+	if l.conn.Unique == ikesa.UniqueNever {
+		return false
+	}
+	for _, o := range m.pairs[pairKey(l.conn)] {
+		if len(o.peers) > 0 || o.attempt && o != l {
+			return false
+		}
+	}
+	return true
 }
 
 const portIKE = 500
@@ -359,7 +374,7 @@ func backoff(tries int) time.Duration {
 // fail deals with an attempt, or a child of an established IKE SA, that did not come up.
 func (m *manager) fail(l *link, err error) {
 	l.tries++
-	l.failing = true
+	l.failing = l.usable() == nil // the peer may have come to us meanwhile
 	for c, w := range l.want {
 		m.woke(l, c, err)
 		if w == wantOnce && !l.stoodInFor() && !l.has(c) {
@@ -372,7 +387,9 @@ func (m *manager) fail(l *link, err error) {
 		l.tries = 0
 	}
 	l.retryAt = time.Now().Add(backoff(l.tries))
-	m.standIn(l)
+	if l.failing {
+		m.standIn(l)
+	}
 }
 
 // event is called by a shard.
@@ -437,17 +454,27 @@ func (m *manager) hear(n news) {
 			}
 		}
 		m.wokeRekeyed(l, 0, n.old, nil)
+		for _, w := range l.waiters {
+			if i := slices.Index(w.goneDown, n.old); i >= 0 {
+				w.goneDown[i] = n.childSPI
+			}
+		}
 	case ikesa.EventChildDown:
 		for _, q := range l.peers {
 			q.up = slices.DeleteFunc(q.up, func(u upChild) bool { return u.spi == n.childSPI })
 		}
 		m.wokeRekeyed(l, 0, n.childSPI, n.reason)
-		m.lost(l, n.child, n.reason)
-		m.wokeDown(l)
+		m.lost(p, n.child, n.reason)
+		m.wokeDown(l, 0, n.childSPI)
 		m.pursue(l)
 	case ikesa.EventChildFailed:
 		if n.child != nil && slices.Contains(p.asked, n.child) {
 			p.asked = without(p.asked, n.child)
+			if n.reason == ikesa.ReasonNoAddress && !p.ending {
+				// Only IKE_AUTH asks for virtual addresses: the next try needs a new IKE SA.
+				p.ending = true
+				m.command(p, ikesa.DeleteIKE{Reason: n.reason})
+			}
 			if !p.attempt {
 				m.fail(l, n.reason)
 			} else {
@@ -528,7 +555,7 @@ func (m *manager) end(spi message.SPI, r ikesa.Reason) {
 	}
 	m.wokeRekeyed(l, spi, 0, r)
 	for _, u := range p.up {
-		m.lost(l, u.child, r)
+		m.lost(p, u.child, r)
 	}
 	if p.attempt {
 		m.finish(l)
@@ -538,7 +565,7 @@ func (m *manager) end(spi message.SPI, r ikesa.Reason) {
 			m.woke(l, c, r)
 		}
 	}
-	m.wokeDown(l)
+	m.wokeDown(l, spi, 0)
 	m.pursue(l)
 }
 
@@ -547,7 +574,8 @@ func starts(a ikesa.ChildAction) bool {
 }
 
 // lost decides what becomes of a child that is no more: the peer's wish, its death, or ours.
-func (m *manager) lost(l *link, c *ikesa.Child, r ikesa.Reason) {
+func (m *manager) lost(p *peer, c *ikesa.Child, r ikesa.Reason) {
+	l := p.link
 	if c == nil || l.has(c) || m.closing {
 		return
 	}
@@ -566,8 +594,8 @@ func (m *manager) lost(l *link, c *ikesa.Child, r ikesa.Reason) {
 	} else {
 		delete(l.want, c)
 	}
-	if r == ikesa.ReasonPeerDead || r == ikesa.ReasonTimeout {
-		m.standInFor(l, c)
+	if l.failing && (p.initiator || again) {
+		m.standInFor(l, c) // a responder leaves that to its peer, or to the next packet
 	}
 }
 

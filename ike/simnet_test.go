@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -268,38 +271,51 @@ func (nd *node) counts() (in, out, held int) {
 	return len(nd.in), len(nd.out), len(nd.held)
 }
 
-// paired fails unless what one side sends the other can receive, with the same key and mirrored selectors, and nothing
-// is left over. It returns the number of children.
-func paired(t testing.TB, a, b *node) int {
-	t.Helper()
+// differences says in what two sides do not fit together: what one sends the other must be able to receive, with the
+// same key and mirrored selectors, and nothing is left over. N is the number of children.
+func differences(a, b *node) (n int, all []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a != b {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	for _, side := range [2][2]*node{{a, b}, {b, a}} {
 		for spi, o := range side[0].out {
 			i := side[1].in[spi]
 			if i == nil {
-				t.Errorf("%s sends on %08x, which %s does not know", side[0].name, spi, side[1].name)
+				say("%s sends on %08x of %s, which %s does not know", side[0].name, spi, o.Connection.Name, side[1].name)
 				continue
 			}
 			if !bytes.Equal(i.key, o.key) || i.Choice != o.Choice {
-				t.Errorf("%08x: keys or suites differ", spi)
+				say("%08x: keys or suites differ", spi)
 			}
 			if !slices.Equal(i.LocalTS, o.RemoteTS) || !slices.Equal(i.RemoteTS, o.LocalTS) {
-				t.Errorf("%08x: selectors differ: %v %v, %v %v", spi, i.LocalTS, i.RemoteTS, o.LocalTS, o.RemoteTS)
+				say("%08x: selectors differ: %v %v, %v %v", spi, i.LocalTS, i.RemoteTS, o.LocalTS, o.RemoteTS)
 			}
 		}
-		if len(side[0].held) != 0 {
-			t.Errorf("%s still reserves %d SPIs", side[0].name, len(side[0].held))
+		for spi := range side[0].held {
+			say("%s still reserves SPI %08x", side[0].name, spi)
 		}
 	}
 	if len(a.in) != len(b.in) || len(a.out) != len(b.out) || len(a.in) != len(a.out) {
-		t.Errorf("%d in and %d out here, %d and %d there", len(a.in), len(a.out), len(b.in), len(b.out))
+		say("%d in and %d out here, %d and %d there", len(a.in), len(a.out), len(b.in), len(b.out))
 	}
-	return len(a.in)
+	return len(a.in), all
+}
+
+// paired fails unless two sides fit together, now or, if an exchange is just under way, a little later. It returns the
+// number of children.
+func paired(t testing.TB, a, b *node) int {
+	t.Helper()
+	n, wrong := differences(a, b)
+	for wait := 0; len(wrong) > 0 && wait < 60; wait++ {
+		time.Sleep(time.Second)
+		n, wrong = differences(a, b)
+	}
+	for _, w := range wrong {
+		t.Error(w)
+	}
+	return n
 }
 
 func prefixes(words ...string) []ikesa.Selector {
@@ -410,7 +426,8 @@ func (p *pair) close(t testing.TB) {
 	time.Sleep(time.Minute) // what is still on its way
 }
 
-// simulate runs a test in virtual time with a pair, and closes it.
+// simulate runs a test in virtual time with a pair, and closes it. With SALLYPORT_TEST_LOGS naming a folder, both logs of
+// a test that fails are kept there.
 func simulate(t *testing.T, seed uint64, o Options, f func(t *testing.T, p *pair)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -418,22 +435,15 @@ func simulate(t *testing.T, seed uint64, o Options, f func(t *testing.T, p *pair
 		p.start(o)
 		defer func() {
 			p.close(t)
-			if t.Failed() {
-				t.Logf("seed %d\na:\n%s\nb:\n%s", seed, tail(p.a.log), tail(p.b.log))
+			if dir := os.Getenv("SALLYPORT_TEST_LOGS"); t.Failed() && dir != "" {
+				for _, nd := range []*node{p.a, p.b} {
+					name := strings.ReplaceAll(t.Name(), "/", "_") + "." + nd.name
+					if err := os.WriteFile(filepath.Join(dir, name), nd.log.Bytes(), 0o600); err != nil {
+						t.Error(err)
+					}
+				}
 			}
 		}()
 		f(t, p)
 	})
-}
-
-func tail(b *bytes.Buffer) []byte {
-	all := b.Bytes()
-	return all[max(0, len(all)-8000):]
-}
-
-func names(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

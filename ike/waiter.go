@@ -16,10 +16,10 @@ type waiter struct {
 	link     *link
 
 	up       []*ikesa.Child // that must come up
-	down     bool           // child, or with nil everything, must be gone
-	child    *ikesa.Child
-	rekeyIKE []message.SPI // that must have a successor
-	rekey    []uint32      // children that must have one
+	gone     []message.SPI  // IKE SAs that must end
+	goneDown []uint32       // children that must
+	rekeyIKE []message.SPI  // that must have a successor
+	rekey    []uint32       // children that must have one
 }
 
 func (w *waiter) end(err error) {
@@ -92,27 +92,28 @@ func (m *manager) down(connection, child string, w *waiter) {
 		w.end(errNoSuchName)
 		return
 	}
-	w.down = true
 	for _, c := range children {
 		delete(l.want, c)
 	}
-	if child == "" {
-		for _, p := range l.peers {
+	for _, p := range l.peers {
+		if child == "" {
+			w.gone = append(w.gone, p.spi)
 			p.ending = true
 			m.command(p, ikesa.DeleteIKE{Reason: ikesa.ReasonDeletedHere})
+			continue
 		}
-	} else {
-		w.child = children[0]
-		for _, p := range l.peers {
-			for _, u := range p.up {
-				if u.child == w.child {
-					m.commandHolder(p, u.spi, ikesa.DeleteChild{SPI: u.spi, Reason: ikesa.ReasonDeletedHere})
-				}
+		for _, u := range p.up {
+			if u.child == children[0] {
+				w.goneDown = append(w.goneDown, u.spi)
+				m.commandHolder(p, u.spi, ikesa.DeleteChild{SPI: u.spi, Reason: ikesa.ReasonDeletedHere})
 			}
 		}
 	}
+	if len(w.gone)+len(w.goneDown) == 0 {
+		w.end(nil)
+		return
+	}
 	m.add(l, w)
-	m.wokeDown(l)
 }
 
 func (m *manager) commandHolder(p *peer, spi uint32, c ikesa.Command) {
@@ -165,10 +166,14 @@ func (m *manager) woke(l *link, c *ikesa.Child, err error) {
 	m.tidy(l)
 }
 
-// wokeDown tells those who wait for an end.
-func (m *manager) wokeDown(l *link) {
+// wokeDown tells those who wait for the end of an IKE SA or of a child. What comes up meanwhile, because the peer wants
+// it, is not theirs.
+func (m *manager) wokeDown(l *link, spi message.SPI, child uint32) {
 	for _, w := range l.waiters {
-		if w.down && (w.child == nil && len(l.peers) == 0 || w.child != nil && !l.has(w.child)) {
+		before := len(w.gone) + len(w.goneDown)
+		w.gone = slices.DeleteFunc(w.gone, func(s message.SPI) bool { return s == spi })
+		w.goneDown = slices.DeleteFunc(w.goneDown, func(s uint32) bool { return s == child })
+		if before > 0 && len(w.gone)+len(w.goneDown) == 0 {
 			w.end(nil)
 		}
 	}
