@@ -691,3 +691,30 @@ func TestHalfOpenEndsWhereverThePeerStops(t *testing.T) {
 		w.idle()
 	}
 }
+
+// The same answer with another payload gives the same keys; following it beside the
+// first, or after it, would seal two messages with the same key and IV.
+func TestAnswersWithTheSameKeysAreFollowedOnce(t *testing.T) {
+	w := newWorld(t, 19)
+	a := w.hosts["a"]
+	s := a.initiate(InitiatorOptions{})
+	f := answerAs(t, w.net[0].Data, 0xbad)
+	m := must(message.Parse(bytes.Clone(f.data)))
+	m.Payloads = append(m.Payloads, &message.VendorID{Data: []byte("another")})
+	w.net = nil
+	a.inject(s, f.data)
+	a.inject(s, m.Append(nil))
+	if len(w.net) != 1 || len(s.handshake.rivals) != 0 {
+		t.Fatalf("%d messages, %d rivals", len(w.net), len(s.handshake.rivals))
+	}
+	// Nor after the first one failed.
+	send, _ := f.keys.Protector(false)
+	h := message.Header{InitiatorSPI: s.spiI, ResponderSPI: f.spi, Exchange: message.IKEAuth, Flags: message.Response, MessageID: 1}
+	a.inject(s, must(message.AppendProtected(nil, h, []message.Payload{&message.Notify{Notify: message.AuthenticationFailed}}, send, 0))[0])
+	w.net = nil
+	a.inject(s, f.data)
+	a.inject(s, m.Append(nil))
+	if len(w.net) != 0 {
+		t.Fatal("the same keys were used again")
+	}
+}

@@ -225,6 +225,9 @@ func (s *SA) schedule(now, reauthAt time.Time) {
 	c := s.conn
 	if s.reauthAt = reauthAt; c.ReauthTime > 0 && reauthAt.IsZero() {
 		s.reauthAt = now.Add(s.jittered(c.ReauthTime, c.RandTime))
+		if !s.initiator { // who was told the lifetime goes first (RFC 4478, 2)
+			s.reauthAt = now.Add(c.ReauthTime + over(c.OverTime, c.ReauthTime)/2)
+		}
 	}
 	if c.RekeyTime > 0 {
 		s.rekeyAt = now.Add(s.jittered(c.RekeyTime, c.RandTime))
