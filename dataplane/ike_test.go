@@ -206,62 +206,77 @@ func TestFloodOfIKELeavesPacketsTheirTurn(t *testing.T) {
 	}
 }
 
-// TestIKEOverXDPAndKernel runs an engine on a veth pair, with a peer that speaks through the kernel:
+// cable is an engine in a namespace, with a peer that speaks through the kernel:
 //
-//	[gw] 192.0.2.1, 2001:db8::1 ══ wan ══ 192.0.2.2, 2001:db8::2 [peer]
-func TestIKEOverXDPAndKernel(t *testing.T) {
+//	[gw] 192.0.2.1, 2001:db8::1 ══ wan, two queues ══ 192.0.2.2, 2001:db8::2 [peer]
+type cable struct {
+	*Engine
+	t        *testing.T
+	gw, peer *testbed.Namespace
+	mail     mailbox
+}
+
+func newCable(t *testing.T, mode string) *cable {
+	t.Helper()
 	testbed.Need(t, testbed.Root...)
+	bed := testbed.ForTest(t, "ikepath")
+	c := &cable{t: t}
+	var err error
+	c.gw, err = bed.Namespace("gw")
+	testbed.Must(t, err)
+	c.peer, err = bed.Namespace("peer")
+	testbed.Must(t, err)
+	testbed.Must(t, bed.Veth(c.gw, "wan", c.peer, "wan", 2))
+	testbed.Must(t, c.gw.Address("wan", "192.0.2.1/24", "2001:db8::1/64"))
+	testbed.Must(t, c.peer.Address("wan", "192.0.2.2/24", "2001:db8::2/64"))
+	testbed.Must(t, c.gw.Up("lo", "wan"))
+	testbed.Must(t, c.peer.Up("lo", "wan"))
+	folder, err := bed.Folder()
+	testbed.Must(t, err)
+	pins := filepath.Join(folder, "bpf")
+	testbed.Must(t, os.Mkdir(pins, 0o700))
+	testbed.Must(t, unix.Mount("bpf", pins, "bpf", 0, "mode=0700"))
+	testbed.Must(t, c.gw.Do(func() error {
+		k, err := keeper.NewLocal()
+		if err != nil {
+			return err
+		}
+		c.Engine, err = New(Config{
+			Workers: 2, RingSize: 256, Associations: 16, TUN: "sp0", PinDir: filepath.Join(pins, "gw"), IKE: true,
+			Ports: []PortConfig{{Name: "wan", Role: worker.Outside, Mode: mode}},
+		}, k, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
+		if err != nil {
+			return err
+		}
+		c.IKE().Handle(c.mail.handle)
+		if err := c.Apply(Policies{Endpoints: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}); err != nil {
+			return err
+		}
+		return c.Start()
+	}))
+	t.Cleanup(func() {
+		testbed.Must(t, c.gw.Do(func() error { c.Stop(); c.Close(); return nil }))
+	})
+	return c
+}
+
+// socket opens a UDP socket of the peer.
+func (c *cable) socket(addr string) *net.UDPConn {
+	c.t.Helper()
+	var s *net.UDPConn
+	testbed.Must(c.t, c.peer.Do(func() (err error) {
+		s, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		return err
+	}))
+	c.t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// TestIKEOverXDPAndKernel: short messages go by XDP, both ways and behind a driver with and without it; long ones by the kernel.
+func TestIKEOverXDPAndKernel(t *testing.T) {
 	for _, mode := range []string{"auto", "generic"} {
 		t.Run(mode, func(t *testing.T) {
-			bed := testbed.ForTest(t, "ikepath")
-			gw, err := bed.Namespace("gw")
-			testbed.Must(t, err)
-			peer, err := bed.Namespace("peer")
-			testbed.Must(t, err)
-			testbed.Must(t, bed.Veth(gw, "wan", peer, "wan", 2))
-			testbed.Must(t, gw.Address("wan", "192.0.2.1/24", "2001:db8::1/64"))
-			testbed.Must(t, peer.Address("wan", "192.0.2.2/24", "2001:db8::2/64"))
-			testbed.Must(t, gw.Up("lo", "wan"))
-			testbed.Must(t, peer.Up("lo", "wan"))
-			folder, err := bed.Folder()
-			testbed.Must(t, err)
-			pins := filepath.Join(folder, "bpf")
-			testbed.Must(t, os.Mkdir(pins, 0o700))
-			testbed.Must(t, unix.Mount("bpf", pins, "bpf", 0, "mode=0700"))
-
-			var e *Engine
-			var box mailbox
-			testbed.Must(t, gw.Do(func() error {
-				k, err := keeper.NewLocal()
-				if err != nil {
-					return err
-				}
-				e, err = New(Config{
-					Workers: 2, RingSize: 256, Associations: 16, TUN: "sp0", PinDir: filepath.Join(pins, "gw"), IKE: true,
-					Ports: []PortConfig{{Name: "wan", Role: worker.Outside, Mode: mode}},
-				}, k, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
-				if err != nil {
-					return err
-				}
-				e.IKE().Handle(box.handle)
-				if err := e.Apply(Policies{Endpoints: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}); err != nil {
-					return err
-				}
-				return e.Start()
-			}))
-			defer func() {
-				testbed.Must(t, gw.Do(func() error { e.Stop(); e.Close(); return nil }))
-			}()
-
-			socket := func(addr string) *net.UDPConn {
-				var c *net.UDPConn
-				testbed.Must(t, peer.Do(func() (err error) {
-					c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
-					return err
-				}))
-				t.Cleanup(func() { c.Close() })
-				return c
-			}
+			e := newCable(t, mode)
 			read := func(c *net.UDPConn, want string) {
 				t.Helper()
 				b := make([]byte, 65535)
@@ -279,13 +294,13 @@ func TestIKEOverXDPAndKernel(t *testing.T) {
 				{"192.0.2.1:500", "192.0.2.2:500", ""}, {"192.0.2.1:4500", "192.0.2.2:4500", "\x00\x00\x00\x00"},
 				{"[2001:db8::1]:500", "[2001:db8::2]:500", ""}, {"[2001:db8::1]:4500", "[2001:db8::2]:4500", "\x00\x00\x00\x00"},
 			} {
-				s := socket(c.peer)
+				s := e.socket(c.peer)
 				to, local, remote := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(c.gw)), netip.MustParseAddrPort(c.gw), netip.MustParseAddrPort(c.peer)
 				for _, message := range []string{"hello", long} {
 					if _, err := s.WriteTo([]byte(c.mark+message), to); err != nil {
 						t.Fatal(err)
 					}
-					box.wait(t, fmt.Sprintf("%s from %s: %s", c.gw, c.peer, brief([]byte(message))))
+					e.mail.wait(t, fmt.Sprintf("%s from %s: %s", c.gw, c.peer, brief([]byte(message))))
 					testbed.Must(t, e.IKE().Send(local, remote, []byte(message)))
 					read(s, fmt.Sprintf("%s: %s", c.gw, brief([]byte(c.mark+message))))
 				}
@@ -295,7 +310,7 @@ func TestIKEOverXDPAndKernel(t *testing.T) {
 				t.Errorf("the short ones should go by XDP and the long ones by the kernel: %+v", s)
 			}
 			var source netip.Addr
-			testbed.Must(t, gw.Do(func() (err error) {
+			testbed.Must(t, e.gw.Do(func() (err error) {
 				source, err = e.RouteSource(netip.MustParseAddr("192.0.2.2"))
 				return err
 			}))
@@ -303,5 +318,51 @@ func TestIKEOverXDPAndKernel(t *testing.T) {
 				t.Errorf("the source towards the peer is %v", source)
 			}
 		})
+	}
+}
+
+// TestFullRingOfPacketsLeavesRoomForIKE: while workers do not get at their packets and the ring of these is full to the
+// brim, IKE messages still find frames and a ring of their own.
+func TestFullRingOfPacketsLeavesRoomForIKE(t *testing.T) {
+	c := newCable(t, "auto")
+	esp, ike := c.socket("192.0.2.2:4500"), c.socket("192.0.2.2:500")
+	to := netip.MustParseAddrPort("192.0.2.1:4500")
+	if _, err := ike.WriteToUDPAddrPort([]byte("first"), netip.MustParseAddrPort("192.0.2.1:500")); err != nil { // resolves the neighbour
+		t.Fatal(err)
+	}
+	c.mail.wait(t, "first")
+	release := make(chan struct{})
+	var stalled sync.WaitGroup
+	for _, w := range c.group.Workers {
+		stalled.Add(1)
+		go w.Call(func() { stalled.Done(); <-release })
+	}
+	stalled.Wait()
+	flood := make([]byte, 100)
+	flood[0] = 0x80
+	for range 3000 {
+		esp.WriteToUDPAddrPort(flood, to)
+	}
+	const messages = 20
+	for i := range messages {
+		if _, err := ike.WriteToUDPAddrPort(fmt.Appendf(nil, "message %d.", i), netip.MustParseAddrPort("192.0.2.1:500")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testbed.Eventually(t, "the ring is full", func() bool {
+		full := uint64(0)
+		for _, s := range c.ports[0].sockets { // not by Stats, which may wait for whoever waits for a worker
+			k, err := s.queue.(statistician).Stats()
+			testbed.Must(t, err)
+			full += k.RxRingFull
+		}
+		return full > 0
+	})
+	close(release)
+	for i := range messages {
+		c.mail.wait(t, fmt.Sprintf("message %d.", i))
+	}
+	if s := c.Stats().IKE; s.Received != messages+1 || s.KernelReceived != 0 {
+		t.Errorf("%+v", s)
 	}
 }

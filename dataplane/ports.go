@@ -124,11 +124,16 @@ func (e *Engine) probe() error {
 func (e *Engine) open(p *port) error {
 	queues := p.config.Queues
 	if queues == nil {
+		// Both sockets of a queue can be full, and the fill ring they share still has frames for either.
+		fill := e.cfg.RingSize
+		if e.ike != nil {
+			fill *= 2
+		}
 		for q := range p.queues {
 			s, err := e.domain.Open(xsk.Config{
 				Ifindex: p.ifindex, Ifname: p.config.Name, Queue: q,
 				RxSize: uint32(e.cfg.RingSize), TxSize: uint32(e.cfg.RingSize),
-				FillSize: uint32(e.cfg.RingSize), CompSize: uint32(e.cfg.RingSize),
+				FillSize: uint32(fill), CompSize: uint32(e.cfg.RingSize),
 			})
 			if err != nil {
 				for _, opened := range queues {

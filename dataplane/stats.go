@@ -41,7 +41,7 @@ type WorkerStats struct {
 	Delivered                    uint64 // to the IKE side
 	Sealed, Opened               uint64
 	HandedOut, HandedIn, Parked  uint64
-	ICMPSuppressed               uint64
+	ICMPSuppressed, EventsLost   uint64
 	Dropped, FreeFrames          uint64
 }
 
@@ -132,7 +132,7 @@ func workerStats(c *worker.Counters) WorkerStats {
 		Delivered: c.Delivered.Load(),
 		Sealed:    c.Sealed.Load(), Opened: c.Opened.Load(),
 		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(),
-		ICMPSuppressed: c.ICMPSuppressed.Load(), FreeFrames: c.FreeFrames.Load(),
+		ICMPSuppressed: c.ICMPSuppressed.Load(), EventsLost: c.EventsLost.Load(), FreeFrames: c.FreeFrames.Load(),
 	}
 }
 
@@ -155,6 +155,7 @@ func (s *WorkerStats) add(o *WorkerStats) {
 	s.HandedIn += o.HandedIn
 	s.Parked += o.Parked
 	s.ICMPSuppressed += o.ICMPSuppressed
+	s.EventsLost += o.EventsLost
 	s.Dropped += o.Dropped
 	s.FreeFrames += o.FreeFrames
 }
@@ -178,4 +179,9 @@ func (p *port) stats() PortStats {
 }
 
 // Associations calls f with every association that is installed, until it returns false.
-func (e *Engine) Associations(f func(*sad.Info) bool) { e.sad.Range(f) }
+func (e *Engine) Associations(f func(*sad.Info) bool) {
+	e.sad.Range(func(i *sad.Info) bool {
+		i.Retiring = e.retired.retires(i.Handle)
+		return f(i)
+	})
+}

@@ -270,12 +270,12 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 	return h.Value(), err
 }
 
-// Remove ends an association.
+// Remove ends an association: an outbound one when the packets that are on their way through it have left.
 func (p *packets) Remove(inbound bool, handle uint32) error {
 	if inbound {
 		return p.Engine.Remove(sad.InboundHandle(handle))
 	}
-	return p.Engine.Remove(sad.Handle(handle))
+	return p.Engine.Retire(sad.Handle(handle), dataplane.GraceOutbound)
 }
 
 // Bind gives a tunnel its outbound association.
@@ -341,6 +341,9 @@ func roleName(r worker.Role) string {
 func (p *packets) SAs() []control.SA {
 	var out []control.SA
 	p.Engine.Associations(func(i *sad.Info) bool {
+		if i.Retiring {
+			return true
+		}
 		out = append(out, association(i))
 		return true
 	})

@@ -75,8 +75,8 @@ type Packet struct {
 	Seq uint64
 	// Hop is the index of the next hop in the FIB snapshot of this batch.
 	Hop uint32
-	// Policy is the index of the policy in the SPD snapshot of this batch.
-	Policy uint32
+	// Tunnel is that of the protect policy which the packet obeys.
+	Tunnel uint32
 
 	// cold
 

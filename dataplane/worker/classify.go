@@ -122,7 +122,7 @@ func (w *Worker) classifyLocal(p *packet.Packet, flow *packet.Flow) (packet.Clas
 	case spd.NoMatch:
 		return 0, packet.DropNoPolicy
 	}
-	return w.obey(p, index)
+	return w.obey(p, flow, index)
 }
 
 // classifyCleartext judges a packet in the clear, by the side it came from.
@@ -133,14 +133,14 @@ func (w *Worker) classifyCleartext(i int, flow *packet.Flow) (packet.Class, pack
 	if match != spd.NoMatch {
 		if role&Protected == 0 {
 			if match == spd.Matched && t.SPD.Policy(index).Action != spd.Protect {
-				return w.obey(p, index)
+				return w.obey(p, flow, index)
 			}
 			return 0, packet.DropSpoofed
 		}
 		if match == spd.NeedsPorts {
 			return 0, packet.DropFragmentNoPorts
 		}
-		return w.obey(p, index)
+		return w.obey(p, flow, index)
 	}
 	index, match = t.SPD.Inbound(flow)
 	if match != spd.NoMatch {
@@ -165,7 +165,7 @@ func (w *Worker) classifyCleartext(i int, flow *packet.Flow) (packet.Class, pack
 }
 
 // obey does what policy index says with a packet that is on its way out.
-func (w *Worker) obey(p *packet.Packet, index uint32) (packet.Class, packet.Drop) {
+func (w *Worker) obey(p *packet.Packet, flow *packet.Flow, index uint32) (packet.Class, packet.Drop) {
 	policy := w.tables.SPD.Policy(index)
 	switch policy.Action {
 	case spd.Bypass:
@@ -174,8 +174,9 @@ func (w *Worker) obey(p *packet.Packet, index uint32) (packet.Class, packet.Drop
 	case spd.Discard:
 		return 0, packet.DropPolicyDiscard
 	}
-	p.SPI = w.group.sad.Bound(policy.Tunnel)
+	p.SPI, p.Tunnel = w.group.sad.Bound(policy.Tunnel), policy.Tunnel
 	if p.SPI == 0 {
+		w.acquire(policy.Tunnel, flow)
 		return 0, packet.DropNoOutbound
 	}
 	return packet.ClassOutbound, 0

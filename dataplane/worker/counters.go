@@ -19,6 +19,7 @@ type Counters struct {
 	Punted         packet.Counter // packets put on the queue to the kernel
 	Delivered      packet.Counter // packets put on the queue to the IKE side
 	Originated     packet.Counter // packets that the gateway made: ICMP errors, fragments beyond the first
+	EventsLost     packet.Counter // events for key management that found their ring full
 	ICMPSuppressed packet.Counter // ICMP errors that the rate limit or RFC 1122 forbade
 	Bypassed       packet.Counter // cleartext packets forwarded as policy or the lack of one allows
 

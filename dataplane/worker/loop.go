@@ -12,7 +12,7 @@ func (w *Worker) Step(now int64) int {
 	if w.calls.Load() {
 		w.runCalls()
 	}
-	w.now = now
+	w.now, w.esp.Now = now, now
 	w.tables = w.group.tables.Load()
 
 	w.restock()
@@ -31,6 +31,9 @@ func (w *Worker) Step(now int64) int {
 
 		w.routeForward()
 		w.send()
+		if len(w.esp.Reports) > 0 {
+			w.report()
+		}
 		w.settle()
 		w.Counters.Batches.Add(1)
 	}
@@ -231,6 +234,9 @@ func (w *Worker) publish() {
 		if given || returned {
 			other.wake()
 		}
+	}
+	if w.events.publish() {
+		w.group.listener.wake()
 	}
 	w.finishMoves()
 	w.Counters.FreeFrames.Add(uint64(len(w.free) - w.freeSeen))

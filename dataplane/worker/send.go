@@ -38,7 +38,7 @@ func (w *Worker) sendHop(i uint8) {
 		return
 	case fib.Failed:
 		w.ask(i, hop)
-		w.drop(i, packet.DropNeighbourFailed)
+		w.unreachable(i, packet.DropNeighbourFailed, forward.HostUnreachable)
 		return
 	default:
 		w.drop(i, packet.DropNoRoute)
@@ -160,4 +160,6 @@ func (w *Worker) start(p *port) {
 		return
 	}
 	p.failed = p.queue.Flush()
+	// What could not be sent is tried again in the next step, whatever else that one has to do.
+	p.dirty = p.failed == nil && p.queue.Unsent()
 }

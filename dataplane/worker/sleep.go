@@ -12,6 +12,9 @@ var start = time.Now()
 
 func monotonic() int64 { return int64(time.Since(start)) }
 
+// Time returns the time of a reading of the workers' clock.
+func Time(now int64) time.Time { return start.Add(time.Duration(now)) }
+
 // pollTimeout bounds a sleep in milliseconds, so that parked packets age.
 const pollTimeout = 100
 

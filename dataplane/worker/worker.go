@@ -43,6 +43,8 @@ type Queue interface {
 	FillRoom() int
 	// Flush publishes what was staged and starts the transmitter.
 	Flush() error
+	// Unsent says that the last Flush left something behind, for another.
+	Unsent() bool
 	// FD becomes readable when there is something to receive.
 	FD() int
 	// Doze says that the worker is about to wait for FD, and reports whether it may: false if
@@ -73,6 +75,9 @@ type Group struct {
 
 	handover [][]*ring[packet.Packet] // [from][to]
 	homeward [][]*ring[uint64]        // [from][to]: frames on their way home
+
+	listener listener
+	heard    [64]Event // the listener's
 }
 
 // Config describes a group of workers.
@@ -111,6 +116,10 @@ func NewGroup(c Config) (*Group, error) {
 			}
 		}
 	}
+	var err error
+	if g.listener.eventfd, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return nil, err
+	}
 	for i := range c.Workers {
 		fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 		if err != nil {
@@ -124,6 +133,7 @@ func NewGroup(c Config) (*Group, error) {
 			burst:   c.Batch,
 			esp:     esp.NewScratch(g.sad),
 			free:    make([]uint64, 0, per),
+			events:  newRing[Event](eventSlots),
 			limiter: forward.NewLimiter(icmpRate, icmpBurst),
 		}
 		w.borrow = w.takeFree
@@ -141,6 +151,7 @@ func (g *Group) Close() {
 	for _, w := range g.Workers {
 		unix.Close(w.eventfd)
 	}
+	unix.Close(g.listener.eventfd)
 }
 
 // SetTables publishes a new snapshot; every worker uses it from its next step on.
@@ -199,6 +210,8 @@ type Worker struct {
 	// cold
 	nextFirst int // index into first where the next step starts
 	limiter   forward.Limiter
+	events    *ring[Event]
+	told      recent
 	pieces    [fragmentsMax]packet.Packet
 	borrow    func() (uint64, bool) // takeFree, bound once
 	injected  queueOf[packet.Packet]
