@@ -117,7 +117,9 @@ func (g *Gateway) Alive() error {
 }
 
 // Ready waits until the daemon answers and holds its associations.
-func (g *Gateway) Ready(atMost time.Duration) error {
+func (g *Gateway) Ready(atMost time.Duration) error { return g.ready(atMost, g.associations) }
+
+func (g *Gateway) ready(atMost time.Duration, associations int) error {
 	deadline := time.Now().Add(atMost)
 	for {
 		if err := g.Alive(); err != nil {
@@ -130,11 +132,11 @@ func (g *Gateway) Ready(atMost time.Duration) error {
 		if err == nil {
 			err = json.Unmarshal(text, &status)
 		}
-		if err == nil && status.Associations >= g.associations {
+		if err == nil && status.Associations >= associations {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s was not ready after %v: %d associations of %d (%v)", g.Name, atMost, status.Associations, g.associations, err)
+			return fmt.Errorf("%s was not ready after %v: %d associations of %d (%v)", g.Name, atMost, status.Associations, associations, err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

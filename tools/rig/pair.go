@@ -3,6 +3,7 @@ package rig
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -50,7 +51,7 @@ func Tunnels() []Tunnel {
 // IPv6, with the default proposals.
 func Negotiated() []Tunnel {
 	list := Tunnels()
-	list[0].Keys, list[1].Keys = Preshared, Preshared
+	list[0].Keys, list[1].Keys = Preshared, Certificates
 	return list
 }
 
@@ -92,7 +93,9 @@ func NewPair(n *Network, bin string, tunnels []Tunnel) (*Pair, error) {
 	}
 	p := &Pair{A: gateway("gw-a", n.GwA), B: gateway("gw-b", n.GwB), Tunnels: tunnels, folder: folder}
 	for range tunnels {
-		p.secrets = append(p.secrets, rand.Text())
+		secret := make([]byte, 32)
+		rand.Read(secret)
+		p.secrets = append(p.secrets, base64.StdEncoding.EncodeToString(secret))
 	}
 	for _, t := range tunnels {
 		if t.Keys == Certificates {
@@ -108,9 +111,16 @@ func NewPair(n *Network, bin string, tunnels []Tunnel) (*Pair, error) {
 // Both returns a and b.
 func (p *Pair) Both() []*Gateway { return []*Gateway{p.A, p.B} }
 
-// Start starts both daemons and waits until both answer and hold all their associations.
+// Start starts both daemons and waits until both answer and hold all their associations. Gateway a begins negotiations,
+// so that b is there first: its kernel would answer for it.
 func (p *Pair) Start() error {
-	if err := errors.Join(p.A.Launch(), p.B.Launch()); err != nil {
+	if err := p.B.Launch(); err != nil {
+		return err
+	}
+	if err := p.B.ready(15*time.Second, 0); err != nil {
+		return err
+	}
+	if err := p.A.Launch(); err != nil {
 		return err
 	}
 	return errors.Join(p.A.Ready(15*time.Second), p.B.Ready(15*time.Second))
@@ -174,7 +184,7 @@ connections:
 			how = "esp_proposals: " + t.Proposal
 			fmt.Fprintf(&manual, "  %s/net: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", t.Name, in, out, keyIn, keyOut)
 		case Preshared:
-			fmt.Fprintf(&secrets, "  ike-%s: {id: [\"%s\", \"%s\"], secret: %s}\n", t.Name, t.Local, t.Remote, p.secrets[i])
+			fmt.Fprintf(&secrets, "  ike-%s: {id: [\"%s\", \"%s\"], secret: \"%s\"}\n", t.Name, t.Local, t.Remote, p.secrets[i])
 		case Certificates:
 			fmt.Fprintf(&b, "    local: {certs: [%s.crt], id: %s}\n", g.Name, nameOf(g))
 			fmt.Fprintf(&b, "    remote: {cacerts: [ca.crt], id: %s}\n", nameOf(peer))
