@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sallyport/ike/auth"
 	"sallyport/ike/message"
 	"sallyport/ike/suite"
 )
@@ -32,7 +33,7 @@ func (s *SA) authPayloads(now time.Time) ([]message.Payload, error) {
 		payloads = append(payloads, &message.Notify{Notify: message.InitialContact})
 	}
 	payloads = append(payloads, s.certReqs()...)
-	if peer, ok := s.expectedID(); ok {
+	if peer, ok := s.conn.Remote.ID.Exact(); ok {
 		payloads = append(payloads, idPayload(peer, true))
 	}
 	payloads = append(payloads, proof)
@@ -325,10 +326,10 @@ func denied(err error) error {
 // the addresses had led to. The proposal that was chosen must be one of its own.
 func (s *SA) reselect(id *message.ID, m *message.Message) error {
 	q := Query{Local: s.local, Remote: s.remote, Chosen: s.conn}
-	peer := identityOf(id)
+	peer := auth.IdentityOf(id)
 	q.RemoteID = &peer
 	if p, ok := m.Payload(message.TypeIDr).(*message.ID); ok {
-		us := identityOf(p)
+		us := auth.IdentityOf(p)
 		q.LocalID = &us
 	}
 	c := s.env.Select(q)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"sallyport/ike/auth"
 	"sallyport/ike/message"
 	"sallyport/ike/suite"
 )
@@ -17,19 +18,19 @@ type handshake struct {
 	more           []*Child
 
 	// IKE_SA_INIT. The two messages are covered by AUTH as they were on the wire.
-	ni, nr      []byte
-	ke          *suite.KeyExchange
-	method      uint16 // what INVALID_KE_PAYLOAD asked for, 0 before
-	cookie      []byte
-	cookies     int // that were asked of us
-	keTries     int
-	request     []byte
-	response    []byte
-	answeredAt  time.Time               // when the first response came
-	hashes      []message.HashAlgorithm // that the peer's signatures may use
-	authorities [][]byte                // of the peer's CERTREQ in IKE_SA_INIT
-	chosen      message.Proposal        // our answer as responder
-	childless   bool                    // the peer, as responder, allows it
+	ni, nr     []byte
+	ke         *suite.KeyExchange
+	method     uint16 // what INVALID_KE_PAYLOAD asked for, 0 before
+	cookie     []byte
+	cookies    int // that were asked of us
+	keTries    int
+	request    []byte
+	response   []byte
+	answeredAt time.Time               // when the first response came
+	hashes     []message.HashAlgorithm // that the peer's signatures may use
+	certAsked  bool                    // the peer has sent CERTREQ
+	chosen     message.Proposal        // our answer as responder
+	childless  bool                    // the peer, as responder, allows it
 
 	// An error or failure that may be somebody else's, believed at hintUntil.
 	hint      error
@@ -137,7 +138,7 @@ func (s *SA) initPayloads() ([]message.Payload, error) {
 	if s.conn.Fragmentation != FragmentationNo {
 		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
 	}
-	payloads = append(payloads, hashNotify())
+	payloads = append(payloads, auth.HashNotify())
 	if hasAdditional(s.conn.Proposals) {
 		payloads = append(payloads, &message.Notify{Notify: message.IntermediateExchangeSupp})
 	}
@@ -320,9 +321,7 @@ func (s *SA) initAbilities(m *message.Message) {
 	s.fragments = m.Notify(message.FragmentationSupported) != nil
 	h.childless = m.Notify(message.ChildlessIKEv2Supported) != nil
 	if n := m.Notify(message.SignatureHashAlgorithms); n != nil {
-		for b := n.Data; len(b) >= 2; b = b[2:] {
-			h.hashes = append(h.hashes, message.HashAlgorithm(binary.BigEndian.Uint16(b)))
-		}
+		h.hashes = auth.ParseHashes(n.Data)
 	}
 	h.takeCertReqs(m)
 }
@@ -422,7 +421,7 @@ func (s *SA) initAnswer(m *message.Message, d Datagram) ([]message.Payload, erro
 		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
 	}
 	if hs.hashes != nil {
-		payloads = append(payloads, hashNotify())
+		payloads = append(payloads, auth.HashNotify())
 	}
 	if s.conn.Childless != ChildlessNever {
 		payloads = append(payloads, &message.Notify{Notify: message.ChildlessIKEv2Supported})
