@@ -292,8 +292,8 @@ func (s *SA) ikeRekeyRequest(now time.Time, m *message.Message, a *answer, out *
 		return &fault{reason: ReasonRule, notify: message.InvalidSyntax}
 	}
 	x := &ikeAnswer{choice: choice, peer: peer, ni: bytes.Clone(nonce.Data)}
-	public, _, err := s.respondKE(choice.KE, ke, &x.shared)
-	if err != nil {
+	var public []byte
+	if public, x.shared, err = s.respondKE(choice.KE, ke); err != nil {
 		return err
 	}
 	if x.nr, err = s.nonce(); err != nil {
