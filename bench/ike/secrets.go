@@ -17,7 +17,8 @@ func newSecrets(m method) (*secrets, error) {
 	if m != psk {
 		return nil, errors.New("not yet")
 	}
-	return &secrets{m, &auth.Store{PSK: []byte("a secret of 32 random characters")}}, nil
+	store, err := auth.NewStore(auth.Material{Secrets: []auth.Secret{{Name: "ike", Secret: []byte("a secret of 32 random characters")}}})
+	return &secrets{m, store}, err
 }
 
 func identity(name string) auth.Identity {
@@ -25,9 +26,17 @@ func identity(name string) auth.Identity {
 }
 
 func (s *secrets) server() (auth.Local, auth.Remote) {
-	return auth.Local{ID: identity("server.example.org")}, auth.Remote{}
+	return auth.Local{ID: identity("server.example.org")}, auth.Remote{ID: anybody()}
 }
 
 func (s *secrets) client(n int) (auth.Local, auth.Remote) {
-	return auth.Local{ID: identity(clientName(n) + ".example.org")}, auth.Remote{ID: auth.Pattern{Exact: identity("server.example.org")}}
+	return auth.Local{ID: identity(clientName(n) + ".example.org")}, auth.Remote{ID: auth.ExactPattern(identity("server.example.org"))}
+}
+
+func anybody() auth.Pattern {
+	p, err := auth.ParsePattern("%any")
+	if err != nil {
+		panic(err)
+	}
+	return p
 }

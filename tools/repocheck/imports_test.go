@@ -42,8 +42,6 @@ var allowed = []struct {
 	{"dataplane", []string{"bpf", "dataplane/..."}, "the engine: starts workers, publishes tables"},
 	{"ike/suite", []string{"ike/message"}, "proposals and protection are of messages"},
 	{"ike/message", nil, "the bottom of the key exchange: bytes and the rules for them"},
-	{"ike/message", nil, "the bottom of the key exchange: bytes and the rules for them"},
-	{"ike/suite", []string{"ike/message"}, "proposals and protection are of messages"},
 	{"ike/auth", []string{"ike/message", "ike/suite"}, "proofs are payloads, and the pre-shared key's is a PRF"},
 	{"ike/ikesa", []string{"ike/auth", "ike/message", "ike/suite"}, "one IKE SA: drives the three below it"},
 	{"ike/...", []string{"ike/..."}, "never imports the data plane: the daemon translates"},
