@@ -78,7 +78,7 @@ func (p *pair) configureCertified(t *testing.T, a *authority, n int, revocation 
 // TestRevocationIsAskedWithoutHoldingOthersUp: the check of one certificate takes its time on one shard, a second one is
 // revoked, the third comes up at once.
 func TestRevocationIsAskedWithoutHoldingOthersUp(t *testing.T) {
-	check := func(ctx context.Context, c *auth.Chain) error {
+	check := func(ctx context.Context, c *auth.Chain, _ *auth.Remote) error {
 		switch c.Leaf().Subject.CommonName {
 		case "a0":
 			select {
