@@ -119,7 +119,7 @@ func (m *manager) run() {
 				break
 			}
 			for _, f := range orders {
-				f()
+				m.server.guard(f)
 			}
 		}
 		m.orders.mu.Lock()
@@ -128,7 +128,9 @@ func (m *manager) run() {
 		if closed {
 			return
 		}
-		alarm.Reset(m.retry(time.Now()))
+		wait := timersGrain
+		m.server.guard(func() { wait = m.retry(time.Now()) })
+		alarm.Reset(wait)
 		select {
 		case <-m.orders.ring:
 		case <-alarm.C:
@@ -316,7 +318,7 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 			m.tell(func() { m.began(l, p, attempt) })
 		})
 		if !made {
-			m.tell(func() { m.finish(l); m.fail(l, ikesa.ReasonPanic) })
+			m.tell(func() { m.finish(l); m.fail(l, ikesa.ReasonInternal) })
 		}
 	})
 }
@@ -378,6 +380,7 @@ var (
 	errNotUp       = errors.New("it is not up")
 	errGone        = errors.New("the configuration no longer has it")
 	errServerStops = errors.New("the server stops")
+	errBusy        = errors.New("the server stops, or has too much to do")
 )
 
 // backoff is the wait after a number of failures: 1 s, doubling to a minute, less up to a half so that many
@@ -746,7 +749,7 @@ func (s *Server) move(sh *shard, places []place) {
 func (m *manager) wait(ctx context.Context, f func(*waiter)) error {
 	w := &waiter{done: make(chan error, 1)}
 	if !m.post(func() { f(w) }) {
-		return errServerStops
+		return errBusy
 	}
 	select {
 	case err := <-w.done:

@@ -189,7 +189,9 @@ func (s *Server) Close(ctx context.Context) {
 
 // Acquire says that a packet needs a child which is not there: a trap. Unknown names are ignored.
 func (s *Server) Acquire(connection, child string) {
-	s.manager.post(func() { s.manager.acquire(connection, child) })
+	if !s.manager.post(func() { s.manager.acquire(connection, child) }) {
+		s.stats.drop(DropEvent) // the next packet asks again
+	}
 }
 
 // Expired says that a child has reached its soft limit of bytes, packets or sequence numbers, or its hard one.
