@@ -231,3 +231,9 @@ func (j *journal) notResolved(host string, err error) {
 func (j *journal) applied(all, fresh, gone int) {
 	j.log.Info().Int("connections", all).Int("new", fresh).Int("removed", gone).Msg("connections configured")
 }
+
+func (j *journal) notBegun(c *ikesa.Connection, err error) {
+	if left, ok := j.rarely("begin"); ok {
+		j.log.Warn().Str("connection", c.Name).AnErr("detail", err).Int("unreported", left).Msg("no IKE SA can be begun; it is tried again")
+	}
+}

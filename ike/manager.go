@@ -284,6 +284,7 @@ func (m *manager) finish(l *link) {
 // dial starts the IKE SA of an attempt towards the next of the peer's addresses.
 func (m *manager) dial(l *link, addrs []netip.Addr) {
 	if len(addrs) == 0 {
+		m.server.log.notBegun(l.conn, errNoAddress)
 		m.finish(l)
 		m.fail(l, errNoAddress)
 		return
@@ -292,8 +293,10 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 	l.next++
 	local, err := m.source(l.conn, remote)
 	if err != nil {
+		err = fmt.Errorf("no way to %v: %w", remote, err)
+		m.server.log.notBegun(l.conn, err)
 		m.finish(l)
-		m.fail(l, fmt.Errorf("no way to %v: %w", remote, err))
+		m.fail(l, err)
 		return
 	}
 	o := ikesa.InitiatorOptions{InitialContact: m.initiallyContacts(l)}
