@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
@@ -98,7 +97,10 @@ func Strength(secret []byte) float64 {
 	if isText(secret) {
 		perByte = math.Log2(float64(alphabet(secret)))
 	}
-	lower := bytes.ToLower(secret)
+	lower := []byte(lowerASCII(string(secret)))
+	if !isText(secret) { // any byte is as likely: nothing is like a word
+		lower = secret
+	}
 	var bits float64
 	for i := 0; i < len(secret); {
 		if n := repeated(lower, i); n >= 3 {
@@ -111,7 +113,7 @@ func Strength(secret []byte) float64 {
 			i += n
 			continue
 		}
-		if n := wordLike(secret[i:]); n >= 5 {
+		if n := wordLike(secret[i:]); n >= 5 && perByte < 8 {
 			bits += float64(n) * min(wordBits, perByte)
 			i += n
 			continue
@@ -197,40 +199,40 @@ func sequence(b []byte) int {
 	return best
 }
 
-// wordLike is the length of a run of letters that could be spoken: one case but for the
-// first letter, vowels often enough, never five consonants in a row. Digits that stand
-// for letters count as those.
+// wordLike is the length of a run of letters that could be spoken: lower case, or upper
+// case, but for the first; three vowels in ten; never four consonants in a row. Digits and
+// marks that stand for letters count as those, but not at the beginning.
 func wordLike(b []byte) int {
 	n, vowels, consonants := 0, 0, 0
-	for n < len(b) {
+	var casing byte // of all letters but the first, once there was one
+	for ; n < len(b); n++ {
 		c := b[n]
-		switch c {
-		case '0':
-			c = 'o'
-		case '1', '!':
-			c = 'i'
-		case '3':
-			c = 'e'
-		case '4', '@':
-			c = 'a'
-		case '5', '$':
-			c = 's'
-		}
-		lower := c | 0x20
-		if lower < 'a' || lower > 'z' || n >= 2 && b[n]|0x20 == lower && b[n]&0x20 != b[1]&0x20 {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (n == 0 || leet[c] == 0) {
 			break
 		}
-		if strings.IndexByte("aeiouy", lower) >= 0 {
+		if letter && n > 0 {
+			if casing != 0 && c&0x20 != casing&0x20 {
+				break
+			}
+			casing = c&0x20 | 0x40
+		}
+		if !letter {
+			c = leet[c]
+		}
+		if strings.IndexByte("aeiou", c|0x20) >= 0 {
 			vowels++
 			consonants = 0
-		} else if consonants++; consonants == 5 {
-			n -= 4
+		} else if consonants++; consonants == 4 {
+			n -= 3
 			break
 		}
-		n++
 	}
-	if n < 5 || vowels*5 < n {
+	if n < 5 || vowels*10 < n*3 {
 		return 0
 	}
 	return n
 }
+
+// leet are the letters for which people write other characters.
+var leet = [256]byte{'0': 'o', '1': 'i', '3': 'e', '4': 'a', '5': 's', '@': 'a', '$': 's', '!': 'i'}
