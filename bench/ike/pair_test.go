@@ -86,7 +86,11 @@ func BenchmarkChildRekey(b *testing.B) {
 	for _, v := range []struct{ name, esp string }{{"plain", "aes256gcm16"}, {"x25519", "aes256gcm16-x25519"}} {
 		b.Run(v.name, func(b *testing.B) {
 			b.ReportAllocs()
-			p := newPair(newMemoryWire(), unlimited)
+			w, err := newUDPWire()
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := newPair(w, unlimited)
 			defer p.close()
 			s := quick
 			s.esp = v.esp
