@@ -67,9 +67,9 @@ type Options struct {
 	Limits   Limits
 	Log      zerolog.Logger // the zero Logger writes nothing worth reading: give zerolog.Nop()
 	Resolver Resolver       // nil = net.DefaultResolver
-	// Revocation asks whether a certificate of a trusted chain is revoked. It may take seconds and is called off the
+	// Revocation asks whether a certificate of a trusted chain is revoked, as auth.Checker does. It may take seconds and is called off the
 	// shards. Nil accepts every chain: for tests, and for configurations without certificates.
-	Revocation func(ctx context.Context, chain *auth.Chain, remote *auth.Remote) error
+	Revocation func(ctx context.Context, chain *auth.Chain) error
 	// KeyLog receives the keys of every IKE SA as lines of Wireshark's ikev2_decryption_table. Nil = none, as it should be.
 	KeyLog io.Writer
 	Rand   io.Reader // nil = crypto/rand.Reader; called by all shards
