@@ -35,7 +35,6 @@ type scenario struct {
 	method method
 	ike    string // proposal
 	esp    string
-	start  bool // clients begin by themselves
 }
 
 // method is how both sides prove who they are.
@@ -119,9 +118,6 @@ func (p *pair) configure(s scenario, n int) error {
 		c := child()
 		c.LocalTS = selector(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32))
 		c.RemoteTS = selector(protectedNet)
-		if s.start {
-			c.StartAction = ikesa.ActionStart
-		}
 		client.Children = []*ikesa.Child{c}
 		clients[i] = client
 	}
