@@ -47,7 +47,7 @@ func (j *journal) rarely(kind string) (left int, ok bool) {
 }
 
 func who(l *zerolog.Event, sa *ikesa.SA) *zerolog.Event {
-	if sa == nil {
+	if sa == nil || !l.Enabled() {
 		return l
 	}
 	if c := sa.Connection(); c != nil {

@@ -445,6 +445,21 @@ func (m *manager) initialContact(spi message.SPI) {
 	})
 }
 
+// holder finds the IKE SA with a child, and the child's place in up: the one that tells of it, but for what happens
+// around the IKE SA's own rekey. A server's link has thousands of peers, which are not looked through for each child.
+func (l *link) holder(teller *peer, spi uint32) (*peer, int) {
+	is := func(u upChild) bool { return u.spi == spi }
+	if i := slices.IndexFunc(teller.up, is); i >= 0 {
+		return teller, i
+	}
+	for _, q := range l.peers {
+		if i := slices.IndexFunc(q.up, is); i >= 0 {
+			return q, i
+		}
+	}
+	return nil, 0
+}
+
 func (m *manager) hear(n news) {
 	p := m.peers[n.spi]
 	if p == nil {
@@ -468,12 +483,8 @@ func (m *manager) hear(n news) {
 		m.woke(l, n.child, nil)
 		m.failBack(l)
 	case ikesa.EventChildRekeyed:
-		for _, q := range l.peers {
-			for i := range q.up {
-				if q.up[i].spi == n.old {
-					q.up[i].spi = n.childSPI
-				}
-			}
+		if q, i := l.holder(p, n.old); q != nil {
+			q.up[i].spi = n.childSPI
 		}
 		m.wokeRekeyed(l, 0, n.old, nil)
 		for _, w := range l.waiters {
@@ -482,8 +493,8 @@ func (m *manager) hear(n news) {
 			}
 		}
 	case ikesa.EventChildDown:
-		for _, q := range l.peers {
-			q.up = slices.DeleteFunc(q.up, func(u upChild) bool { return u.spi == n.childSPI })
+		if q, i := l.holder(p, n.childSPI); q != nil {
+			q.up = slices.Delete(q.up, i, i+1)
 		}
 		m.wokeRekeyed(l, 0, n.childSPI, n.reason)
 		m.lost(p, n.child, n.reason)
@@ -568,7 +579,9 @@ func (m *manager) end(spi message.SPI, r ikesa.Reason) {
 	}
 	l := p.link
 	delete(m.peers, spi)
-	l.peers = slices.DeleteFunc(l.peers, func(o *peer) bool { return o == p })
+	if i := slices.Index(l.peers, p); i >= 0 {
+		l.peers = slices.Delete(l.peers, i, i+1)
+	}
 	if p.established {
 		left := slices.DeleteFunc(m.byIDs[p.ids], func(o *peer) bool { return o == p })
 		if m.byIDs[p.ids] = left; len(left) == 0 {
