@@ -94,12 +94,19 @@ func isText(b []byte) bool {
 // meant to refuse what people think up, not to measure what a generator made.
 func Strength(secret []byte) float64 {
 	perByte := 8.0
+	lower := secret
+	words := false // most of it reads like words, which happens to no generator
 	if isText(secret) {
 		perByte = math.Log2(float64(alphabet(secret)))
-	}
-	lower := []byte(lowerASCII(string(secret)))
-	if !isText(secret) { // any byte is as likely: nothing is like a word
-		lower = secret
+		lower = []byte(lowerASCII(string(secret)))
+		inWords := 0
+		for i := 0; i < len(secret); i++ {
+			if n := wordLike(secret[i:]); n > 0 {
+				inWords += n
+				i += n - 1
+			}
+		}
+		words = 5*inWords >= 3*len(secret)
 	}
 	var bits float64
 	for i := 0; i < len(secret); {
@@ -109,11 +116,11 @@ func Strength(secret []byte) float64 {
 			continue
 		}
 		if n := sequence(lower[i:]); n >= 3 {
-			bits += perByte + math.Log2(float64(n))
+			bits += min(perByte+math.Log2(float64(n)), float64(n)*perByte)
 			i += n
 			continue
 		}
-		if n := wordLike(secret[i:]); n >= 5 && perByte < 8 {
+		if n := wordLike(secret[i:]); n > 0 && words {
 			bits += float64(n) * min(wordBits, perByte)
 			i += n
 			continue
@@ -199,26 +206,14 @@ func sequence(b []byte) int {
 	return best
 }
 
-// wordLike is the length of a run of letters that could be spoken: lower case, or upper
-// case, but for the first; three vowels in ten; never four consonants in a row. Digits and
-// marks that stand for letters count as those, but not at the beginning.
+// wordLike is the length of a run of at least five letters that could be spoken: one case
+// but for a capital at the beginning, three vowels in ten, never four consonants in a row.
 func wordLike(b []byte) int {
 	n, vowels, consonants := 0, 0, 0
-	var casing byte // of all letters but the first, once there was one
 	for ; n < len(b); n++ {
 		c := b[n]
-		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
-		if !letter && (n == 0 || leet[c] == 0) {
+		if c|0x20 < 'a' || c|0x20 > 'z' || n == 1 && b[0]&0x20 != 0 && c&0x20 == 0 || n > 1 && c&0x20 != b[1]&0x20 {
 			break
-		}
-		if letter && n > 0 {
-			if casing != 0 && c&0x20 != casing&0x20 {
-				break
-			}
-			casing = c&0x20 | 0x40
-		}
-		if !letter {
-			c = leet[c]
 		}
 		if strings.IndexByte("aeiou", c|0x20) >= 0 {
 			vowels++
@@ -233,6 +228,3 @@ func wordLike(b []byte) int {
 	}
 	return n
 }
-
-// leet are the letters for which people write other characters.
-var leet = [256]byte{'0': 'o', '1': 'i', '3': 'e', '4': 'a', '5': 's', '@': 'a', '$': 's', '!': 'i'}
