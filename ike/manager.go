@@ -26,8 +26,9 @@ type manager struct {
 	contact map[message.SPI]bool
 	shard   int // that gets the next IKE SA of ours
 
-	connecting int     // IKE SAs that we are setting up
-	queue      []*link // that wait for their turn
+	connecting int       // IKE SAs that we are setting up
+	queue      []*link   // that wait for their turn
+	wake       time.Time // no link's retryAt is earlier; zero = none waits
 	closing    bool
 
 	resolved  atomic.Pointer[map[string][]netip.Addr] // names of peers, for the choice of a responder's connection
@@ -118,7 +119,7 @@ func (m *manager) run() {
 				break
 			}
 			for _, f := range orders {
-				f()
+				m.server.guard(f)
 			}
 		}
 		m.orders.mu.Lock()
@@ -127,7 +128,9 @@ func (m *manager) run() {
 		if closed {
 			return
 		}
-		alarm.Reset(m.retry(time.Now()))
+		wait := timersGrain
+		m.server.guard(func() { wait = m.retry(time.Now()) })
+		alarm.Reset(wait)
 		select {
 		case <-m.orders.ring:
 		case <-alarm.C:
@@ -152,27 +155,42 @@ func (m *manager) stop() { m.orders.close() }
 
 func (m *manager) shutDown() { m.closing = true }
 
-// retry pursues what has waited long enough, and returns when to look again.
+// retry pursues what has waited long enough, and returns when to look again. It looks through all links only when the
+// earliest of them can be due.
 func (m *manager) retry(now time.Time) time.Duration {
-	wait := time.Hour
-	if m.closing {
-		return wait
+	if m.closing || m.wake.IsZero() {
+		return time.Hour
 	}
+	if left := m.wake.Sub(now); left > 0 {
+		return max(left, timersGrain)
+	}
+	m.wake = time.Time{}
 	for _, l := range m.links {
-		if l.retryAt.IsZero() {
-			continue
-		}
-		if left := l.retryAt.Sub(now); left > 0 {
-			wait = min(wait, left)
-			continue
-		}
-		l.retryAt = time.Time{}
-		m.pursue(l)
-		if !l.retryAt.IsZero() {
-			wait = min(wait, l.retryAt.Sub(now))
+		switch {
+		case l.retryAt.IsZero():
+		case l.retryAt.After(now):
+			m.wakeAt(l.retryAt)
+		default:
+			l.retryAt = time.Time{}
+			m.pursue(l) // may fail at once, and then waits again
 		}
 	}
-	return max(wait, timersGrain)
+	if m.wake.IsZero() {
+		return time.Hour
+	}
+	return max(m.wake.Sub(now), timersGrain)
+}
+
+// putOff lets a link wait.
+func (m *manager) putOff(l *link, until time.Time) {
+	l.retryAt = until
+	m.wakeAt(until)
+}
+
+func (m *manager) wakeAt(t time.Time) {
+	if m.wake.IsZero() || t.Before(m.wake) {
+		m.wake = t
+	}
 }
 
 // pursue does what brings the wanted children of a link up, as far as it is not under way.
@@ -266,6 +284,7 @@ func (m *manager) finish(l *link) {
 // dial starts the IKE SA of an attempt towards the next of the peer's addresses.
 func (m *manager) dial(l *link, addrs []netip.Addr) {
 	if len(addrs) == 0 {
+		m.server.log.notBegun(l.conn, errNoAddress)
 		m.finish(l)
 		m.fail(l, errNoAddress)
 		return
@@ -274,8 +293,10 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 	l.next++
 	local, err := m.source(l.conn, remote)
 	if err != nil {
+		err = fmt.Errorf("no way to %v: %w", remote, err)
+		m.server.log.notBegun(l.conn, err)
 		m.finish(l)
-		m.fail(l, fmt.Errorf("no way to %v: %w", remote, err))
+		m.fail(l, err)
 		return
 	}
 	o := ikesa.InitiatorOptions{InitialContact: m.initiallyContacts(l)}
@@ -300,7 +321,7 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 			m.tell(func() { m.began(l, p, attempt) })
 		})
 		if !made {
-			m.tell(func() { m.finish(l); m.fail(l, ikesa.ReasonPanic) })
+			m.tell(func() { m.finish(l); m.fail(l, ikesa.ReasonInternal) })
 		}
 	})
 }
@@ -362,6 +383,7 @@ var (
 	errNotUp       = errors.New("it is not up")
 	errGone        = errors.New("the configuration no longer has it")
 	errServerStops = errors.New("the server stops")
+	errBusy        = errors.New("the server stops, or has too much to do")
 )
 
 // backoff is the wait after a number of failures: 1 s, doubling to a minute, less up to a half so that many
@@ -386,7 +408,7 @@ func (m *manager) fail(l *link, err error) {
 		clear(l.want)
 		l.tries = 0
 	}
-	l.retryAt = time.Now().Add(backoff(l.tries))
+	m.putOff(l, time.Now().Add(backoff(l.tries)))
 	if l.failing {
 		m.standIn(l)
 	}
@@ -423,6 +445,21 @@ func (m *manager) initialContact(spi message.SPI) {
 	})
 }
 
+// holder finds the IKE SA with a child, and the child's place in up: the one that tells of it, but for what happens
+// around the IKE SA's own rekey. A server's link has thousands of peers, which are not looked through for each child.
+func (l *link) holder(teller *peer, spi uint32) (*peer, int) {
+	is := func(u upChild) bool { return u.spi == spi }
+	if i := slices.IndexFunc(teller.up, is); i >= 0 {
+		return teller, i
+	}
+	for _, q := range l.peers {
+		if i := slices.IndexFunc(q.up, is); i >= 0 {
+			return q, i
+		}
+	}
+	return nil, 0
+}
+
 func (m *manager) hear(n news) {
 	p := m.peers[n.spi]
 	if p == nil {
@@ -446,12 +483,8 @@ func (m *manager) hear(n news) {
 		m.woke(l, n.child, nil)
 		m.failBack(l)
 	case ikesa.EventChildRekeyed:
-		for _, q := range l.peers {
-			for i := range q.up {
-				if q.up[i].spi == n.old {
-					q.up[i].spi = n.childSPI
-				}
-			}
+		if q, i := l.holder(p, n.old); q != nil {
+			q.up[i].spi = n.childSPI
 		}
 		m.wokeRekeyed(l, 0, n.old, nil)
 		for _, w := range l.waiters {
@@ -460,8 +493,8 @@ func (m *manager) hear(n news) {
 			}
 		}
 	case ikesa.EventChildDown:
-		for _, q := range l.peers {
-			q.up = slices.DeleteFunc(q.up, func(u upChild) bool { return u.spi == n.childSPI })
+		if q, i := l.holder(p, n.childSPI); q != nil {
+			q.up = slices.Delete(q.up, i, i+1)
 		}
 		m.wokeRekeyed(l, 0, n.childSPI, n.reason)
 		m.lost(p, n.child, n.reason)
@@ -546,7 +579,9 @@ func (m *manager) end(spi message.SPI, r ikesa.Reason) {
 	}
 	l := p.link
 	delete(m.peers, spi)
-	l.peers = slices.DeleteFunc(l.peers, func(o *peer) bool { return o == p })
+	if i := slices.Index(l.peers, p); i >= 0 {
+		l.peers = slices.Delete(l.peers, i, i+1)
+	}
 	if p.established {
 		left := slices.DeleteFunc(m.byIDs[p.ids], func(o *peer) bool { return o == p })
 		if m.byIDs[p.ids] = left; len(left) == 0 {
@@ -675,7 +710,7 @@ func (m *manager) keepUnique(p *peer) {
 func (m *manager) addressesChanged() {
 	for _, l := range m.links {
 		if !l.retryAt.IsZero() {
-			l.retryAt = time.Now()
+			m.putOff(l, time.Now())
 		}
 	}
 	for _, sh := range m.server.shards {
@@ -730,7 +765,7 @@ func (s *Server) move(sh *shard, places []place) {
 func (m *manager) wait(ctx context.Context, f func(*waiter)) error {
 	w := &waiter{done: make(chan error, 1)}
 	if !m.post(func() { f(w) }) {
-		return errServerStops
+		return errBusy
 	}
 	select {
 	case err := <-w.done:

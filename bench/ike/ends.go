@@ -35,7 +35,6 @@ type scenario struct {
 	method method
 	ike    string // proposal
 	esp    string
-	start  bool // clients begin by themselves
 }
 
 // method is how both sides prove who they are.
@@ -99,7 +98,9 @@ func (p *pair) configure(s scenario, n int) error {
 	}
 
 	server := connection("clients")
-	server.Local, server.Remote = secrets.server()
+	if server.Local, server.Remote, err = secrets.server(); err != nil {
+		return err
+	}
 	c := child()
 	c.LocalTS, c.RemoteTS = selector(protectedNet), selector(clientsNet)
 	server.Children = []*ikesa.Child{c}
@@ -111,13 +112,12 @@ func (p *pair) configure(s scenario, n int) error {
 	for i := range clients {
 		client := connection(clientName(i))
 		client.LocalAddrs, client.RemoteAddrs = address(clientAddr(i)), address(serverAddr)
-		client.Local, client.Remote = secrets.client(i)
+		if client.Local, client.Remote, err = secrets.client(i); err != nil {
+			return err
+		}
 		c := child()
 		c.LocalTS = selector(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32))
 		c.RemoteTS = selector(protectedNet)
-		if s.start {
-			c.StartAction = ikesa.ActionStart
-		}
 		client.Children = []*ikesa.Child{c}
 		clients[i] = client
 	}

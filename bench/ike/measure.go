@@ -42,12 +42,21 @@ func processorTime() time.Duration {
 // patience is how long a step may take before it counts as hung.
 const patience = 2 * time.Minute
 
-// establish sets up n tunnels from nothing.
+// establish sets up n tunnels. The configuration does not count.
 func establish(ctx context.Context, p *pair, s scenario, n int) (sample, error) {
-	s.start = true
+	if err := p.configure(s, n); err != nil {
+		return sample{}, err
+	}
+	return p.raise(ctx, n)
+}
+
+// raise brings up the clients one by one, by as many goroutines as may be under way.
+func (p *pair) raise(ctx context.Context, n int) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	return timed(n, func() error {
-		if err := p.configure(s, n); err != nil {
-			return err
+		if err := parallel(n, workers, func(i int) error { return p.clients.Up(ctx, clientName(i), "") }); err != nil {
+			return fmt.Errorf("%w; server: %s", err, p.troubles())
 		}
 		return p.installed(ctx, int64(n))
 	})
@@ -116,22 +125,15 @@ func parallel(n, at int, f func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// fill sets up n tunnels, and returns the time from the first message to the last child, and the bytes that one IKE SA
-// with one child takes: the mean of both ends, without what the configuration takes. Clients are brought up one by one
-// by as many goroutines as may be under way.
-func fill(ctx context.Context, p *pair, s scenario, n int) (time.Duration, float64, error) {
-	s.start = false
+// fill sets up n tunnels, and returns the bytes that one IKE SA with one child takes: the mean of both ends, without what
+// the configuration takes.
+func fill(ctx context.Context, p *pair, s scenario, n int) (sample, float64, error) {
 	if err := p.configure(s, n); err != nil {
-		return 0, 0, err
+		return sample{}, 0, err
 	}
 	before := heap()
-	took, err := timed(n, func() error {
-		if err := parallel(n, workers, func(i int) error { return p.clients.Up(ctx, clientName(i), "") }); err != nil {
-			return err
-		}
-		return p.installed(ctx, int64(n))
-	})
-	return took.wall, (heap() - before) / float64(2*n), err
+	took, err := p.raise(ctx, n)
+	return took, (heap() - before) / float64(2*n), err
 }
 
 // heap returns the bytes of live objects.

@@ -186,8 +186,11 @@ func (t *ikeRekey) finish(s *SA, now time.Time, out *Outputs) {
 }
 
 // unhindered says whether something new may begin: not while the peer rekeys the IKE
-// SA, because then it belongs to the successor.
-func (s *SA) unhindered() bool { return s.state == StateEstablished && s.collision == nil }
+// SA, because then it belongs to the successor, and not on a successor before a collision
+// is decided for it.
+func (s *SA) unhindered() bool {
+	return s.state == StateEstablished && s.collision == nil && s.predecessor == nil && !s.redundant
+}
 
 // standBack leaves the IKE SA to the successor that the peer's rekey made, or will make.
 func (s *SA) standBack(now time.Time, out *Outputs) {

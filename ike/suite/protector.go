@@ -3,7 +3,6 @@ package suite
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
@@ -163,10 +162,12 @@ func (p *protector) nonce(nonce *[12]byte, iv []byte) {
 
 // checksum appends the truncated HMAC over everything before it.
 func (p *protector) checksum(b, packet []byte) []byte {
-	mac := hmac.New(prfOf(p.auth.prf).hash, p.integ)
-	mac.Write(packet)
-	var sum [64]byte
-	return append(b, mac.Sum(sum[:0])[:p.auth.icv]...)
+	hash := prfOf(p.auth.prf) // HMAC with the same hash
+	m := hash.mac(p.integ)
+	defer hash.release(m)
+	m.begin()
+	m.hash.Write(packet)
+	return append(b, m.end(m.block[:0])[:p.auth.icv]...)
 }
 
 func (p *protector) zero() { p.encr, p.integ = nil, nil }
