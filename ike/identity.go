@@ -7,7 +7,7 @@ import (
 	"sallyport/ike/ikesa"
 )
 
-// identityKey is an identity as a map's key; no two identities share one.
+// identityKey is an identity as a map's key: the same for all ways to write it, and for no two identities.
 func identityKey(id auth.Identity) string {
 	id = id.Canonical()
 	return fmt.Sprintf("%d:%s", id.Type, id.Data)
@@ -28,5 +28,6 @@ func isOwn(own, asked auth.Identity) bool { return own.IsZero() || own.Equal(ask
 
 // withoutCredentials is what of a local side may not change without deleting its IKE SAs.
 func withoutCredentials(l auth.Local) auth.Local {
-	return auth.Local{ID: l.ID, Method: l.Method, Schemes: l.Schemes}
+	l.Certificates, l.Key = nil, nil
+	return l
 }

@@ -9,9 +9,7 @@ func testID(name string) auth.Identity {
 	return auth.Identity{Type: message.IDFQDN, Data: name + ".example.org"}
 }
 
-func testLocal(own string) auth.Local {
-	return auth.Local{ID: testID(own), Method: auth.PSK}
-}
+func testLocal(own string) auth.Local { return auth.Local{ID: testID(own), Method: auth.PSK} }
 
 func testRemote(peer string) auth.Remote {
 	return auth.Remote{ID: auth.ExactPattern(testID(peer)), Method: auth.PSK}
@@ -20,9 +18,5 @@ func testRemote(peer string) auth.Remote {
 func testStore() *auth.Store { return testStoreWith("correct horse battery staple 0123456789") }
 
 func testStoreWith(psk string) *auth.Store {
-	s, err := auth.NewStore(auth.Material{Secrets: []auth.Secret{{Name: "test", Secret: []byte(psk)}}})
-	if err != nil {
-		panic(err)
-	}
-	return s
+	return must(auth.NewStore(auth.Material{Secrets: []auth.Secret{{Name: "all", Secret: []byte(psk)}}}))
 }

@@ -3,18 +3,20 @@ package ikesa
 import (
 	"encoding/binary"
 	"errors"
-	"io"
+	"fmt"
+	"slices"
 	"time"
 
 	"sallyport/ike/auth"
 	"sallyport/ike/message"
 )
 
+// Who proves what: the seam to package auth. An error of it becomes a reason here;
+// to the peer every one of them is AUTHENTICATION_FAILED.
+
 func idPayload(id auth.Identity, responder bool) *message.ID {
 	return &message.ID{Responder: responder, IDType: id.Type, Data: []byte(id.Data)}
 }
-
-func identityOf(p *message.ID) auth.Identity { return auth.IdentityOf(p) }
 
 // ownID is the identity that we claim: the configured one, else our address.
 func (s *SA) ownID() auth.Identity {
@@ -24,10 +26,19 @@ func (s *SA) ownID() auth.Identity {
 	return s.conn.Local.ID
 }
 
-// expectedID is the one identity that the peer must have, if it is only one.
-func (s *SA) expectedID() (auth.Identity, bool) { return s.conn.Remote.ID.Exact() }
+// secretFor is the pre-shared key of the two ends. An initiator that accepts several
+// identities does not know the peer's before it has answered; the address stands for it.
+func (s *SA) secretFor(peer auth.Identity) ([]byte, error) {
+	if peer.IsZero() {
+		var ok bool
+		if peer, ok = s.conn.Remote.ID.Exact(); !ok {
+			peer = auth.AddressIdentity(s.remote.Addr())
+		}
+	}
+	return s.env.Store().PSK(s.ownID(), peer)
+}
 
-// certReqs asks for the peer's certificate.
+// certReqs are the CERTREQ payloads to send.
 func (s *SA) certReqs() []message.Payload {
 	if !s.conn.SendCertReq {
 		return nil
@@ -35,101 +46,98 @@ func (s *SA) certReqs() []message.Payload {
 	return s.env.Store().CertReqs(&s.conn.Remote)
 }
 
-// takeCertReqs notes whether the peer wants our certificate. Which authorities it names
-// does not matter: there is one certificate for a connection, and the peer decides.
+// takeCertReqs notes whether the peer asks for certificates.
 func (h *handshake) takeCertReqs(m *message.Message) {
 	for p := range message.All[*message.CertReq](m) {
-		if p.Encoding == message.CertX509Signature {
-			h.certAsked = true
-		}
+		h.certAsked = h.certAsked || p.Encoding == message.CertX509Signature
 	}
 }
 
-// secret is the pre-shared key for the peer. An initiator that would take several
-// identities does not know which one it speaks with: then the peer's address stands for it.
-func (s *SA) secret(peer auth.Identity) ([]byte, error) {
-	store := s.env.Store()
-	if peer.IsZero() {
-		peer = auth.AddressIdentity(s.remote.Addr())
-		if id, ok := s.expectedID(); ok {
-			peer = id
-		}
-	}
-	return store.PSK(s.ownID(), peer)
-}
-
-// prove makes our AUTH, and the CERT payloads that go before it.
+// prove makes our AUTH payload, and the CERT payloads that go with it.
 func (s *SA) prove(id *message.ID, authMessageID uint32) (*message.Auth, []message.Payload, error) {
+	l, h := &s.conn.Local, s.handshake
 	octets := s.signedOctets(s.initiator, id, authMessageID)
-	local := &s.conn.Local
-	if local.Method == auth.PSK {
-		secret, err := s.secret(s.remoteID)
+	if l.Method == auth.PSK {
+		secret, err := s.secretFor(s.remoteID)
 		if err != nil {
-			return nil, nil, &fault{reason: ReasonAuthentication, err: err}
+			return nil, nil, &fault{reason: ReasonOwnProof, err: err}
 		}
 		return &message.Auth{Method: message.AuthSharedKey, Data: auth.PSKAuth(s.choice.PRF, secret, octets)}, nil, nil
 	}
-	proof, err := auth.Sign(local, s.handshake.hashes, octets, s.env.Rand())
+	proof, err := auth.Sign(l, h.hashes, octets, s.env.Rand())
 	if err != nil {
 		return nil, nil, &fault{reason: ReasonOwnProof, err: err}
 	}
-	if s.conn.SendCert == SendCertNever || s.conn.SendCert == SendCertIfAsked && !s.handshake.certAsked {
-		return proof, nil, nil
+	var certs []message.Payload
+	if use := s.conn.SendCert; use == SendCertAlways || use == SendCertIfAsked && h.certAsked {
+		certs = l.Payloads()
 	}
-	return proof, local.Payloads(), nil
+	return proof, certs, nil
 }
 
-// verify decides whether the peer is who it says. Revocation, which takes a network, is
-// left to others: then the state is StateVerifying until the answer comes.
+// verify checks who the peer is: identity, proof, and the certificate but for its
+// revocation. If that must be looked up the SA waits for Verified.
 func (s *SA) verify(now time.Time, id *message.ID, proof *message.Auth, m *message.Message, authMessageID uint32, out *Outputs) error {
-	peer := identityOf(id)
+	peer, r := auth.IdentityOf(id), &s.conn.Remote
 	if peer.Equal(s.ownID()) { // somebody sends our own messages back, or has our secrets
 		return &fault{reason: ReasonOwnIdentity}
 	}
-	remote := &s.conn.Remote
-	if !remote.ID.Matches(peer) {
-		return &fault{reason: ReasonIdentity, err: errors.New(peer.String())}
+	if !r.ID.Matches(peer) {
+		return &fault{reason: ReasonIdentity, err: fmt.Errorf("the peer is %v, configured is %v", peer, r.ID)}
 	}
 	octets := s.signedOctets(!s.initiator, id, authMessageID)
-	if remote.Method == auth.PSK {
-		secret, err := s.secret(peer)
+	if r.Method == auth.PSK {
+		secret, err := s.secretFor(peer)
 		if err == nil {
 			err = auth.VerifyPSK(s.choice.PRF, secret, octets, proof)
 		}
 		if err != nil {
-			return &fault{reason: ReasonAuthentication, err: err}
+			return authFault(err)
 		}
 		s.remoteID = peer
 		return nil
 	}
-	var sent []*message.Cert
-	for p := range message.All[*message.Cert](m) {
-		sent = append(sent, p)
+	if proof.Method == message.AuthSharedKey {
+		return authFault(auth.ErrMethod)
 	}
-	chain, err := s.env.Store().Chain(remote, peer, sent, now)
+	chain, err := s.env.Store().Chain(r, peer, slices.Collect(message.All[*message.Cert](m)), now)
+	if err == nil {
+		err = auth.VerifySignature(chain.Leaf().PublicKey, proof, octets, r.Schemes)
+	}
 	if err != nil {
-		return &fault{reason: certificateReason(err), err: err}
-	}
-	if err := auth.VerifySignature(chain.Leaf().PublicKey, proof, octets, remote.Schemes); err != nil {
-		return &fault{reason: ReasonAuthentication, err: err}
+		return authFault(err)
 	}
 	s.remoteID = peer
 	if !chain.NeedsCheck() {
 		return nil
 	}
-	var b [8]byte
-	if _, err := io.ReadFull(s.env.Rand(), b[:]); err != nil {
-		return &fault{reason: ReasonInternal, err: err}
+	if s.verifyID, err = s.fresh(); err != nil {
+		return err
 	}
-	s.verifyID = binary.BigEndian.Uint64(b[:]) | 1 // rivals of one handshake ask too
 	s.state = StateVerifying
-	out.add(Verify{ID: s.verifyID, Chain: chain, Remote: remote})
+	out.add(Verify{ID: s.verifyID, Chain: chain, Remote: r})
 	return nil
 }
 
-func certificateReason(err error) Reason {
-	if errors.Is(err, auth.ErrIdentity) {
-		return ReasonIdentity
+// authFault gives an error of package auth its reason.
+func authFault(err error) error {
+	reason := ReasonAuthentication
+	switch {
+	case errors.Is(err, auth.ErrIdentity):
+		reason = ReasonIdentity
+	case errors.Is(err, auth.ErrCertificate), errors.Is(err, auth.ErrUntrusted), errors.Is(err, auth.ErrExpired), errors.Is(err, auth.ErrKey):
+		reason = ReasonCertificate
+	case errors.Is(err, auth.ErrRevoked), errors.Is(err, auth.ErrUnknown):
+		reason = ReasonRevoked
 	}
-	return ReasonCertificate
+	return &fault{reason: reason, notify: message.AuthenticationFailed, err: err}
+}
+
+// fresh is a random number that is not zero.
+func (s *SA) fresh() (uint64, error) {
+	var b [8]byte
+	if _, err := s.env.Rand().Read(b[:]); err != nil {
+		return 0, &fault{reason: ReasonInternal, err: err}
+	}
+	return binary.BigEndian.Uint64(b[:]) | 1, nil
 }

@@ -219,6 +219,9 @@ func (s *SA) observe() {
 // the initiator has our answer: before, it could have neither asked nor answered.
 func (s *SA) heard(now time.Time, out *Outputs) {
 	s.lastIn = now
+	if s.mobike != nil {
+		s.mobike.next = 0
+	}
 	if s.state != StateEstablished {
 		return
 	}

@@ -38,6 +38,7 @@ type request struct {
 	id       uint32
 	packets  [][]byte
 	tries    int // how often it was sent again
+	waits    int // of those, on the path that is tried now
 	triesMax int
 	at       time.Time // of the next retransmission, or of giving up
 }
@@ -175,11 +176,16 @@ func (s *SA) backoff(n int) time.Duration {
 func (s *SA) overdue(now time.Time, out *Outputs) {
 	r := s.request
 	if r.tries >= r.triesMax {
-		s.unanswered(now, out)
-		return
+		if !s.otherPath(now) {
+			s.unanswered(now, out)
+			return
+		}
+		r.triesMax += pathTries
+		r.waits = -1
 	}
 	r.tries++
-	r.at = now.Add(s.backoff(r.tries))
+	r.waits++
+	r.at = now.Add(s.backoff(r.waits))
 	s.report(out, Event{Kind: EventRetransmit, Exchange: r.exchange, MessageID: r.id, Initiator: true, N: r.tries})
 	s.transmit(r, out)
 }
