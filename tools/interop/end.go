@@ -57,8 +57,9 @@ func (s ikeSA) spis() string { return s.SPIInitiator + "/" + s.SPIResponder }
 // want is what a scenario expects of one end's associations. What is not given is not
 // checked. A text that begins with ~ is a regular expression for the whole.
 type want struct {
-	SAs        *int     `yaml:"sas"`      // established IKE SAs; 1 if not given
-	Children   *int     `yaml:"children"` // of the first of these; 1 if not given
+	SAs        *int     `yaml:"sas"`       // established IKE SAs; 1 if not given
+	HalfOpen   *int     `yaml:"half_open"` // others
+	Children   *int     `yaml:"children"`  // of the first of these; 1 if not given
 	Connection string   `yaml:"connection"`
 	Initiator  *bool    `yaml:"initiator"`
 	IKE        string   `yaml:"ike"` // proposal
@@ -90,10 +91,10 @@ func (w want) differs(all []ikeSA) string {
 	if len(up) != count {
 		return fmt.Sprintf("%d IKE SAs, not %d", len(up), count)
 	}
+	if half := len(all) - len(up); w.HalfOpen != nil && half != *w.HalfOpen {
+		return fmt.Sprintf("%d IKE SAs are not established, instead of %d", half, *w.HalfOpen)
+	}
 	if count == 0 {
-		if len(all) > 0 && w.SAs != nil {
-			return fmt.Sprintf("%d IKE SAs that are not established", len(all))
-		}
 		return ""
 	}
 	s := up[0]

@@ -51,6 +51,7 @@ func main() {
 	smoke := flag.Bool("smoke", false, "only the smoke subset")
 	reference := flag.Bool("reference", false, "strongSwan at both ends: tests the scenarios, not the gateway")
 	parallel := flag.Int("parallel", 2, "scenarios that run at the same time")
+	keep := flag.Bool("keep", false, "keep the logs of what passed, too")
 	list := flag.Bool("list", false, "name the scenarios and end")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "interop [flags] [SCENARIO ...]")
@@ -64,7 +65,7 @@ func main() {
 		os.Exit(1)
 	}
 	all = slices.DeleteFunc(all, func(s scenario) bool {
-		return !s.matchesAny(flag.Args()) || *smoke && !s.Expect.Smoke
+		return !s.matchesAny(flag.Args()) || *smoke && !s.Expect.Smoke || *reference && s.Expect.Reference != nil && !*s.Expect.Reference
 	})
 	if *list {
 		for _, s := range all {
@@ -81,7 +82,7 @@ func main() {
 		return
 	}
 	r := &report{Schema: 1, Start: time.Now(), Peer: peerVersion(), Reference: *reference}
-	o := options{bin: *bin, logs: *logs, reference: *reference}
+	o := options{bin: *bin, logs: *logs, reference: *reference, keep: *keep}
 	fmt.Printf("%s; %d scenarios\n", r.Peer, len(all))
 	r.Results = goThrough(all, o, *parallel)
 	r.Seconds = time.Since(r.Start).Seconds()
@@ -140,7 +141,7 @@ func goThrough(all []scenario, o options, parallel int) []*result {
 
 // print writes a line of the table: scenario, result, seconds, what was checked.
 func (r *result) print() {
-	fmt.Printf("%-34s %-4s %5.1f s  %s\n", r.Scenario, r.Result, r.Seconds, strings.Join(r.Checked, "; "))
+	fmt.Printf("%-34s %-4s %5.1f s  %s\n", r.Scenario, r.Result, r.Seconds, strings.Join(r.Checked, ", "))
 	if r.Why != "" {
 		fmt.Printf("    %s\n    logs in %s\n", strings.ReplaceAll(r.Why, "\n", "\n    "), r.Logs)
 	}

@@ -67,7 +67,7 @@ func lay(bed *testbed.Bed, topology string, mark []byte) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.transit.Bridge("br0", a.port, b.port); err != nil {
+	if err := n.transit.Bridge(bridge, a.port, b.port); err != nil {
 		return nil, err
 	}
 	watch := testbed.Watch{Needles: [][]byte{mark}}
@@ -112,11 +112,12 @@ func (n *network) half(bed *testbed.Bed, s side, behindNAT bool) error {
 	)
 }
 
-// forwards makes a namespace a router.
+// forwards makes a namespace a router, one that keeps an address when the one before it goes.
 func forwards(ns *testbed.Namespace) error {
 	return errors.Join(
 		ns.Sysctl("net.ipv4.ip_forward", "1"),
 		ns.Sysctl("net.ipv6.conf.all.forwarding", "1"),
+		ns.Sysctl("net.ipv4.conf.all.promote_secondaries", "1"),
 		ns.Sysctl("net.ipv4.conf.all.rp_filter", "0"),
 		ns.Sysctl("net.ipv4.conf.default.rp_filter", "0"),
 	)
@@ -185,6 +186,25 @@ func prefixLength(addr string) string {
 	}
 	return "/24"
 }
+
+// silence takes a gateway's cable off the transit network, or puts it back. The gateway's own end
+// keeps its carrier: nothing tells it.
+func (n *network) silence(port string, silent bool) error {
+	if !silent {
+		return n.transit.Enslave(port, bridge)
+	}
+	link, err := n.transit.Netlink().LinkByName(port)
+	if err == nil {
+		err = n.transit.Netlink().LinkSetNoMaster(link)
+	}
+	if err != nil {
+		return fmt.Errorf("taking %s off the bridge: %w", port, err)
+	}
+	return nil
+}
+
+// bridge is the transit network.
+const bridge = "br0"
 
 // port is the transit namespace's end of a gateway's cable.
 func port(sallyport bool) string {

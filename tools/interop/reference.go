@@ -65,6 +65,9 @@ func section(b *strings.Builder, depth int, name string, body yaml.MapSlice) {
 		case yaml.MapSlice:
 			section(b, depth+1, key, value)
 		case []any:
+			if key == "certs" {
+				value = value[:1] // those after the first are its chain, which strongSwan puts together itself
+			}
 			words := make([]string, len(value))
 			for i, v := range value {
 				words[i] = file(key, fmt.Sprint(v))

@@ -50,6 +50,7 @@ type options struct {
 	bin       string // folder of sallyportd and sallyport
 	logs      string // folder for the logs of what failed
 	reference bool
+	keep      bool // logs of what passed, too
 }
 
 // play goes through one scenario, on a network of its own that is gone afterwards.
@@ -92,8 +93,11 @@ func (r *run) play(o options) (err error) {
 	if err == nil {
 		err = r.leaks()
 	}
+	if err != nil || o.keep {
+		err = errors.Join(err, r.keep(ctx, filepath.Join(o.logs, r.scenario.Name)))
+	}
 	if err != nil {
-		return errors.Join(err, r.keep(ctx, filepath.Join(o.logs, r.scenario.Name)))
+		return err
 	}
 	for _, name := range []string{sallyport, strongswan} {
 		if err := r.ends[name].Stop(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -29,7 +30,8 @@ type scenario struct {
 
 // expect is what expect.yaml holds.
 type expect struct {
-	Smoke       bool              `yaml:"smoke"`       // part of the smoke subset
+	Smoke       bool              `yaml:"smoke"`       // part of the smoke subset; a variant can say so too
+	Reference   *bool             `yaml:"reference"`   // false: needs what strongSwan cannot do here, so that it cannot play the gateway's part
 	Topology    string            `yaml:"topology"`    // direct, nat-sallyport or nat-strongswan
 	Credentials *credentials      `yaml:"credentials"` // certificates; none if not given
 	Initiators  []string          `yaml:"initiators"`  // the steps are done once for each; both if not given
@@ -77,7 +79,10 @@ func loadFolder(name string) ([]scenario, error) {
 		texts[f] = string(text)
 	}
 	// Variants and settings are in the file that they are set in.
-	var head expect
+	var head struct {
+		Set  map[string]string `yaml:"set"`
+		Vary []yaml.MapSlice   `yaml:"vary"`
+	}
 	if err := yaml.Unmarshal([]byte(texts["expect.yaml"]), &head); err != nil {
 		return nil, err
 	}
@@ -88,19 +93,22 @@ func loadFolder(name string) ([]scenario, error) {
 	for _, v := range head.Vary {
 		s := scenario{Name: name, Description: strings.TrimSpace(texts["description.txt"])}
 		values := map[string]string{}
-		for key, value := range head.Set {
-			values[key] = value
-		}
+		maps.Copy(values, head.Set)
+		smoke := false
 		for _, item := range v {
-			if item.Key == "name" {
+			switch item.Key {
+			case "name":
 				s.Name += "/" + fmt.Sprint(item.Value)
-				continue
+			case "smoke":
+				smoke = item.Value == true
+			default:
+				values[fmt.Sprint(item.Key)] = fmt.Sprint(item.Value)
 			}
-			values[fmt.Sprint(item.Key)] = fmt.Sprint(item.Value)
 		}
 		if err := s.fill(texts, values); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
+		s.Expect.Smoke = s.Expect.Smoke || smoke
 		variants = append(variants, s)
 	}
 	return variants, nil
@@ -108,7 +116,7 @@ func loadFolder(name string) ([]scenario, error) {
 
 // fill puts the values into the texts and reads what is expected. ${PSK} is left for later.
 func (s *scenario) fill(texts, values map[string]string) error {
-	put := func(text string) string {
+	once := func(text string) string {
 		return os.Expand(text, func(key string) string {
 			if value, ok := values[key]; ok {
 				return value
@@ -116,6 +124,7 @@ func (s *scenario) fill(texts, values map[string]string) error {
 			return "${" + key + "}"
 		})
 	}
+	put := func(text string) string { return once(once(text)) } // a value may name another
 	s.Sallyport, s.Swanctl, s.StrongSwan = put(texts["sallyport.yaml"]), put(texts["swanctl.conf"]), put(texts["strongswan.conf"])
 	d := yaml.NewDecoder(bytes.NewReader([]byte(put(texts["expect.yaml"]))), yaml.Strict())
 	if err := d.Decode(&s.Expect); err != nil {

@@ -26,14 +26,14 @@ type hosts struct {
 	echo, icmp byte // types of ICMP request and reply
 }
 
-func (n *network) hosts(family int) (hosts, error) {
+func (n *network) hosts(family string) (hosts, error) {
 	switch family {
-	case 4:
+	case "4":
 		return hosts{4, n.hostA, n.hostB, rig.HostA4, rig.HostB4, 8, 0}, nil
-	case 6:
+	case "6":
 		return hosts{6, n.hostA, n.hostB, rig.HostA6, rig.HostB6, 128, 129}, nil
 	}
-	return hosts{}, fmt.Errorf("there is no IP version %d", family)
+	return hosts{}, fmt.Errorf("there is no IP version %q", family)
 }
 
 // pingsNeeded is how many must be answered one after the other once the first was.
