@@ -112,7 +112,7 @@ func TestWantSeesEveryDifference(t *testing.T) {
 // TestGatewaysAreCertifiedByTheRoot, by way of an intermediate that must be sent along.
 func TestGatewaysAreCertifiedByTheRoot(t *testing.T) {
 	for _, kind := range []string{"p256", "p384", "p521", "ed25519", "rsa2048"} {
-		p, err := issue(credentials{Key: kind, Names: 3})
+		p, err := issue(credentials{Key: kind, Names: 3, CRL: true}, "http://192.0.2.254")
 		if err != nil {
 			t.Fatal(err)
 		}

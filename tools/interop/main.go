@@ -69,7 +69,7 @@ func main() {
 	})
 	if *list {
 		for _, s := range all {
-			fmt.Printf("%-34s %s\n", s.Name, firstLine(s.Description))
+			fmt.Printf("%-34s %s\n", s.Name, firstSentence(s.Description))
 		}
 		return
 	}
@@ -147,9 +147,12 @@ func (r *result) print() {
 	}
 }
 
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(text, "\n")
-	return line
+func firstSentence(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if end := strings.IndexAny(text, ".:;"); end > 0 {
+		return text[:end]
+	}
+	return text
 }
 
 // lacks names what this machine cannot do, or nothing.

@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -22,6 +25,7 @@ const (
 // Topologies of the transit network.
 const (
 	direct         = "direct"
+	routed         = "routed"         // a router stands in front of the gateway
 	natSallyport   = "nat-sallyport"  // the gateway stands behind a NAT
 	natStrongSwan  = "nat-strongswan" // the peer does
 	masqueradeLow  = ":20000-29999"   // UDP ports of the NAT at first ...
@@ -63,7 +67,13 @@ func lay(bed *testbed.Bed, topology string, mark []byte) (*network, error) {
 		[]string{rig.GwA4, rig.GwA6}, []string{rig.GwB4, rig.GwB6}, rig.GwA4}
 	b := side{n.gwB, n.hostB, "port-b", rig.HostB4, rig.HostB6, []string{rig.RouterB4, rig.RouterB6},
 		[]string{rig.GwB4, rig.GwB6}, []string{rig.GwA4, rig.GwA6}, rig.GwB4}
-	err := errors.Join(n.half(bed, a, topology == natSallyport), n.half(bed, b, topology == natStrongSwan))
+	err := errors.Join(n.half(bed, a, topology == natSallyport || topology == routed), n.half(bed, b, topology == natStrongSwan))
+	if err == nil && topology == routed {
+		err = n.gwB.Route("203.0.113.0/24", a.outer4)
+	}
+	if err == nil && (topology == natSallyport || topology == natStrongSwan) {
+		err = n.masquerade(masqueradeLow)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +118,6 @@ func (n *network) half(bed *testbed.Bed, s side, behindNAT bool) error {
 		n.nat.Address("outside", s.outer4+"/24"),
 		s.gateway.Address("wan", outerBehind4+"/24"),
 		s.gateway.Route("default4", insideNAT4),
-		n.masquerade(masqueradeLow),
 	)
 }
 
@@ -125,7 +134,7 @@ func forwards(ns *testbed.Namespace) error {
 
 // masquerade makes the NAT rewrite sources, UDP ports included.
 func (n *network) masquerade(ports string) error {
-	rules := `table ip translate
+	return n.rules(`table ip translate
 delete table ip translate
 table ip translate {
 	chain out {
@@ -134,9 +143,49 @@ table ip translate {
 		oifname "outside" masquerade
 	}
 }
-`
+`)
+}
+
+// lose makes the router throw so many of a hundred datagrams away.
+func (n *network) lose(percent int) error {
+	return n.rules(fmt.Sprintf(`table ip lose
+delete table ip lose
+table ip lose {
+	chain on {
+		type filter hook forward priority 0
+		meta l4proto udp numgen random mod 100 < %d drop
+	}
+}
+`, percent))
+}
+
+// addressLists is where revocation lists are to be had, in the transit network.
+const addressLists = "192.0.2.254"
+
+// publish serves them there.
+func (n *network) publish(bed *testbed.Bed, lists http.Handler) error {
+	if err := n.transit.Address(bridge, addressLists+"/24"); err != nil {
+		return err
+	}
+	return n.transit.Do(func() error {
+		l, err := net.Listen("tcp", addressLists+":80")
+		if err != nil {
+			return err
+		}
+		server := &http.Server{Handler: lists, ReadTimeout: 5 * time.Second}
+		go server.Serve(l)
+		bed.Defer(server.Close)
+		return nil
+	})
+}
+
+// rules has nftables read rules in the NAT's namespace.
+func (n *network) rules(text string) error {
+	if n.nat == nil {
+		return errors.New("nothing stands between the gateways in this topology")
+	}
 	cmd := exec.Command("nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(rules)
+	cmd.Stdin = strings.NewReader(text)
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
 	p, err := n.nat.Start(cmd)
@@ -152,13 +201,10 @@ table ip translate {
 // rebind makes the NAT forget its mappings and use other ports from now on, as one does
 // that was switched off and on again.
 func (n *network) rebind() error {
-	if n.nat == nil {
-		return errors.New("this topology has no NAT")
+	if err := n.masquerade(masqueradeHigh); err != nil {
+		return err
 	}
-	return errors.Join(
-		n.masquerade(masqueradeHigh),
-		n.nat.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }),
-	)
+	return n.nat.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 }
 
 // move gives a gateway another outer address and takes the old one away, new one first.

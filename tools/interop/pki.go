@@ -12,6 +12,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net/http"
+	"sync"
 	"time"
 )
 
@@ -20,6 +22,7 @@ import (
 type credentials struct {
 	Key   string `yaml:"key"`   // rsa2048, rsa3072, rsa4096, p256, p384, p521 or ed25519, of all of them
 	Names int    `yaml:"names"` // further DNS names in each gateway's certificate, to make it large
+	CRL   bool   `yaml:"crl"`   // certificates say where their authority's revocation list is to be had
 }
 
 // The gateways' names, which stand in their certificates.
@@ -31,26 +34,44 @@ const (
 // holder is a gateway's part of the PKI, in PEM.
 type holder struct {
 	cert, intermediate, key []byte
+
+	issuer *authority
+	serial *big.Int
 }
 
 // pki is fresh for every scenario.
 type pki struct {
 	root                  []byte
 	sallyport, strongSwan holder
+
+	mu    sync.Mutex
+	lists []*authority // each publishes its revocation list under its index
 }
 
+// authority signs certificates and revocation lists.
 type authority struct {
-	cert *x509.Certificate
-	key  crypto.Signer
+	cert    *x509.Certificate
+	key     crypto.Signer
+	crl     string // where its list is to be had; empty if it has none
+	revoked []x509.RevocationListEntry
+	number  int64 // of the next list
 }
 
-// issue makes the root and both gateways' chains.
-func issue(c credentials) (*pki, error) {
-	root, rootPEM, _, err := c.certify("Test Root", nil, nil)
+// issue makes the root and both gateways' chains. Revocation lists are below url.
+func issue(c credentials, url string) (*pki, error) {
+	p := &pki{}
+	publish := func(a *authority) {
+		if c.CRL {
+			a.crl = fmt.Sprintf("%s/%d.crl", url, len(p.lists))
+			p.lists = append(p.lists, a)
+		}
+	}
+	root, text, _, err := c.certify("Test Root", nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	p := &pki{root: rootPEM}
+	p.root = text
+	publish(root)
 	for _, x := range []struct {
 		into *holder
 		name string
@@ -59,17 +80,54 @@ func issue(c credentials) (*pki, error) {
 		if err != nil {
 			return nil, err
 		}
+		publish(middle)
 		names := []string{x.name}
 		for i := range c.Names {
 			names = append(names, fmt.Sprintf("service-%04d.%s", i, x.name))
 		}
-		_, certPEM, keyPEM, err := c.certify(x.name, names, middle)
+		leaf, certPEM, keyPEM, err := c.certify(x.name, names, middle)
 		if err != nil {
 			return nil, err
 		}
-		*x.into = holder{certPEM, middlePEM, keyPEM}
+		*x.into = holder{certPEM, middlePEM, keyPEM, middle, leaf.cert.SerialNumber}
 	}
 	return p, nil
+}
+
+// revoke has the authority of a gateway revoke its certificate.
+func (p *pki) revoke(side string) error {
+	h, ok := map[string]*holder{sallyport: &p.sallyport, strongswan: &p.strongSwan}[side]
+	if !ok || len(p.lists) == 0 {
+		return fmt.Errorf("nothing of %q can be revoked", side)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h.issuer.revoked = append(h.issuer.revoked, x509.RevocationListEntry{SerialNumber: h.serial, RevocationTime: time.Now().Add(-time.Minute)})
+	return nil
+}
+
+// ServeHTTP gives out the revocation lists.
+func (p *pki) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, a := range p.lists {
+		if r.URL.Path != fmt.Sprintf("/%d.crl", i) {
+			continue
+		}
+		a.number++
+		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(a.number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour),
+			RevokedCertificateEntries: a.revoked,
+		}, a.cert, a.key)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/pkix-crl")
+		w.Write(der)
+		return
+	}
+	http.NotFound(w, r)
 }
 
 // certify makes a key and its certificate, signed by the issuer or, without one, by itself.
@@ -98,6 +156,9 @@ func (c credentials) certify(name string, names []string, issuer *authority) (*a
 	parent, signer := template, key
 	if issuer != nil {
 		parent, signer = issuer.cert, issuer.key
+		if issuer.crl != "" {
+			template.CRLDistributionPoints = []string{issuer.crl}
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
@@ -111,7 +172,7 @@ func (c credentials) certify(name string, names []string, issuer *authority) (*a
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return &authority{cert, key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+	return &authority{cert: cert, key: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 

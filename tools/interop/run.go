@@ -39,6 +39,7 @@ type run struct {
 	ends      map[string]end
 	result    *result
 
+	authority *pki           // if there are certificates
 	initiator string         // in this round
 	offsets   map[string]int // where each log began with this round
 	stream    *stream
@@ -114,10 +115,16 @@ func (r *run) equip(bed *testbed.Bed, folder string, o options) error {
 	put := func(text string) string { return strings.ReplaceAll(text, "${PSK}", hex.EncodeToString(secret)) }
 	ours, theirs := map[string][]byte{}, map[string][]byte{}
 	if c := r.scenario.Expect.Credentials; c != nil {
-		p, err := issue(*c)
+		p, err := issue(*c, "http://"+addressLists)
 		if err != nil {
 			return err
 		}
+		if c.CRL {
+			if err := r.network.publish(bed, p); err != nil {
+				return err
+			}
+		}
+		r.authority = p
 		ours, theirs = p.folder(p.sallyport), p.folder(p.strongSwan)
 	}
 	peer, err := newStrongSwan(r.network.gwB, filepath.Join(folder, "strongswan"), put(r.scenario.Swanctl), r.scenario.StrongSwan, theirs)

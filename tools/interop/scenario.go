@@ -32,7 +32,7 @@ type scenario struct {
 type expect struct {
 	Smoke       bool              `yaml:"smoke"`       // part of the smoke subset; a variant can say so too
 	Reference   *bool             `yaml:"reference"`   // false: needs what strongSwan cannot do here, so that it cannot play the gateway's part
-	Topology    string            `yaml:"topology"`    // direct, nat-sallyport or nat-strongswan
+	Topology    string            `yaml:"topology"`    // direct, routed, nat-sallyport or nat-strongswan
 	Credentials *credentials      `yaml:"credentials"` // certificates; none if not given
 	Initiators  []string          `yaml:"initiators"`  // the steps are done once for each; both if not given
 	Vary        []yaml.MapSlice   `yaml:"vary"`        // variants: values for ${KEY} in every file, and their name
@@ -140,7 +140,7 @@ func (s *scenario) fill(texts, values map[string]string) error {
 	switch {
 	case s.Description == "":
 		return errors.New("description.txt is empty")
-	case !slices.Contains([]string{direct, natSallyport, natStrongSwan}, e.Topology):
+	case !slices.Contains([]string{direct, routed, natSallyport, natStrongSwan}, e.Topology):
 		return fmt.Errorf("there is no topology %q", e.Topology)
 	case len(e.Steps) == 0:
 		return errors.New("there are no steps")

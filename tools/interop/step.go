@@ -31,13 +31,15 @@ var verbs = map[string]func() action{
 	"ping":    func() action { return &ping{Family: "4", Answered: true, Within: 8 * time.Second} },
 	"stream":  func() action { return &streaming{Family: "4", Rate: 200} },
 	"counted": func() action { return &counted{} },
-	"rekey":   func() action { return &rekey{Connection: "site"} },
+	"rekey":   func() action { return &rekey{Connection: "site", Within: 8 * time.Second} },
 	"kill":    func() action { return &power{} },
 	"start":   func() action { return &power{on: true} },
 	"silence": func() action { return &silence{down: true} },
 	"restore": func() action { return &silence{} },
 	"move":    func() action { return &moving{} },
 	"rebind":  func() action { return &rebinding{} },
+	"lose":    func() action { return &losing{} },
+	"revoke":  func() action { return &revoking{} },
 	"flood":   func() action { return &flood{Count: 3} },
 	"log":     func() action { return &logged{Within: 3 * time.Second} },
 	"wait":    func() action { return &pause{} },
@@ -82,6 +84,7 @@ type up struct {
 	Connection string `yaml:"connection"`
 	Child      string `yaml:"child"`
 	Fails      bool   `yaml:"fails"`
+	Both       bool   `yaml:"both"` // the other side at the same time
 }
 
 func (a *up) perform(ctx context.Context, r *run) error {
@@ -92,6 +95,12 @@ func (a *up) perform(ctx context.Context, r *run) error {
 	child := a.Child
 	if child == "none" {
 		child = ""
+	}
+	if a.Both {
+		other, _, _ := r.end(map[string]string{sallyport: strongswan, strongswan: sallyport}[name])
+		second := make(chan error, 1)
+		go func() { second <- other.Up(ctx, a.Connection, child) }()
+		return errors.Join(e.Up(ctx, a.Connection, child), <-second)
 	}
 	err = e.Up(ctx, a.Connection, child)
 	switch {
@@ -274,15 +283,20 @@ func (*counted) perform(ctx context.Context, r *run) error {
 // rekey has a side replace a child SA or, without one, the IKE SA, and waits until both sides have
 // the new one and no old one.
 type rekey struct {
-	By         string `yaml:"by"`
-	Connection string `yaml:"connection"`
-	Child      string `yaml:"child"`
+	By         string        `yaml:"by"`
+	Both       bool          `yaml:"both"` // the other side at the same time
+	Within     time.Duration `yaml:"within"`
+	Connection string        `yaml:"connection"`
+	Child      string        `yaml:"child"`
 }
 
 func (a *rekey) perform(ctx context.Context, r *run) error {
 	names := func(all []ikeSA) []string {
 		var list []string
 		for _, s := range all {
+			if !s.Established { // being deleted, perhaps
+				continue
+			}
 			if a.Child == "" {
 				list = append(list, s.spis())
 			}
@@ -316,10 +330,18 @@ func (a *rekey) perform(ctx context.Context, r *run) error {
 			return err
 		}
 	}
-	if err := by.Rekey(ctx, a.Connection, a.Child); err != nil {
+	if a.Both {
+		other, _, _ := r.end(map[string]string{sallyport: strongswan, strongswan: sallyport}[name])
+		second := make(chan error, 1)
+		go func() { second <- other.Rekey(ctx, a.Connection, a.Child) }()
+		// Who is asked second may have been told already that its SA is gone.
+		defer func() { <-second }()
+		name = "both at once"
+	}
+	if err := by.Rekey(ctx, a.Connection, a.Child); err != nil && !a.Both {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, a.Within)
 	defer cancel()
 	for _, x := range []string{sallyport, strongswan} {
 		e, _, _ := r.end(x)
@@ -402,6 +424,30 @@ type rebinding struct{}
 func (*rebinding) perform(_ context.Context, r *run) error {
 	r.check("NAT forgets")
 	return r.network.rebind()
+}
+
+// losing makes the router between the gateways throw datagrams away at random.
+type losing struct {
+	Percent int `yaml:"percent"`
+}
+
+func (a *losing) perform(_ context.Context, r *run) error {
+	if a.Percent > 0 {
+		r.check("%d %% of all datagrams lost on the way", a.Percent)
+	}
+	return r.network.lose(a.Percent)
+}
+
+// revoking has the root authority revoke the intermediate one of a side.
+type revoking struct {
+	Side string `yaml:"side"`
+}
+
+func (a *revoking) perform(_ context.Context, r *run) error {
+	if r.authority == nil {
+		return errors.New("this scenario has no certificates")
+	}
+	return r.authority.revoke(a.Side)
 }
 
 // flood leaves half-open exchanges with a side.

@@ -29,7 +29,7 @@ const (
 // ESP is done in user space on a TUN device, so the kernel needs none. Retransmissions come
 // faster than by default, so that a scenario about silence ends within seconds.
 const charonConf = `charon {
-	load = random nonce drbg aes sha1 sha2 hmac kdf gcm ctr chapoly curve25519 openssl gmp mgf1 pem pkcs1 pkcs8 x509 pubkey revocation constraints kernel-libipsec kernel-netlink socket-default vici counters
+	load = random nonce drbg aes sha1 sha2 hmac kdf gcm ctr chapoly curve25519 openssl gmp mgf1 pem pkcs1 pkcs8 x509 pubkey curl revocation constraints kernel-libipsec kernel-netlink socket-default vici counters
 	install_virtual_ip = yes
 	retransmit_timeout = 1.0
 	retransmit_base = 1.4
