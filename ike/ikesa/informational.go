@@ -1,0 +1,190 @@
+package ikesa
+
+import (
+	"slices"
+	"time"
+
+	"sallyport/ike/message"
+)
+
+// liveness is an INFORMATIONAL request without payloads: any authentic answer shows
+// that the peer lives (RFC 7296, 2.4).
+type liveness struct{}
+
+func (*liveness) allowed(s *SA) bool { return s.state == StateEstablished }
+
+func (*liveness) build(s *SA, _ time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
+	return message.Informational, s.natHints(), true
+}
+
+func (*liveness) process(s *SA, now time.Time, m *message.Message, out *Outputs) bool {
+	s.natAnswer(now, m, out)
+	s.report(out, Event{Kind: EventExchange, Exchange: m.Header.Exchange, MessageID: m.Header.MessageID, Initiator: true})
+	return false
+}
+
+func (*liveness) drop(*SA) {}
+
+// childDelete deletes one child (RFC 7296, 1.4.1).
+type childDelete struct {
+	spi    uint32 // our inbound one
+	reason Reason
+	never  bool // the child was never installed here; only the peer has it
+}
+
+func (*childDelete) allowed(s *SA) bool { return s.state == StateEstablished }
+
+func (t *childDelete) build(s *SA, _ time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
+	if c := s.childBySPIIn(t.spi); c != nil {
+		c.state = childDeleting
+	} else if !t.never {
+		return 0, nil, false
+	}
+	return message.Informational, []message.Payload{&message.Delete{Protocol: message.ProtocolESP, SPIs: []uint32{t.spi}}}, true
+}
+
+// process removes the child whatever the answer says: who has no such child says
+// nothing of it.
+func (t *childDelete) process(s *SA, now time.Time, m *message.Message, out *Outputs) bool {
+	s.report(out, Event{Kind: EventExchange, Exchange: m.Header.Exchange, MessageID: m.Header.MessageID, Initiator: true, SPI: t.spi})
+	if c := s.childBySPIIn(t.spi); c != nil {
+		s.remove(c, t.reason, out)
+	} else if t.never {
+		s.env.ReleaseChildSPI(t.spi)
+	}
+	return false
+}
+
+func (t *childDelete) drop(s *SA) {
+	if t.never {
+		s.env.ReleaseChildSPI(t.spi)
+	}
+}
+
+// ikeDelete says goodbye. Before anything else that waits.
+type ikeDelete struct{}
+
+func (*ikeDelete) allowed(s *SA) bool { return s.state == StateDeleting }
+
+func (*ikeDelete) build(*SA, time.Time, *Outputs) (message.ExchangeType, []message.Payload, bool) {
+	return message.Informational, []message.Payload{&message.Delete{Protocol: message.ProtocolIKE}}, true
+}
+
+func (*ikeDelete) process(s *SA, now time.Time, _ *message.Message, out *Outputs) bool {
+	s.end(now, s.reason, out)
+	return false
+}
+
+func (*ikeDelete) drop(*SA) {}
+
+// deleteIKE deletes the SA at the peer, too, once the window is open.
+func (s *SA) deleteIKE(now time.Time, reason Reason, out *Outputs) {
+	switch {
+	case s.state == StateEnded || s.state == StateDeleting:
+		return
+	case s.state < StateEstablished:
+		s.end(now, reason, out) // the peer forgets a half-open SA by itself
+		return
+	}
+	s.state, s.reason = StateDeleting, reason
+	s.report(out, Event{Kind: EventEnding, Reason: reason})
+	s.rekeyAt, s.reauthAt, s.livenessAt, s.keepaliveAt, s.expireAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	for _, q := range s.queue {
+		q.task.drop(s)
+	}
+	s.queue = nil
+	if s.request != nil { // a peer that is dead does not hold up the goodbye for minutes
+		s.request.triesMax = min(s.request.triesMax, s.request.tries+1)
+	}
+	s.add(&ikeDelete{}, now)
+}
+
+// informationalRequest answers INFORMATIONAL: deletes, liveness checks, addresses.
+func (s *SA) informationalRequest(now time.Time, m *message.Message, a *answer, out *Outputs) error {
+	var spis []uint32
+	owner := s.own() // a delete that crossed a rekey of the IKE SA means the successor's children
+	for d := range message.All[*message.Delete](m) {
+		switch d.Protocol {
+		case message.ProtocolIKE:
+			return s.deletedByPeer(now, a, out)
+		case message.ProtocolESP:
+			for _, spi := range d.SPIs {
+				if answer := owner.childDeletedByPeer(now, spi, a); answer != 0 {
+					spis = append(spis, answer)
+				}
+			}
+		}
+	}
+	if owner != s {
+		a.after = append(a.after, Touched{owner})
+	}
+	if len(spis) > 0 {
+		a.payloads = append(a.payloads, &message.Delete{Protocol: message.ProtocolESP, SPIs: spis})
+	}
+	if n := m.ErrorNotify(); n != nil {
+		// RFC 7296, 2.21.2: the initiator tells here that it could not authenticate us; other
+		// errors are about nothing that we asked.
+		switch n.Notify {
+		case message.AuthenticationFailed:
+			a.end = ReasonAuthentication
+			return nil
+		case message.InvalidSyntax:
+			a.end = ReasonSyntax
+			return nil
+		}
+	}
+	if p, ok := message.First[*message.Config](m); ok {
+		a.payloads = append(a.payloads, configAnswer(p))
+	}
+	return s.mobikeRequest(now, m, a, out)
+}
+
+// deletedByPeer ends the SA with the answer (RFC 7296, 2.25.2: whatever we were about
+// to do with it).
+func (s *SA) deletedByPeer(now time.Time, a *answer, out *Outputs) error {
+	a.end = ReasonDeletedByPeer
+	switch {
+	case s.state == StateDeleting:
+		a.end = s.reason
+	case s.successor != nil:
+		a.end = ReasonRekeyed
+	case s.predecessor != nil || s.redundant:
+		a.end = ReasonRedundant
+	case s.collision != nil && s.collision.successor != nil:
+		// The peer has decided the collision; our own rekey is forgotten.
+		s.handOver(now, s.collision.successor, out)
+		a.end = ReasonRekeyed
+	}
+	return nil
+}
+
+// childDeletedByPeer removes the child whose peer's inbound SPI is named, and returns
+// ours for the answer. If our own delete of it is on its way the answer has none
+// (RFC 7296, 1.4.1).
+func (s *SA) childDeletedByPeer(now time.Time, spi uint32, a *answer) uint32 {
+	c := s.childBySPIOut(spi)
+	if c == nil {
+		return 0
+	}
+	reason := ReasonDeletedByPeer
+	switch {
+	case c.redundant:
+		reason = ReasonRedundant
+	case c.state == childRekeyed || slices.ContainsFunc(s.children, func(o *child) bool { return o.replaces == c.spiIn }):
+		reason = ReasonRekeyed
+	}
+	crossing := false
+	if s.request != nil {
+		t, ok := s.request.task.(*childDelete)
+		if crossing = ok && t.spi == c.spiIn; crossing {
+			reason = t.reason
+		}
+	}
+	var after Outputs
+	s.remove(c, reason, &after)
+	a.after = append(a.after, after.Actions...)
+	if crossing {
+		return 0
+	}
+	return c.spiIn
+}

@@ -1,0 +1,140 @@
+package ikesa
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestTwoHostsAgreeAfterEveryOrder lets two hosts rekey, delete, create and check
+// liveness at the same time over a network that delays, reorders, duplicates and loses,
+// and then waits until it is quiet: both must have the same IKE SA and the same
+// children, each of which carries traffic both ways, and nothing may be left behind.
+func TestTwoHostsAgreeAfterEveryOrder(t *testing.T) {
+	runs := uint64(400)
+	if testing.Short() {
+		runs = 100
+	}
+	for seed := range runs {
+		simulate(t, seed, "aes128gcm16-esn-noesn", "aes128gcm16-prfsha256-x25519", 60)
+	}
+	for seed := range runs / 10 { // additional key exchanges make exchanges long
+		simulate(t, seed, "aes128gcm16-x25519-ke1_ecp256", "aes128gcm16-prfsha256-x25519-ke1_ecp256", 60)
+	}
+}
+
+// simulate runs one seed. A failure names it.
+func simulate(t *testing.T, seed uint64, esp, ike string, steps int) {
+	w := newWorld(t, seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for _, h := range w.hosts {
+		h.conn.Proposals = proposalsIKE(t, ike)
+		h.conn.Children[0].Proposals = proposalsESP(t, esp)
+		h.conn.Children = append(h.conn.Children, &Child{
+			Name: "other", Proposals: h.conn.Children[0].Proposals,
+			LocalTS: []Selector{prefixSelector("2001:db8::/32")}, RemoteTS: []Selector{prefixSelector("2001:db8::/32")},
+		})
+	}
+	w.hosts["a"].initiate(InitiatorOptions{})
+	w.settle()
+	defer func() {
+		if r := recover(); r != nil {
+			t.Fatalf("seed %d: %v\n%s", seed, r, w.log.String())
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d %s:\n%s", seed, esp, w.log.String())
+		}
+	}()
+	for range steps {
+		h := w.hosts[[]string{"a", "b"}[rng.IntN(2)]]
+		switch n := rng.IntN(100); {
+		case n < 50 && len(w.net) > 0: // any packet arrives next
+			i := rng.IntN(len(w.net))
+			p := w.net[i]
+			w.net = slices.Delete(w.net, i, i+1)
+			fmt.Fprintln(&w.log, w.describe(p))
+			w.deliver(p)
+			if rng.IntN(8) == 0 {
+				w.net = append(w.net, p)
+			}
+		case n < 53 && len(w.net) > 0:
+			i := rng.IntN(len(w.net))
+			w.net = slices.Delete(w.net, i, i+1)
+			fmt.Fprintln(&w.log, "lost")
+		case n < 65:
+			w.advance(time.Duration(rng.IntN(5000)) * time.Millisecond)
+		case h.last == nil:
+		case n < 78:
+			if spi := h.childByName("net"); spi != 0 {
+				fmt.Fprintf(&w.log, "%s rekeys child\n", h.name)
+				h.commandTo(spi, RekeyChild{spi})
+			}
+		case n < 88:
+			fmt.Fprintf(&w.log, "%s rekeys IKE\n", h.name)
+			h.command(RekeyIKE{})
+		case n < 92:
+			fmt.Fprintf(&w.log, "%s creates\n", h.name)
+			h.command(AddChild{h.conn.Children[1]})
+		case n < 95:
+			if spi := h.childByName("other"); spi != 0 {
+				fmt.Fprintf(&w.log, "%s deletes child\n", h.name)
+				h.commandTo(spi, DeleteChild{SPI: spi})
+			}
+		case n < 98:
+			h.command(Liveness{})
+		}
+		if t.Failed() {
+			return
+		}
+	}
+	fmt.Fprintln(&w.log, "-- the network is good from here on")
+	w.settle()
+	w.advanceWith(10*time.Minute, w.settle)
+	w.agree(seed)
+}
+
+// commandTo gives a command to the SA that has a child.
+func (h *host) commandTo(spi uint32, c Command) {
+	for _, s := range h.sorted() {
+		if s.childBySPIIn(spi) != nil {
+			h.drive(s, func(out *Outputs) { s.Command(h.w.now, c, out) })
+			return
+		}
+	}
+}
+
+// agree checks that both hosts see the same.
+func (w *world) agree(seed uint64) {
+	a, b := w.hosts["a"], w.hosts["b"]
+	if len(a.sas) != 1 || len(b.sas) != 1 {
+		w.state()
+		w.t.Errorf("seed %d: %d and %d IKE SAs", seed, len(a.sas), len(b.sas))
+		return
+	}
+	x, y := a.sorted()[0], b.sorted()[0]
+	if x.spiI != y.spiI || x.spiR != y.spiR || x.initiator == y.initiator || x.state != StateEstablished || y.state != StateEstablished {
+		w.t.Errorf("seed %d: the IKE SAs are different ones", seed)
+	}
+	for _, pair := range [][2]*host{{a, b}, {b, a}} {
+		ins, outs := slices.Sorted(maps.Keys(pair[0].in)), slices.Sorted(maps.Keys(pair[1].out))
+		if !slices.Equal(ins, outs) {
+			w.state()
+			w.t.Errorf("seed %d: %s receives on %x, %s sends on %x", seed, pair[0].name, ins, pair[1].name, outs)
+		}
+	}
+	if a.childByName("net") == 0 {
+		w.t.Errorf("seed %d: the child is gone", seed)
+	}
+	w.check()
+	w.idle()
+	if x.request != nil || y.request != nil || len(x.queue)+len(y.queue) > 0 {
+		w.t.Errorf("seed %d: work is left", seed)
+	}
+	if n := strings.Count(w.log.String(), "install out"); n == 0 {
+		w.t.Errorf("seed %d: nothing happened", seed)
+	}
+}

@@ -1,0 +1,239 @@
+package ikesa
+
+import (
+	"time"
+)
+
+// timers are the times at which something happens by itself; zero is never. All
+// come from the now of the inputs, so they follow its monotonic clock.
+type timers struct {
+	establishedAt time.Time
+	lastIn        time.Time // the last authenticated message or, as far as asked, packet of the peer
+	halfOpenUntil time.Time // the handshake must be over by then
+	rekeyAt       time.Time
+	reauthAt      time.Time
+	expireAt      time.Time
+	livenessAt    time.Time
+	keepaliveAt   time.Time
+}
+
+const (
+	// halfOpenTime is how long a responder waits for the initiator to go on.
+	halfOpenTime = 30 * time.Second
+	// confirmTime is how long a responder waits for a sign of life after IKE_AUTH
+	// before it asks for one.
+	confirmTime = 10 * time.Second
+	// rekeyedTime is how long a rekeyed SA waits for its delete before it sends one.
+	rekeyedTime = 60 * time.Second
+	// outboundTime is how long the responder of a child rekey goes on with the old
+	// outbound association if no delete comes. The peer has long been able to receive by then.
+	outboundTime = 10 * time.Second
+	// retryTime is the first wait after TEMPORARY_FAILURE, and half of its jitter; it doubles.
+	retryTime    = 4 * time.Second
+	retryTimeMax = 64 * time.Second
+	// deleteTries bounds the retransmissions of a delete: who is asked to go need not wait
+	// minutes for a peer that is dead.
+	deleteTries = 3
+)
+
+// Deadline is when Tick wants to be called next; zero is never.
+func (s *SA) Deadline() time.Time {
+	if s.state == StateEnded {
+		return time.Time{}
+	}
+	var next time.Time
+	soonest := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if s.request != nil {
+		soonest(s.request.at)
+	} else {
+		for i := range s.queue {
+			if s.queue[i].task.allowed(s) {
+				soonest(s.queue[i].at)
+			}
+		}
+	}
+	soonest(s.halfOpenUntil)
+	soonest(s.rekeyAt)
+	soonest(s.reauthAt)
+	soonest(s.expireAt)
+	soonest(s.livenessAt)
+	soonest(s.keepaliveAt)
+	if len(s.answer) > 0 {
+		soonest(s.answerAt.Add(answerKept))
+	}
+	if s.asked != nil {
+		soonest(s.asked.Deadline())
+	}
+	if s.answered != nil {
+		soonest(s.answered.Deadline())
+	}
+	for _, f := range s.followups {
+		soonest(f.until)
+	}
+	for _, c := range s.children {
+		soonest(c.rekeyAt)
+		soonest(c.expireAt)
+		soonest(c.outboundAt)
+		soonest(c.inactiveAt)
+	}
+	if h := s.handshake; h != nil {
+		soonest(h.hintUntil)
+		for _, r := range h.rivals {
+			soonest(r.Deadline())
+		}
+	}
+	if s.mobike != nil {
+		soonest(s.mobike.probeUntil)
+	}
+	return next
+}
+
+func due(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
+
+// Tick does what is due.
+func (s *SA) Tick(now time.Time, out *Outputs) {
+	if s.state == StateEnded {
+		return
+	}
+	s.tick(now, out)
+	s.run(now, out)
+}
+
+// tick goes through the timers. Any step may end the SA.
+func (s *SA) tick(now time.Time, out *Outputs) {
+	for _, step := range [...]func(*SA, time.Time, *Outputs){
+		(*SA).tickMemory, (*SA).tickHandshake, (*SA).tickRequest, (*SA).tickLifetime, (*SA).tickChildren,
+		(*SA).tickLiveness, (*SA).tickMobike,
+	} {
+		if step(s, now, out); s.state == StateEnded {
+			return
+		}
+	}
+}
+
+// tickMemory forgets what need not be kept any longer.
+func (s *SA) tickMemory(now time.Time, _ *Outputs) {
+	if len(s.answer) > 0 && due(s.answerAt.Add(answerKept), now) {
+		s.answer, s.question = nil, nil
+	}
+	if s.asked != nil && due(s.asked.Deadline(), now) {
+		s.asked = nil
+	}
+	if s.answered != nil && due(s.answered.Deadline(), now) {
+		s.answered = nil
+	}
+	s.expireFollowups(now)
+}
+
+func (s *SA) tickRequest(now time.Time, out *Outputs) {
+	if s.request != nil && due(s.request.at, now) {
+		s.overdue(now, out)
+	}
+}
+
+// tickLifetime rekeys, reauthenticates or ends the IKE SA.
+func (s *SA) tickLifetime(now time.Time, out *Outputs) {
+	if due(s.halfOpenUntil, now) {
+		s.end(now, ReasonHalfOpen, out)
+		return
+	}
+	if due(s.expireAt, now) {
+		s.expireAt = time.Time{}
+		switch s.state {
+		case StateEstablished:
+			s.deleteIKE(now, ReasonLifetime, out)
+		case StateRekeyed:
+			s.deleteIKE(now, ReasonRekeyed, out)
+		case StateDeleting:
+			s.end(now, s.reason, out)
+			return
+		}
+	}
+	if due(s.reauthAt, now) {
+		s.reauthAt = time.Time{}
+		s.reauthenticate(now, out)
+	}
+	if due(s.rekeyAt, now) {
+		s.rekeyAt = time.Time{}
+		s.add(&ikeRekey{}, now)
+	}
+}
+
+// tickLiveness asks a silent peer for a sign of life (RFC 7296, 2.4), and keeps the
+// mapping of a NAT before us.
+func (s *SA) tickLiveness(now time.Time, out *Outputs) {
+	if due(s.keepaliveAt, now) {
+		s.keepaliveAt = now.Add(s.conn.Keepalive)
+		out.add(Keepalive{Local: s.local, Remote: s.remote})
+	}
+	if !due(s.livenessAt, now) {
+		return
+	}
+	s.livenessAt = time.Time{}
+	if s.state != StateEstablished {
+		return
+	}
+	if !s.confirmed {
+		s.add(&liveness{}, now)
+		return
+	}
+	s.observe()
+	if wait := s.lastIn.Add(s.conn.DPDDelay); now.Before(wait) {
+		s.livenessAt = wait
+		return
+	}
+	s.add(&liveness{}, now)
+}
+
+// observe takes the packets that the data plane received into account.
+func (s *SA) observe() {
+	for _, c := range s.children {
+		if u, ok := s.env.Usage(c.spiIn, c.spiOut); ok && u.LastIn.After(s.lastIn) {
+			s.lastIn = u.LastIn
+		}
+	}
+}
+
+// heard notes an authenticated message.
+func (s *SA) heard(now time.Time) {
+	s.lastIn = now
+	if s.state == StateEstablished && s.conn.DPDDelay > 0 && (s.confirmed || s.livenessAt.IsZero()) {
+		s.livenessAt = now.Add(s.conn.DPDDelay)
+	}
+}
+
+// schedule sets the times of an SA that is established now. ReauthAt is what its
+// predecessor had left, zero for an SA that was authenticated itself.
+func (s *SA) schedule(now, reauthAt time.Time) {
+	c := s.conn
+	if s.reauthAt = reauthAt; c.ReauthTime > 0 && reauthAt.IsZero() {
+		s.reauthAt = now.Add(s.jittered(c.ReauthTime, c.RandTime))
+	}
+	if c.RekeyTime > 0 {
+		s.rekeyAt = now.Add(s.jittered(c.RekeyTime, c.RandTime))
+		s.expireAt = now.Add(c.RekeyTime + over(c.OverTime, c.RekeyTime))
+	}
+	if !s.reauthAt.IsZero() {
+		if last := s.reauthAt.Add(over(c.OverTime, s.reauthAt.Sub(now))); s.expireAt.IsZero() || last.Before(s.expireAt) {
+			s.expireAt = last
+		}
+	}
+	if c.DPDDelay > 0 {
+		s.livenessAt = now.Add(c.DPDDelay)
+	}
+	if c.Keepalive > 0 && s.natHere {
+		s.keepaliveAt = now.Add(c.Keepalive)
+	}
+}
+
+// over is how long after its time a rekey may still succeed: a tenth if nothing is configured.
+func over(configured, lifetime time.Duration) time.Duration {
+	if configured > 0 {
+		return configured
+	}
+	return max(lifetime/10, time.Minute)
+}
