@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,7 @@ type port struct {
 	generic bool   // the program runs behind the driver
 	up      bool
 	sockets []socket
+	ike     []socket // the sockets of IKE, each beside the one of its queue in sockets
 
 	counters []*worker.QueueCounters // by queue
 }
@@ -122,11 +124,16 @@ func (e *Engine) probe() error {
 func (e *Engine) open(p *port) error {
 	queues := p.config.Queues
 	if queues == nil {
+		// Both sockets of a queue can be full, and the fill ring they share still has frames for either.
+		fill := e.cfg.RingSize
+		if e.ike != nil {
+			fill *= 2
+		}
 		for q := range p.queues {
 			s, err := e.domain.Open(xsk.Config{
 				Ifindex: p.ifindex, Ifname: p.config.Name, Queue: q,
 				RxSize: uint32(e.cfg.RingSize), TxSize: uint32(e.cfg.RingSize),
-				FillSize: uint32(e.cfg.RingSize), CompSize: uint32(e.cfg.RingSize),
+				FillSize: uint32(fill), CompSize: uint32(e.cfg.RingSize),
 			})
 			if err != nil {
 				for _, opened := range queues {
@@ -139,6 +146,9 @@ func (e *Engine) open(p *port) error {
 	}
 	for q, queue := range queues {
 		p.sockets = append(p.sockets, socket{queue: queue, number: q, worker: q % e.cfg.Workers, counters: p.countersOf(q)})
+	}
+	if err := e.openIKE(p); err != nil {
+		return err
 	}
 	e.connect(p)
 	return nil
@@ -158,12 +168,29 @@ func (e *Engine) connect(p *port) {
 		e.on(w, func() {
 			w.SetTransmitter(p.number, p.sockets[w.ID%len(p.sockets)].worker)
 			for _, s := range p.sockets {
-				if s.worker == w.ID {
+				switch {
+				case s.worker != w.ID:
+				case p.number == e.tables.IKE:
+					w.AddFirst(p.number, s.queue, s.counters)
+				default:
 					w.AddQueue(p.number, s.queue, s.counters)
+				}
+			}
+			for _, s := range p.ike {
+				if s.worker == w.ID {
+					w.AddSibling(p.number, s.queue, s.counters)
 				}
 			}
 		})
 	}
+	t := &e.tables.Ports[p.number]
+	t.Workers = nil
+	for _, s := range p.sockets {
+		if !slices.Contains(t.Workers, s.worker) {
+			t.Workers = append(t.Workers, s.worker)
+		}
+	}
+	e.publishTables()
 }
 
 // close takes the port's sockets away from the workers, closes them, and brings every frame
@@ -172,16 +199,17 @@ func (e *Engine) close(p *port) {
 	for _, w := range e.group.Workers {
 		e.on(w, func() {
 			w.SetTransmitter(p.number, -1)
-			for _, s := range p.sockets {
+			for _, s := range slices.Concat(p.ike, p.sockets) {
 				if s.worker == w.ID {
 					w.RemoveQueue(s.queue)
 				}
 			}
 		})
 	}
-	for _, s := range p.sockets {
+	for _, s := range slices.Concat(p.ike, p.sockets) {
 		if e.steering != nil && p.config.Queues == nil && p.ifindex != 0 {
 			e.steering.ClearSocket(p.number, uint32(s.number), bpf.Data)
+			e.steering.ClearSocket(p.number, uint32(s.number), bpf.IKE)
 		}
 		c, ok := s.queue.(closer)
 		if !ok {
@@ -194,7 +222,7 @@ func (e *Engine) close(p *port) {
 		w := e.group.Workers[s.worker]
 		e.on(w, func() { w.Return(frames) })
 	}
-	p.sockets = nil
+	p.sockets, p.ike = nil, nil
 }
 
 // on runs f on the worker's thread, or here while the workers do not run. The caller holds e.mu.
@@ -217,6 +245,11 @@ func (e *Engine) attach(p *port) error {
 	}
 	for _, s := range p.sockets {
 		if err := e.steering.SetSocket(p.number, uint32(s.number), bpf.Data, s.queue.FD()); err != nil {
+			return fmt.Errorf("interface %s queue %d: %w", p.config.Name, s.number, err)
+		}
+	}
+	for _, s := range p.ike {
+		if err := e.steering.SetSocket(p.number, uint32(s.number), bpf.IKE, s.queue.FD()); err != nil {
 			return fmt.Errorf("interface %s queue %d: %w", p.config.Name, s.number, err)
 		}
 	}
@@ -245,7 +278,7 @@ func (e *Engine) applyRoles(roles map[string]worker.Role) error {
 	}
 	configured := 0
 	for _, p := range e.ports {
-		if p.number == e.tables.TUN {
+		if p.number == e.tables.TUN || p.number == e.tables.IKE {
 			continue
 		}
 		configured++

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -26,7 +27,18 @@ func newKernel() platform {
 	r := new(routes)
 	return platform{
 		fences: func() (fencer, error) { return r, r.open() },
-		engine: func(c *config.Config, log zerolog.Logger) (engine, error) { return newPackets(c, r, log) },
+		engine: func(c *config.Config, log zerolog.Logger) (engine, exchanger, error) {
+			p, err := newPackets(c, r, log)
+			if err != nil || !c.Negotiates() {
+				return p, silent{}, err
+			}
+			x, err := newExchange(c, p.Engine, log)
+			if err != nil {
+				return nil, nil, errors.Join(err, p.Stop())
+			}
+			p.exchange.Store(x)
+			return p, x, nil
+		},
 	}
 }
 
@@ -69,6 +81,13 @@ func (r *routes) follow(change func(*routes)) error {
 	defer r.mu.Unlock()
 	change(r)
 	return r.reconcile()
+}
+
+// addresses returns the host's addresses as they are now.
+func (r *routes) addresses() []netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.own)
 }
 
 // reconcile brings the kernel's table in line. A way into TUN exists for a fenced prefix only if the
@@ -127,6 +146,12 @@ type packets struct {
 	*dataplane.Engine
 	routes *routes
 	tun    string
+
+	exchange atomic.Pointer[exchange] // nil without negotiation
+	mu       sync.Mutex
+	policies dataplane.Policies // as applied last
+	any      bool               // every own address is an endpoint
+	own      []netip.Addr
 }
 
 func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, error) {
@@ -141,10 +166,16 @@ func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, erro
 		Frames: int(f.Dataplane.Frames), Associations: f.Dataplane.Associations, RingSize: f.Dataplane.RingSize,
 		PinDir: f.Dataplane.PinDir, TUN: f.Dataplane.TUN,
 		ClampMSS: f.Dataplane.MSSClamp, DiscardUnmatched: f.Dataplane.Unmatched == "discard",
+		IKE: c.Negotiates(),
 		OwnChanged: func(own []netip.Addr) {
 			if err := r.follow(func(r *routes) { r.own = own }); err != nil {
 				log.Error().Err(err).Msg("routes for the gateway's own traffic")
 			}
+			go func() { // the engine must not be called from here
+				if err := p.ownChanged(); err != nil {
+					log.Error().Err(err).Msg("endpoints do not follow the gateway's own addresses")
+				}
+			}()
 		},
 	}
 	for _, i := range f.Interfaces {
@@ -187,10 +218,44 @@ func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
 			Name: policy.Name, Action: policy.Action, Selectors: policy.Selectors, Tunnel: tunnels[policy.Tunnel],
 		})
 	}
-	if err := p.Engine.Apply(set); err != nil {
+	p.mu.Lock()
+	p.policies, p.any = set, c.AnyEndpoint
+	err := p.Engine.Apply(p.complete())
+	p.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	return p.routes.follow(func(r *routes) { r.policies, r.endpoints = c.Policies, c.Endpoints })
+}
+
+// complete returns the policies with every endpoint there is. The caller holds p.mu.
+func (p *packets) complete() dataplane.Policies {
+	set := p.policies
+	if !p.any {
+		return set
+	}
+	set.Endpoints = slices.Clone(set.Endpoints)
+	for _, own := range p.own {
+		if own.IsGlobalUnicast() && !slices.Contains(set.Endpoints, own) {
+			set.Endpoints = append(set.Endpoints, own)
+		}
+	}
+	return set
+}
+
+// ownChanged follows the host's addresses, where any of them may be an endpoint. Late calls change nothing.
+func (p *packets) ownChanged() error {
+	p.mu.Lock()
+	p.own = p.routes.addresses()
+	var err error
+	if p.any {
+		err = p.Engine.Apply(p.complete())
+	}
+	p.mu.Unlock()
+	if x := p.exchange.Load(); x != nil {
+		x.AddressesChanged()
+	}
+	return err
 }
 
 // Install installs an association; the table copies the key.
@@ -205,12 +270,12 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 	return h.Value(), err
 }
 
-// Remove ends an association.
+// Remove ends an association: an outbound one when the packets that are on their way through it have left.
 func (p *packets) Remove(inbound bool, handle uint32) error {
 	if inbound {
 		return p.Engine.Remove(sad.InboundHandle(handle))
 	}
-	return p.Engine.Remove(sad.Handle(handle))
+	return p.Engine.Retire(sad.Handle(handle), dataplane.GraceOutbound)
 }
 
 // Bind gives a tunnel its outbound association.
@@ -227,7 +292,7 @@ func (p *packets) Snapshot() snapshot {
 	out := snapshot{Drops: s.Drops, XDP: []control.Named{}, Workers: []control.Worker{}, Ports: []control.Port{}}
 	t := &s.Total
 	out.Totals = control.Totals{
-		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Dropped: t.Dropped,
+		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Delivered: t.Delivered, Dropped: t.Dropped,
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
 	}
 	for i := range s.Workers {
@@ -276,10 +341,19 @@ func roleName(r worker.Role) string {
 func (p *packets) SAs() []control.SA {
 	var out []control.SA
 	p.Engine.Associations(func(i *sad.Info) bool {
+		if i.Retiring {
+			return true
+		}
 		out = append(out, association(i))
 		return true
 	})
 	return out
+}
+
+// Associations counts the live associations.
+func (p *packets) Associations() (n int) {
+	p.Engine.Associations(func(*sad.Info) bool { n++; return true })
+	return n
 }
 
 func association(i *sad.Info) control.SA {
@@ -288,6 +362,7 @@ func association(i *sad.Info) control.SA {
 		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Encap: "none", Sequence: i.Sequence,
 		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
 	}
+	a.LocalTS, a.RemoteTS = sides(i.Params.Selectors)
 	if i.Params.Encap {
 		a.Encap = "udp"
 	}

@@ -20,6 +20,7 @@ type child struct {
 	state             childState
 	initiator         bool // we sent the request that created it
 	outbound          bool // the outbound direction is installed, too
+	undecided         bool // made by the peer's rekey while ours is on its way, too
 	redundant         bool // it lost a collision; the peer, who made it, deletes it
 	mode              Mode
 	spiIn, spiOut     uint32
@@ -32,14 +33,15 @@ type child struct {
 	created    time.Time
 	rekeyAt    time.Time
 	expireAt   time.Time
-	outboundAt time.Time // install the outbound direction even if no delete comes
+	proofAt    time.Time // look whether the peer has it; zero when that is proven
 	inactiveAt time.Time // look whether packets came
 }
 
 // childCollision is a rekey by the peer of a child that we may be rekeying, too.
 type childCollision struct {
 	lowest []byte // the lower one of its two nonces
-	spi    uint32 // our inbound SPI of the child that it made
+	spi    uint32 // our inbound SPI of the child that it made; 0 while key exchanges are missing
+	won    bool   // by ours
 }
 
 type childState uint8
@@ -125,8 +127,28 @@ func (s *SA) release(c *child, out *Outputs) {
 	d := s.describe(c)
 	d.KeyOut, c.keyOut = c.keyOut, nil
 	s.limit(c, d)
-	c.outbound, c.outboundAt = true, time.Time{}
+	c.outbound = true
 	out.add(InstallOutbound{d})
+}
+
+// confirm notes that the peer has the child, that is, our answer which made it: only
+// from then on may the outbound direction take the place of another one's, and may we
+// ask for something about it.
+func (s *SA) confirm(c *child, out *Outputs) {
+	c.proofAt = time.Time{}
+	if !c.undecided {
+		s.release(c, out)
+	}
+}
+
+// confirmAll draws the conclusion from a request of the peer: with a window of 1 it has
+// all our earlier answers.
+func (s *SA) confirmAll(out *Outputs) {
+	for _, c := range s.children {
+		if !c.proofAt.IsZero() {
+			s.confirm(c, out)
+		}
+	}
 }
 
 // remove takes a child down. A successor that waited for that sends from now on
@@ -151,9 +173,11 @@ func (s *SA) remove(c *child, reason Reason, out *Outputs) {
 // tickChildren rekeys, moves and expires children.
 func (s *SA) tickChildren(now time.Time, out *Outputs) {
 	for _, c := range slices.Clone(s.children) {
-		if due(c.outboundAt, now) {
-			s.release(c, out)
-			c.outboundAt = time.Time{}
+		if due(c.proofAt, now) {
+			c.proofAt = now.Add(proofTime)
+			if u, ok := s.env.Usage(c.spiIn, c.spiOut); ok && !u.LastIn.IsZero() || now.Sub(c.created) >= proofTimeMax {
+				s.confirm(c, out)
+			}
 		}
 		if due(c.rekeyAt, now) {
 			c.rekeyAt = time.Time{}

@@ -30,7 +30,10 @@ type childExchange struct {
 	link   []byte
 }
 
-func (t *childExchange) allowed(s *SA) bool { return s.state == StateEstablished }
+// allowed waits with a rekey until the peer is sure to have the child.
+func (t *childExchange) allowed(s *SA) bool {
+	return s.unhindered() && (t.old == nil || t.old.proofAt.IsZero())
+}
 
 func (t *childExchange) build(s *SA, now time.Time, out *Outputs) (message.ExchangeType, []message.Payload, bool) {
 	if len(t.todo) > 0 {
@@ -173,7 +176,7 @@ func (t *childExchange) refused(s *SA, now time.Time, n *message.Notify, m *mess
 	switch {
 	case n.Notify == message.TemporaryFailure:
 		if t.old != nil && t.old.collision != nil && t.old.collision.spi != 0 {
-			t.standsBack(s, now)
+			t.standsBack(s, now, out)
 			return false
 		}
 		s.add(&childExchange{conf: t.conf, old: t.old}, s.retryAt(now))
@@ -182,7 +185,7 @@ func (t *childExchange) refused(s *SA, now time.Time, n *message.Notify, m *mess
 	case s.childBySPIIn(t.old.spiIn) != t.old:
 		// The peer has deleted it in the meantime, which says it all.
 	case t.old.collision != nil && t.old.collision.spi != 0:
-		t.standsBack(s, now)
+		t.standsBack(s, now, out)
 	case n.Notify == message.ChildSANotFound:
 		// RFC 7296, 2.25.1: it is gone over there; a new one takes its place here.
 		s.remove(t.old, ReasonChildNotFound, out)
@@ -208,12 +211,18 @@ func (t *childExchange) keMethod() uint16 {
 }
 
 // standsBack leaves the old child to the peer's rekey of it.
-func (t *childExchange) standsBack(s *SA, now time.Time) {
+func (t *childExchange) standsBack(s *SA, now time.Time, out *Outputs) {
+	if t.old.collision.spi == 0 { // it is not finished, and may never be
+		s.add(&childExchange{conf: t.conf, old: t.old}, s.retryAt(now))
+		return
+	}
 	if t.old.state == childUp {
 		t.old.state = childRekeyed
 	}
-	if c := s.childBySPIIn(t.old.collision.spi); c != nil && !c.outbound {
-		c.outboundAt = now.Add(outboundTime)
+	if c := s.childBySPIIn(t.old.collision.spi); c != nil {
+		if c.undecided = false; c.proofAt.IsZero() {
+			s.release(c, out)
+		}
 	}
 }
 
@@ -265,14 +274,15 @@ func (t *childExchange) finish(s *SA, now time.Time, c *child, m *message.Messag
 		clear(c.keyOut)
 		s.add(&childDelete{spi: c.spiIn, reason: ReasonRedundant}, now)
 		if here {
-			t.standsBack(s, now)
+			t.standsBack(s, now, out)
 		}
 		return
 	}
 	s.install(now, c, in, outKey, false, out)
 	s.report(out, Event{Kind: EventChildRekeyed, Child: c.conf, SPI: c.spiIn, Old: t.old.spiIn})
 	if other := t.old.collision; other != nil {
-		if lost := s.childBySPIIn(other.spi); lost != nil && !lost.outbound {
+		other.won = true
+		if lost := s.childBySPIIn(other.spi); lost != nil {
 			lost.redundant = true
 		}
 	}
@@ -421,6 +431,7 @@ func (x *childAnswer) finish(s *SA, now time.Time, shared [][]byte, a *answer) e
 	if x.old == nil {
 		s.supersede(c)
 		s.install(now, c, in, outKey, true, &before)
+		c.proofAt = now.Add(proofTime)
 		a.before = append(a.before, before.Actions...)
 		var after Outputs
 		s.release(c, &after)
@@ -431,18 +442,15 @@ func (x *childAnswer) finish(s *SA, now time.Time, shared [][]byte, a *answer) e
 	c.replaces = x.old.spiIn
 	s.install(now, c, in, outKey, true, &before)
 	a.before = append(a.before, before.Actions...)
-	if x.old.collision != nil {
-		x.old.collision.spi = c.spiIn
-	}
-	here := s.childBySPIIn(x.old.spiIn) == x.old
+	x.old.collision.spi = c.spiIn
+	c.proofAt = now.Add(proofTime)
 	switch {
-	case here && x.old.state == childUp && !s.rekeying(x.old):
+	case s.rekeying(x.old): // the nonces decide when our answer is there
+		c.undecided = true
+	case x.old.collision.won:
+		c.redundant = true
+	case x.old.state == childUp:
 		x.old.state = childRekeyed
-		c.outboundAt = now.Add(outboundTime)
-	case here && x.old.state != childUp:
-		c.redundant = x.old.state == childRekeyed // ours has won meanwhile
-	case !here:
-		c.outboundAt = now.Add(outboundTime)
 	}
 	var after Outputs
 	s.report(&after, Event{Kind: EventChildRekeyed, Child: c.conf, SPI: c.spiIn, Old: x.old.spiIn})

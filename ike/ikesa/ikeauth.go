@@ -1,6 +1,8 @@
 package ikesa
 
 import (
+	"encoding/binary"
+	"math"
 	"net/netip"
 	"time"
 
@@ -237,11 +239,7 @@ func (s *SA) establish(now time.Time, m *message.Message, out *Outputs) {
 // limitAuthentication brings the reauthentication forward to what the peer wants, in
 // seconds (RFC 4478).
 func (s *SA) limitAuthentication(now time.Time, data []byte) {
-	if len(data) != 4 {
-		return
-	}
-	seconds := time.Duration(data[0])<<24 | time.Duration(data[1])<<16 | time.Duration(data[2])<<8 | time.Duration(data[3])
-	lifetime := seconds * time.Second
+	lifetime := time.Duration(binary.BigEndian.Uint32(data)) * time.Second
 	at := now.Add(s.jittered(lifetime, min(lifetime/10, time.Minute)))
 	if s.reauthAt.IsZero() || at.Before(s.reauthAt) {
 		s.reauthAt = at
@@ -368,6 +366,9 @@ func (s *SA) authAnswer(now time.Time, m *message.Message, a *answer, out *Outpu
 	}
 	if s.mobikeOn {
 		a.payloads = append(a.payloads, &message.Notify{Notify: message.MobikeSupported})
+	}
+	if t := s.conn.ReauthTime; t > 0 {
+		a.payloads = append(a.payloads, &message.Notify{Notify: message.AuthLifetime, Data: binary.BigEndian.AppendUint32(nil, uint32(min(t/time.Second, math.MaxUint32)))})
 	}
 	a.after = append(a.after, after.Actions...)
 	if wantsChild {

@@ -32,7 +32,11 @@ type childDelete struct {
 	never  bool // the child was never installed here; only the peer has it
 }
 
-func (*childDelete) allowed(s *SA) bool { return s.state == StateEstablished }
+// allowed waits until the peer is sure to have the child.
+func (t *childDelete) allowed(s *SA) bool {
+	c := s.childBySPIIn(t.spi)
+	return s.unhindered() && (c == nil || c.proofAt.IsZero())
+}
 
 func (t *childDelete) build(s *SA, _ time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
 	if c := s.childBySPIIn(t.spi); c != nil {

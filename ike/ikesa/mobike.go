@@ -33,7 +33,7 @@ type mobikeUpdate struct {
 	cookie        []byte
 }
 
-func (*mobikeUpdate) allowed(s *SA) bool { return s.state == StateEstablished }
+func (*mobikeUpdate) allowed(s *SA) bool { return s.unhindered() }
 
 func (t *mobikeUpdate) build(s *SA, _ time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
 	t.local, t.remote = s.local, s.remote
@@ -81,7 +81,7 @@ func (*mobikeUpdate) drop(*SA) {}
 // its packets go there only then.
 type pathProbe struct{ cookie []byte }
 
-func (*pathProbe) allowed(s *SA) bool { return s.state == StateEstablished }
+func (*pathProbe) allowed(s *SA) bool { return s.unhindered() }
 
 func (t *pathProbe) build(s *SA, now time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
 	if s.mobike == nil || !bytes.Equal(s.mobike.cookie, t.cookie) { // a later move took its place
@@ -113,7 +113,7 @@ func (*pathProbe) drop(*SA) {}
 // mobikeAddresses tells the initiator at which addresses we, the responder, are (RFC 4555, 3.6).
 type mobikeAddresses struct{}
 
-func (*mobikeAddresses) allowed(s *SA) bool { return s.state == StateEstablished }
+func (*mobikeAddresses) allowed(s *SA) bool { return s.unhindered() }
 
 func (*mobikeAddresses) build(s *SA, _ time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
 	return message.Informational, []message.Payload{additionalAddress(s.local.Addr())}, true

@@ -34,6 +34,12 @@ func (s *SA) natPayloads(local, remote netip.AddrPort) []message.Payload {
 	}
 }
 
+// noteNAT keeps what the notifies of IKE_SA_INIT tell.
+func (s *SA) noteNAT(m *message.Message, d Datagram) {
+	s.natHere, s.natThere, s.natChecked = s.detectNAT(m, d)
+	s.forced = s.natChecked && s.conn.Encap
+}
+
 // detectNAT compares the peer's notifies with the addresses of the datagram that
 // brought them. The peer may name several sources; one that fits is enough.
 func (s *SA) detectNAT(m *message.Message, d Datagram) (here, there, checked bool) {

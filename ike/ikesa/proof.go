@@ -56,10 +56,14 @@ func (s *SA) prove(id *message.ID, authMessageID uint32) (*message.Auth, []messa
 }
 
 func (s *SA) verify(now time.Time, id *message.ID, proof *message.Auth, m *message.Message, authMessageID uint32, out *Outputs) error {
+	peer := identityOf(id)
+	if peer == s.ownID() { // somebody sends our own messages back, or has our secrets
+		return &fault{reason: ReasonOwnIdentity}
+	}
 	octets := s.signedOctets(!s.initiator, id, authMessageID)
 	if subtle.ConstantTimeCompare(proof.Data, s.pskAuth(octets)) != 1 {
 		return &fault{reason: ReasonAuthentication}
 	}
-	s.remoteID = identityOf(id)
+	s.remoteID = peer
 	return nil
 }

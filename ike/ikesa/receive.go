@@ -76,7 +76,7 @@ func (s *SA) receiveRequest(now time.Time, d Datagram, h message.Header, out *Ou
 		case err != nil && (m == nil || !m.Opened()):
 			s.unopened(now, h, d, err, out)
 		default:
-			s.heard(now)
+			s.heard(now, out)
 			s.follow(d, out)
 			if err == nil {
 				err = message.Check(m)
@@ -182,8 +182,7 @@ func (s *SA) receiveResponse(now time.Time, d Datagram, h message.Header, out *O
 		}
 		return
 	}
-	s.heard(now)
-	s.confirmed = true
+	s.heard(now, out)
 	s.follow(d, out)
 	if err == nil {
 		err = message.Check(m)
@@ -244,6 +243,7 @@ func (s *SA) takeRequest(now time.Time, d Datagram, m *message.Message, err erro
 	if s.predecessor != nil {
 		s.settle(now, m, out)
 	}
+	s.confirmAll(out)
 	if err == nil {
 		switch x {
 		case message.IKEIntermediate:

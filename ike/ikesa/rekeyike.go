@@ -34,7 +34,7 @@ type ikeCollision struct {
 }
 
 // allowed waits until nothing of the peer's is half done (RFC 7296, 2.25.2).
-func (t *ikeRekey) allowed(s *SA) bool { return s.state == StateEstablished && len(s.followups) == 0 }
+func (t *ikeRekey) allowed(s *SA) bool { return s.unhindered() && len(s.followups) == 0 }
 
 func (t *ikeRekey) build(s *SA, now time.Time, out *Outputs) (message.ExchangeType, []message.Payload, bool) {
 	if len(t.todo) > 0 {
@@ -144,7 +144,8 @@ func (t *ikeRekey) refused(s *SA, now time.Time, n *message.Notify, m *message.M
 	}
 	t.drop(s)
 	switch {
-	case s.collision != nil: // the peer's own rekey stands
+	case s.collision != nil: // the peer's own rekey stands, if it is ever finished
+		s.add(&ikeRekey{}, s.retryAt(now))
 		s.standBack(now, out)
 	case n.Notify == message.NoAdditionalSAs:
 		s.reauthenticate(now, out)
@@ -183,6 +184,10 @@ func (t *ikeRekey) finish(s *SA, now time.Time, out *Outputs) {
 	s.handOver(now, next, out)
 	s.deleteIKE(now, ReasonRekeyed, out)
 }
+
+// unhindered says whether something new may begin: not while the peer rekeys the IKE
+// SA, because then it belongs to the successor.
+func (s *SA) unhindered() bool { return s.state == StateEstablished && s.collision == nil }
 
 // standBack leaves the IKE SA to the successor that the peer's rekey made, or will make.
 func (s *SA) standBack(now time.Time, out *Outputs) {

@@ -2,6 +2,9 @@ package ikesa
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
 	"time"
 
 	"sallyport/ike/message"
@@ -12,36 +15,49 @@ import (
 // its own, a rival, from the same request on. Whichever is established first becomes
 // the SA, and the others vanish (RFC 7296, 2.21.1).
 
+// followed are the answers to one IKE_SA_INIT that were ever followed, shared by all
+// machines that follow one. Keys depend on nothing else of an answer than what is hashed
+// here, and every machine counts its IVs from the beginning: the same answer, or one
+// that differs in other payloads only, must never be followed twice.
+type followed struct{ answers [][sha256.Size]byte }
+
+// mayFollow says why an answer is not to be followed; if it may be, it returns what
+// followed knows it by.
+func (s *SA) mayFollow(m *message.Message) (sum [sha256.Size]byte, err error) {
+	h := s.handshake
+	if h.followed == nil {
+		h.followed = new(followed)
+	}
+	ke, _ := message.First[*message.KE](m)
+	nonce, _ := message.First[*message.Nonce](m)
+	if ke == nil || nonce == nil {
+		return sum, ReasonRule
+	}
+	b := binary.BigEndian.AppendUint64(nil, uint64(m.Header.ResponderSPI))
+	b = append(append(append(b, byte(len(nonce.Data))), nonce.Data...), ke.Data...)
+	sum = sha256.Sum256(b)
+	switch {
+	case slices.Contains(h.followed.answers, sum):
+		return sum, ReasonWindow
+	case len(h.followed.answers) > rivalsMax:
+		return sum, ReasonRivals
+	}
+	return sum, nil
+}
+
 // rival takes an answer to IKE_SA_INIT that comes after the first one.
 func (s *SA) rival(now time.Time, d Datagram, m *message.Message, out *Outputs) {
 	h := s.handshake
-	known := func(o *SA) bool { return bytes.Equal(o.handshake.response, d.Data) }
-	if h == nil || h.pristine == nil || known(s) {
-		s.discard(m.Header, ReasonWindow, out)
-		return
-	}
-	for _, r := range h.rivals {
-		if known(r) {
-			s.discard(m.Header, ReasonWindow, out)
-			return
-		}
-	}
-	if m.ErrorNotify() != nil || m.Payload(message.TypeSA) == nil {
+	if h == nil || h.pristine == nil || m.ErrorNotify() != nil || m.Payload(message.TypeSA) == nil {
 		s.discard(m.Header, ReasonUnexpectedResponse, out)
-		return
-	}
-	if len(h.rivals) >= rivalsMax {
-		s.discard(m.Header, ReasonRivals, out)
 		return
 	}
 	r := s.fork()
 	var rout Outputs
 	r.initAccept(now, d, m, &rout)
-	if r.state == StateInit { // not even acceptable
-		s.discard(m.Header, ReasonUnexpectedResponse, out)
-		return
+	if r.state != StateInit { // else it was not even acceptable
+		h.rivals = append(h.rivals, r)
 	}
-	h.rivals = append(h.rivals, r)
 	s.adopt(r, rout, out)
 }
 
@@ -167,6 +183,7 @@ func (s *SA) abortHandshake(now time.Time, err error, out *Outputs) {
 	if s.state == StateEnded || h == nil {
 		return
 	}
+	s.dropHandshake()
 	if len(h.rivals) > 0 {
 		next, rest := h.rivals[0], h.rivals[1:]
 		h.rivals = nil

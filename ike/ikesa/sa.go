@@ -59,6 +59,7 @@ type ability struct {
 	fragments   bool // RFC 7383
 	natHere     bool // there is a NAT before us
 	natThere    bool // there is one before the peer
+	forced      bool // we have pretended that there is one
 	natChecked  bool // the peer knows NAT traversal at all
 	mobikeOn    bool // RFC 4555, both sides
 	confirmed   bool // the peer has proven that it got our last message of IKE_AUTH
@@ -188,7 +189,7 @@ func (s *SA) Info() Info {
 }
 
 // encap says whether ESP travels in UDP.
-func (s *SA) encap() bool { return s.natHere || s.natThere }
+func (s *SA) encap() bool { return s.natHere || s.natThere || s.forced }
 
 // own is the SA that now holds the children of this one: itself, or its successor's successor.
 func (s *SA) own() *SA {

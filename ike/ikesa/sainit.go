@@ -38,6 +38,7 @@ type handshake struct {
 	// begins as pristine does (RFC 7296, 2.21.1).
 	pristine *SA
 	rivals   []*SA
+	followed *followed
 
 	// IKE_INTERMEDIATE
 	todo                         []uint16
@@ -233,6 +234,11 @@ func (s *SA) hinted(now time.Time, h message.Header, err error, n message.Notify
 // be forged, so it is only discarded.
 func (s *SA) initAccept(now time.Time, d Datagram, m *message.Message, out *Outputs) {
 	h := m.Header
+	sum, err := s.mayFollow(m)
+	if err != nil {
+		s.discard(h, err, out)
+		return
+	}
 	before := *s // what another answer begins with
 	hs := *s.handshake
 	before.handshake = &hs
@@ -246,16 +252,17 @@ func (s *SA) initAccept(now time.Time, d Datagram, m *message.Message, out *Outp
 		return
 	}
 	hs2 := s.handshake
+	hs2.followed.answers = append(hs2.followed.answers, sum)
 	hs2.request = before.request.packets[0]
 	hs2.response = bytes.Clone(d.Data)
 	hs2.answeredAt, hs2.hint, hs2.hintUntil = now, nil, time.Time{}
 	hs2.pristine = &before
 	hs.request = hs2.request
-	s.natHere, s.natThere, s.natChecked = s.detectNAT(m, d)
+	s.noteNAT(m, d)
 	s.initAbilities(m)
 	t := s.request.task
 	s.request = nil
-	s.heard(now)
+	s.heard(now, out)
 	s.report(out, Event{Kind: EventExchange, Exchange: h.Exchange, Initiator: true})
 	s.logKeys(out)
 	s.float()
@@ -402,7 +409,7 @@ func (s *SA) initAnswer(m *message.Message, d Datagram) ([]message.Payload, erro
 	if hs.nr, err = s.nonce(); err != nil {
 		return nil, err
 	}
-	s.natHere, s.natThere, s.natChecked = s.detectNAT(m, d)
+	s.noteNAT(m, d)
 	s.spiR = s.env.NewIKESPI()
 	if err := s.deriveKeys(secret); err != nil {
 		return nil, err

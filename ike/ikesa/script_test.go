@@ -276,6 +276,7 @@ func (h *host) configure(words []string) error {
 	case "fragmentation-no":
 		c.Fragmentation = FragmentationNo
 	case "vip":
+		c.VIPs = nil
 		for _, v := range words[1:] {
 			c.VIPs = append(c.VIPs, netip.MustParseAddr(v))
 		}

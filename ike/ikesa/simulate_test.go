@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -133,8 +132,5 @@ func (w *world) agree(seed uint64) {
 	w.idle()
 	if x.request != nil || y.request != nil || len(x.queue)+len(y.queue) > 0 {
 		w.t.Errorf("seed %d: work is left", seed)
-	}
-	if n := strings.Count(w.log.String(), "install out"); n == 0 {
-		w.t.Errorf("seed %d: nothing happened", seed)
 	}
 }

@@ -50,6 +50,9 @@ func (s *SA) add(t task, at time.Time) bool {
 		return false
 	}
 	s.queue = append(s.queue, queued{t, at})
+	if s.state == StateEstablished && !s.confirmed && !t.allowed(s) {
+		s.add(&liveness{}, at) // its answer lets the task begin
+	}
 	return true
 }
 

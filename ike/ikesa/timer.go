@@ -25,9 +25,11 @@ const (
 	confirmTime = 10 * time.Second
 	// rekeyedTime is how long a rekeyed SA waits for its delete before it sends one.
 	rekeyedTime = 60 * time.Second
-	// outboundTime is how long the responder of a child rekey goes on with the old
-	// outbound association if no delete comes. The peer has long been able to receive by then.
-	outboundTime = 10 * time.Second
+	// proofTime is how often the responder of an exchange that made a child looks whether
+	// the peer uses it, if it asks for nothing else. After proofTimeMax, when the peer would
+	// have given up to wait for our answer, it has the child in any case.
+	proofTime    = 10 * time.Second
+	proofTimeMax = 3 * time.Minute
 	// retryTime is the first wait after TEMPORARY_FAILURE, and half of its jitter; it doubles.
 	retryTime    = 4 * time.Second
 	retryTimeMax = 64 * time.Second
@@ -77,7 +79,7 @@ func (s *SA) Deadline() time.Time {
 	for _, c := range s.children {
 		soonest(c.rekeyAt)
 		soonest(c.expireAt)
-		soonest(c.outboundAt)
+		soonest(c.proofAt)
 		soonest(c.inactiveAt)
 	}
 	if h := s.handshake; h != nil {
@@ -143,12 +145,15 @@ func (s *SA) tickLifetime(now time.Time, out *Outputs) {
 	}
 	if due(s.expireAt, now) {
 		s.expireAt = time.Time{}
-		switch s.state {
-		case StateEstablished:
+		switch {
+		case s.redundant: // whoever made it would have deleted it; it does not know it
+			s.end(now, ReasonRedundant, out)
+			return
+		case s.state == StateEstablished:
 			s.deleteIKE(now, ReasonLifetime, out)
-		case StateRekeyed:
+		case s.state == StateRekeyed:
 			s.deleteIKE(now, ReasonRekeyed, out)
-		case StateDeleting:
+		case s.state == StateDeleting:
 			s.end(now, s.reason, out)
 			return
 		}
@@ -198,10 +203,18 @@ func (s *SA) observe() {
 	}
 }
 
-// heard notes an authenticated message.
-func (s *SA) heard(now time.Time) {
+// heard notes an authenticated message. The first one after IKE_AUTH confirms that
+// the initiator has our answer: before, it could have neither asked nor answered.
+func (s *SA) heard(now time.Time, out *Outputs) {
 	s.lastIn = now
-	if s.state == StateEstablished && s.conn.DPDDelay > 0 && (s.confirmed || s.livenessAt.IsZero()) {
+	if s.state != StateEstablished {
+		return
+	}
+	if !s.confirmed {
+		s.confirmed = true
+		s.confirmAll(out)
+	}
+	if s.livenessAt = (time.Time{}); s.conn.DPDDelay > 0 {
 		s.livenessAt = now.Add(s.conn.DPDDelay)
 	}
 }
@@ -212,6 +225,9 @@ func (s *SA) schedule(now, reauthAt time.Time) {
 	c := s.conn
 	if s.reauthAt = reauthAt; c.ReauthTime > 0 && reauthAt.IsZero() {
 		s.reauthAt = now.Add(s.jittered(c.ReauthTime, c.RandTime))
+		if !s.initiator { // who was told the lifetime goes first (RFC 4478, 2)
+			s.reauthAt = now.Add(c.ReauthTime + over(c.OverTime, c.ReauthTime)/2)
+		}
 	}
 	if c.RekeyTime > 0 {
 		s.rekeyAt = now.Add(s.jittered(c.RekeyTime, c.RandTime))

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"sallyport/ike/message"
@@ -40,7 +41,10 @@ func (k *Keys) Rekey(c Choice, shared [][]byte, ni, nr []byte, spiI, spiR messag
 		return nil, err
 	}
 	if len(shared) == 0 {
-		return nil, fmt.Errorf("rekeying an IKE SA needs a key exchange")
+		return nil, errors.New("rekeying an IKE SA needs a key exchange")
+	}
+	if len(k.material) == 0 {
+		return nil, errZeroed
 	}
 	seed := k.prf.sum(k.d(), seedParts(shared, ni, nr)...)
 	defer clear(seed)
@@ -132,7 +136,7 @@ func (k *Keys) AppendKeyLog(b []byte, spiI, spiR message.SPI) []byte {
 
 func (k *Keys) d() []byte { return k.material[:k.prf.size] }
 
-var errZeroed = fmt.Errorf("the keys of this IKE SA are wiped")
+var errZeroed = errors.New("the keys of this IKE SA are wiped")
 
 // seedParts is SK(0) | Ni | Nr | SK(1) | … (RFC 9370, 2.2.4); without a key exchange Ni | Nr.
 func seedParts(shared [][]byte, ni, nr []byte) [][]byte {

@@ -205,7 +205,8 @@ func (p *Proposal) chooseKE(theirs view, preferred uint16) (chosen [1 + Addition
 			if mentioned && !theirs.has(t, id) || !mentioned && id != message.KENone {
 				return false
 			}
-			if id != message.KENone && slices.Contains(chosen[:slot], id) {
+			// An additional key exchange follows a first one and is another.
+			if id != message.KENone && slot > 0 && (chosen[0] == message.KENone || slices.Contains(chosen[:slot], id)) {
 				return false
 			}
 			chosen[slot] = id
@@ -219,12 +220,7 @@ func (p *Proposal) chooseKE(theirs view, preferred uint16) (chosen [1 + Addition
 		}
 		return slices.ContainsFunc(own, try)
 	}
-	ok = search(0)
-	// Additional key exchanges follow a first one.
-	if ok && chosen[0] == message.KENone && chosen != [1 + AdditionalMax]uint16{} {
-		return chosen, false
-	}
-	return chosen, ok
+	return chosen, search(0)
 }
 
 // answer is the choice as it stands on the wire: one transform of each type that was offered.

@@ -111,7 +111,7 @@ func refusal(name string) string {
 			return "AES-CTR is not implemented"
 		case strings.Contains(name, "ccm"):
 			return "AES-CCM is for small devices only (RFC 8247, 2.1)"
-		case strings.Contains(name, "gcm"):
+		case strings.HasSuffix(name, "gcm8"), strings.HasSuffix(name, "gcm12"), strings.HasSuffix(name, "gcm64"), strings.HasSuffix(name, "gcm96"):
 			return "a checksum of less than 16 bytes is too short (RFC 8221, 5)"
 		}
 	}

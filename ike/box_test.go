@@ -1,0 +1,8 @@
+package ike
+
+import "sync/atomic"
+
+type (
+	serverBox struct{ atomic.Pointer[Server] }
+	flag      struct{ atomic.Bool }
+)

@@ -1,0 +1,294 @@
+package ike
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"sallyport/ike/auth"
+	"sallyport/ike/ikesa"
+	"sallyport/ike/suite"
+)
+
+// Config is everything that a reload may change. The server keeps what it points to: it must not be changed afterwards.
+type Config struct {
+	Connections []*ikesa.Connection // names are unique; where several match a peer equally, the first counts
+	Store       *auth.Store
+	Pools       []Pool
+}
+
+// snapshot is a configuration, immutable, with what is looked up in it.
+type snapshot struct {
+	order  []*ikesa.Connection
+	byName map[string]*ikesa.Connection
+	place  map[*ikesa.Connection]int
+	store  *auth.Store
+	exact  map[netip.Addr][]*ikesa.Connection // whose only remote addresses are single ones
+	wild   []*ikesa.Connection                // all others
+	named  map[netip.Addr]int                 // how many connections name an address
+	hosts  func() map[string][]netip.Addr     // what names were last found to mean
+}
+
+func newSnapshot(c *Config, hosts func() map[string][]netip.Addr) *snapshot {
+	s := &snapshot{
+		order: c.Connections, store: c.Store, byName: make(map[string]*ikesa.Connection), place: make(map[*ikesa.Connection]int),
+		exact: make(map[netip.Addr][]*ikesa.Connection), named: make(map[netip.Addr]int), hosts: hosts,
+	}
+	for i, conn := range c.Connections {
+		s.byName[conn.Name], s.place[conn] = conn, i
+		single := len(conn.RemoteAddrs) > 0
+		for _, a := range conn.RemoteAddrs {
+			if a.Host != "" || !a.Prefix.IsSingleIP() {
+				single = false
+				continue
+			}
+			s.named[a.Prefix.Addr()]++
+		}
+		if !single {
+			s.wild = append(s.wild, conn)
+			continue
+		}
+		for _, a := range conn.RemoteAddrs {
+			s.exact[a.Prefix.Addr()] = append(s.exact[a.Prefix.Addr()], conn)
+		}
+	}
+	return s
+}
+
+// addressed says how well an address fits a connection's: -1 not at all, 0 any, else the bits that had to be right.
+func addressed(allowed []ikesa.Address, a netip.Addr, hosts map[string][]netip.Addr) int {
+	if len(allowed) == 0 {
+		return 0
+	}
+	best := -1
+	for _, w := range allowed {
+		switch {
+		case w.Host != "":
+			if slices.Contains(hosts[w.Host], a) {
+				best = max(best, a.BitLen())
+			} else {
+				best = max(best, 0) // its address may be another by now; its identity decides
+			}
+		case w.Prefix.Contains(a):
+			best = max(best, w.Prefix.Bits())
+		}
+	}
+	return best
+}
+
+// find chooses the connection of a peer that came to us: among those whose addresses and, if known, identities match,
+// the one that says it most exactly.
+func (s *snapshot) find(q ikesa.Query) *ikesa.Connection {
+	var hosts map[string][]netip.Addr
+	if s.hosts != nil {
+		hosts = s.hosts()
+	}
+	var best *ikesa.Connection
+	var bestFit [4]int
+	for _, list := range [2][]*ikesa.Connection{s.exact[q.Remote.Addr()], s.wild} {
+		for _, c := range list {
+			fit, ok := s.fit(c, q, hosts)
+			if !ok {
+				continue
+			}
+			if order := slices.Compare(fit[:], bestFit[:]); best == nil || order > 0 || order == 0 && s.place[c] < s.place[best] {
+				best, bestFit = c, fit
+			}
+		}
+	}
+	return best
+}
+
+// fit says how well a connection matches: identity, remote address, proposal, local address, in this order of weight.
+func (s *snapshot) fit(c *ikesa.Connection, q ikesa.Query, hosts map[string][]netip.Addr) (fit [4]int, ok bool) {
+	remote, local := addressed(c.RemoteAddrs, q.Remote.Addr(), hosts), addressed(c.LocalAddrs, q.Local.Addr(), nil)
+	if remote < 0 || local < 0 {
+		return fit, false
+	}
+	identity := 0
+	if q.RemoteID != nil {
+		if identity, ok = matches(c.Remote.ID, *q.RemoteID); !ok {
+			return fit, false
+		}
+	}
+	if q.LocalID != nil && !isOwn(c.Local.ID, *q.LocalID) {
+		return fit, false
+	}
+	proposal := 0
+	if q.Proposals != nil {
+		if _, _, err := suite.Select(q.Proposals, c.Proposals, suite.Options{}); err == nil {
+			proposal = 1
+		}
+	} else if q.Chosen != nil && (c == q.Chosen || reflect.DeepEqual(c.Proposals, q.Chosen.Proposals)) {
+		proposal = 1
+	}
+	return [4]int{identity, remote, proposal, local}, true
+}
+
+// check refuses a configuration that cannot be applied.
+func (c *Config) check() error {
+	if c.Store == nil {
+		return fmt.Errorf("the configuration has no store of secrets")
+	}
+	pools := make(map[string]bool)
+	for _, p := range c.Pools {
+		if pools[p.Name] {
+			return fmt.Errorf("two pools are named %q", p.Name)
+		}
+		pools[p.Name] = true
+	}
+	names := make(map[string]bool)
+	for _, conn := range c.Connections {
+		if names[conn.Name] {
+			return fmt.Errorf("two connections are named %q", conn.Name)
+		}
+		names[conn.Name] = true
+		for _, p := range conn.Pools {
+			if !pools[p] {
+				return fmt.Errorf("connection %q: there is no pool %q", conn.Name, p)
+			}
+		}
+		children := make(map[string]bool)
+		for _, child := range conn.Children {
+			if children[child.Name] {
+				return fmt.Errorf("connection %q: two children are named %q", conn.Name, child.Name)
+			}
+			children[child.Name] = true
+		}
+	}
+	return nil
+}
+
+// difference is what a reload means for one connection.
+type difference uint8
+
+const (
+	same        difference = iota
+	credentials            // only what is used at the next authentication
+	different
+)
+
+func compare(a, b *ikesa.Connection) difference {
+	if a == b || reflect.DeepEqual(a, b) {
+		return same
+	}
+	x, y := *a, *b
+	x.Local, y.Local = withoutCredentials(x.Local), withoutCredentials(y.Local)
+	if reflect.DeepEqual(x, y) {
+		return credentials
+	}
+	return different
+}
+
+// apply runs Server.Apply on the manager's goroutine.
+func (m *manager) apply(c *Config) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	err := error(errServerStops)
+	m.call(func() {
+		if !m.closing {
+			m.reload(c)
+			err = nil
+		}
+	})
+	return err
+}
+
+func (m *manager) reload(c *Config) {
+	s := m.server
+	next := &Config{Store: c.Store, Pools: c.Pools, Connections: slices.Clone(c.Connections)}
+	var gone, fresh []*link
+	links := make(map[string]*link, len(c.Connections))
+	for i, conn := range next.Connections {
+		old := m.links[conn.Name]
+		if old == nil {
+			fresh = append(fresh, &link{conn: conn, want: make(map[*ikesa.Child]wanting)})
+			links[conn.Name] = fresh[len(fresh)-1]
+			continue
+		}
+		switch compare(old.conn, conn) {
+		case same:
+			next.Connections[i] = old.conn
+			links[conn.Name] = old
+		case credentials:
+			old.replace(conn)
+			links[conn.Name] = old
+		case different:
+			gone = append(gone, old)
+			fresh = append(fresh, &link{conn: conn, want: make(map[*ikesa.Child]wanting)})
+			links[conn.Name] = fresh[len(fresh)-1]
+		}
+	}
+	for name, l := range m.links {
+		if links[name] == nil {
+			gone = append(gone, l)
+		}
+	}
+	m.links = links
+	s.pools.configure(next.Pools)
+	s.config.Store(newSnapshot(next, func() map[string][]netip.Addr { return *m.resolved.Load() }))
+	for _, l := range gone {
+		m.drop(l)
+	}
+	m.pairs = make(map[string][]*link)
+	for _, conn := range next.Connections {
+		key := pairKey(conn)
+		m.pairs[key] = append(m.pairs[key], links[conn.Name])
+	}
+	m.regroup(next.Connections)
+	m.lookUpAll(next.Connections)
+	for _, l := range fresh {
+		for _, child := range l.conn.Children {
+			if starts(child.StartAction) && l.first() {
+				m.wish(l, child, wantAlways)
+			}
+		}
+		m.pursue(l)
+	}
+	s.log.applied(len(next.Connections), len(fresh), len(gone))
+}
+
+// replace exchanges the connection for one that differs in credentials only; children are equal and in the same order.
+func (l *link) replace(conn *ikesa.Connection) {
+	twin := make(map[*ikesa.Child]*ikesa.Child, len(conn.Children))
+	for i, c := range l.conn.Children {
+		twin[c] = conn.Children[i]
+	}
+	l.conn = conn
+	want := make(map[*ikesa.Child]wanting, len(l.want))
+	for c, w := range maps.All(l.want) {
+		want[twin[c]] = w
+	}
+	l.want = want
+	for _, p := range l.peers {
+		for i := range p.up {
+			p.up[i].child = twin[p.up[i].child]
+		}
+		for i := range p.asked {
+			p.asked[i] = twin[p.asked[i]]
+		}
+	}
+	for _, w := range l.waiters {
+		for i := range w.up {
+			w.up[i] = twin[w.up[i]]
+		}
+	}
+}
+
+// drop takes a connection down that the configuration no longer has.
+func (m *manager) drop(l *link) {
+	clear(l.want)
+	for _, w := range l.waiters {
+		w.end(errGone)
+	}
+	l.waiters = nil
+	m.finish(l)
+	for _, p := range l.peers {
+		p.attempt = false
+		p.ending = true
+		m.command(p, ikesa.DeleteIKE{Reason: ikesa.ReasonReload})
+	}
+}

@@ -1,0 +1,35 @@
+package ike
+
+import (
+	"io"
+	"net/netip"
+
+	"sallyport/ike/auth"
+	"sallyport/ike/ikesa"
+	"sallyport/ike/message"
+)
+
+// env answers what the IKE SAs of a shard ask in the middle of a step.
+type env struct{ shard *shard }
+
+func (v *env) Rand() io.Reader              { return v.shard.server.options.Rand }
+func (v *env) NewIKESPI() message.SPI       { return v.shard.newSPI() }
+func (v *env) NewChildSPI() (uint32, error) { return v.shard.server.kernel.NewChildSPI() }
+func (v *env) ReleaseChildSPI(spi uint32)   { v.shard.server.kernel.ReleaseSPI(spi) }
+func (v *env) Store() *auth.Store           { return v.shard.server.config.Load().store }
+func (v *env) KeyLog() bool                 { return v.shard.server.options.KeyLog != nil }
+
+func (v *env) Select(q ikesa.Query) *ikesa.Connection { return v.shard.server.config.Load().find(q) }
+
+func (v *env) AssignAddress(c *ikesa.Connection, id auth.Identity, wanted netip.Addr) (ikesa.Lease, error) {
+	return v.shard.server.pools.assign(c.Pools, id, wanted)
+}
+
+func (v *env) ReleaseAddress(c *ikesa.Connection, id auth.Identity, addr netip.Addr) {
+	v.shard.server.pools.release(c.Pools, id, addr)
+}
+
+func (v *env) Usage(spiIn, spiOut uint32) (ikesa.Usage, bool) {
+	u, ok := v.shard.server.kernel.Usage(spiIn, spiOut)
+	return ikesa.Usage{LastIn: u.LastIn, LastOut: u.LastOut}, ok
+}

@@ -1,0 +1,378 @@
+package ike
+
+import (
+	"encoding/binary"
+	"io"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"sallyport/ike/ikesa"
+	"sallyport/ike/message"
+)
+
+// shard is one goroutine with the IKE SAs whose SPI names it. All fields but the queues are its own.
+type shard struct {
+	server   *Server
+	index    int
+	inbox    chan ikesa.Datagram // for SPIs of this shard
+	initials chan ikesa.Datagram // first IKE_SA_INIT requests; they come last
+	orders   *mailbox
+
+	sas      map[message.SPI]*entry
+	initial  map[initialKey]*entry
+	children map[uint32]*entry // by inbound SPI
+	timers   timers
+	env      *env
+	out      ikesa.Outputs
+	later    []func() // orders to SAs that came up while outputs were performed
+}
+
+// entry is one IKE SA in its shard.
+type entry struct {
+	sa       *ikesa.SA
+	spi      message.SPI // ours
+	number   uint64      // in the server's life, from 1
+	deadline time.Time
+	place    int  // in the heap, from 1; 0 = not there
+	counted  bool // in the server's total
+	halfOpen bool
+	source   netip.Addr // whom halfOpen is counted for
+	initial  initialKey // zero for initiators and successors
+	children []uint32   // inbound SPIs that were installed through this entry
+	spiOut   []uint32   // their outbound ones, 0 = none yet
+}
+
+const shardBits = 6 // of an SPI; shardsMax = 1 << shardBits
+
+// shardOf returns the shard that one of our SPIs names. A foreign one may name one that does not exist.
+func shardOf(spi message.SPI) int { return int(spi & (1<<shardBits - 1)) }
+
+func newShard(s *Server, index int) *shard {
+	sh := &shard{
+		server: s, index: index, orders: newMailbox(),
+		inbox:    make(chan ikesa.Datagram, s.limits.Queue),
+		initials: make(chan ikesa.Datagram, max(s.limits.Queue/4, 1)),
+		sas:      make(map[message.SPI]*entry),
+		initial:  make(map[initialKey]*entry),
+		children: make(map[uint32]*entry),
+	}
+	sh.env = &env{shard: sh}
+	return sh
+}
+
+// newSPI draws an SPI of this shard that is not in use.
+func (sh *shard) newSPI() message.SPI {
+	for {
+		var b [8]byte
+		if _, err := io.ReadFull(sh.server.options.Rand, b[:]); err != nil {
+			panic("ike: no randomness: " + err.Error())
+		}
+		spi := message.SPI(binary.BigEndian.Uint64(b[:]))&^(1<<shardBits-1) | message.SPI(sh.index)
+		if spi>>shardBits != 0 && sh.sas[spi] == nil {
+			return spi
+		}
+	}
+}
+
+// The loop. Orders come first, then timers, then messages of known IKE SAs, then new initiators; a few of each
+// before the others get their turn.
+const shardTurn = 32
+
+func (sh *shard) run() {
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
+	for {
+		if sh.doOrders() {
+			return
+		}
+		sh.doTimers(time.Now())
+		worked := sh.doDatagrams(sh.inbox, sh.receive) + sh.doDatagrams(sh.initials, sh.receiveInitial)
+		if worked > 0 {
+			continue
+		}
+		wait := time.Hour
+		if e := sh.timers.next(); e != nil {
+			wait = max(time.Until(e.deadline), 0)
+		}
+		alarm.Reset(wait)
+		select {
+		case <-sh.orders.ring:
+		case <-alarm.C:
+		case d := <-sh.inbox:
+			sh.receive(d)
+		case d := <-sh.initials:
+			sh.receiveInitial(d)
+		}
+	}
+}
+
+// stop ends the goroutine after the orders that it has.
+func (sh *shard) stop() { sh.orders.close() }
+
+// call runs f on the shard's goroutine, some time soon.
+func (sh *shard) call(f func()) {
+	if !sh.orders.post(f) {
+		sh.server.stats.drop(DropCall)
+	}
+}
+
+// offer is call for events that come as fast as they like; it says whether it was taken.
+func (sh *shard) offer(f func(*shard)) bool { return sh.orders.offer(func() { f(sh) }) }
+
+func (sh *shard) doOrders() (closed bool) {
+	orders := sh.orders.take()
+	for _, f := range orders {
+		f()
+	}
+	if len(orders) > 0 {
+		return false
+	}
+	sh.orders.mu.Lock()
+	defer sh.orders.mu.Unlock()
+	return sh.orders.closed && len(sh.orders.orders) == 0
+}
+
+func (sh *shard) doTimers(now time.Time) {
+	for range shardTurn {
+		e := sh.timers.next()
+		if e == nil || now.Before(e.deadline) {
+			return
+		}
+		sh.step(e, now, func() { e.sa.Tick(now, &sh.out) })
+		if e.place != 0 && !now.Before(e.deadline) { // it wants to be called again at once: not before others
+			sh.timers.set(e, now.Add(time.Millisecond))
+		}
+	}
+}
+
+func (sh *shard) doDatagrams(queue chan ikesa.Datagram, receive func(ikesa.Datagram)) (n int) {
+	for ; n < shardTurn; n++ {
+		select {
+		case d := <-queue:
+			receive(d)
+		default:
+			return n
+		}
+	}
+	return n
+}
+
+// receive takes a datagram for an SPI of this shard.
+func (sh *shard) receive(d ikesa.Datagram) {
+	h, err := message.ParseHeader(d.Data)
+	if err != nil {
+		return // the gate has read it before
+	}
+	own := h.InitiatorSPI
+	if h.FromInitiator() {
+		own = h.ResponderSPI
+	}
+	e := sh.sas[own]
+	if e == nil {
+		sh.server.unknown(d, h)
+		return
+	}
+	now := time.Now()
+	sh.step(e, now, func() { e.sa.Receive(now, d, &sh.out) })
+}
+
+// receiveInitial takes an IKE_SA_INIT request that passed the gate.
+func (sh *shard) receiveInitial(d ikesa.Datagram) {
+	s := sh.server
+	h, err := message.ParseHeader(d.Data)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	key := initialKey{h.InitiatorSPI, d.Remote}
+	if e := sh.initial[key]; e != nil {
+		sh.step(e, now, func() { e.sa.Receive(now, d, &sh.out) })
+		return
+	}
+	if s.closed.Load() {
+		s.stats.drop(DropClosed)
+		return
+	}
+	if s.total.Load() >= int64(s.limits.SAs) {
+		s.stats.drop(DropFull)
+		return
+	}
+	source := sourceOf(d.Remote.Addr())
+	limit := s.limits.HalfOpenPerAddress + s.config.Load().named[d.Remote.Addr()]
+	if drop := s.gate.halfOpen.enter(source, limit, s.limits.HalfOpen); drop != DropNone {
+		s.stats.drop(drop)
+		return
+	}
+	e := &entry{counted: true, halfOpen: true, source: source, initial: key}
+	s.total.Add(1)
+	sh.initial[key] = e
+	sh.step(e, now, func() {
+		e.sa = ikesa.NewResponder(sh.env)
+		e.sa.Receive(now, d, &sh.out)
+	})
+}
+
+// connect starts an IKE SA of ours.
+func (sh *shard) connect(c *ikesa.Connection, local, remote netip.AddrPort, o ikesa.InitiatorOptions, made func(*ikesa.SA)) {
+	e := &entry{counted: true}
+	sh.server.total.Add(1)
+	now := time.Now()
+	sh.step(e, now, func() {
+		e.sa = ikesa.NewInitiator(c, sh.env, local, remote, o)
+		sh.register(e)
+		made(e.sa)
+		e.sa.Command(now, ikesa.Initiate{}, &sh.out)
+	})
+}
+
+// command gives an order to the IKE SA with one of our SPIs; none if it is gone.
+func (sh *shard) command(spi message.SPI, c ikesa.Command) {
+	if e := sh.sas[spi]; e != nil {
+		sh.commandEntry(e, c)
+	}
+}
+
+func (sh *shard) commandEntry(e *entry, c ikesa.Command) {
+	now := time.Now()
+	sh.step(e, now, func() { e.sa.Command(now, c, &sh.out) })
+}
+
+// commandChild gives an order to whoever holds a child now.
+func (sh *shard) commandChild(spiIn uint32, c ikesa.Command) {
+	if e := sh.holder(spiIn); e != nil {
+		sh.commandEntry(e, c)
+	}
+}
+
+// holder returns the entry of the IKE SA that holds a child: that through which it was installed, or, after rekeys of
+// the IKE SA, the last successor.
+func (sh *shard) holder(spiIn uint32) *entry {
+	e := sh.children[spiIn]
+	for e != nil {
+		successor := e.sa.Successor()
+		if successor == nil {
+			break
+		}
+		next := sh.sas[successor.LocalSPI()]
+		if next == nil {
+			break
+		}
+		e = next
+	}
+	return e
+}
+
+func (sh *shard) deleteAll() {
+	for _, e := range sh.sas {
+		sh.commandEntry(e, ikesa.DeleteIKE{Reason: ikesa.ReasonShutdown})
+	}
+	for _, e := range sh.initial {
+		if e.spi == 0 {
+			sh.forget(e)
+		}
+	}
+}
+
+// step lets one IKE SA do something and performs what it wants done. A panic costs this IKE SA only.
+func (sh *shard) step(e *entry, now time.Time, f func()) {
+	if !sh.guarded(e, func() {
+		f()
+		sh.register(e)
+		sh.perform(e)
+		sh.settle(e)
+	}) {
+		return
+	}
+	for len(sh.later) > 0 {
+		next := sh.later[0]
+		sh.later = sh.later[1:]
+		next()
+	}
+}
+
+// guarded runs f, and reports whether it came to its end. If it panics, the IKE SA is torn out: its peer finds that
+// out by asking.
+func (sh *shard) guarded(e *entry, f func()) (ok bool) {
+	defer func() {
+		if ok {
+			return
+		}
+		r := recover()
+		sh.server.stats.panics.Add(1)
+		sh.server.stats.reason(ikesa.ReasonPanic)
+		sh.server.log.panicked(e, r, debug.Stack())
+		sh.tearOut(e)
+	}()
+	f()
+	return true
+}
+
+// tearOut removes an IKE SA without calling it again.
+func (sh *shard) tearOut(e *entry) {
+	clear(sh.out.Actions)
+	sh.out.Actions, sh.later = sh.out.Actions[:0], nil
+	for i, spi := range e.children {
+		sh.forgetChild(spi)
+		sh.server.kernel.RemoveChild(spi, e.spiOut[i], ikesa.ReasonPanic.String())
+	}
+	e.children, e.spiOut = nil, nil
+	sh.forget(e)
+	if e.spi != 0 {
+		sh.server.manager.ended(e.spi, ikesa.ReasonPanic)
+	}
+}
+
+// register enters an IKE SA under its SPI once it has one.
+func (sh *shard) register(e *entry) {
+	if e.spi != 0 || e.sa == nil {
+		return
+	}
+	if spi := e.sa.LocalSPI(); spi != 0 {
+		e.spi, e.number = spi, sh.server.number.Add(1)
+		sh.sas[spi] = e
+	}
+}
+
+// settle brings timers and counts in line with what the IKE SA is now.
+func (sh *shard) settle(e *entry) {
+	if e.sa == nil || e.sa.State() == ikesa.StateEnded {
+		sh.forget(e)
+		return
+	}
+	if e.halfOpen && e.sa.Confirmed() {
+		e.halfOpen = false
+		sh.server.gate.halfOpen.leave(e.source)
+	}
+	sh.timers.set(e, e.sa.Deadline())
+}
+
+// forget removes what the shard knows of an IKE SA. Its children have been removed, or a successor has them.
+func (sh *shard) forget(e *entry) {
+	if !e.counted {
+		return // forgotten already
+	}
+	sh.timers.remove(e)
+	if e.halfOpen {
+		e.halfOpen = false
+		sh.server.gate.halfOpen.leave(e.source)
+	}
+	if sh.initial[e.initial] == e {
+		delete(sh.initial, e.initial)
+	}
+	if sh.sas[e.spi] == e {
+		delete(sh.sas, e.spi)
+	}
+	if e.sa != nil {
+		if successor := e.sa.Successor(); successor != nil {
+			if next := sh.sas[successor.LocalSPI()]; next != nil {
+				for i, spi := range e.children {
+					sh.children[spi] = next
+					next.children, next.spiOut = append(next.children, spi), append(next.spiOut, e.spiOut[i])
+				}
+			}
+		}
+	}
+	sh.server.total.Add(-1)
+	*e = entry{}
+}
