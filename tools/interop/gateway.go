@@ -50,8 +50,11 @@ func (g *gateway) Start(ctx context.Context) error {
 	if err := g.rig.Launch(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	return eventually(ctx, func() error {
 		if err := g.rig.Alive(); err != nil {
+			cancel() // it will not come back
 			return err
 		}
 		_, err := g.rig.Ask("status", "--json")

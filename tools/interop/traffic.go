@@ -54,7 +54,11 @@ func (h hosts) ping(ctx context.Context, mark []byte) (warmup int, err error) {
 		if h.family == 4 { // the kernel writes the checksum of ICMPv6 itself
 			binary.BigEndian.PutUint16(request[2:], checksum(request))
 		}
-		answered, err := h.answered(conn, to, request, 500*time.Millisecond)
+		wait := 500 * time.Millisecond
+		if int(seq) > warmup+1 { // this one must be answered, however busy the machine is
+			wait = 3 * time.Second
+		}
+		answered, err := h.answered(conn, to, request, wait)
 		switch {
 		case err != nil:
 			return warmup, err
