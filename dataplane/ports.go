@@ -28,6 +28,7 @@ type port struct {
 	reason  string // why that mode
 	generic bool   // the program runs behind the driver
 	up      bool
+	steered bool // the program runs on it
 	sockets []socket
 	ike     []socket // the sockets of IKE, each beside the one of its queue in sockets
 
@@ -253,6 +254,9 @@ func (e *Engine) attach(p *port) error {
 			return fmt.Errorf("interface %s queue %d: %w", p.config.Name, s.number, err)
 		}
 	}
+	if p.steered {
+		return nil
+	}
 	mode := bpf.Native
 	if p.config.Mode == "generic" {
 		mode = bpf.Generic
@@ -265,7 +269,7 @@ func (e *Engine) attach(p *port) error {
 	if err != nil {
 		return err
 	}
-	p.generic = link.Mode() == bpf.Generic
+	p.generic, p.steered = link.Mode() == bpf.Generic, true
 	e.log.Info().Str("interface", p.config.Name).Stringer("xdp", link.Mode()).Bool("taken_over", link.TakenOver()).
 		Stringer("mode", p.mode).Str("reason", p.reason).Int("queues", len(p.sockets)).Msg("the interface is served")
 	return link.Close() // the pin holds it
@@ -316,7 +320,7 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 		log.Warn().Msg("the interface is gone; its sockets are closed")
 		e.close(p)
 		e.steering.RemovePort(ev.Ifindex)
-		p.ifindex, p.up = 0, false
+		p.ifindex, p.up, p.steered = 0, false, false
 	case fib.LinkAppeared:
 		if p.ifindex == ev.Ifindex && len(p.sockets) > 0 {
 			return // the one we started with
@@ -325,20 +329,8 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 			e.close(p)
 			e.steering.RemovePort(p.ifindex)
 		}
-		err := p.find()
-		if err == nil {
-			err = e.open(p)
-		}
-		if err == nil {
-			err = e.attach(p)
-		}
-		if err != nil {
-			log.Error().Err(err).Msg("the interface is back, but cannot be served")
-			e.close(p)
-			p.ifindex = 0
-			return
-		}
-		log.Info().Msg("the interface is back and is served again")
+		p.steered = false
+		e.serve(p)
 	case fib.LinkChanged:
 		p.mtu = ev.MTU
 		if limit, why := xsk.MTUMax(p.mode); ev.MTU > limit {
@@ -351,6 +343,32 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 			e.on(w, func() { w.Revive(s.queue) })
 		}
 		log.Info().Msg("the interface is " + ev.Change.String())
+		if ev.Up && len(p.sockets) == 0 {
+			e.serve(p)
+		}
+	}
+}
+
+// serve attaches an interface that has come back and binds its sockets. One that is down takes no
+// sockets, but the program drops what policy protects from the first moment on. What fails is tried again by
+// tend. The caller holds e.mu.
+func (e *Engine) serve(p *port) {
+	log := e.log.With().Str("interface", p.config.Name).Logger()
+	err := p.find()
+	if err == nil {
+		err = e.open(p)
+		if err != nil {
+			e.close(p)
+		}
+		err = errors.Join(err, e.attach(p))
+	}
+	switch {
+	case errors.Is(err, xsk.ErrDown) && !p.up:
+		log.Info().Msg("the interface is back, and down")
+	case err != nil:
+		log.Error().Err(err).Msg("the interface is back, but cannot be served")
+	default:
+		log.Info().Int("ifindex", p.ifindex).Msg("the interface is back and is served again")
 	}
 }
 

@@ -224,6 +224,7 @@ func (e *Engine) tend() {
 			e.busy.Store(&share)
 			e.rebalance(share)
 			e.revive()
+			e.reopen()
 			e.expire(now)
 			e.sad.Reclaim()
 		}
@@ -235,6 +236,18 @@ func (e *Engine) expire(now time.Time) {
 	for _, h := range e.retired.due(now) {
 		if err := e.Remove(h); err != nil {
 			e.log.Debug().Err(err).Msg("an association on its way out was gone already")
+		}
+	}
+}
+
+// reopen serves the interfaces that are there and could not be served before.
+func (e *Engine) reopen() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		if !e.stopping && e.steering != nil && p.ifindex != 0 && p.up && len(p.sockets) == 0 && p.config.Queues == nil {
+			e.serve(p)
+			e.publishTables()
 		}
 	}
 }

@@ -2,7 +2,9 @@ package ike
 
 import (
 	"io"
+	"math/rand/v2"
 	"net/netip"
+	"time"
 
 	"sallyport/ike/auth"
 	"sallyport/ike/ikesa"
@@ -18,6 +20,16 @@ func (v *env) NewChildSPI() (uint32, error) { return v.shard.server.kernel.NewCh
 func (v *env) ReleaseChildSPI(spi uint32)   { v.shard.server.kernel.ReleaseSPI(spi) }
 func (v *env) Store() *auth.Store           { return v.shard.server.config.Load().store }
 func (v *env) KeyLog() bool                 { return v.shard.server.options.KeyLog != nil }
+
+// RekeyWait spreads the rekeys of many tunnels that were set up together: no more a second than the limit begin. Who has
+// to wait asks again after a random time, so that those who wait do not ask all at once.
+func (v *env) RekeyWait() time.Duration {
+	wait := v.shard.server.rekeys.wait(time.Now())
+	if wait > 0 {
+		wait += rand.N(time.Second)
+	}
+	return wait
+}
 
 func (v *env) Select(q ikesa.Query) *ikesa.Connection { return v.shard.server.config.Load().find(q) }
 

@@ -17,14 +17,11 @@ func pairKey(c *ikesa.Connection) string {
 
 // matches says whether a peer's identity is one that a connection allows, and how exactly it says so.
 func matches(p auth.Pattern, id auth.Identity) (weight int, ok bool) {
-	if p.Exact == (auth.Identity{}) {
-		return 0, true
-	}
-	return 2, p.Exact == id
+	return p.Specificity(), p.Matches(id)
 }
 
 // isOwn says whether a connection has the identity that a peer asks for.
-func isOwn(own, asked auth.Identity) bool { return own == auth.Identity{} || own == asked }
+func isOwn(own, asked auth.Identity) bool { return own.IsZero() || own.Equal(asked) }
 
 // withoutCredentials is what of a local side may not change without deleting its IKE SAs.
 func withoutCredentials(l auth.Local) auth.Local { return auth.Local{ID: l.ID} }

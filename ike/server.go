@@ -115,6 +115,7 @@ type Server struct {
 	config  atomic.Pointer[snapshot]
 	pools   *poolSet
 	gate    gate
+	rekeys  bucket
 	shards  []*shard
 	homes   homes // which shard an inbound SPI lives on
 	manager *manager
@@ -150,6 +151,7 @@ func NewServer(o Options, t Transport, k Kernel) *Server {
 	s.config.Store(newSnapshot(&Config{Store: new(auth.Store)}, nil))
 	s.gate.start(s.limits, o.Rand)
 	s.homes.start()
+	s.rekeys.rate, s.rekeys.burst = int64(s.limits.Rekeys), int64(s.limits.Rekeys)
 	for i := range o.Workers {
 		s.shards = append(s.shards, newShard(s, i))
 	}

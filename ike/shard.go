@@ -308,18 +308,22 @@ func (sh *shard) guarded(e *entry, f func()) (ok bool) {
 	return true
 }
 
-// tearOut removes an IKE SA without calling it again.
+// tearOut removes an IKE SA without calling it again. The data plane may be at fault itself, so each call of it is on its own.
 func (sh *shard) tearOut(e *entry) {
 	clear(sh.out.Actions)
 	sh.out.Actions, sh.later = sh.out.Actions[:0], nil
-	for i, spi := range e.children {
-		sh.forgetChild(spi)
-		sh.server.kernel.RemoveChild(spi, e.spiOut[i], ikesa.ReasonPanic.String())
+	spi := e.spi
+	for len(e.children) > 0 {
+		in, out := e.children[0], e.spiOut[0]
+		sh.forgetChild(in)
+		func() {
+			defer func() { _ = recover() }()
+			sh.server.kernel.RemoveChild(in, out, ikesa.ReasonPanic.String())
+		}()
 	}
-	e.children, e.spiOut = nil, nil
 	sh.forget(e)
-	if e.spi != 0 {
-		sh.server.manager.ended(e.spi, ikesa.ReasonPanic)
+	if spi != 0 {
+		sh.server.manager.ended(spi, ikesa.ReasonPanic)
 	}
 }
 

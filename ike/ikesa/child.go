@@ -179,8 +179,7 @@ func (s *SA) tickChildren(now time.Time, out *Outputs) {
 				s.confirm(c, out)
 			}
 		}
-		if due(c.rekeyAt, now) {
-			c.rekeyAt = time.Time{}
+		if due(c.rekeyAt, now) && s.paced(now, &c.rekeyAt) {
 			if c.state == childUp && !c.redundant {
 				s.add(&childExchange{conf: c.conf, old: c}, now)
 			}

@@ -217,7 +217,7 @@ func (t *childExchange) standsBack(s *SA, now time.Time, out *Outputs) {
 		return
 	}
 	if t.old.state == childUp {
-		t.old.state = childRekeyed
+		s.replaced(now, t.old)
 	}
 	if c := s.childBySPIIn(t.old.collision.spi); c != nil {
 		if c.undecided = false; c.proofAt.IsZero() {
@@ -450,7 +450,7 @@ func (x *childAnswer) finish(s *SA, now time.Time, shared [][]byte, a *answer) e
 	case x.old.collision.won:
 		c.redundant = true
 	case x.old.state == childUp:
-		x.old.state = childRekeyed
+		s.replaced(now, x.old)
 	}
 	var after Outputs
 	s.report(&after, Event{Kind: EventChildRekeyed, Child: c.conf, SPI: c.spiIn, Old: x.old.spiIn})
@@ -463,6 +463,14 @@ func (x *childAnswer) drop(s *SA) {
 	wipe(x.shared)
 	if x.old != nil {
 		x.old.collision = nil
+	}
+}
+
+// replaced marks a child that the peer has rekeyed, and is to delete. If it does not, we do.
+func (s *SA) replaced(now time.Time, c *child) {
+	c.state, c.rekeyAt = childRekeyed, time.Time{}
+	if last := now.Add(replacedTime); c.expireAt.IsZero() || last.Before(c.expireAt) {
+		c.expireAt = last
 	}
 }
 

@@ -16,10 +16,7 @@ func (s *SA) end(now time.Time, reason Reason, out *Outputs) {
 		out.add(Unassigned{SA: s, Addrs: s.virtual})
 		s.virtual = nil
 	}
-	for _, addr := range s.leases {
-		s.env.ReleaseAddress(s.conn, s.remoteID, addr)
-	}
-	s.leases = nil
+	s.releaseLeases()
 	if s.predecessor != nil {
 		if c := s.predecessor.collision; c != nil && c.successor == s {
 			c.successor = nil
@@ -33,7 +30,7 @@ func (s *SA) end(now time.Time, reason Reason, out *Outputs) {
 		c.successor.run(now, out)
 		out.add(Touched{c.successor})
 	}
-	if old := s.replaces; old != nil { // the new SA did not come about; the old one tries again
+	if old := s.replaces; old != nil && old.replacement == s { // the new SA did not come about; the old one tries again
 		s.replaces, old.replacement = nil, nil
 		if old.state == StateEstablished {
 			old.reauthAt = old.retryAt(now)
@@ -51,6 +48,14 @@ func (s *SA) end(now time.Time, reason Reason, out *Outputs) {
 	s.window = window{}
 	s.timers = timers{}
 	out.add(Ended{SA: s, Reason: reason})
+}
+
+// releaseLeases takes back the virtual addresses of the peer.
+func (s *SA) releaseLeases() {
+	for _, addr := range s.leases {
+		s.env.ReleaseAddress(s.conn, s.remoteID, addr)
+	}
+	s.leases = nil
 }
 
 // giveUp drops all tasks and what they hold.

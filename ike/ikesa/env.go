@@ -31,6 +31,8 @@ type Env interface {
 	ReleaseAddress(c *Connection, id auth.Identity, addr netip.Addr)
 	// Usage tells what an installed child carried; ok is false if it is unknown.
 	Usage(spiIn, spiOut uint32) (u Usage, ok bool)
+	// RekeyWait says how long a rekey that is due by time should wait because many are; 0 lets it begin and counts it.
+	RekeyWait() time.Duration
 	// KeyLog says whether KeyLog outputs are wanted at all.
 	KeyLog() bool
 }

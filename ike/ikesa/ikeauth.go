@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sallyport/ike/auth"
 	"sallyport/ike/message"
 	"sallyport/ike/suite"
 )
@@ -32,7 +33,7 @@ func (s *SA) authPayloads(now time.Time) ([]message.Payload, error) {
 		payloads = append(payloads, &message.Notify{Notify: message.InitialContact})
 	}
 	payloads = append(payloads, s.certReqs()...)
-	if peer, ok := s.expectedID(); ok {
+	if peer, ok := s.conn.Remote.ID.Exact(); ok {
 		payloads = append(payloads, idPayload(peer, true))
 	}
 	payloads = append(payloads, proof)
@@ -53,6 +54,7 @@ func (s *SA) authPayloads(now time.Time) ([]message.Payload, error) {
 	}
 	if s.conn.MOBIKE {
 		payloads = append(payloads, &message.Notify{Notify: message.MobikeSupported})
+		payloads = append(payloads, s.additionalAddresses()...)
 	}
 	return payloads, nil
 }
@@ -324,10 +326,10 @@ func denied(err error) error {
 // the addresses had led to. The proposal that was chosen must be one of its own.
 func (s *SA) reselect(id *message.ID, m *message.Message) error {
 	q := Query{Local: s.local, Remote: s.remote, Chosen: s.conn}
-	peer := identityOf(id)
+	peer := auth.IdentityOf(id)
 	q.RemoteID = &peer
 	if p, ok := m.Payload(message.TypeIDr).(*message.ID); ok {
-		us := identityOf(p)
+		us := auth.IdentityOf(p)
 		q.LocalID = &us
 	}
 	c := s.env.Select(q)
@@ -366,6 +368,7 @@ func (s *SA) authAnswer(now time.Time, m *message.Message, a *answer, out *Outpu
 	}
 	if s.mobikeOn {
 		a.payloads = append(a.payloads, &message.Notify{Notify: message.MobikeSupported})
+		a.payloads = append(a.payloads, s.additionalAddresses()...)
 	}
 	if t := s.conn.ReauthTime; t > 0 {
 		a.payloads = append(a.payloads, &message.Notify{Notify: message.AuthLifetime, Data: binary.BigEndian.AppendUint32(nil, uint32(min(t/time.Second, math.MaxUint32)))})
@@ -387,6 +390,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 		s.report(&after, Event{Kind: EventChildFailed, Reason: ReasonOf(err), Err: err})
 		a.after = append(a.after, after.Actions...)
 	}
+	so := a.payloads
 	var cp *message.Config
 	if p, ok := message.First[*message.Config](m); ok && p.Config == message.ConfigRequest {
 		var err error
@@ -397,6 +401,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 	}
 	chosen, err := s.choose(m, nil, suite.Options{NoKE: true})
 	if err != nil {
+		s.releaseLeases() // the peer will not hear of them
 		refuse(err)
 		return
 	}
@@ -407,7 +412,8 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 	a.payloads = append(a.payloads, chosen.rest()...)
 	x := &childAnswer{child: chosen.child, ni: s.handshake.ni, nr: s.handshake.nr}
 	if err := x.finish(s, now, nil, a); err != nil {
-		a.payloads = nil
+		a.payloads = so
+		s.releaseLeases()
 		refuse(err)
 	}
 }
@@ -416,6 +422,7 @@ func (s *SA) firstChildAnswer(now time.Time, m *message.Message, a *answer) {
 func (s *SA) Verified(now time.Time, id uint64, err error, out *Outputs) {
 	if r := s.rivalVerifying(id); r != nil {
 		s.rivalStep(now, r, out, func(rout *Outputs) { r.Verified(now, id, err, rout) })
+		s.run(now, out)
 		return
 	}
 	if s.state != StateVerifying || id != s.verifyID {

@@ -1,10 +1,10 @@
 package ikesa
 
 import (
+	"reflect"
 	"runtime"
 	"testing"
 	"time"
-	"unsafe"
 
 	"sallyport/ike/message"
 )
@@ -44,7 +44,7 @@ func TestIdleSAIsSmall(t *testing.T) {
 	states := uint64(len(kept))
 	clear(kept)
 	each := (with - heap()) / states
-	t.Logf("%d bytes an SA with one child, all in; the struct alone is %d, a child %d", each, unsafe.Sizeof(SA{}), unsafe.Sizeof(child{}))
+	t.Logf("%d bytes an SA with one child, all in; the struct alone is %d, a child %d", each, reflect.TypeFor[SA]().Size(), reflect.TypeFor[child]().Size())
 	if each > 4096 {
 		t.Errorf("an idle SA takes %d bytes", each)
 	}

@@ -16,13 +16,17 @@ type mobility struct {
 	// seen is the peer's last NAT_DETECTION_DESTINATION_IP: another one means that the
 	// mapping of the NAT before us has changed (RFC 4555, 3.8).
 	seen []byte
-	// others are further addresses of the peer.
+	// others are further addresses of the peer; those before next were tried since it was
+	// last heard of.
 	others []netip.Addr
+	next   int
 }
 
 const (
 	cookie2Len = 16
 	othersMax  = 8
+	// pathTries is how often a request is sent to each further address of a silent peer.
+	pathTries = 2
 	// probeTime is how long a path probe may take before children stay where they were for good.
 	probeTime = 3 * time.Minute
 )
@@ -116,7 +120,7 @@ type mobikeAddresses struct{}
 func (*mobikeAddresses) allowed(s *SA) bool { return s.unhindered() }
 
 func (*mobikeAddresses) build(s *SA, _ time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
-	return message.Informational, []message.Payload{additionalAddress(s.local.Addr())}, true
+	return message.Informational, append(s.additionalAddresses(), additionalAddress(s.local.Addr())), true
 }
 
 func (*mobikeAddresses) process(s *SA, _ time.Time, m *message.Message, out *Outputs) bool {
@@ -132,6 +136,33 @@ func additionalAddress(a netip.Addr) message.Payload {
 		n.Notify = message.AdditionalIPv4Address
 	}
 	return n
+}
+
+// additionalAddresses tells where else we can be reached (RFC 4555, 3.4).
+func (s *SA) additionalAddresses() []message.Payload {
+	var payloads []message.Payload
+	for _, a := range s.conn.LocalAddrs {
+		addr := a.Prefix.Addr()
+		if a.Host == "" && a.Prefix.IsSingleIP() && addr != s.local.Addr() && len(payloads) < othersMax {
+			payloads = append(payloads, additionalAddress(addr))
+		}
+	}
+	return payloads
+}
+
+// otherPath makes the initiator try the next address of a peer that does not answer
+// (RFC 4555, 3.11). The request under way goes there, and then the news that we have moved.
+func (s *SA) otherPath(now time.Time) bool {
+	m := s.mobike
+	if m == nil || !s.initiator || s.state != StateEstablished || m.next == len(m.others) {
+		return false
+	}
+	old := s.remote.Addr()
+	s.remote = netip.AddrPortFrom(m.others[m.next], s.remote.Port())
+	m.others[m.next] = old
+	m.next++
+	s.add(&mobikeUpdate{}, now)
+	return true
 }
 
 // moved follows a change of our own address.
@@ -188,7 +219,7 @@ func (s *SA) mobikeRequest(now time.Time, m *message.Message, a *answer, _ *Outp
 	}
 	cookie := make([]byte, cookie2Len)
 	if _, err := s.env.Rand().Read(cookie); err != nil {
-		return &fault{reason: ReasonInternal, notify: message.TemporaryFailure, err: err}
+		return nil // the children stay where they are
 	}
 	if checked {
 		s.natHere, s.natThere = here, there
@@ -208,12 +239,13 @@ func (s *SA) peerAddresses(m *message.Message) {
 			continue
 		}
 		listed = true
-		if a, ok := netip.AddrFromSlice(n.Data); ok && len(all) < othersMax {
+		a, ok := netip.AddrFromSlice(n.Data)
+		if ok && usable(a) && a.BitLen() == s.local.Addr().BitLen() && a != s.remote.Addr() && len(all) < othersMax {
 			all = append(all, a)
 		}
 	}
 	if listed {
-		s.mobike.others = all
+		s.mobike.others, s.mobike.next = all, 0
 	}
 }
 

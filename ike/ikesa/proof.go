@@ -1,69 +1,143 @@
 package ikesa
 
 import (
-	"crypto/subtle"
-	"net/netip"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"sallyport/ike/auth"
 	"sallyport/ike/message"
 )
 
+// Who proves what: the seam to package auth. An error of it becomes a reason here;
+// to the peer every one of them is AUTHENTICATION_FAILED.
+
 func idPayload(id auth.Identity, responder bool) *message.ID {
 	return &message.ID{Responder: responder, IDType: id.Type, Data: []byte(id.Data)}
 }
 
-func identityOf(p *message.ID) auth.Identity {
-	return auth.Identity{Type: p.IDType, Data: string(p.Data)}
-}
-
-func addressID(a netip.Addr) auth.Identity {
-	t := message.IDIPv4Addr
-	if a.Is6() {
-		t = message.IDIPv6Addr
-	}
-	return auth.Identity{Type: t, Data: string(a.AsSlice())}
-}
-
 // ownID is the identity that we claim: the configured one, else our address.
 func (s *SA) ownID() auth.Identity {
-	if s.conn.Local.ID == (auth.Identity{}) {
-		return addressID(s.local.Addr())
+	if s.conn.Local.ID.IsZero() {
+		return auth.AddressIdentity(s.local.Addr())
 	}
 	return s.conn.Local.ID
 }
 
-func (s *SA) expectedID() (auth.Identity, bool) {
-	id := s.conn.Remote.ID.Exact
-	return id, id != auth.Identity{}
+// secretFor is the pre-shared key of the two ends. An initiator that accepts several
+// identities does not know the peer's before it has answered; the address stands for it.
+func (s *SA) secretFor(peer auth.Identity) ([]byte, error) {
+	if peer.IsZero() {
+		var ok bool
+		if peer, ok = s.conn.Remote.ID.Exact(); !ok {
+			peer = auth.AddressIdentity(s.remote.Addr())
+		}
+	}
+	return s.env.Store().PSK(s.ownID(), peer)
 }
 
-func hashNotify() message.Payload {
-	return &message.Notify{Notify: message.SignatureHashAlgorithms, Data: []byte{0, 2, 0, 3, 0, 4, 0, 5}}
+// certReqs are the CERTREQ payloads to send.
+func (s *SA) certReqs() []message.Payload {
+	if !s.conn.SendCertReq {
+		return nil
+	}
+	return s.env.Store().CertReqs(&s.conn.Remote)
 }
 
-func (s *SA) certReqs() []message.Payload { return nil }
-
-func (h *handshake) takeCertReqs(m *message.Message) {}
-
-func (s *SA) pskAuth(octets []byte) []byte {
-	return s.keys.PRF(s.keys.PRF(s.env.Store().PSK, []byte("Key Pad for IKEv2")), octets)
+// takeCertReqs notes whether the peer asks for certificates.
+func (h *handshake) takeCertReqs(m *message.Message) {
+	if _, ok := message.First[*message.CertReq](m); ok {
+		h.certAsked = true
+	}
 }
 
+// prove makes our AUTH payload, and the CERT payloads that go with it.
 func (s *SA) prove(id *message.ID, authMessageID uint32) (*message.Auth, []message.Payload, error) {
+	l, h := &s.conn.Local, s.handshake
 	octets := s.signedOctets(s.initiator, id, authMessageID)
-	return &message.Auth{Method: message.AuthSharedKey, Data: s.pskAuth(octets)}, nil, nil
+	if l.Method == auth.PSK {
+		secret, err := s.secretFor(s.remoteID)
+		if err != nil {
+			return nil, nil, &fault{reason: ReasonAuthentication, err: err}
+		}
+		return &message.Auth{Method: message.AuthSharedKey, Data: auth.PSKAuth(s.choice.PRF, secret, octets)}, nil, nil
+	}
+	proof, err := auth.Sign(l, h.hashes, octets, s.env.Rand())
+	if err != nil {
+		return nil, nil, &fault{reason: ReasonCertificate, err: err}
+	}
+	var certs []message.Payload
+	if use := s.conn.SendCert; use == SendCertAlways || use == SendCertIfAsked && h.certAsked {
+		certs = l.Payloads()
+	}
+	return proof, certs, nil
 }
 
+// verify checks who the peer is: identity, proof, and the certificate but for its
+// revocation. If that must be looked up the SA waits for Verified.
 func (s *SA) verify(now time.Time, id *message.ID, proof *message.Auth, m *message.Message, authMessageID uint32, out *Outputs) error {
-	peer := identityOf(id)
-	if peer == s.ownID() { // somebody sends our own messages back, or has our secrets
+	peer, r := auth.IdentityOf(id), &s.conn.Remote
+	if peer.Equal(s.ownID()) { // somebody sends our own messages back, or has our secrets
 		return &fault{reason: ReasonOwnIdentity}
 	}
+	if !r.ID.Matches(peer) {
+		return &fault{reason: ReasonIdentity, err: fmt.Errorf("the peer is %v, configured is %v", peer, r.ID)}
+	}
 	octets := s.signedOctets(!s.initiator, id, authMessageID)
-	if subtle.ConstantTimeCompare(proof.Data, s.pskAuth(octets)) != 1 {
-		return &fault{reason: ReasonAuthentication}
+	if r.Method == auth.PSK {
+		secret, err := s.secretFor(peer)
+		if err == nil {
+			err = auth.VerifyPSK(s.choice.PRF, secret, octets, proof)
+		}
+		if err != nil {
+			return authFault(err)
+		}
+		s.remoteID = peer
+		return nil
+	}
+	if proof.Method == message.AuthSharedKey {
+		return authFault(auth.ErrMethod)
+	}
+	chain, err := s.env.Store().Chain(r, peer, slices.Collect(message.All[*message.Cert](m)), now)
+	if err == nil {
+		err = auth.VerifySignature(chain.Leaf().PublicKey, proof, octets, r.Schemes)
+	}
+	if err != nil {
+		return authFault(err)
 	}
 	s.remoteID = peer
+	if !chain.NeedsCheck() {
+		return nil
+	}
+	if s.verifyID, err = s.fresh(); err != nil {
+		return err
+	}
+	s.state = StateVerifying
+	out.add(Verify{ID: s.verifyID, Chain: chain, Remote: r})
 	return nil
+}
+
+// authFault gives an error of package auth its reason.
+func authFault(err error) error {
+	reason := ReasonAuthentication
+	switch {
+	case errors.Is(err, auth.ErrIdentity):
+		reason = ReasonIdentity
+	case errors.Is(err, auth.ErrCertificate), errors.Is(err, auth.ErrUntrusted), errors.Is(err, auth.ErrExpired), errors.Is(err, auth.ErrKey):
+		reason = ReasonCertificate
+	case errors.Is(err, auth.ErrRevoked), errors.Is(err, auth.ErrUnknown):
+		reason = ReasonRevoked
+	}
+	return &fault{reason: reason, notify: message.AuthenticationFailed, err: err}
+}
+
+// fresh is a random number that is not zero.
+func (s *SA) fresh() (uint64, error) {
+	var b [8]byte
+	if _, err := s.env.Rand().Read(b[:]); err != nil {
+		return 0, &fault{reason: ReasonInternal, err: err}
+	}
+	return binary.BigEndian.Uint64(b[:]) | 1, nil
 }

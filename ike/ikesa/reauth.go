@@ -32,7 +32,7 @@ func (s *SA) reauthenticate(now time.Time, out *Outputs) {
 // reauthenticated deletes the SA in whose place this one stands, once nothing is left to be done.
 func (s *SA) reauthenticated(now time.Time, out *Outputs) {
 	old := s.replaces
-	if old == nil || s.state != StateEstablished || s.request != nil || len(s.queue) > 0 {
+	if old == nil || old.replacement != s || s.state != StateEstablished || s.request != nil || len(s.queue) > 0 {
 		return
 	}
 	s.replaces, old.replacement = nil, nil

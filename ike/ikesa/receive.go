@@ -74,7 +74,7 @@ func (s *SA) receiveRequest(now time.Time, d Datagram, h message.Header, out *Ou
 		switch {
 		case m == nil && err == nil: // more fragments to come
 		case err != nil && (m == nil || !m.Opened()):
-			s.unopened(now, h, d, err, out)
+			s.discard(h, err, out) // nothing of it changes the SA (RFC 7296, 2.21)
 		default:
 			s.heard(now, out)
 			s.follow(d, out)
@@ -143,12 +143,6 @@ func (s *SA) open(now time.Time, d Datagram, fragments **message.Reassembler) (*
 		*fragments = nil
 	}
 	return whole, err
-}
-
-// unopened deals with a datagram that could not be authenticated. Nothing of it
-// changes the SA (RFC 7296, 2.21).
-func (s *SA) unopened(now time.Time, h message.Header, d Datagram, err error, out *Outputs) {
-	s.discard(h, err, out)
 }
 
 // receiveResponse takes a protected response.

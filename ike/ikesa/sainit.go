@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"sallyport/ike/auth"
 	"sallyport/ike/message"
 	"sallyport/ike/suite"
 )
@@ -17,19 +18,19 @@ type handshake struct {
 	more           []*Child
 
 	// IKE_SA_INIT. The two messages are covered by AUTH as they were on the wire.
-	ni, nr      []byte
-	ke          *suite.KeyExchange
-	method      uint16 // what INVALID_KE_PAYLOAD asked for, 0 before
-	cookie      []byte
-	cookies     int // that were asked of us
-	keTries     int
-	request     []byte
-	response    []byte
-	answeredAt  time.Time               // when the first response came
-	hashes      []message.HashAlgorithm // that the peer's signatures may use
-	authorities [][]byte                // of the peer's CERTREQ in IKE_SA_INIT
-	chosen      message.Proposal        // our answer as responder
-	childless   bool                    // the peer, as responder, allows it
+	ni, nr     []byte
+	ke         *suite.KeyExchange
+	method     uint16 // what INVALID_KE_PAYLOAD asked for, 0 before
+	cookie     []byte
+	cookies    int // that were asked of us
+	keTries    int
+	request    []byte
+	response   []byte
+	answeredAt time.Time               // when the first response came
+	hashes     []message.HashAlgorithm // that the peer's signatures may use
+	certAsked  bool                    // the peer has sent CERTREQ
+	chosen     message.Proposal        // our answer as responder
+	childless  bool                    // the peer, as responder, allows it
 
 	// An error or failure that may be somebody else's, believed at hintUntil.
 	hint      error
@@ -134,20 +135,14 @@ func (s *SA) initPayloads() ([]message.Payload, error) {
 		&message.KE{Method: method, Data: h.ke.Public()},
 		&message.Nonce{Data: h.ni})
 	payloads = append(payloads, s.natPayloads(s.local, s.remote)...)
-	payloads = append(payloads, s.abilityNotifies()...)
+	if s.conn.Fragmentation != FragmentationNo {
+		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
+	}
+	payloads = append(payloads, auth.HashNotify())
 	if hasAdditional(s.conn.Proposals) {
 		payloads = append(payloads, &message.Notify{Notify: message.IntermediateExchangeSupp})
 	}
 	return payloads, nil
-}
-
-// abilityNotifies are those that both sides send in IKE_SA_INIT.
-func (s *SA) abilityNotifies() []message.Payload {
-	var payloads []message.Payload
-	if s.conn.Fragmentation != FragmentationNo {
-		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
-	}
-	return append(payloads, hashNotify())
 }
 
 func hasAdditional(proposals []suite.Proposal) bool {
@@ -326,9 +321,7 @@ func (s *SA) initAbilities(m *message.Message) {
 	s.fragments = m.Notify(message.FragmentationSupported) != nil
 	h.childless = m.Notify(message.ChildlessIKEv2Supported) != nil
 	if n := m.Notify(message.SignatureHashAlgorithms); n != nil {
-		for b := n.Data; len(b) >= 2; b = b[2:] {
-			h.hashes = append(h.hashes, message.HashAlgorithm(binary.BigEndian.Uint16(b)))
-		}
+		h.hashes = auth.ParseHashes(n.Data)
 	}
 	h.takeCertReqs(m)
 }
@@ -424,7 +417,12 @@ func (s *SA) initAnswer(m *message.Message, d Datagram) ([]message.Payload, erro
 		payloads = append(payloads, s.natPayloads(d.Local, d.Remote)...)
 	}
 	payloads = append(payloads, s.certReqs()...)
-	payloads = append(payloads, s.abilityNotifies()...)
+	if s.fragments && s.conn.Fragmentation != FragmentationNo { // RFC 7383, 2.3: only to who asked
+		payloads = append(payloads, &message.Notify{Notify: message.FragmentationSupported})
+	}
+	if hs.hashes != nil {
+		payloads = append(payloads, auth.HashNotify())
+	}
 	if s.conn.Childless != ChildlessNever {
 		payloads = append(payloads, &message.Notify{Notify: message.ChildlessIKEv2Supported})
 	}

@@ -145,6 +145,11 @@ func (w *world) play(words []string) error {
 			w.nat = map[netip.AddrPort]netip.AddrPort{}
 		}
 		w.nat[netip.MustParseAddrPort(arg(1))] = netip.MustParseAddrPort(arg(2))
+	case "dead": // nothing reaches this address any more
+		if w.dead == nil {
+			w.dead = map[netip.Addr]bool{}
+		}
+		w.dead[netip.MustParseAddr(arg(1))] = true
 	case "mute": // what is said from here on is not shown
 		w.log.Reset()
 	default:
@@ -267,6 +272,10 @@ func (h *host) configure(words []string) error {
 		c.DPDDelay = duration(1)
 	case "keepalive":
 		c.Keepalive = duration(1)
+	case "local-addrs":
+		for _, addr := range words[1:] {
+			c.LocalAddrs = append(c.LocalAddrs, Address{Prefix: netip.MustParsePrefix(addr)})
+		}
 	case "mobike":
 		c.MOBIKE = true
 	case "encap":

@@ -30,6 +30,9 @@ const (
 	// have given up to wait for our answer, it has the child in any case.
 	proofTime    = 10 * time.Second
 	proofTimeMax = 3 * time.Minute
+	// replacedTime is how long a child that the peer has rekeyed waits for its delete: no
+	// less than the peer's retransmissions may take.
+	replacedTime = 4 * time.Minute
 	// retryTime is the first wait after TEMPORARY_FAILURE, and half of its jitter; it doubles.
 	retryTime    = 4 * time.Second
 	retryTimeMax = 64 * time.Second
@@ -131,6 +134,16 @@ func (s *SA) tickMemory(now time.Time, _ *Outputs) {
 	s.expireFollowups(now)
 }
 
+// paced says whether a rekey that is due may begin now, and puts its timer off or out.
+func (s *SA) paced(now time.Time, timer *time.Time) bool {
+	if wait := s.env.RekeyWait(); wait > 0 {
+		*timer = now.Add(wait)
+		return false
+	}
+	*timer = time.Time{}
+	return true
+}
+
 func (s *SA) tickRequest(now time.Time, out *Outputs) {
 	if s.request != nil && due(s.request.at, now) {
 		s.overdue(now, out)
@@ -162,8 +175,7 @@ func (s *SA) tickLifetime(now time.Time, out *Outputs) {
 		s.reauthAt = time.Time{}
 		s.reauthenticate(now, out)
 	}
-	if due(s.rekeyAt, now) {
-		s.rekeyAt = time.Time{}
+	if due(s.rekeyAt, now) && s.paced(now, &s.rekeyAt) {
 		s.add(&ikeRekey{}, now)
 	}
 }
@@ -207,6 +219,9 @@ func (s *SA) observe() {
 // the initiator has our answer: before, it could have neither asked nor answered.
 func (s *SA) heard(now time.Time, out *Outputs) {
 	s.lastIn = now
+	if s.mobike != nil {
+		s.mobike.next = 0
+	}
 	if s.state != StateEstablished {
 		return
 	}

@@ -38,6 +38,7 @@ type request struct {
 	id       uint32
 	packets  [][]byte
 	tries    int // how often it was sent again
+	waits    int // of those, on the path that is tried now
 	triesMax int
 	at       time.Time // of the next retransmission, or of giving up
 }
@@ -97,6 +98,9 @@ func (s *SA) seal(h message.Header, payloads []message.Payload) ([][]byte, error
 // ask sends a request and starts its retransmission.
 func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []message.Payload, out *Outputs) {
 	r := &request{task: t, exchange: x, id: s.nextOut, triesMax: s.retransmit().Tries}
+	if _, ok := t.(*ikeDelete); ok {
+		r.triesMax = min(r.triesMax, deleteTries)
+	}
 	h := s.header(x, r.id, false)
 	if x == message.IKESAInit {
 		m := message.Message{Header: h, Payloads: payloads}
@@ -172,11 +176,16 @@ func (s *SA) backoff(n int) time.Duration {
 func (s *SA) overdue(now time.Time, out *Outputs) {
 	r := s.request
 	if r.tries >= r.triesMax {
-		s.unanswered(now, out)
-		return
+		if !s.otherPath(now) {
+			s.unanswered(now, out)
+			return
+		}
+		r.triesMax += pathTries
+		r.waits = -1
 	}
 	r.tries++
-	r.at = now.Add(s.backoff(r.tries))
+	r.waits++
+	r.at = now.Add(s.backoff(r.waits))
 	s.report(out, Event{Kind: EventRetransmit, Exchange: r.exchange, MessageID: r.id, Initiator: true, N: r.tries})
 	s.transmit(r, out)
 }

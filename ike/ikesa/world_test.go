@@ -32,6 +32,7 @@ type world struct {
 	nat map[netip.AddrPort]netip.AddrPort
 	// forged says that one host hears what the other did not say, so that they need not agree.
 	forged bool
+	dead   map[netip.Addr]bool // addresses that nothing reaches
 }
 
 // packet is a datagram on its way.
@@ -178,6 +179,8 @@ func (h *host) Select(q Query) *Connection {
 }
 
 func (h *host) Store() *auth.Store { return h.store }
+
+func (h *host) RekeyWait() time.Duration { return 0 }
 
 func (h *host) AssignAddress(_ *Connection, _ auth.Identity, wanted netip.Addr) (Lease, error) {
 	addr := h.pool
@@ -425,6 +428,10 @@ func (w *world) peer(h *host) *host {
 // deliver hands a packet to the host that it is for.
 func (w *world) deliver(p *packet) {
 	h := w.peer(p.from)
+	if w.dead[p.Remote.Addr()] {
+		h.say("nothing arrives at %v", p.Remote.Addr())
+		return
+	}
 	d := Datagram{Local: p.Remote, Remote: p.Local, Data: bytes.Clone(p.Data)}
 	if to, ok := w.nat[d.Remote]; ok && p.from.name == "a" {
 		d.Remote = to

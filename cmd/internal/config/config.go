@@ -9,7 +9,9 @@ package config
 
 import (
 	"cmp"
+	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -190,6 +192,8 @@ type checker struct {
 	negotiated map[string]bool
 	locals     map[string]auth.Local
 	remotes    map[string]auth.Remote
+	keys       []crypto.Signer
+	files      map[string][]*x509.Certificate // that were read, by name
 }
 
 type tunnel struct {
@@ -564,7 +568,7 @@ func (k *checker) key(path, field string, inline Secret, file string, p Proposal
 		return Secret{}, false
 	case file != "":
 		at += "_file"
-		text, ok := k.file0600(at, file)
+		text, ok := k.secretFile(at, file)
 		if !ok {
 			return Secret{}, false
 		}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -316,35 +315,16 @@ func (Secret) Format(f fmt.State, verb rune) { io.WriteString(f, redacted) }
 func (Secret) MarshalText() ([]byte, error)  { return []byte(redacted), nil }
 func (Secret) MarshalJSON() ([]byte, error)  { return []byte(`"` + redacted + `"`), nil }
 
-// Passphrase is a preshared key: text, 0x and hexadecimal digits, or 0s and base64, as in swanctl.conf. It
-// prints like a Secret.
+// Passphrase is a preshared key as it is written. It prints like a Secret.
 type Passphrase struct{ Secret }
 
-// passphraseMax bounds a preshared key, in bytes.
-const passphraseMax = 1024
+// passphraseMax bounds the text of a preshared key, in bytes.
+const passphraseMax = 4096
 
 func (p *Passphrase) parse(text string) error {
-	b := []byte(text)
-	if len(text) > 2*passphraseMax+2 {
-		clear(b)
-		return fmt.Errorf("a preshared key is at most %d bytes long", passphraseMax)
-	}
-	decoded, err := b, error(nil)
-	if rest, ok := strings.CutPrefix(text, "0x"); ok {
-		decoded = make([]byte, hex.DecodedLen(len(rest)))
-		_, err = hex.Decode(decoded, []byte(rest))
-	} else if rest, ok := strings.CutPrefix(text, "0s"); ok {
-		decoded, err = base64.StdEncoding.DecodeString(rest)
-	}
-	if err != nil {
-		clear(b)
-		clear(decoded)
-		// The decoders' own errors quote a byte of the key.
-		return errors.New("a preshared key that begins with 0x is written in hexadecimal digits, one with 0s in base64")
-	}
-	if len(decoded) == 0 || len(decoded) > passphraseMax {
+	if len(text) == 0 || len(text) > passphraseMax {
 		return fmt.Errorf("a preshared key is 1 to %d bytes long", passphraseMax)
 	}
-	p.b = decoded
+	p.b = []byte(text)
 	return nil
 }
