@@ -19,25 +19,35 @@ type Config struct {
 	Pools       []Pool
 }
 
-// snapshot is a configuration, immutable, with what is looked up in it.
+// snapshot is a configuration, immutable, with what is looked up in it. Ten thousand connections must not make a handshake
+// slow: the first look-up, by addresses and proposals, sees one connection of those that say the same; the second sees
+// those of the peer's identity.
 type snapshot struct {
-	order  []*ikesa.Connection
-	byName map[string]*ikesa.Connection
-	place  map[*ikesa.Connection]int
-	store  *auth.Store
-	exact  map[netip.Addr][]*ikesa.Connection // whose only remote addresses are single ones
-	wild   []*ikesa.Connection                // all others
-	named  map[netip.Addr]int                 // how many connections name an address
-	hosts  func() map[string][]netip.Addr     // what names were last found to mean
+	order    []*ikesa.Connection
+	place    map[*ikesa.Connection]int
+	store    *auth.Store
+	byAddr   map[netip.Addr][]*ikesa.Connection    // by remote address, of connections that have only single ones
+	wild     []*ikesa.Connection                   // all others
+	byID     map[auth.Identity][]*ikesa.Connection // by remote identity, canonical
+	patterns []*ikesa.Connection                   // whose peer may have one of several
+	named    map[netip.Addr]int                    // how many connections name an address
+	hosts    func() map[string][]netip.Addr        // what names were last found to mean
 }
 
 func newSnapshot(c *Config, hosts func() map[string][]netip.Addr) *snapshot {
 	s := &snapshot{
-		order: c.Connections, store: c.Store, byName: make(map[string]*ikesa.Connection), place: make(map[*ikesa.Connection]int),
-		exact: make(map[netip.Addr][]*ikesa.Connection), named: make(map[netip.Addr]int), hosts: hosts,
+		order: c.Connections, store: c.Store, hosts: hosts, place: make(map[*ikesa.Connection]int), named: make(map[netip.Addr]int),
+		byAddr: make(map[netip.Addr][]*ikesa.Connection), byID: make(map[auth.Identity][]*ikesa.Connection),
 	}
+	seen := make(map[string]bool)
 	for i, conn := range c.Connections {
-		s.byName[conn.Name], s.place[conn] = conn, i
+		s.place[conn] = i
+		if id, ok := conn.Remote.ID.Exact(); ok {
+			id = id.Canonical()
+			s.byID[id] = append(s.byID[id], conn)
+		} else {
+			s.patterns = append(s.patterns, conn)
+		}
 		single := len(conn.RemoteAddrs) > 0
 		for _, a := range conn.RemoteAddrs {
 			if a.Host != "" || !a.Prefix.IsSingleIP() {
@@ -46,15 +56,28 @@ func newSnapshot(c *Config, hosts func() map[string][]netip.Addr) *snapshot {
 			}
 			s.named[a.Prefix.Addr()]++
 		}
+		key := fmt.Sprint(conn.RemoteAddrs, conn.LocalAddrs, conn.Proposals)
+		if seen[key] {
+			continue // an earlier one says the same
+		}
+		seen[key] = true
 		if !single {
 			s.wild = append(s.wild, conn)
 			continue
 		}
 		for _, a := range conn.RemoteAddrs {
-			s.exact[a.Prefix.Addr()] = append(s.exact[a.Prefix.Addr()], conn)
+			s.byAddr[a.Prefix.Addr()] = append(s.byAddr[a.Prefix.Addr()], conn)
 		}
 	}
 	return s
+}
+
+// candidates are the connections that a look-up has to choose from.
+func (s *snapshot) candidates(q ikesa.Query) [2][]*ikesa.Connection {
+	if q.RemoteID == nil {
+		return [2][]*ikesa.Connection{s.byAddr[q.Remote.Addr()], s.wild}
+	}
+	return [2][]*ikesa.Connection{s.byID[q.RemoteID.Canonical()], s.patterns}
 }
 
 // addressed says how well an address fits a connection's: -1 not at all, 0 any, else the bits that had to be right.
@@ -87,7 +110,7 @@ func (s *snapshot) find(q ikesa.Query) *ikesa.Connection {
 	}
 	var best *ikesa.Connection
 	var bestFit [4]int
-	for _, list := range [2][]*ikesa.Connection{s.exact[q.Remote.Addr()], s.wild} {
+	for _, list := range s.candidates(q) {
 		for _, c := range list {
 			fit, ok := s.fit(c, q, hosts)
 			if !ok {
@@ -113,8 +136,14 @@ func (s *snapshot) fit(c *ikesa.Connection, q ikesa.Query, hosts map[string][]ne
 			return fit, false
 		}
 	}
-	if q.LocalID != nil && !isOwn(c.Local.ID, *q.LocalID) {
-		return fit, false
+	identity *= 2
+	if q.LocalID != nil {
+		if !isOwn(c.Local.ID, *q.LocalID) {
+			return fit, false
+		}
+		if !c.Local.ID.IsZero() {
+			identity++ // the peer asked for just this one
+		}
 	}
 	proposal := 0
 	if q.Proposals != nil {

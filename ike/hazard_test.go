@@ -145,6 +145,7 @@ func TestNobodyKillsATunnelFromOutside(t *testing.T) {
 		time.Sleep(time.Minute) // a few liveness checks
 		paired(t, p.a, p.b)
 		place := map[string]association{}
+		synctest.Wait()
 		for _, nd := range []*node{p.a, p.b} {
 			for spi, o := range nd.out {
 				place[fmt.Sprint(nd.name, spi)] = *o
@@ -289,9 +290,10 @@ func TestRekeysOfManyTunnelsAreSpread(t *testing.T) {
 // TestPanicCostsOneIKESAOnly: whatever is wrong with one, the others go on, and that one comes back.
 func TestPanicCostsOneIKESAOnly(t *testing.T) {
 	simulate(t, 1, Options{Workers: 1}, func(t *testing.T, p *pair) {
-		broken := true
+		var broken flag
+		broken.Store(true)
 		p.a.refuse = func(c *ikesa.ChildSA) error {
-			if broken && c.Connection.Name == "a-b-1" {
+			if broken.Load() && c.Connection.Name == "a-b-1" {
 				p.a.mu.Unlock() // the deferred one comes, too
 				defer p.a.mu.Lock()
 				panic("a fault of this test")
@@ -307,9 +309,8 @@ func TestPanicCostsOneIKESAOnly(t *testing.T) {
 		if in, _, _ := p.a.counts(); in != 2 {
 			t.Errorf("%d children beside the broken one", in)
 		}
-		broken = false
+		broken.Store(false)
 		time.Sleep(5 * time.Minute)
-		p.a.refuse = nil
 		if in, _, _ := p.a.counts(); in != 3 {
 			t.Errorf("%d children in the end", in)
 		}

@@ -7,8 +7,11 @@ import (
 	"sallyport/ike/ikesa"
 )
 
-// identityKey is an identity as a map's key; no two identities share one.
-func identityKey(id auth.Identity) string { return fmt.Sprintf("%d:%s", id.Type, id.Data) }
+// identityKey is an identity as a map's key: the same for all ways to write it, and for no two identities.
+func identityKey(id auth.Identity) string {
+	id = id.Canonical()
+	return fmt.Sprintf("%d:%s", id.Type, id.Data)
+}
 
 // pairKey is the two identities of a connection, as configured, as a map's key.
 func pairKey(c *ikesa.Connection) string {
@@ -24,4 +27,7 @@ func matches(p auth.Pattern, id auth.Identity) (weight int, ok bool) {
 func isOwn(own, asked auth.Identity) bool { return own.IsZero() || own.Equal(asked) }
 
 // withoutCredentials is what of a local side may not change without deleting its IKE SAs.
-func withoutCredentials(l auth.Local) auth.Local { return auth.Local{ID: l.ID} }
+func withoutCredentials(l auth.Local) auth.Local {
+	l.Certificates, l.Key = nil, nil
+	return l
+}

@@ -26,8 +26,9 @@ type manager struct {
 	contact map[message.SPI]bool
 	shard   int // that gets the next IKE SA of ours
 
-	connecting int     // IKE SAs that we are setting up
-	queue      []*link // that wait for their turn
+	connecting int       // IKE SAs that we are setting up
+	queue      []*link   // that wait for their turn
+	wake       time.Time // no link's retryAt is earlier; zero = none waits
 	closing    bool
 
 	resolved  atomic.Pointer[map[string][]netip.Addr] // names of peers, for the choice of a responder's connection
@@ -152,27 +153,42 @@ func (m *manager) stop() { m.orders.close() }
 
 func (m *manager) shutDown() { m.closing = true }
 
-// retry pursues what has waited long enough, and returns when to look again.
+// retry pursues what has waited long enough, and returns when to look again. It looks through all links only when the
+// earliest of them can be due.
 func (m *manager) retry(now time.Time) time.Duration {
-	wait := time.Hour
-	if m.closing {
-		return wait
+	if m.closing || m.wake.IsZero() {
+		return time.Hour
 	}
+	if left := m.wake.Sub(now); left > 0 {
+		return max(left, timersGrain)
+	}
+	m.wake = time.Time{}
 	for _, l := range m.links {
-		if l.retryAt.IsZero() {
-			continue
-		}
-		if left := l.retryAt.Sub(now); left > 0 {
-			wait = min(wait, left)
-			continue
-		}
-		l.retryAt = time.Time{}
-		m.pursue(l)
-		if !l.retryAt.IsZero() {
-			wait = min(wait, l.retryAt.Sub(now))
+		switch {
+		case l.retryAt.IsZero():
+		case l.retryAt.After(now):
+			m.wakeAt(l.retryAt)
+		default:
+			l.retryAt = time.Time{}
+			m.pursue(l) // may fail at once, and then waits again
 		}
 	}
-	return max(wait, timersGrain)
+	if m.wake.IsZero() {
+		return time.Hour
+	}
+	return max(m.wake.Sub(now), timersGrain)
+}
+
+// putOff lets a link wait.
+func (m *manager) putOff(l *link, until time.Time) {
+	l.retryAt = until
+	m.wakeAt(until)
+}
+
+func (m *manager) wakeAt(t time.Time) {
+	if m.wake.IsZero() || t.Before(m.wake) {
+		m.wake = t
+	}
 }
 
 // pursue does what brings the wanted children of a link up, as far as it is not under way.
@@ -386,7 +402,7 @@ func (m *manager) fail(l *link, err error) {
 		clear(l.want)
 		l.tries = 0
 	}
-	l.retryAt = time.Now().Add(backoff(l.tries))
+	m.putOff(l, time.Now().Add(backoff(l.tries)))
 	if l.failing {
 		m.standIn(l)
 	}
@@ -675,7 +691,7 @@ func (m *manager) keepUnique(p *peer) {
 func (m *manager) addressesChanged() {
 	for _, l := range m.links {
 		if !l.retryAt.IsZero() {
-			l.retryAt = time.Now()
+			m.putOff(l, time.Now())
 		}
 	}
 	for _, sh := range m.server.shards {

@@ -113,13 +113,13 @@ type node struct {
 	keep   int
 	given  []netip.Addr
 	refuse func(c *ikesa.ChildSA) error
-	log    *bytes.Buffer
+	log    paper
 }
 
 func (n *network) node(name, address string) *node {
 	a := netip.MustParseAddr(address)
 	nd := &node{t: n.t, name: name, net: n, source: map[bool]netip.Addr{a.Is4(): a}, nextIn: uint32(len(n.nodes)+1) << 24,
-		held: map[uint32]bool{}, in: map[uint32]*association{}, out: map[uint32]*association{}, last: map[uint32]time.Time{}, log: new(bytes.Buffer)}
+		held: map[uint32]bool{}, in: map[uint32]*association{}, out: map[uint32]*association{}, last: map[uint32]time.Time{}}
 	n.attach(a, nd)
 	return nd
 }
@@ -128,7 +128,7 @@ func (nd *node) start(o Options) *Server {
 	if o.Workers == 0 {
 		o.Workers = 2
 	}
-	o.Log = zerolog.New(zerolog.SyncWriter(nd.log))
+	o.Log = zerolog.New(&nd.log)
 	s := NewServer(o, nd, nd)
 	nd.server.Store(s)
 	return s

@@ -339,11 +339,10 @@ func (s *SA) createChildRequest(now time.Time, m *message.Message, a *answer, ou
 		return err
 	}
 	x := &childAnswer{child: chosen.child, old: old, ni: bytes.Clone(nonce.Data)}
-	public, shared, err := s.respondKE(chosen.child.choice.KE, ke, &x.shared)
-	if err != nil {
+	var public []byte
+	if public, x.shared, err = s.respondKE(chosen.child.choice.KE, ke); err != nil {
 		return release(err)
 	}
-	_ = shared
 	if x.nr, err = s.nonce(); err != nil {
 		return release(err)
 	}
@@ -390,21 +389,20 @@ func (s *SA) mayCreate(m *message.Message) (old *child, err error) {
 	return old, nil
 }
 
-// respondKE answers the key exchange of a request. Method is the chosen one; a request
-// whose KE payload is for another one is told so (RFC 7296, 1.3).
-func (s *SA) respondKE(method uint16, ke *message.KE, shared *[][]byte) (public, secret []byte, err error) {
+// respondKE answers the key exchange of a request, if there is to be one. Method is the
+// chosen one; a request whose KE payload is for another one is told so (RFC 7296, 1.3).
+func (s *SA) respondKE(method uint16, ke *message.KE) (public []byte, shared [][]byte, err error) {
 	if method == message.KENone {
 		return nil, nil, nil
 	}
 	if ke == nil || ke.Method != method {
 		return nil, nil, &fault{reason: ReasonKEMethod, notify: message.InvalidKEPayload, data: binary.BigEndian.AppendUint16(nil, method)}
 	}
-	public, secret, err = suite.Respond(method, s.env.Rand(), ke.Data)
+	public, secret, err := suite.Respond(method, s.env.Rand(), ke.Data)
 	if err != nil {
 		return nil, nil, &fault{reason: ReasonKEValue, notify: message.InvalidSyntax, err: err}
 	}
-	*shared = append(*shared, secret)
-	return public, secret, nil
+	return public, [][]byte{secret}, nil
 }
 
 // childAnswer is the responder's side of an exchange that makes a child.

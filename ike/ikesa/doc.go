@@ -8,11 +8,13 @@
 //	operator ──► Command  │   (window,     (suite)  (message)        (one file each)
 //	revocation─► Verified ┘    state)
 //
-// One file an exchange, with the same verbs in each: build and process, as
-// initiator and as responder: sainit.go, intermediate.go, ikeauth.go, createchild.go,
-// rekeychild.go, rekeyike.go, followup.go, informational.go, mobike.go. The window
-// and the retransmission are in window.go, the timers in timer.go, what a state
-// allows in legal.go, selectors in narrow.go.
+// One file an exchange, with the same verbs in each: build and process as initiator,
+// a request method as responder. In the order of an SA's life: sainit.go (with rivals.go
+// for forged answers and nat.go), intermediate.go, ikeauth.go (with proof.go, the seam to
+// package auth, and config.go), createchild.go (with child.go and narrow.go),
+// followup.go, rekeyike.go, informational.go, mobike.go, reauth.go, end.go. What a state
+// allows is the table in state.go; window.go has the request window and the
+// retransmission, task.go what waits for the window, timer.go what happens by itself.
 //
 // The inbound association is installed before the message that lets the peer use
 // it is sent; during a rekey the outbound one moves only when the peer can receive

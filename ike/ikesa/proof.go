@@ -48,8 +48,8 @@ func (s *SA) certReqs() []message.Payload {
 
 // takeCertReqs notes whether the peer asks for certificates.
 func (h *handshake) takeCertReqs(m *message.Message) {
-	if _, ok := message.First[*message.CertReq](m); ok {
-		h.certAsked = true
+	for p := range message.All[*message.CertReq](m) {
+		h.certAsked = h.certAsked || p.Encoding == message.CertX509Signature
 	}
 }
 
@@ -60,13 +60,13 @@ func (s *SA) prove(id *message.ID, authMessageID uint32) (*message.Auth, []messa
 	if l.Method == auth.PSK {
 		secret, err := s.secretFor(s.remoteID)
 		if err != nil {
-			return nil, nil, &fault{reason: ReasonAuthentication, err: err}
+			return nil, nil, &fault{reason: ReasonOwnProof, err: err}
 		}
 		return &message.Auth{Method: message.AuthSharedKey, Data: auth.PSKAuth(s.choice.PRF, secret, octets)}, nil, nil
 	}
 	proof, err := auth.Sign(l, h.hashes, octets, s.env.Rand())
 	if err != nil {
-		return nil, nil, &fault{reason: ReasonCertificate, err: err}
+		return nil, nil, &fault{reason: ReasonOwnProof, err: err}
 	}
 	var certs []message.Payload
 	if use := s.conn.SendCert; use == SendCertAlways || use == SendCertIfAsked && h.certAsked {

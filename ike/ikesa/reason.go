@@ -53,6 +53,7 @@ const (
 	ReasonAuthentication
 	ReasonCertificate
 	ReasonRevoked
+	ReasonOwnProof
 	ReasonEAP
 	ReasonSelectors
 	ReasonMode
@@ -145,6 +146,7 @@ var reasonTable = [reasonCount]reasonInfo{
 	ReasonAuthentication:   {"authentication", Failure, "authentication failed: the keys or secrets differ", "RFC 7296, 2.15"},
 	ReasonCertificate:      {"certificate", Failure, "the peer's certificate is missing, not trusted or not its own", "RFC 4945, 3"},
 	ReasonRevoked:          {"certificate-revoked", Failure, "a certificate is revoked, or nobody could say that it is not", "RFC 5280, 6.3"},
+	ReasonOwnProof:         {"proof-own", Failure, "we cannot prove who we are: no key, or none that the peer knows how to check", "RFC 7427, 4"},
 	ReasonEAP:              {"eap", Failure, "the peer wants EAP, which is not configured", "RFC 7296, 2.16"},
 	ReasonSelectors:        {"selectors", Failure, "the traffic selectors have nothing in common", "RFC 7296, 2.9"},
 	ReasonMode:             {"mode", Failure, "one side wants transport mode, the other does not", "RFC 7296, 1.3.1"},

@@ -5,7 +5,11 @@ import "time"
 // reauthenticate makes the IKE SA anew beside this one, and deletes this one when the
 // new one has its children: make before break (RFC 7296, 2.8.3).
 func (s *SA) reauthenticate(now time.Time, out *Outputs) {
-	if s.state != StateEstablished || s.replacement != nil {
+	if s.state != StateEstablished || s.replacement != nil || s.redundant {
+		return
+	}
+	if !s.unhindered() {
+		s.reauthAt = s.retryAt(now)
 		return
 	}
 	if !s.initiator && len(s.leases) > 0 {

@@ -186,8 +186,11 @@ func (t *ikeRekey) finish(s *SA, now time.Time, out *Outputs) {
 }
 
 // unhindered says whether something new may begin: not while the peer rekeys the IKE
-// SA, because then it belongs to the successor.
-func (s *SA) unhindered() bool { return s.state == StateEstablished && s.collision == nil }
+// SA, because then it belongs to the successor, and not on a successor before a collision
+// is decided for it.
+func (s *SA) unhindered() bool {
+	return s.state == StateEstablished && s.collision == nil && s.predecessor == nil && !s.redundant
+}
 
 // standBack leaves the IKE SA to the successor that the peer's rekey made, or will make.
 func (s *SA) standBack(now time.Time, out *Outputs) {
@@ -292,8 +295,8 @@ func (s *SA) ikeRekeyRequest(now time.Time, m *message.Message, a *answer, out *
 		return &fault{reason: ReasonRule, notify: message.InvalidSyntax}
 	}
 	x := &ikeAnswer{choice: choice, peer: peer, ni: bytes.Clone(nonce.Data)}
-	public, _, err := s.respondKE(choice.KE, ke, &x.shared)
-	if err != nil {
+	var public []byte
+	if public, x.shared, err = s.respondKE(choice.KE, ke); err != nil {
 		return err
 	}
 	if x.nr, err = s.nonce(); err != nil {

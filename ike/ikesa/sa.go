@@ -56,14 +56,13 @@ type SA struct {
 
 // ability is what IKE_SA_INIT and IKE_AUTH told of the peer and of the path.
 type ability struct {
-	fragments   bool // RFC 7383
-	natHere     bool // there is a NAT before us
-	natThere    bool // there is one before the peer
-	forced      bool // we have pretended that there is one
-	natChecked  bool // the peer knows NAT traversal at all
-	mobikeOn    bool // RFC 4555, both sides
-	confirmed   bool // the peer has proven that it got our last message of IKE_AUTH
-	lifetimeSet bool // the peer limits the authentication's lifetime (RFC 4478)
+	fragments  bool // RFC 7383
+	natHere    bool // there is a NAT before us
+	natThere   bool // there is one before the peer
+	forced     bool // we have pretended that there is one
+	natChecked bool // the peer knows NAT traversal at all
+	mobikeOn   bool // RFC 4555, both sides
+	confirmed  bool // the peer has proven that it got our last message of IKE_AUTH
 }
 
 // NewInitiator makes the machine of an SA that we start with Initiate. Local and

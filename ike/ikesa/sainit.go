@@ -389,22 +389,21 @@ func (s *SA) initAnswer(m *message.Message, d Datagram) ([]message.Payload, erro
 		return nil, &fault{reason: ReasonNoProposal, notify: message.NoProposalChosen, err: err}
 	}
 	s.choice, hs.chosen = choice, answer
-	var shared [][]byte
-	public, secret, err := s.respondKE(choice.KE, ke, &shared)
+	public, shared, err := s.respondKE(choice.KE, ke)
 	if err != nil {
 		return nil, err
 	}
 	if public == nil { // an IKE SA without a key exchange
 		return nil, &fault{reason: ReasonNoProposal, notify: message.NoProposalChosen}
 	}
-	defer clear(secret)
+	defer wipe(shared)
 	hs.ni, hs.todo = bytes.Clone(nonce.Data), choice.AdditionalKE()
 	if hs.nr, err = s.nonce(); err != nil {
 		return nil, err
 	}
 	s.noteNAT(m, d)
 	s.spiR = s.env.NewIKESPI()
-	if err := s.deriveKeys(secret); err != nil {
+	if err := s.deriveKeys(shared[0]); err != nil {
 		return nil, err
 	}
 	s.initAbilities(m)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -14,9 +15,9 @@ import (
 // and then waits until it is quiet: both must have the same IKE SA and the same
 // children, each of which carries traffic both ways, and nothing may be left behind.
 func TestTwoHostsAgreeAfterEveryOrder(t *testing.T) {
-	runs := uint64(400)
-	if testing.Short() {
-		runs = 100
+	runs := uint64(200)
+	if os.Getenv("SALLYPORT_LONG") != "" {
+		runs = 10000
 	}
 	for seed := range runs {
 		simulate(t, seed, "aes128gcm16-esn-noesn", "aes128gcm16-prfsha256-x25519", 60)
@@ -132,5 +133,61 @@ func (w *world) agree(seed uint64) {
 	w.idle()
 	if x.request != nil || y.request != nil || len(x.queue)+len(y.queue) > 0 {
 		w.t.Errorf("seed %d: work is left", seed)
+	}
+}
+
+// TestHandshakeOnBadNetworks lets every packet of a handshake, fragments and additional
+// key exchanges in, be lost, repeated or overtaken: in the end both hosts have the
+// same, or the initiator has given up and nothing is left of it.
+func TestHandshakeOnBadNetworks(t *testing.T) {
+	established := 0
+	const runs = 100
+	for seed := range uint64(runs) {
+		w := newWorld(t, seed)
+		rng := rand.New(rand.NewPCG(seed, 2))
+		for _, h := range w.hosts {
+			h.conn.Proposals = proposalsIKE(t, "aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp256")
+			h.conn.FragmentSize = 500
+			h.conn.DPDDelay = 30 * time.Second
+			h.conn.Retransmit.Tries, h.conn.Retransmit.Limit = 12, 8*time.Second
+		}
+		s := w.hosts["a"].initiate(InitiatorOptions{})
+		bad := func() {
+			for n := 0; len(w.net) > 0 && n < 30; n++ {
+				i := rng.IntN(len(w.net))
+				p := w.net[i]
+				switch rng.IntN(10) {
+				case 0, 1: // lost
+					w.net = slices.Delete(w.net, i, i+1)
+				case 2: // arrives, and will again
+					w.deliver(p)
+				default:
+					w.net = slices.Delete(w.net, i, i+1)
+					w.deliver(p)
+				}
+			}
+		}
+		bad()
+		for range 40 {
+			w.advanceWith(5*time.Second, bad)
+			bad()
+		}
+		w.advanceWith(10*time.Minute, w.settle)
+		a, b := w.hosts["a"], w.hosts["b"]
+		switch {
+		case s.state == StateEstablished:
+			established++
+			w.agree(seed)
+		case s.state != StateEnded || len(a.sas)+len(b.sas) != 0:
+			t.Errorf("%v, %d and %d SAs", s.state, len(a.sas), len(b.sas))
+		}
+		w.idle()
+		if t.Failed() {
+			t.Fatalf("seed %d\n%s", seed, w.log.String())
+		}
+	}
+	t.Logf("%d of %d", established, runs)
+	if established < runs/2 {
+		t.Errorf("only %d of %d handshakes", established, runs)
 	}
 }
