@@ -15,6 +15,7 @@ import (
 	"sallyport/cmd/internal/config"
 	"sallyport/dataplane"
 	"sallyport/ike"
+	"sallyport/ike/auth"
 	"sallyport/ike/ikesa"
 )
 
@@ -55,8 +56,10 @@ func (d datagrams) Keepalive(local, remote netip.AddrPort) error {
 func newExchange(c *config.Config, e *dataplane.Engine, log zerolog.Logger) (*exchange, error) {
 	x := &exchange{associations: newAssociations(e)}
 	i := &c.File.IKE
+	checker := auth.NewChecker(nil, nil)
 	o := ike.Options{
 		Workers: int(i.Threads), Log: log,
+		Revocation: func(ctx context.Context, chain *auth.Chain, _ *auth.Remote) error { return checker.Check(ctx, chain) },
 		Limits: ike.Limits{
 			SAs: i.SAs, HalfOpen: i.HalfOpen, HalfOpenPerAddress: i.HalfOpenPerAddress, CookieThreshold: i.CookieThreshold, Rekeys: i.Rekeys,
 		},

@@ -233,3 +233,16 @@ func TestDaemonRunsReloadsAndStops(t *testing.T) {
 		t.Errorf("log: %s", errs.String())
 	}
 }
+
+func loaded(t *testing.T, text string) *config.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

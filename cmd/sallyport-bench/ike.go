@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/bench/ike"
+	"sallyport/bench/result"
+	"sallyport/cmd/internal/version"
+)
+
+func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
+	o := ike.Options{}
+	var json string
+	c := &cobra.Command{
+		Use:   "ike",
+		Short: "Measure the key exchange: handshakes, rekeys, memory, spoofed requests",
+		Long: "Ike sets up tunnels between two servers of this process over the loopback, both ends on the same cores; with the\n" +
+			"path of strongSwan's charon, in --peer or " + ike.PeerVariable + ", the same between charon and itself, in turn. charon must have\n" +
+			"its load-tester plugin (bench/ike/strongswan.sh builds one from Debian's source); that needs root. Figures a CPU\n" +
+			"second are over the processor time of both ends, and the ones to compare on a machine with other work.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Command = "sallyport-bench " + strings.Join(os.Args[1:], " ")
+			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
+			rows, err := ike.Run(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			return reportIKE(rows, json, stdout)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Peer, "peer", os.Getenv(ike.PeerVariable), "path of strongSwan's charon")
+	f.StringSliceVar(&o.Which, "measure", ike.Measurements, "what to measure")
+	f.IntVar(&o.Runs, "runs", 5, "samples of each, taken in turn; the median counts")
+	f.IntVar(&o.Handshakes, "handshakes", 2000, "handshakes in one sample")
+	f.IntVar(&o.Tunnels, "tunnels", 10_000, "tunnels to set up")
+	f.IntVar(&o.Flood, "flood", 50_000, "spoofed requests a second")
+	f.StringVar(&json, "json", "", "file to write the rows to")
+	return c
+}
+
+func reportIKE(rows []result.Row, json string, stdout io.Writer) error {
+	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "benchmark\tmedian\tunit\tspread\tpeer\tmedian\tratio")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%.6g\t%s\t%.0f %%", r.Name, r.Value, r.Unit, 100*r.Spread())
+		if r.Peer != "" {
+			fmt.Fprintf(w, "\t%s\t%.6g\t%.2f", r.Peer, r.PeerValue, r.Ratio)
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+	if json == "" {
+		return nil
+	}
+	file := result.NewFile(version.String())
+	file.Rows = append(file.Rows, rows...)
+	if err := file.Write(json); err != nil {
+		return fmt.Errorf("write the rows: %w", err)
+	}
+	fmt.Fprintln(stdout, "rows:", json)
+	return nil
+}
