@@ -15,7 +15,7 @@ export CGO_ENABLED = 0
 # Under sudo the clone belongs to someone else and git refuses to speak of it; the version is stamped above.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: build demo test test-all generate check fuzz bench clean root
+.PHONY: build demo interop test test-all generate check fuzz bench clean root
 .DEFAULT_GOAL := build
 
 build:
@@ -31,6 +31,13 @@ root:
 demo: root build
 	@go build -trimpath -o build/sallyport-demo ./tools/demo
 	@exec build/sallyport-demo -bin build -json build/demo.json $(if $(HOLD),-hold)
+
+# The gateway against strongSwan, in namespaces. SMOKE=1: a few scenarios only; SCENARIOS="psk dpd": those; REFERENCE=1:
+# strongSwan at both ends, which tests the scenarios. On Debian, what is missing is installed.
+interop: root build
+	@tools/interop/peer.sh
+	@go build -trimpath -o build/sallyport-interop ./tools/interop
+	@exec build/sallyport-interop -bin build -json build/interop.json -logs build/interop $(if $(SMOKE),-smoke) $(if $(REFERENCE),-reference) $(SCENARIOS)
 
 # Without root the namespace tests skip by name; with STRICT=1 they then fail.
 test:

@@ -58,6 +58,7 @@ var allowed = []struct {
 	{"tools/rig", []string{"tools/testbed"}, "runs the programs as a user does and sees them from outside"},
 	{"tools/demo", []string{"tools/rig", "tools/testbed"}, "sees the gateway from outside, as a user does"},
 	{"tools/failclosed", nil, "tests only"},
+	{"tools/interop", []string{"tools/rig", "tools/testbed"}, "holds the gateway against another implementation, from outside"},
 	{"tools/...", []string{"dataplane/packet", "tools/..."}, "looks after the repository"},
 }
 
@@ -86,7 +87,7 @@ var modules = map[string]string{
 	"github.com/rs/zerolog":                   "the log",
 	"github.com/spf13/cobra":                  "the control tool's verbs and help",
 	"github.com/spf13/pflag":                  "cobra's flags",
-	"github.com/strongswan/govici":            "drives strongSwan, to measure it",
+	"github.com/strongswan/govici":            "drives strongSwan, to measure it and to test against it",
 	"github.com/vishvananda/netlink":          "routes, neighbours, links",
 	"github.com/vishvananda/netns":            "namespaces of tests",
 	"golang.org/x/crypto":                     "ChaCha20-Poly1305, OCSP",

@@ -92,7 +92,7 @@ type Connection struct {
 	LocalPort   Port       `yaml:"local_port"`   // 500 or 4500, of the first message; under manual keys the UDP port under encap
 	RemotePort  Port       `yaml:"remote_port"`
 	Encap       bool       `yaml:"encap"`        // ESP in UDP even where there is no NAT
-	UDPChecksum bool       `yaml:"udp_checksum"` // compute it over IPv6 instead of zero (RFC 6935)
+	UDPChecksum bool       `yaml:"udp_checksum"` // over IPv6; without it, it is zero, which only a peer set up for it takes (RFC 8200, 8.1; RFC 6935)
 
 	Proposals     []Words     `yaml:"proposals"` // of the IKE SA
 	MOBIKE        bool        `yaml:"mobike"`
@@ -223,6 +223,7 @@ const unset = time.Duration(-1)
 func (i *Interface) setDefaults() { i.XDPMode = "auto" }
 
 func (c *Connection) setDefaults() {
+	c.UDPChecksum = true
 	c.MOBIKE, c.DPDDelay, c.RekeyTime = true, Duration{30 * time.Second}, Duration{4 * time.Hour}
 	c.OverTime, c.RandTime = Duration{unset}, Duration{unset}
 	c.Fragmentation, c.Childless, c.Unique, c.SendCert, c.SendCertReq = "yes", "allow", "no", "ifasked", true
