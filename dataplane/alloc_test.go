@@ -137,6 +137,34 @@ func TestNothingAllocatesOnThePacketPath(t *testing.T) {
 			t.Errorf("%d sent: %v", n, a.dropped())
 		}
 	})
+	t.Run("datagrams and events", func(t *testing.T) {
+		// The pump and the reader of events are not of the packet path: their rings run full instead.
+		a, _ := newRig(t, options{ike: true, noBind: true})
+		a.IKE().stop()
+		frames := append(mixed(20), repeat(from(t, "192.0.2.2:4500", "192.0.2.1:4500", true, "message"), 20)...)
+		frame := from(t, "192.0.2.1:500", "192.0.2.2:500", false, "message")
+		round := rounds(a, nil, frames)
+		zero(t, "datagrams", func() {
+			a.now += 2e9
+			a.IKE().queues[0].Inject(frame)
+			round()
+		})
+		if s := a.Stats().Total; s.Delivered == 0 || s.Sent < 26 || a.dropped()["no-outbound"] == 0 {
+			t.Errorf("%+v %v", s, a.dropped())
+		}
+	})
+	t.Run("moved", func(t *testing.T) {
+		a, b := newRig(t, options{})
+		out, in := sad.Handle(a.sad.Bound(0)), sad.InboundHandle(0x1001)
+		local, remote := netip.AddrPortFrom(sideA.outer4, 0), netip.AddrPortFrom(sideB.outer4, 0)
+		if err := a.UpdateEndpoints(out, local, remote, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.UpdateEndpoints(in, remote, local, false); err != nil {
+			t.Fatal(err)
+		}
+		zero(t, "after a move", rounds(a, b, mixed(31)))
+	})
 	t.Run("drop", func(t *testing.T) {
 		a, _ := newRig(t, options{})
 		bad := [][]byte{{1}, make([]byte, 60), udp4("198.51.100.200", "198.51.100.5", 100, 64), udp4("198.51.100.5", "192.0.2.77", 100, 64)}

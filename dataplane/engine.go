@@ -63,6 +63,8 @@ type Config struct {
 	OwnChanged func([]netip.Addr)
 	// FIB replaces the kernel's routes, for engines in memory.
 	FIB *fib.Table
+	// IKE asks for a way for IKE datagrams, see [Engine.IKE]. Without it the kernel gets them.
+	IKE bool
 }
 
 // PortConfig describes one port.
@@ -150,17 +152,25 @@ type Engine struct {
 	keeper keeper.Keeper
 	log    zerolog.Logger
 
+	ike    *IKEPort    // nil without Config.IKE
+	events func(Event) // nil if nobody wants to know
+
 	umem  *xsk.UMEM
 	sad   *sad.Table
 	group *worker.Group
+
+	policing  sync.Mutex // held while policies are compiled; taken before mu
+	instances *instances
 
 	mu       sync.Mutex // guards what follows
 	running  bool       // the workers run
 	stopping bool
 	tables   worker.Tables
 	policies Policies
+	learned  []netip.Addr // endpoints besides those of policies
 	ports    []*port
 	steering *bpf.Steering
+	steered  [2][]netip.Prefix // local and remote prefixes that it was told
 	domain   *xsk.Domain
 	watcher  *fib.Watcher
 	device   *keeper.TUN
@@ -172,7 +182,10 @@ type Engine struct {
 	done    chan struct{} // closed by Stop
 	others  sync.WaitGroup
 	balance balancer
-	busy    atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
+	retired retired
+	// endpoints are all of them, for readers without mu.
+	endpoints atomic.Pointer[[]netip.Addr]
+	busy      atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
 }
 
 // New returns an engine with its memory and tables, attached to nothing yet.
@@ -181,7 +194,10 @@ func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{})}
+	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{}), instances: newInstances()}
+	if cfg.IKE {
+		e.ike = &IKEPort{engine: e}
+	}
 	for i, pc := range cfg.Ports {
 		p, err := newPort(uint16(i), pc)
 		if err != nil {
@@ -206,7 +222,11 @@ func (e *Engine) framesWanted() int {
 	for _, p := range e.ports {
 		queues += max(len(p.config.Queues), p.queues)
 	}
-	return queues*2*e.cfg.RingSize + e.cfg.Workers*16*packet.BatchMax
+	ike := 0
+	if e.ike != nil {
+		ike = (queues + e.cfg.Workers) * 2 * ikeRing
+	}
+	return queues*2*e.cfg.RingSize + ike + e.cfg.Workers*16*packet.BatchMax
 }
 
 func (e *Engine) build() (err error) {
@@ -233,7 +253,7 @@ func (e *Engine) build() (err error) {
 		return err
 	}
 	e.tables = worker.Tables{
-		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort,
+		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort, IKE: worker.NoPort,
 		ClampMSS: e.cfg.ClampMSS, DiscardUnmatched: e.cfg.DiscardUnmatched,
 	}
 	if e.tables.FIB == nil {
@@ -242,6 +262,12 @@ func (e *Engine) build() (err error) {
 	for _, p := range e.ports {
 		e.tables.Ports = append(e.tables.Ports, worker.Port{Name: p.config.Name, Role: p.config.Role})
 	}
+	if e.ike != nil {
+		if err := e.buildIKE(); err != nil {
+			return err
+		}
+	}
+	e.follow()
 	e.publishTables()
 	return nil
 }
@@ -262,28 +288,49 @@ func (e *Engine) resolve(ifindex int, addr netip.Addr) {
 
 // Apply makes the engine follow a new set of policies. Steering follows in the order that never leaves
 // a moment with less protection than both the old and the new set give.
+//
+// Negotiated policies stay, before those that they are of by name.
 func (e *Engine) Apply(p Policies) error {
-	table, err := spd.Build(p.SPD)
+	e.policing.Lock()
+	defer e.policing.Unlock()
+	all, ended := e.instances.among(p.SPD)
+	table, err := spd.Build(all)
 	if err != nil {
+		e.instances.again(ended)
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err := e.applyRoles(p.Roles); err != nil {
+		e.instances.again(ended)
 		return err
 	}
 	e.tables.SPD = table
-	e.tables.Endpoints = worker.NewAddrSet(slices.Clone(p.Endpoints))
+	e.instances.rest(ended, time.Now())
 	e.policies = p
+	e.follow()
 	e.publishTables()
 	return e.steer()
 }
 
-// Install adds an association.
-func (e *Engine) Install(p sad.Params) (sad.Handle, error) { return e.sad.Install(p) }
+// Install adds an association. Our outer address of an inbound one becomes an endpoint.
+func (e *Engine) Install(p sad.Params) (sad.Handle, error) {
+	h, err := e.sad.Install(p)
+	if err != nil {
+		return 0, err
+	}
+	if err := e.learn(h, p.Local); err != nil {
+		e.sad.Remove(h)
+		return 0, err
+	}
+	return h, nil
+}
 
 // Remove ends an association. Its key is zeroed as soon as no worker can still hold it.
-func (e *Engine) Remove(h sad.Handle) error { return e.sad.Remove(h) }
+func (e *Engine) Remove(h sad.Handle) error {
+	e.retired.forget(h)
+	return e.sad.Remove(h)
+}
 
 // Bind makes the protect policies of this tunnel use the outbound association h; 0 leaves them
 // without one, and their packets are dropped.

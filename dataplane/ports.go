@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +28,9 @@ type port struct {
 	reason  string // why that mode
 	generic bool   // the program runs behind the driver
 	up      bool
+	steered bool // the program runs on it
 	sockets []socket
+	ike     []socket // the sockets of IKE, each beside the one of its queue in sockets
 
 	counters []*worker.QueueCounters // by queue
 }
@@ -122,11 +125,16 @@ func (e *Engine) probe() error {
 func (e *Engine) open(p *port) error {
 	queues := p.config.Queues
 	if queues == nil {
+		// Both sockets of a queue can be full, and the fill ring they share still has frames for either.
+		fill := e.cfg.RingSize
+		if e.ike != nil {
+			fill *= 2
+		}
 		for q := range p.queues {
 			s, err := e.domain.Open(xsk.Config{
 				Ifindex: p.ifindex, Ifname: p.config.Name, Queue: q,
 				RxSize: uint32(e.cfg.RingSize), TxSize: uint32(e.cfg.RingSize),
-				FillSize: uint32(e.cfg.RingSize), CompSize: uint32(e.cfg.RingSize),
+				FillSize: uint32(fill), CompSize: uint32(e.cfg.RingSize),
 			})
 			if err != nil {
 				for _, opened := range queues {
@@ -139,6 +147,9 @@ func (e *Engine) open(p *port) error {
 	}
 	for q, queue := range queues {
 		p.sockets = append(p.sockets, socket{queue: queue, number: q, worker: q % e.cfg.Workers, counters: p.countersOf(q)})
+	}
+	if err := e.openIKE(p); err != nil {
+		return err
 	}
 	e.connect(p)
 	return nil
@@ -158,12 +169,29 @@ func (e *Engine) connect(p *port) {
 		e.on(w, func() {
 			w.SetTransmitter(p.number, p.sockets[w.ID%len(p.sockets)].worker)
 			for _, s := range p.sockets {
-				if s.worker == w.ID {
+				switch {
+				case s.worker != w.ID:
+				case p.number == e.tables.IKE:
+					w.AddFirst(p.number, s.queue, s.counters)
+				default:
 					w.AddQueue(p.number, s.queue, s.counters)
+				}
+			}
+			for _, s := range p.ike {
+				if s.worker == w.ID {
+					w.AddSibling(p.number, s.queue, s.counters)
 				}
 			}
 		})
 	}
+	t := &e.tables.Ports[p.number]
+	t.Workers = nil
+	for _, s := range p.sockets {
+		if !slices.Contains(t.Workers, s.worker) {
+			t.Workers = append(t.Workers, s.worker)
+		}
+	}
+	e.publishTables()
 }
 
 // close takes the port's sockets away from the workers, closes them, and brings every frame
@@ -172,16 +200,17 @@ func (e *Engine) close(p *port) {
 	for _, w := range e.group.Workers {
 		e.on(w, func() {
 			w.SetTransmitter(p.number, -1)
-			for _, s := range p.sockets {
+			for _, s := range slices.Concat(p.ike, p.sockets) {
 				if s.worker == w.ID {
 					w.RemoveQueue(s.queue)
 				}
 			}
 		})
 	}
-	for _, s := range p.sockets {
+	for _, s := range slices.Concat(p.ike, p.sockets) {
 		if e.steering != nil && p.config.Queues == nil && p.ifindex != 0 {
 			e.steering.ClearSocket(p.number, uint32(s.number), bpf.Data)
+			e.steering.ClearSocket(p.number, uint32(s.number), bpf.IKE)
 		}
 		c, ok := s.queue.(closer)
 		if !ok {
@@ -194,7 +223,7 @@ func (e *Engine) close(p *port) {
 		w := e.group.Workers[s.worker]
 		e.on(w, func() { w.Return(frames) })
 	}
-	p.sockets = nil
+	p.sockets, p.ike = nil, nil
 }
 
 // on runs f on the worker's thread, or here while the workers do not run. The caller holds e.mu.
@@ -220,6 +249,14 @@ func (e *Engine) attach(p *port) error {
 			return fmt.Errorf("interface %s queue %d: %w", p.config.Name, s.number, err)
 		}
 	}
+	for _, s := range p.ike {
+		if err := e.steering.SetSocket(p.number, uint32(s.number), bpf.IKE, s.queue.FD()); err != nil {
+			return fmt.Errorf("interface %s queue %d: %w", p.config.Name, s.number, err)
+		}
+	}
+	if p.steered {
+		return nil
+	}
 	mode := bpf.Native
 	if p.config.Mode == "generic" {
 		mode = bpf.Generic
@@ -232,7 +269,7 @@ func (e *Engine) attach(p *port) error {
 	if err != nil {
 		return err
 	}
-	p.generic = link.Mode() == bpf.Generic
+	p.generic, p.steered = link.Mode() == bpf.Generic, true
 	e.log.Info().Str("interface", p.config.Name).Stringer("xdp", link.Mode()).Bool("taken_over", link.TakenOver()).
 		Stringer("mode", p.mode).Str("reason", p.reason).Int("queues", len(p.sockets)).Msg("the interface is served")
 	return link.Close() // the pin holds it
@@ -245,7 +282,7 @@ func (e *Engine) applyRoles(roles map[string]worker.Role) error {
 	}
 	configured := 0
 	for _, p := range e.ports {
-		if p.number == e.tables.TUN {
+		if p.number == e.tables.TUN || p.number == e.tables.IKE {
 			continue
 		}
 		configured++
@@ -283,7 +320,7 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 		log.Warn().Msg("the interface is gone; its sockets are closed")
 		e.close(p)
 		e.steering.RemovePort(ev.Ifindex)
-		p.ifindex, p.up = 0, false
+		p.ifindex, p.up, p.steered = 0, false, false
 	case fib.LinkAppeared:
 		if p.ifindex == ev.Ifindex && len(p.sockets) > 0 {
 			return // the one we started with
@@ -292,20 +329,8 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 			e.close(p)
 			e.steering.RemovePort(p.ifindex)
 		}
-		err := p.find()
-		if err == nil {
-			err = e.open(p)
-		}
-		if err == nil {
-			err = e.attach(p)
-		}
-		if err != nil {
-			log.Error().Err(err).Msg("the interface is back, but cannot be served")
-			e.close(p)
-			p.ifindex = 0
-			return
-		}
-		log.Info().Msg("the interface is back and is served again")
+		p.steered = false
+		e.serve(p)
 	case fib.LinkChanged:
 		p.mtu = ev.MTU
 		if limit, why := xsk.MTUMax(p.mode); ev.MTU > limit {
@@ -318,6 +343,32 @@ func (e *Engine) linkChanged(ev fib.LinkEvent) {
 			e.on(w, func() { w.Revive(s.queue) })
 		}
 		log.Info().Msg("the interface is " + ev.Change.String())
+		if ev.Up && len(p.sockets) == 0 {
+			e.serve(p)
+		}
+	}
+}
+
+// serve attaches an interface that has come back and binds its sockets. One that is down takes no
+// sockets, but the program drops what policy protects from the first moment on. What fails is tried again by
+// tend. The caller holds e.mu.
+func (e *Engine) serve(p *port) {
+	log := e.log.With().Str("interface", p.config.Name).Logger()
+	err := p.find()
+	if err == nil {
+		err = e.open(p)
+		if err != nil {
+			e.close(p)
+		}
+		err = errors.Join(err, e.attach(p))
+	}
+	switch {
+	case errors.Is(err, xsk.ErrDown) && !p.up:
+		log.Info().Msg("the interface is back, and down")
+	case err != nil:
+		log.Error().Err(err).Msg("the interface is back, but cannot be served")
+	default:
+		log.Info().Int("ifindex", p.ifindex).Msg("the interface is back and is served again")
 	}
 }
 

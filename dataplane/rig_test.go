@@ -38,6 +38,7 @@ type gateway struct {
 	now     int64
 	// queues[port][q]
 	queues [2][]*memio.Queue
+	mail   mailbox // what came to the IKE side
 }
 
 // side describes one end of the rig.
@@ -74,6 +75,7 @@ type options struct {
 	routes          []fib.Entry
 	noBind          bool
 	cores           []int
+	ike             bool
 	live            bool // the engine runs its workers itself, after Start
 }
 
@@ -111,6 +113,7 @@ func newGateway(t testing.TB, me, peer side, o options) *gateway {
 	cfg := Config{
 		Workers: o.workers, RingSize: o.ring, Frames: o.frames, Cores: o.cores, Associations: 1024, ClampMSS: true,
 		FIB:   fib.Build(1, append(entries, o.routes...)),
+		IKE:   o.ike,
 		Ports: []PortConfig{{Name: "in", Role: worker.Protected}, {Name: "out", Role: worker.Outside}},
 	}
 	// Queues need the UMEM, which the engine makes; so they are filled in behind New.
@@ -131,6 +134,9 @@ func newGateway(t testing.TB, me, peer side, o options) *gateway {
 			g.queues[i] = append(g.queues[i], queue)
 			e.ports[i].config.Queues[q] = queue
 		}
+	}
+	if o.ike {
+		e.IKE().Handle(g.mail.handle)
 	}
 	e.SetOwn([]netip.Addr{me.insideAddresses[0], me.insideAddresses[1], me.outer4, me.outer6})
 	e.tables.Ports[inside].Source4, e.tables.Ports[inside].Source6 = me.insideAddresses[0], me.insideAddresses[1]
@@ -256,7 +262,7 @@ func (g *gateway) dropped() map[string]uint64 {
 func (g *gateway) settled() {
 	g.t.Helper()
 	s := g.Stats().Total
-	if in, out := s.Received+s.Originated, s.Sent+s.Punted+s.Dropped; in != out {
+	if in, out := s.Received+s.Originated, s.Sent+s.Punted+s.Delivered+s.Dropped; in != out {
 		g.t.Errorf("%d packets received and %d made, but %d sent, %d punted, %d dropped: %v",
 			s.Received, s.Originated, s.Sent, s.Punted, s.Dropped, g.dropped())
 	}

@@ -44,8 +44,10 @@ func (e *Engine) Start() error {
 	if e.device != nil {
 		e.pump = tun.Start(e.device.File, e.tunQueue, e.tunMTU)
 	}
-	e.others.Add(1)
+	e.others.Add(3)
+	go e.compile()
 	go e.tend()
+	go e.listen()
 	return nil
 }
 
@@ -74,6 +76,9 @@ func (e *Engine) start() error {
 			return err
 		}
 	}
+	if e.ike != nil {
+		e.ike.start()
+	}
 	if !real {
 		return nil
 	}
@@ -94,6 +99,7 @@ func (e *Engine) prepare() (err error) {
 	if e.steering, err = e.keeper.LoadSteering(); err != nil {
 		return err
 	}
+	e.steered = [2][]netip.Prefix{}
 	if err := e.probe(); err != nil {
 		return err
 	}
@@ -157,15 +163,19 @@ func (e *Engine) steer() error {
 		return nil
 	}
 	local, remote := e.tables.SPD.Prefixes()
-	if err := e.steering.SetEndpoints(e.policies.Endpoints); err != nil {
+	if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {
 		return fmt.Errorf("telling the steering program our endpoints: %w", err)
 	}
 	if err := e.steering.SetOwn(e.tables.Own); err != nil {
 		return fmt.Errorf("telling the steering program our addresses: %w", err)
 	}
+	if slices.Equal(local, e.steered[0]) && slices.Equal(remote, e.steered[1]) {
+		return nil // negotiated policies mostly lie inside configured ones
+	}
 	if err := e.steering.SetPrefixes(local, remote); err != nil {
 		return fmt.Errorf("telling the steering program the protected prefixes: %w", err)
 	}
+	e.steered = [2][]netip.Prefix{local, remote}
 	return nil
 }
 
@@ -183,6 +193,10 @@ func (e *Engine) kernelChanged(u fib.Update) {
 	if u.OwnChanged || len(u.Links) > 0 {
 		if !slices.Equal(e.tables.Own, u.Own) {
 			e.tables.Own = slices.Clone(u.Own)
+			e.forgetEndpoints()
+			if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {
+				e.log.Error().Err(err).Msg("telling the steering program our endpoints")
+			}
 			if e.cfg.OwnChanged != nil {
 				e.cfg.OwnChanged(e.tables.Own)
 			}
@@ -210,7 +224,30 @@ func (e *Engine) tend() {
 			e.busy.Store(&share)
 			e.rebalance(share)
 			e.revive()
+			e.reopen()
+			e.expire(now)
 			e.sad.Reclaim()
+		}
+	}
+}
+
+// expire ends the associations whose grace is over.
+func (e *Engine) expire(now time.Time) {
+	for _, h := range e.retired.due(now) {
+		if err := e.Remove(h); err != nil {
+			e.log.Debug().Err(err).Msg("an association on its way out was gone already")
+		}
+	}
+}
+
+// reopen serves the interfaces that are there and could not be served before.
+func (e *Engine) reopen() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		if !e.stopping && e.steering != nil && p.ifindex != 0 && p.up && len(p.sockets) == 0 && p.config.Queues == nil {
+			e.serve(p)
+			e.publishTables()
 		}
 	}
 }
@@ -255,6 +292,10 @@ func (e *Engine) Stop() error {
 	if e.pump != nil {
 		e.pump.Close()
 	}
+	if e.ike != nil {
+		e.ike.stop()
+	}
+	e.group.Interrupt()
 	e.others.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -270,6 +311,9 @@ func (e *Engine) Stop() error {
 
 // closePorts closes every socket. The workers do not run; the caller holds e.mu.
 func (e *Engine) closePorts() {
+	if e.ike != nil {
+		e.ike.stop()
+	}
 	for _, p := range e.ports {
 		e.close(p)
 	}

@@ -11,7 +11,7 @@ import (
 
 // Stats is what the engine has counted since its start. Once no packet is in flight,
 //
-//	Received + Originated = Sent + Punted + sum of Drops
+//	Received + Originated = Sent + Punted + Delivered + sum of Drops
 type Stats struct {
 	Total   WorkerStats // the workers' sums; Busy is the mean
 	Workers []WorkerStats
@@ -22,6 +22,8 @@ type Stats struct {
 	XDP []Verdict
 	// Kernel is what following the kernel's routes took.
 	Kernel fib.Counters
+	// IKE is what the way of IKE datagrams took.
+	IKE IKEStats
 }
 
 // WorkerStats are one worker's figures.
@@ -36,9 +38,10 @@ type WorkerStats struct {
 	Received, ReceivedBytes      uint64
 	Sent, SentBytes, SentESP     uint64
 	Punted, Originated, Bypassed uint64
+	Delivered                    uint64 // to the IKE side
 	Sealed, Opened               uint64
 	HandedOut, HandedIn, Parked  uint64
-	ICMPSuppressed               uint64
+	ICMPSuppressed, EventsLost   uint64
 	Dropped, FreeFrames          uint64
 }
 
@@ -94,6 +97,9 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, p := range e.ports {
+		if p.number == e.tables.IKE {
+			continue
+		}
 		one := p.stats()
 		if p.number == e.tables.TUN {
 			one.TUN, one.Mode = true, "tun"
@@ -111,6 +117,9 @@ func (e *Engine) Stats() Stats {
 	if e.watcher != nil {
 		s.Kernel = e.watcher.Counters()
 	}
+	if e.ike != nil {
+		s.IKE = e.ike.stats()
+	}
 	return s
 }
 
@@ -120,9 +129,10 @@ func workerStats(c *worker.Counters) WorkerStats {
 		Received: c.Received.Load(), ReceivedBytes: c.ReceivedBytes.Load(),
 		Sent: c.Sent.Load(), SentBytes: c.SentBytes.Load(), SentESP: c.SentESP.Load(),
 		Punted: c.Punted.Load(), Originated: c.Originated.Load(), Bypassed: c.Bypassed.Load(),
-		Sealed: c.Sealed.Load(), Opened: c.Opened.Load(),
+		Delivered: c.Delivered.Load(),
+		Sealed:    c.Sealed.Load(), Opened: c.Opened.Load(),
 		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(),
-		ICMPSuppressed: c.ICMPSuppressed.Load(), FreeFrames: c.FreeFrames.Load(),
+		ICMPSuppressed: c.ICMPSuppressed.Load(), EventsLost: c.EventsLost.Load(), FreeFrames: c.FreeFrames.Load(),
 	}
 }
 
@@ -138,12 +148,14 @@ func (s *WorkerStats) add(o *WorkerStats) {
 	s.Punted += o.Punted
 	s.Originated += o.Originated
 	s.Bypassed += o.Bypassed
+	s.Delivered += o.Delivered
 	s.Sealed += o.Sealed
 	s.Opened += o.Opened
 	s.HandedOut += o.HandedOut
 	s.HandedIn += o.HandedIn
 	s.Parked += o.Parked
 	s.ICMPSuppressed += o.ICMPSuppressed
+	s.EventsLost += o.EventsLost
 	s.Dropped += o.Dropped
 	s.FreeFrames += o.FreeFrames
 }
@@ -167,4 +179,9 @@ func (p *port) stats() PortStats {
 }
 
 // Associations calls f with every association that is installed, until it returns false.
-func (e *Engine) Associations(f func(*sad.Info) bool) { e.sad.Range(f) }
+func (e *Engine) Associations(f func(*sad.Info) bool) {
+	e.sad.Range(func(i *sad.Info) bool {
+		i.Retiring = e.retired.retires(i.Handle)
+		return f(i)
+	})
+}

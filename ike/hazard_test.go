@@ -411,3 +411,19 @@ func TestLogSaysWhoWhatAndWhy(t *testing.T) {
 		}
 	})
 }
+
+// TestPanicOfAnOrderIsCaught: neither the manager nor a shard dies of one.
+func TestPanicOfAnOrderIsCaught(t *testing.T) {
+	simulate(t, 1, Options{}, func(t *testing.T, p *pair) {
+		a := p.a.server.Load()
+		a.manager.call(func() { panic("a fault of this test") })
+		for _, sh := range a.shards {
+			sh.call(func() { panic("a fault of this test") })
+		}
+		p.configure(t, 4, nil)
+		time.Sleep(time.Second)
+		if n := paired(t, p.a, p.b); n != 4 || a.Stats().Panics != uint64(1+len(a.shards)) {
+			t.Errorf("%d children, %d panics", n, a.Stats().Panics)
+		}
+	})
+}

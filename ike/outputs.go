@@ -148,7 +148,7 @@ func (s *Server) checkRevocation(a ikesa.Verify) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return s.options.Revocation(ctx, a.Chain)
+	return s.options.Revocation(ctx, a.Chain, a.Remote)
 }
 
 // writeKeys appends the keys of an IKE SA to the key log.

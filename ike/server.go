@@ -69,7 +69,7 @@ type Options struct {
 	Resolver Resolver       // nil = net.DefaultResolver
 	// Revocation asks whether a certificate of a trusted chain is revoked, as auth.Checker does. It may take seconds and is called off the
 	// shards. Nil accepts every chain: for tests, and for configurations without certificates.
-	Revocation func(ctx context.Context, chain *auth.Chain) error
+	Revocation func(ctx context.Context, chain *auth.Chain, remote *auth.Remote) error
 	// KeyLog receives the keys of every IKE SA as lines of Wireshark's ikev2_decryption_table. Nil = none, as it should be.
 	KeyLog io.Writer
 	Rand   io.Reader // nil = crypto/rand.Reader; called by all shards
@@ -120,7 +120,8 @@ type Server struct {
 	homes   homes // which shard an inbound SPI lives on
 	manager *manager
 	stats   counters
-	total   atomic.Int64 // IKE SAs
+	total   atomic.Int64  // IKE SAs
+	number  atomic.Uint64 // of the newest one
 
 	verifying chan struct{} // as many as may be checked at a time
 	keyLog    sync.Mutex
@@ -189,7 +190,9 @@ func (s *Server) Close(ctx context.Context) {
 
 // Acquire says that a packet needs a child which is not there: a trap. Unknown names are ignored.
 func (s *Server) Acquire(connection, child string) {
-	s.manager.post(func() { s.manager.acquire(connection, child) })
+	if !s.manager.post(func() { s.manager.acquire(connection, child) }) {
+		s.stats.drop(DropEvent) // the next packet asks again
+	}
 }
 
 // Expired says that a child has reached its soft limit of bytes, packets or sequence numbers, or its hard one.

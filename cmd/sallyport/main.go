@@ -124,6 +124,10 @@ func command(out io.Writer) *cobra.Command {
 	root.AddCommand(
 		reading(&cobra.Command{Use: "status", Short: "Show the daemon, its workers and interfaces", RunE: t.status}),
 		reading(t.sasCommand()),
+		reading(&cobra.Command{Use: "conns", Short: "List the connections that are negotiated", RunE: t.connections}),
+		t.actCommand(control.VerbUp, "Bring up a connection or one of its children, and wait for it"),
+		t.actCommand(control.VerbDown, "Take down a connection or one of its children, and wait for it"),
+		t.actCommand(control.VerbRekey, "Renew the keys of a connection's IKE SAs, or of a child, and wait for it"),
 		reading(&cobra.Command{Use: "policies", Short: "List the policies in the order in which they match", RunE: t.policies}),
 		reading(t.countersCommand()),
 		reading(&cobra.Command{
@@ -167,6 +171,10 @@ func (t *tool) check(file string) error {
 	for _, w := range c.Warnings {
 		fmt.Fprintln(t.out, "warning:", w.Error())
 	}
-	fmt.Fprintf(t.out, "%s: correct: %s, %s, %s\n", file, count(len(c.File.Interfaces), "interface"), count(len(c.Policies), "policy"), count(len(c.Associations), "association"))
+	fmt.Fprintf(t.out, "%s: correct: %s, %s, %s", file, count(len(c.File.Interfaces), "interface"), count(len(c.Policies), "policy"), count(len(c.Connections), "connection"))
+	if n := len(c.Associations); n > 0 {
+		fmt.Fprintf(t.out, ", %s with manual keys", count(n, "association"))
+	}
+	fmt.Fprintln(t.out)
 	return nil
 }

@@ -36,6 +36,19 @@ func (f fakeDaemon) step() uint64 { return uint64(time.Since(f.start)/time.Milli
 func (f fakeDaemon) Status() control.Status          { return figures(f.step()).status }
 func (f fakeDaemon) Counters() control.Counters      { return figures(f.step()).counters }
 func (f fakeDaemon) SAs(control.SAQuery) control.SAs { return figures(f.step()).sas }
+func (f fakeDaemon) Connections() control.Connections {
+	return control.Connections{Connections: []control.Connection{{Name: "site-b", Children: []control.ConnectionChild{{Name: "net"}}}}}
+}
+func (f fakeDaemon) Up(ctx context.Context, name string) error {
+	if name == "slow" {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+func (f fakeDaemon) Down(context.Context, string) error  { return errors.New("no such connection") }
+func (f fakeDaemon) Rekey(context.Context, string) error { return nil }
+
 func (f fakeDaemon) Policies() control.Policies {
 	return control.Policies{Unmatched: "forward", Policies: []control.Policy{{Name: "site-b/net", Action: "protect", LocalTS: []string{"198.51.100.0/25"}, RemoteTS: []string{"198.51.100.128/25"}, Ready: true}}}
 }

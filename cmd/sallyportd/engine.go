@@ -26,8 +26,9 @@ type engine interface {
 	// Ready says whether an installed outbound association is bound to a tunnel.
 	Ready(tunnel uint32) bool
 	Snapshot() snapshot
-	// SAs lists the live associations.
+	// SAs lists the live associations, Associations counts them.
 	SAs() []control.SA
+	Associations() int
 }
 
 // snapshot holds the engine's counters at one moment.
@@ -48,5 +49,6 @@ type fencer interface {
 // platform makes the parts that touch the kernel. Tests put others here.
 type platform struct {
 	fences func() (fencer, error)
-	engine func(*config.Config, zerolog.Logger) (engine, error)
+	// engine makes the packet engine and the key exchange over it. Neither runs yet.
+	engine func(*config.Config, zerolog.Logger) (engine, exchanger, error)
 }

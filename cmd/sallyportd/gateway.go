@@ -23,6 +23,7 @@ import (
 type gateway struct {
 	log     zerolog.Logger
 	engine  engine
+	keys    exchanger
 	fences  fencer
 	load    func() (*config.Config, error)
 	started time.Time
@@ -37,9 +38,9 @@ type gateway struct {
 	reloaded time.Time
 }
 
-func newGateway(log zerolog.Logger, e engine, f fencer, load func() (*config.Config, error)) *gateway {
+func newGateway(log zerolog.Logger, e engine, x exchanger, f fencer, load func() (*config.Config, error)) *gateway {
 	return &gateway{
-		log: log, engine: e, fences: f, load: load, started: time.Now(), used: config.Keys{},
+		log: log, engine: e, keys: x, fences: f, load: load, started: time.Now(), used: config.Keys{},
 		config: &config.Config{}, handles: map[string]uint32{}, tunnels: map[string]uint32{},
 	}
 }
@@ -61,6 +62,9 @@ func (g *gateway) start(c *config.Config) error {
 	}
 	if err := g.engine.Start(); err != nil {
 		return fmt.Errorf("starting the packet engine: %w", err)
+	}
+	if err := g.keys.Apply(c, g.tunnels); err != nil {
+		return fmt.Errorf("starting the key exchange: %w", err)
 	}
 	return nil
 }
@@ -91,6 +95,9 @@ func (g *gateway) Reload() (control.Reload, error) {
 		return control.Reload{}, errors.Join(err, g.fences.Fence(g.config.Fences))
 	}
 	unused = old
+	if err := g.keys.Apply(fresh, g.tunnels); err != nil {
+		g.log.Error().Err(err).Msg("the key exchange keeps its former configuration")
+	}
 	if len(diff.RemoveFences) > 0 {
 		if err := g.fences.Fence(fresh.Fences); err != nil {
 			g.log.Warn().Err(err).Msg("fence routes of prefixes that are no longer protected are still there")
@@ -105,6 +112,7 @@ func (g *gateway) Reload() (control.Reload, error) {
 	r := control.Reload{
 		Installed: len(diff.Install), Removed: len(diff.Remove), Unchanged: len(fresh.Associations) - len(diff.Install),
 		PoliciesChanged: diff.Policies, EndpointsChanged: diff.Endpoints, PortsChanged: diff.Interfaces, LogLevelChanged: diff.LogLevel, Warnings: texts(fresh.Warnings),
+		Connections: len(fresh.Connections),
 	}
 	g.log.Info().Int("installed", r.Installed).Int("removed", r.Removed).Int("unchanged", r.Unchanged).
 		Bool("policies", r.PoliciesChanged).Bool("endpoints", r.EndpointsChanged).Bool("ports", r.PortsChanged).Bool("log_level", r.LogLevelChanged).Msg("configuration reloaded")
@@ -252,27 +260,19 @@ func (g *gateway) Status() control.Status {
 	return control.Status{
 		Version: version.String(), Instance: g.config.File.Instance, PID: os.Getpid(), ConfigPath: g.config.Path,
 		StartedAt: g.started, UptimeSeconds: time.Since(g.started).Seconds(), ReloadedAt: g.reloaded, PinDir: g.config.File.Dataplane.PinDir,
-		Associations: len(g.handles), ManualKeys: len(g.config.Associations), Policies: len(g.config.Policies), Warnings: texts(g.config.Warnings),
+		Connections: len(g.config.Connections), IKE: figures(g.keys.Stats()),
+		Associations: g.engine.Associations(), ManualKeys: len(g.config.Associations), Policies: len(g.config.Policies), Warnings: texts(g.config.Warnings),
 		Workers: s.Workers, Ports: s.Ports, Totals: s.Totals,
 	}
 }
 
-// SAs answers the verb sas, sorted by name, direction and SPI.
+// SAs answers the verb sas: associations sorted by name, direction and SPI, IKE SAs by name and number.
 func (g *gateway) SAs(q control.SAQuery) control.SAs {
 	all := g.engine.SAs()
+	out := control.SAs{IKESAs: g.ikeSAs(q.Name, all)}
+	out.TotalIKE = len(out.IKESAs)
 	if q.Name != "" {
-		all = slices.DeleteFunc(all, func(s control.SA) bool { return s.Name != q.Name })
-	}
-	g.mu.RLock()
-	configured := map[string]*config.Association{}
-	for i := range g.config.Associations {
-		configured[g.config.Associations[i].ID()] = &g.config.Associations[i]
-	}
-	g.mu.RUnlock()
-	for i := range all {
-		if a := configured[all[i].Name+" "+all[i].Direction+" "+all[i].SPI]; a != nil {
-			all[i].LocalTS, all[i].RemoteTS = sides(a.Selectors)
-		}
+		all = slices.DeleteFunc(all, func(s control.SA) bool { return !named(s.Name, q.Name) })
 	}
 	slices.SortFunc(all, func(a, b control.SA) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.SPI, b.SPI))
@@ -280,7 +280,9 @@ func (g *gateway) SAs(q control.SAQuery) control.SAs {
 	if all == nil {
 		all = []control.SA{}
 	}
-	return control.SAs{Total: len(all), SAs: all[:min(len(all), q.Limit)]}
+	out.Total = len(all)
+	out.SAs, out.IKESAs = all[:min(len(all), q.Limit)], out.IKESAs[:min(len(out.IKESAs), q.Limit)]
+	return out
 }
 
 // Policies answers the verb policies.
@@ -320,7 +322,8 @@ func sides(selectors []spd.Selector) (local, remote []string) {
 // Counters answers the verb counters.
 func (g *gateway) Counters() control.Counters {
 	s := g.engine.Snapshot()
-	out := control.Counters{Totals: s.Totals, XDP: s.XDP, Ports: s.Ports, Drops: []control.Drop{}}
+	keys := g.keys.Stats()
+	out := control.Counters{Totals: s.Totals, XDP: s.XDP, Ports: s.Ports, Drops: []control.Drop{}, IKE: figures(keys), Reasons: reasons(keys)}
 	for d := packet.DropNone + 1; d < packet.DropCount; d++ {
 		info := packet.Drops[d]
 		out.Drops = append(out.Drops, control.Drop{Name: info.Name, Severity: info.Severity.String(), Packets: s.Drops[d], Sentence: info.Sentence, Source: info.Source})

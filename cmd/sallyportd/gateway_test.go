@@ -62,6 +62,7 @@ func (r *recorder) Bind(tunnel, h uint32) error {
 func (r *recorder) Ready(tunnel uint32) bool          { return r.bound[tunnel] != 0 }
 func (r *recorder) Snapshot() snapshot                { return snapshot{} }
 func (r *recorder) SAs() []control.SA                 { return nil }
+func (r *recorder) Associations() int                 { return len(r.live) }
 func (r *recorder) Fence(fences []config.Fence) error { return r.call("fence %v", fences) }
 
 const base = `interfaces:
@@ -97,7 +98,7 @@ func started(t *testing.T) (*gateway, *recorder, func(string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newGateway(zerolog.Nop(), r, r, load)
+	g := newGateway(zerolog.Nop(), r, silent{}, r, load)
 	if err := g.start(c); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +196,7 @@ func TestDaemonRunsReloadsAndStops(t *testing.T) {
 	r := &recorder{live: map[string]uint32{}, bound: map[uint32]uint32{}}
 	p := platform{
 		fences: func() (fencer, error) { return r, nil },
-		engine: func(*config.Config, zerolog.Logger) (engine, error) { return r, nil },
+		engine: func(*config.Config, zerolog.Logger) (engine, exchanger, error) { return r, silent{}, nil },
 	}
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"--config", path, "--check"}, &out, &errs, nil, p); code != 0 || len(r.calls) != 0 {
@@ -231,4 +232,17 @@ func TestDaemonRunsReloadsAndStops(t *testing.T) {
 	if !strings.Contains(errs.String(), "MANUAL KEYS") || strings.Contains(errs.String(), "0000000000") {
 		t.Errorf("log: %s", errs.String())
 	}
+}
+
+func loaded(t *testing.T, text string) *config.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

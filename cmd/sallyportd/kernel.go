@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -26,7 +27,24 @@ func newKernel() platform {
 	r := new(routes)
 	return platform{
 		fences: func() (fencer, error) { return r, r.open() },
-		engine: func(c *config.Config, log zerolog.Logger) (engine, error) { return newPackets(c, r, log) },
+		engine: func(c *config.Config, log zerolog.Logger) (engine, exchanger, error) {
+			p, err := newPackets(c, r, log)
+			if err != nil || !c.Negotiates() {
+				return p, silent{}, err
+			}
+			x, err := newExchange(c, p.Engine, log)
+			if err != nil {
+				return nil, nil, errors.Join(err, p.Stop())
+			}
+			p.exchange.Store(x)
+			x.associations.virtual = func(add, remove []netip.Addr) { p.virtual(add, remove, log) }
+			x.associations.follow = func(policies []config.Policy) {
+				if err := r.follow(func(r *routes) { r.negotiated = policies }); err != nil {
+					log.Error().Err(err).Msg("routes from virtual addresses")
+				}
+			}
+			return p, x, nil
+		},
 	}
 }
 
@@ -35,12 +53,14 @@ func newKernel() platform {
 type routes struct {
 	keeper keeper.Keeper
 
-	mu        sync.Mutex
-	fences    []config.Fence
-	policies  []config.Policy
-	endpoints []netip.Addr
-	own       []netip.Addr
-	tun       string // "" while there is none
+	mu       sync.Mutex
+	fences   []config.Fence
+	policies []config.Policy
+	// negotiated are the policies of children for virtual addresses of ours.
+	negotiated []config.Policy
+	endpoints  []netip.Addr
+	own        []netip.Addr
+	tun        string // "" while there is none
 }
 
 func (r *routes) open() error {
@@ -71,6 +91,13 @@ func (r *routes) follow(change func(*routes)) error {
 	return r.reconcile()
 }
 
+// addresses returns the host's addresses as they are now.
+func (r *routes) addresses() []netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.own)
+}
+
 // reconcile brings the kernel's table in line. A way into TUN exists for a fenced prefix only if the
 // gateway has an address that the policy lets use the tunnel; its own packets get it as
 // their source. Without one the fence answers them. The caller holds r.mu.
@@ -91,6 +118,20 @@ func (r *routes) reconcile() error {
 			want = append(want, keeper.Through(p, r.tun, source))
 		}
 	}
+	for _, policy := range r.negotiated {
+		for _, s := range policy.Selectors {
+			if !slices.ContainsFunc(s.Remote, func(x spd.Range) bool { return x.First.IsUnspecified() }) {
+				continue
+			}
+			for _, l := range s.Local {
+				for _, p := range l.Prefixes() {
+					if !slices.Contains(from, p) && p.Bits() > 0 {
+						from = append(from, p)
+					}
+				}
+			}
+		}
+	}
 	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
 }
 
@@ -98,7 +139,7 @@ func (r *routes) reconcile() error {
 // answer, and an outer address only if there is no other.
 func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
 	var outer netip.Addr
-	for _, policy := range r.policies {
+	for _, policy := range slices.Concat(r.negotiated, r.policies) {
 		if policy.Action != spd.Protect {
 			continue
 		}
@@ -127,6 +168,12 @@ type packets struct {
 	*dataplane.Engine
 	routes *routes
 	tun    string
+
+	exchange atomic.Pointer[exchange] // nil without negotiation
+	mu       sync.Mutex
+	policies dataplane.Policies // as applied last
+	any      bool               // every own address is an endpoint
+	own      []netip.Addr
 }
 
 func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, error) {
@@ -141,10 +188,16 @@ func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, erro
 		Frames: int(f.Dataplane.Frames), Associations: f.Dataplane.Associations, RingSize: f.Dataplane.RingSize,
 		PinDir: f.Dataplane.PinDir, TUN: f.Dataplane.TUN,
 		ClampMSS: f.Dataplane.MSSClamp, DiscardUnmatched: f.Dataplane.Unmatched == "discard",
+		IKE: c.Negotiates(),
 		OwnChanged: func(own []netip.Addr) {
 			if err := r.follow(func(r *routes) { r.own = own }); err != nil {
 				log.Error().Err(err).Msg("routes for the gateway's own traffic")
 			}
+			go func() { // the engine must not be called from here
+				if err := p.ownChanged(); err != nil {
+					log.Error().Err(err).Msg("endpoints do not follow the gateway's own addresses")
+				}
+			}()
 		},
 	}
 	for _, i := range f.Interfaces {
@@ -187,10 +240,60 @@ func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
 			Name: policy.Name, Action: policy.Action, Selectors: policy.Selectors, Tunnel: tunnels[policy.Tunnel],
 		})
 	}
-	if err := p.Engine.Apply(set); err != nil {
+	p.mu.Lock()
+	p.policies, p.any = set, c.AnyEndpoint
+	err := p.Engine.Apply(p.complete())
+	p.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	return p.routes.follow(func(r *routes) { r.policies, r.endpoints = c.Policies, c.Endpoints })
+}
+
+// complete returns the policies with every endpoint there is. The caller holds p.mu.
+func (p *packets) complete() dataplane.Policies {
+	set := p.policies
+	if !p.any {
+		return set
+	}
+	set.Endpoints = slices.Clone(set.Endpoints)
+	for _, own := range p.own {
+		if own.IsGlobalUnicast() && !slices.Contains(set.Endpoints, own) {
+			set.Endpoints = append(set.Endpoints, own)
+		}
+	}
+	return set
+}
+
+// ownChanged follows the host's addresses, where any of them may be an endpoint. Late calls change nothing.
+func (p *packets) ownChanged() error {
+	p.mu.Lock()
+	p.own = p.routes.addresses()
+	var err error
+	if p.any {
+		err = p.Engine.Apply(p.complete())
+	}
+	p.mu.Unlock()
+	if x := p.exchange.Load(); x != nil {
+		x.AddressesChanged()
+	}
+	return err
+}
+
+// virtual gives TUN the virtual addresses that peers gave us, and takes back what they took.
+func (p *packets) virtual(add, remove []netip.Addr, log zerolog.Logger) {
+	for _, a := range add {
+		if err := p.routes.keeper.AddAddress(p.tun, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			log.Error().Err(err).Stringer("address", a).Msg("a virtual address was not set")
+			continue
+		}
+		log.Info().Stringer("address", a).Str("interface", p.tun).Msg("virtual address")
+	}
+	for _, a := range remove {
+		if err := p.routes.keeper.DeleteAddress(p.tun, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			log.Warn().Err(err).Stringer("address", a).Msg("a virtual address was not removed")
+		}
+	}
 }
 
 // Install installs an association; the table copies the key.
@@ -205,12 +308,12 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 	return h.Value(), err
 }
 
-// Remove ends an association.
+// Remove ends an association: an outbound one when the packets that are on their way through it have left.
 func (p *packets) Remove(inbound bool, handle uint32) error {
 	if inbound {
 		return p.Engine.Remove(sad.InboundHandle(handle))
 	}
-	return p.Engine.Remove(sad.Handle(handle))
+	return p.Engine.Retire(sad.Handle(handle), dataplane.GraceOutbound)
 }
 
 // Bind gives a tunnel its outbound association.
@@ -227,7 +330,7 @@ func (p *packets) Snapshot() snapshot {
 	out := snapshot{Drops: s.Drops, XDP: []control.Named{}, Workers: []control.Worker{}, Ports: []control.Port{}}
 	t := &s.Total
 	out.Totals = control.Totals{
-		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Dropped: t.Dropped,
+		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Delivered: t.Delivered, Dropped: t.Dropped,
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
 	}
 	for i := range s.Workers {
@@ -276,10 +379,19 @@ func roleName(r worker.Role) string {
 func (p *packets) SAs() []control.SA {
 	var out []control.SA
 	p.Engine.Associations(func(i *sad.Info) bool {
+		if i.Retiring {
+			return true
+		}
 		out = append(out, association(i))
 		return true
 	})
 	return out
+}
+
+// Associations counts the live associations.
+func (p *packets) Associations() (n int) {
+	p.Engine.Associations(func(*sad.Info) bool { n++; return true })
+	return n
 }
 
 func association(i *sad.Info) control.SA {
@@ -288,6 +400,7 @@ func association(i *sad.Info) control.SA {
 		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Encap: "none", Sequence: i.Sequence,
 		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
 	}
+	a.LocalTS, a.RemoteTS = sides(i.Params.Selectors)
 	if i.Params.Encap {
 		a.Encap = "udp"
 	}

@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, hup <-cha
 		for _, w := range c.Warnings {
 			fmt.Fprintln(stdout, "warning:", w.Error())
 		}
-		fmt.Fprintf(stdout, "%s: correct: %d interfaces, %d policies, %d associations\n", *path, len(c.File.Interfaces), len(c.Policies), len(c.Associations))
+		fmt.Fprintf(stdout, "%s: correct: %d interfaces, %d policies, %d connections, %d associations\n", *path, len(c.File.Interfaces), len(c.Policies), len(c.Connections), len(c.Associations))
 		return exitOK
 	}
 	log := logger(c, stderr)
@@ -110,20 +110,27 @@ func serve(ctx context.Context, c *config.Config, log zerolog.Logger, hup <-chan
 	if n := len(c.Associations); n > 0 {
 		log.Warn().Int("associations", n).Msg("MANUAL KEYS: these associations use keys from the configuration, which is insecure and meant for tests")
 	}
-	e, err := p.engine(c, log)
+	e, keys, err := p.engine(c, log)
 	if err != nil {
 		return fmt.Errorf("setting up the packet engine: %w", err)
 	}
-	g := newGateway(log, e, fences, func() (*config.Config, error) { return config.Load(c.Path) })
+	// The peers hear of it before the packet path ends, on which they hear everything.
+	stop := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+		defer cancel()
+		keys.Close(ctx)
+		return e.Stop()
+	}
+	g := newGateway(log, e, keys, fences, func() (*config.Config, error) { return config.Load(c.Path) })
 	if err := g.start(c); err != nil {
-		return errors.Join(err, e.Stop())
+		return errors.Join(err, stop())
 	}
 	server, err := control.Listen(c.File.Control.Socket, c.File.Control.Group, g)
 	if err != nil {
-		return errors.Join(err, e.Stop())
+		return errors.Join(err, stop())
 	}
 	log.Info().Str("version", version.String()).Str("instance", c.File.Instance).Str("socket", c.File.Control.Socket).
-		Int("policies", len(c.Policies)).Int("associations", len(c.Associations)).Msg("sallyportd runs")
+		Int("policies", len(c.Policies)).Int("connections", len(c.Connections)).Int("associations", len(c.Associations)).Msg("sallyportd runs")
 	for {
 		select {
 		case <-hup:
@@ -132,7 +139,7 @@ func serve(ctx context.Context, c *config.Config, log zerolog.Logger, hup <-chan
 			}
 		case <-ctx.Done():
 			log.Info().Msg("stopping; protected traffic stays blocked until the next start or `sallyport detach`")
-			return errors.Join(server.Close(), e.Stop())
+			return errors.Join(server.Close(), stop())
 		}
 	}
 }

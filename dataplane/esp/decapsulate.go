@@ -51,23 +51,20 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 		return packet.DropOuterFragment
 	}
 	h := b.IP(int(i))
-	if !fromPeer(h, p.Version, in) {
+	moved := !fromPeer(h, p.Version, in)
+	start, end := int(p.L4-p.L3), len(h)
+	udp := p.Proto == packet.ProtoUDP
+	if in.Flags&sad.FlagEncap == 0 {
+		moved = moved || p.Proto != packet.ProtoESP
+	} else {
+		moved = moved || !udp || p.SrcPort != in.RemotePort || p.DstPort != in.LocalPort
+	}
+	if moved && in.Flags&sad.FlagRoaming == 0 {
 		return packet.DropWrongEndpoint
 	}
-	start, end := int(p.L4-p.L3), len(h)
-	if in.Flags&sad.FlagEncap == 0 {
-		if p.Proto != packet.ProtoESP {
-			return packet.DropWrongEndpoint
-		}
-	} else {
-		if p.Proto != packet.ProtoUDP {
-			return packet.DropWrongEndpoint
-		}
+	if udp {
 		if end-start < udpLen {
 			return packet.DropShortESP
-		}
-		if p.SrcPort != in.RemotePort || p.DstPort != in.LocalPort {
-			return packet.DropWrongEndpoint
 		}
 		length := int(binary.BigEndian.Uint16(h[start+4:]))
 		if length < udpLen || length > end-start {
@@ -93,7 +90,7 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 	p.Slot = in.Slot
 
 	at := p.Addr + uint64(p.L3) + uint64(start)
-	s.rec[n] = record{index: i, tos: p.TOS, esp: at}
+	s.rec[n] = record{index: i, tos: p.TOS, moved: moved, esp: at}
 	op := &s.ops[n]
 	op.Key = s.table.InboundKey(in.Slot)
 	op.Packet = b.Mem[at : at+uint64(len(esp)) : packet.Chunk(p.Addr)+packet.FrameSize]
@@ -138,27 +135,34 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 			continue
 		}
 		if in != run {
-			if run != nil {
-				run.Packets.Add(packets)
-				run.Bytes.Add(bytes)
-			}
+			s.countReceived(run, packets, bytes)
 			run, packets, bytes = in, 0, 0
 		}
 		packets++
 		bytes += uint64(b.P[i].End - b.P[i].L3)
 		live = append(live, i)
 	}
-	if run != nil {
-		run.Packets.Add(packets)
-		run.Bytes.Add(bytes)
-	}
+	s.countReceived(run, packets, bytes)
 	return live
+}
+
+// countReceived counts what a run of packets of one association carried; nil is no run.
+func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
+	if in == nil {
+		return
+	}
+	in.Packets.Add(packets)
+	in.Bytes.Add(bytes)
+	in.Last.Set(uint64(s.Now))
+	if in.Reached(in.Bytes.Load(), in.Packets.Load()) {
+		s.report(Report{Inbound: in})
+	}
 }
 
 // accept judges the packet behind op k, in these steps:
 //
 //  1. the ICV matched;
-//  2. the window, re-checked and moved;
+//  2. the window, re-checked and moved, and the peer, if it has;
 //  3. trailer: next header, pad length, padding;
 //  4. the inner header;
 //  5. ECN (RFC 6040);
@@ -172,6 +176,9 @@ func (s *Scratch) accept(b *packet.Batch, k int, in *sad.Inbound) packet.Drop {
 	}
 	if verdict := in.Window.Advance(s.table.Bits(in), p.Seq); verdict != replay.OK {
 		return dropOf(verdict)
+	}
+	if r.moved && p.Seq == in.Window.Top() {
+		s.follow(b, i, in)
 	}
 
 	text := op.Packet[headerLen+int(in.IVLen) : len(op.Packet)-int(in.ICVLen)]
@@ -211,6 +218,22 @@ func (s *Scratch) accept(b *packet.Batch, k int, in *sad.Inbound) packet.Drop {
 		return packet.DropFragmentNoPorts
 	}
 	return packet.DropSelectorMismatch
+}
+
+// follow reports where packet i, the newest of a roaming association, came from, if that is not its peer (RFC 7296, 2.23).
+func (s *Scratch) follow(b *packet.Batch, i int, in *sad.Inbound) {
+	p, flow := &b.P[i], &b.Flows[i]
+	r := Report{Inbound: in, Moved: true, Source: flow.Src, Version: p.Version}
+	var known uint16
+	if p.Proto == packet.ProtoUDP {
+		r.Port = p.SrcPort
+	}
+	if in.Flags&sad.FlagEncap != 0 {
+		known = in.RemotePort
+	}
+	if r.Port != known || r.Version != in.Version || r.Source != packet.AddrOf(in.RemoteAddr()) {
+		s.report(r)
+	}
 }
 
 // innerOf reads the trailer of an authenticated plaintext: the length of what comes

@@ -153,21 +153,36 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 			checksumUDP(b.IP(int(r.index))[o.UDP:], o.UDPSum)
 		}
 		if o != run {
-			if run != nil {
-				run.Packets.Add(packets)
-				run.Bytes.Add(bytes)
-			}
+			s.countSent(run, packets, bytes)
 			run, packets, bytes = o, 0, 0
 		}
 		packets++
 		bytes += uint64(r.bytes)
 		live = append(live, r.index)
 	}
-	if run != nil {
-		run.Packets.Add(packets)
-		run.Bytes.Add(bytes)
-	}
+	s.countSent(run, packets, bytes)
 	return live
+}
+
+// countSent counts what a run of packets of one association carried; nil is no run.
+func (s *Scratch) countSent(o *sad.Outbound, packets, bytes uint64) {
+	if o == nil {
+		return
+	}
+	o.Packets.Add(packets)
+	o.Bytes.Add(bytes)
+	o.Last.Set(uint64(s.Now))
+	if o.Reached(o.Bytes.Load(), o.Packets.Load()) {
+		s.report(Report{Outbound: o})
+	}
+}
+
+// report leaves a report for the caller, if there is room: an association whose report is lost makes another
+// with its next packet.
+func (s *Scratch) report(r Report) {
+	if len(s.Reports) < cap(s.Reports) {
+		s.Reports = append(s.Reports, r)
+	}
 }
 
 // countOutbound counts a drop at its association.

@@ -38,6 +38,11 @@ type Scratch struct {
 	// id is the last identification given to an outer IPv4 header that may be fragmented.
 	id uint16
 
+	// Now is the time of the batch, on the workers' clock; the caller sets it.
+	Now int64
+	// Reports are what the last batches found out about associations. The caller takes them away.
+	Reports []Report
+
 	// ECNAlarms counts packets whose outer and inner ECN fields no correct encapsulator
 	// combines (RFC 6040, 4.2). They are forwarded.
 	ECNAlarms packet.Counter
@@ -48,12 +53,27 @@ type record struct {
 	index uint8  // of the packet in its batch
 	tos   uint8  // of the outer header (inbound)
 	bytes uint16 // of the inner datagram (outbound)
+	moved bool   // it came from elsewhere than the association says (inbound)
 	esp   uint64 // UMEM offset of the ESP header (inbound)
+}
+
+// Report is something that key management should know of an association.
+type Report struct {
+	// Inbound or Outbound is the association.
+	Inbound  *sad.Inbound
+	Outbound *sad.Outbound
+	// Moved says that the newest packet came from Source and Port, 0 if not in UDP. Otherwise a bound of the
+	// association's lifetime is reached.
+	Moved   bool
+	Source  packet.Addr
+	Version uint8 // of Source
+	Port    uint16
 }
 
 // NewScratch returns the scratch of one worker for the associations of a table.
 func NewScratch(table *sad.Table) *Scratch {
-	return &Scratch{table: table, id: uint16(rand.Uint32())}
+	// Each packet leaves one report of a move at most, and one of a bound.
+	return &Scratch{table: table, id: uint16(rand.Uint32()), Reports: make([]Report, 0, 4*packet.BatchMax)}
 }
 
 // headerLen is the length of SPI and sequence number.

@@ -53,7 +53,7 @@ func TestFragmentsReassembleToTheWhole(t *testing.T) {
 		}
 		var b packet.Batch
 		load(t, &b, 256, serialize(t, ethernet(4), ip, gopacket.Payload(payload)))
-		b.P[0].SPI, b.P[0].Policy, b.P[0].Hop = 7, 8, 9
+		b.P[0].SPI, b.P[0].Tunnel, b.P[0].Hop = 7, 8, 9
 		was := b.P[0]
 		mtu := 320 + r.IntN(1300)
 		if int(was.End-was.L3) <= mtu {
@@ -80,7 +80,7 @@ func TestFragmentsReassembleToTheWhole(t *testing.T) {
 				b.P[1] = out[k-1]
 			}
 			i := min(k, 1)
-			if p := b.P[i]; p.SPI != 7 || p.Policy != 8 || p.Hop != 9 || p.Port != 3 {
+			if p := b.P[i]; p.SPI != 7 || p.Tunnel != 8 || p.Hop != 9 || p.Port != 3 {
 				t.Fatalf("look-ups lost: %+v", p)
 			}
 			WriteEthernet(&b, i, &macA, &macB)

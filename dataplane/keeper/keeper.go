@@ -99,6 +99,10 @@ type Keeper interface {
 	// OpenTUN creates the TUN device, sets its MTU (bytes) and brings it up.
 	OpenTUN(name string, mtu int) (*TUN, error)
 
+	// SocketUDP opens a UDP socket of a family (unix.AF_INET, AF_INET6) on port 500 or 4500 of every address, which
+	// says to which of them a datagram came.
+	SocketUDP(family int, port uint16) (int, error)
+
 	// RaiseMemlock lifts the limit on locked memory (RLIMIT_MEMLOCK); an error if it still binds.
 	RaiseMemlock() error
 	// ReadFile reads a file that only root may read: configuration and secrets.

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sallyport/bpf"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"sallyport/bpf"
+	"sallyport/dataplane/datagram"
 )
 
 // Local performs the operations in this process. Its netlink socket belongs to the network
@@ -45,6 +47,9 @@ func (l *Local) SocketXDP() (int, error) {
 	}
 	return fd, nil
 }
+
+// SocketUDP implements [Keeper].
+func (l *Local) SocketUDP(family int, port uint16) (int, error) { return datagram.Open(family, port) }
 
 // kernelRoute translates r.
 func (l *Local) kernelRoute(r Route) (*netlink.Route, error) {

@@ -121,6 +121,9 @@ func (q *Queue) Flush() error {
 	return nil
 }
 
+// Unsent is always false: Flush leaves nothing behind.
+func (q *Queue) Unsent() bool { return false }
+
 // FD returns the eventfd that becomes readable when a packet arrives while the
 // worker sleeps.
 func (q *Queue) FD() int { return q.near.fd }

@@ -75,8 +75,8 @@ type Packet struct {
 	Seq uint64
 	// Hop is the index of the next hop in the FIB snapshot of this batch.
 	Hop uint32
-	// Policy is the index of the policy in the SPD snapshot of this batch.
-	Policy uint32
+	// Tunnel is that of the protect policy which the packet obeys.
+	Tunnel uint32
 
 	// cold
 
@@ -123,6 +123,7 @@ const (
 	ClassForward        // cleartext to be routed as it is
 	ClassPunt           // to the kernel through TUN
 	ClassTransmit       // complete, to be sent by the worker that owns a queue of Port
+	ClassIKE            // to the IKE side
 )
 
 // Batch is the set of packets that a worker carries through its stages

@@ -10,5 +10,8 @@ type Counter struct{ v uint64 }
 // Add adds n. Only the counter's owner calls it.
 func (c *Counter) Add(n uint64) { counterAdd(&c.v, n) }
 
+// Set replaces the value. Only the counter's owner calls it.
+func (c *Counter) Set(n uint64) { counterSet(&c.v, n) }
+
 // Load returns the value. Anyone may call it.
 func (c *Counter) Load() uint64 { return atomic.LoadUint64(&c.v) }

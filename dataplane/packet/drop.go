@@ -54,6 +54,7 @@ const (
 	DropPortDown
 	DropTxFull
 	DropPuntFull
+	DropIKEFull
 	DropHandoverFull
 	DropHandoverLoop
 	DropStopped
@@ -98,7 +99,7 @@ var Drops = [DropCount]DropInfo{
 	DropWrongEndpoint:    {"wrong-endpoint", Attack, "The association exists, but not between these outer addresses or not with this encapsulation.", "RFC 4301, 4.1"},
 	DropKeepalive:        {"keepalive", Normal, "A NAT keepalive: one byte 0xff on UDP 4500.", "RFC 3948, 2.3"},
 	DropUnexpectedAH:     {"unexpected-ah", Warning, "An AH packet, and no association uses AH.", "RFC 4302, 3.4.2"},
-	DropUnexpectedIKE:    {"unexpected-ike", Normal, "An IKE message reached a packet worker, which does not speak IKE.", "RFC 3948, 2.2"},
+	DropUnexpectedIKE:    {"unexpected-ike", Normal, "An IKE message arrived, and no IKE runs here.", "RFC 3948, 2.2"},
 	DropTooOld:           {"too-old", Warning, "The sequence number lies left of the replay window.", "RFC 4303, 3.4.3"},
 	DropReplayed:         {"replayed", Attack, "The sequence number was received before.", "RFC 4303, 3.4.3"},
 	DropBadICV:           {"bad-icv", Attack, "The integrity check value does not match.", "RFC 4303, 3.4.4"},
@@ -128,6 +129,7 @@ var Drops = [DropCount]DropInfo{
 	DropPortDown:            {"port-down", Warning, "The egress interface is gone or down.", ""},
 	DropTxFull:              {"tx-full", Warning, "The egress queue's TX ring is full.", ""},
 	DropPuntFull:            {"punt-full", Warning, "The queue towards the kernel is full.", ""},
+	DropIKEFull:             {"ike-full", Warning, "The queue towards IKE is full: more IKE datagrams arrive than are read.", ""},
 	DropHandoverFull:        {"handover-full", Warning, "The ring to the association's worker is full.", ""},
 	DropHandoverLoop:        {"handover-loop", Warning, "The packet was handed between workers too often.", ""},
 	DropStopped:             {"stopped", Normal, "The packet was in the gateway when it stopped.", ""},

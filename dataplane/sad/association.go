@@ -2,6 +2,7 @@ package sad
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/replay"
@@ -27,6 +28,8 @@ const (
 	FlagCopyDF
 	// FlagSetDF says that the outer IPv4 header has DF set where it is not copied.
 	FlagSetDF
+	// FlagRoaming says that packets may come from any outer source, in UDP or not.
+	FlagRoaming
 	// FlagManual says that the keys come from the configuration, not from IKE.
 	FlagManual
 )
@@ -36,7 +39,7 @@ const HeaderMax = 64
 
 // Inbound is the runtime of an inbound association: one slot of the arena. It
 // holds no Go pointer. All fields but those of Ownership and the counters are
-// written before publication only, Window by the owner.
+// written before publication only; Window, and what [Table.Move] changes, by the owner.
 type Inbound struct {
 	// hot: what look-up, replay check and opening read; one cache line
 
@@ -64,9 +67,15 @@ type Inbound struct {
 	// 4 bytes, the rest is zero.
 	Local, Remote [16]byte
 	Bytes         packet.Counter
+	// Last is when a packet was last accepted, on the workers' clock; 0 before.
+	Last packet.Counter
+	Bounds
+
+	// cold
+
 	// Replayed, TooOld, BadICV and OtherDrops count what was dropped.
 	Replayed, TooOld, BadICV, OtherDrops packet.Counter
-	_                                    [56]byte
+	_                                    [32]byte
 }
 
 // Outbound is the runtime of an outbound association: one slot of the arena. It
@@ -112,11 +121,12 @@ type Outbound struct {
 	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
 	// FlagUDPChecksum: add the UDP length twice and the payload.
 	UDPSum uint32
-	_      [8]byte
 	Bytes  packet.Counter
+	// Last is when a packet was last sent, on the workers' clock; 0 before.
+	Last packet.Counter
+	Bounds
 	// TooBig, Exhausted and OtherDrops count what was dropped.
 	TooBig, Exhausted, OtherDrops packet.Counter
-	_                             [16]byte
 }
 
 // Next gives out the next sequence number, or says that none is left: the
@@ -129,6 +139,9 @@ func (o *Outbound) Next() (seq uint64, ok bool) {
 	o.Seq.Add(1)
 	return seq + 1, true
 }
+
+// Handle returns the association's name. Only while it is looked up.
+func (o *Outbound) Handle() Handle { return Handle(atomic.LoadUint32(&o.live)) }
 
 // Left returns how many sequence numbers are left. Anyone may call it.
 func (o *Outbound) Left() uint64 {
@@ -146,12 +159,32 @@ func (o *Outbound) InnerMTU(linkMTU int) int {
 	if o.MTU != 0 {
 		linkMTU = min(linkMTU, int(o.MTU))
 	}
-	text := linkMTU - int(o.HeaderLen) - int(o.IVLen) - int(o.ICVLen)
+	return innerMTU(linkMTU-int(o.HeaderLen)-int(o.IVLen)-int(o.ICVLen), o.Align)
+}
+
+// innerMTU is the room for a datagram where so many bytes are left for the encrypted text.
+func innerMTU(text int, align uint8) int {
 	if text < 0 {
 		return 0
 	}
 	// Pad length and next header take the last two bytes of the aligned text (RFC 4303, 2.4).
-	return max(text&^(int(o.Align)-1)-2, 0)
+	return max(text&^(int(align)-1)-2, 0)
+}
+
+// InnerMTU returns what the InnerMTU of an outbound association would be that goes back the
+// way this one comes, with a path MTU of pathMTU, 0 for none. Its own belongs to another worker, perhaps.
+func (in *Inbound) InnerMTU(linkMTU int, pathMTU uint16) int {
+	if pathMTU != 0 {
+		linkMTU = min(linkMTU, int(pathMTU))
+	}
+	header := ipv6HeaderLen + espLen
+	if in.Version == 4 {
+		header = ipv4HeaderLen + espLen
+	}
+	if in.Flags&FlagEncap != 0 {
+		header += udpLen
+	}
+	return innerMTU(linkMTU-header-int(in.IVLen)-int(in.ICVLen), in.Align)
 }
 
 // LocalAddr returns our outer address.

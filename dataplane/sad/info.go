@@ -8,6 +8,8 @@ type Info struct {
 	Params Params
 	Slot   uint32
 	Owner  int // worker, -1 = none yet
+	// Retiring says that the association is replaced and about to end; the engine's to know.
+	Retiring bool
 	// Sequence is the last number sent, or the highest received and authenticated.
 	Sequence uint64
 	// SequenceLeft is how many may still be sent; outbound only.

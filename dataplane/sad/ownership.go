@@ -8,7 +8,7 @@ import "sync/atomic"
 // visible to the next.
 type Ownership struct {
 	owner uint32 // worker + 1; 0 = nobody
-	want  uint32 // worker + 1 that the association shall move to; 0 = stay
+	want  uint32 // worker + 1 that the association shall move to, 0 = stay; and noticeBit
 }
 
 // Owner returns the worker that owns the association, -1 if none does yet. Anyone may call it.
@@ -24,15 +24,15 @@ func (o *Ownership) Claim(worker int) bool {
 
 // Wanted returns the worker that the association shall move to, -1 if it shall
 // stay. Its owner looks at the end of each batch that used the association.
-func (o *Ownership) Wanted() int { return int(atomic.LoadUint32(&o.want)) - 1 }
+func (o *Ownership) Wanted() int { return int(atomic.LoadUint32(&o.want)&^noticeBit) - 1 }
 
 // Release hands the association from worker, which must own it and be done with
 // it for this batch, to the worker that was asked for, and says whether it did.
 func (o *Ownership) Release(worker int) bool {
-	if atomic.LoadUint32(&o.want) == 0 || atomic.LoadUint32(&o.owner) != uint32(worker)+1 {
+	if o.Wanted() < 0 || atomic.LoadUint32(&o.owner) != uint32(worker)+1 {
 		return false
 	}
-	want := atomic.SwapUint32(&o.want, 0)
+	want := atomic.AndUint32(&o.want, noticeBit) &^ noticeBit
 	if want == 0 {
 		return false
 	}
@@ -49,5 +49,10 @@ func (o *Ownership) request(worker int) {
 	if atomic.LoadUint32(&o.owner) == next {
 		next = 0
 	}
-	atomic.StoreUint32(&o.want, next)
+	for {
+		old := atomic.LoadUint32(&o.want)
+		if atomic.CompareAndSwapUint32(&o.want, old, old&noticeBit|next) {
+			return
+		}
+	}
 }

@@ -45,7 +45,12 @@ type Params struct {
 	// Sequence is the last sequence number used, of an outbound association.
 	Sequence uint64
 	// MTU of the path to the peer; 0 = that of the route.
-	MTU     uint16
+	MTU uint16
+	// Lifetime bounds what the association carries.
+	Lifetime Lifetime
+	// Roaming inbound associations accept packets from any outer source, in UDP or not (RFC 7296, 2.23),
+	// and tell of it when the newest one came from elsewhere.
+	Roaming bool
 	Created time.Time
 }
 
@@ -102,6 +107,7 @@ func (p *Params) flags() Flags {
 		{p.Encap && p.UDPChecksum && p.Local.Is6(), FlagUDPChecksum},
 		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.CopyDSCP, FlagCopyDSCP},
 		{p.CopyDF, FlagCopyDF}, {p.SetDF, FlagSetDF}, {p.Manual, FlagManual},
+		{p.Inbound && p.Roaming, FlagRoaming},
 	} {
 		if x.on {
 			f |= x.flag
@@ -121,10 +127,19 @@ func (p *Params) version() uint8 {
 func (in *Inbound) fill(p *Params, slot, bits uint32) {
 	info := p.Suite.Info()
 	in.SPI, in.Slot, in.bits = p.SPI, slot, bits
-	in.Flags, in.Version, in.Suite = p.flags(), p.version(), p.Suite
+	in.Suite = p.Suite
 	in.IVLen, in.ICVLen, in.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
-	in.LocalPort, in.RemotePort = p.LocalPort, p.RemotePort
 	in.Window = replay.New(p.Window, p.ESN)
+	in.arm(p, 0, 0)
+	in.place(p)
+}
+
+// place writes what depends on the endpoints.
+func (in *Inbound) place(p *Params) {
+	in.Flags, in.Version = p.flags(), p.version()
+	in.LocalPort, in.RemotePort = p.LocalPort, p.RemotePort
+	clear(in.Local[:])
+	clear(in.Remote[:])
 	copy(in.Local[:], p.Local.AsSlice())
 	copy(in.Remote[:], p.Remote.AsSlice())
 }
@@ -136,16 +151,27 @@ const (
 	outerTTL = 64
 	udpLen   = 8
 	espLen   = 8
+
+	ipv4HeaderLen = 20
+	ipv6HeaderLen = 40
 )
 
 func (o *Outbound) fill(p *Params, slot uint32) {
 	info := p.Suite.Info()
 	o.SPI, o.Slot = p.SPI, slot
-	o.Flags, o.Version, o.Suite, o.MTU = p.flags(), p.version(), p.Suite, p.MTU
+	o.Suite, o.MTU = p.Suite, p.MTU
 	o.IVLen, o.ICVLen, o.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
 	o.Seq.Add(p.Sequence)
 	o.SeqMax = p.sequenceMax()
+	o.arm(p, 0, 0)
+	o.place(p)
+}
 
+// place writes what depends on the endpoints.
+func (o *Outbound) place(p *Params) {
+	o.Flags, o.Version = p.flags(), p.version()
+	o.Hop, o.HopGeneration = 0, 0
+	o.HeaderSum, o.UDPSum, o.UDP = 0, 0, 0
 	proto := uint8(protoESP)
 	if p.Encap {
 		proto = protoUDP

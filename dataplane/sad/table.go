@@ -85,6 +85,8 @@ type Table struct {
 	mu       sync.Mutex
 	closed   bool
 	mappings [2]mapping
+	reserved map[uint32]uint32 // slots by SPI
+	moved    sync.Map          // Handle to *Params: what Move left for an owner
 	slots    [2]slots
 	limbo    queue[removed]
 	bits     [17]freeBits // by log2 of the window size
@@ -232,20 +234,28 @@ func (t *Table) installInbound(p *Params, key *transform.Key, selectors *spd.Sel
 	if chosen && t.LookupInbound(p.SPI) != nil {
 		return 0, fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
 	}
-	slot, err := t.take(in)
-	if err != nil {
-		return 0, err
+	slot, reserved := t.reserved[p.SPI]
+	if reserved && p.Manual {
+		return 0, fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
+	}
+	var err error
+	if !reserved {
+		if slot, err = t.take(in); err != nil {
+			return 0, err
+		}
 	}
 	block, err := t.takeBits(p.Window)
 	if err != nil {
-		t.slots[in].free.push(slot)
+		if !reserved {
+			t.slots[in].free.push(slot)
+		}
 		return 0, err
 	}
-	for !chosen {
-		p.SPI = t.spis.apply(t.nextGeneration(in, slot))
-		if _, taken := t.configured.find(p.SPI); !taken {
-			break
-		}
+	if reserved {
+		delete(t.reserved, p.SPI)
+		chosen = false // its slot follows from it
+	} else if !chosen {
+		p.SPI = t.newSPI(slot)
 	}
 	a := &t.inbound[slot]
 	a.fill(p, slot, block)
@@ -327,6 +337,7 @@ func (t *Table) Remove(h Handle) error {
 			return fmt.Errorf("remove inbound association %s: %w", h, ErrNotFound)
 		}
 		r.slot, r.direction = a.Slot, in
+		t.moved.Delete(h)
 		if slot, ok := t.configured.find(a.SPI); ok && slot == a.Slot {
 			t.configured.remove(a.SPI)
 		}
@@ -337,6 +348,7 @@ func (t *Table) Remove(h Handle) error {
 			return fmt.Errorf("remove outbound association %s: %w", h, ErrNotFound)
 		}
 		r.slot = a.Slot
+		t.moved.Delete(h)
 		atomic.StoreUint32(&a.live, 0)
 	}
 	t.slots[r.direction].live--
@@ -345,6 +357,19 @@ func (t *Table) Remove(h Handle) error {
 	t.limbo.push(r)
 	t.reclaim()
 	return nil
+}
+
+// Has says whether the association is installed.
+func (t *Table) Has(h Handle) bool {
+	t.mu.Lock() // so that the slot cannot be used again meanwhile
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	if h.Inbound() {
+		return t.LookupInbound(h.Value()) != nil
+	}
+	return t.LookupOutbound(h.Value()) != nil
 }
 
 // RemoveInbound removes the inbound association with an SPI.

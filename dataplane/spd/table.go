@@ -85,6 +85,9 @@ func (t *Table) contradiction() error {
 	seen := make(map[clause]uint32, len(t.clauses))
 	for _, c := range t.clauses {
 		policy := c.policy
+		if t.policies[policy].Negotiated {
+			continue
+		}
 		c.policy = 0
 		earlier, ok := seen[c]
 		if !ok {

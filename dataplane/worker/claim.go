@@ -22,8 +22,11 @@ func (w *Worker) claimInbound() {
 				mine = nil
 				continue
 			}
-			if mine.Wanted() >= 0 {
-				w.moves.inbound(spi)
+			if mine.Asked() {
+				w.group.sad.Refresh(mine)
+				if mine.Wanted() >= 0 {
+					w.moves.inbound(spi)
+				}
 			}
 		}
 		w.inbound[i] = mine
@@ -40,14 +43,18 @@ func (w *Worker) claimOutbound() {
 		handle := b.P[i].SPI
 		sa := w.group.sad.LookupOutbound(handle)
 		if sa == nil {
+			w.acquire(b.P[i].Tunnel, &b.Flows[i])
 			w.drop(i, packet.DropNoOutbound)
 			continue
 		}
 		if !w.claim(i, &sa.Ownership) {
 			continue
 		}
-		if sa.Wanted() >= 0 {
-			w.moves.outbound(handle)
+		if sa.Asked() {
+			w.group.sad.RefreshOutbound(sa)
+			if sa.Wanted() >= 0 {
+				w.moves.outbound(handle)
+			}
 		}
 		w.outbound[i] = sa
 		kept = append(kept, i)

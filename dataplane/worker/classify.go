@@ -24,7 +24,7 @@ func (w *Worker) classify() {
 		if p.Class != packet.ClassNone {
 			continue // handed over or made here: classified before
 		}
-		if p.Port == w.tables.TUN {
+		if p.Port == w.tables.TUN || p.Port == w.tables.IKE {
 			p.Flags |= packet.FlagLocal
 		}
 		if reason := packet.Parse(b, i); reason != packet.DropNone {
@@ -33,6 +33,8 @@ func (w *Worker) classify() {
 		}
 		flow := &b.Flows[i]
 		switch {
+		case p.Port == w.tables.IKE:
+			p.Class = packet.ClassForward // no policy speaks of it (RFC 4301, 4.4.1)
 		case p.Port == w.tables.TUN:
 			p.Class, p.Reason = w.classifyLocal(p, flow)
 		case w.tables.Endpoints.Has(flow):
@@ -63,27 +65,38 @@ func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, pa
 			return packet.ClassPunt, 0 // the kernel reassembles it with a first fragment that was not ours
 		}
 		if p.DstPort == portIKE {
-			return 0, packet.DropUnexpectedIKE
+			return w.classifyIKE(p)
 		}
 		if p.DstPort != portESP {
 			return packet.ClassPunt, 0
-		}
-		if p.Flags&packet.FlagFragment != 0 {
-			return 0, packet.DropOuterFragment
 		}
 		if len(payload) < 8 {
 			return 0, packet.DropShortESP // Parse reads the ports, and no further
 		}
 		payload = payload[8:]
+		if len(payload) >= 4 && binary.BigEndian.Uint32(payload) == 0 {
+			return w.classifyIKE(p) // the non-ESP marker, RFC 3948, 2.2
+		}
+		if p.Flags&packet.FlagFragment != 0 {
+			return 0, packet.DropOuterFragment
+		}
 		if len(payload) == 1 && payload[0] == 0xff {
 			return 0, packet.DropKeepalive
-		}
-		if len(payload) >= 4 && binary.BigEndian.Uint32(payload) == 0 {
-			return 0, packet.DropUnexpectedIKE // the non-ESP marker, RFC 3948, 2.2
 		}
 		return w.classifyESP(p, payload)
 	}
 	return packet.ClassPunt, 0
+}
+
+// classifyIKE judges an IKE message. The kernel, whose sockets listen too, puts fragments together.
+func (w *Worker) classifyIKE(p *packet.Packet) (packet.Class, packet.Drop) {
+	switch {
+	case w.tables.IKE == NoPort:
+		return 0, packet.DropUnexpectedIKE
+	case p.Flags&packet.FlagFragment != 0:
+		return packet.ClassPunt, 0
+	}
+	return packet.ClassIKE, 0
 }
 
 // classifyESP reads the SPI of an ESP packet.
@@ -109,7 +122,7 @@ func (w *Worker) classifyLocal(p *packet.Packet, flow *packet.Flow) (packet.Clas
 	case spd.NoMatch:
 		return 0, packet.DropNoPolicy
 	}
-	return w.obey(p, index)
+	return w.obey(p, flow, index)
 }
 
 // classifyCleartext judges a packet in the clear, by the side it came from.
@@ -120,14 +133,14 @@ func (w *Worker) classifyCleartext(i int, flow *packet.Flow) (packet.Class, pack
 	if match != spd.NoMatch {
 		if role&Protected == 0 {
 			if match == spd.Matched && t.SPD.Policy(index).Action != spd.Protect {
-				return w.obey(p, index)
+				return w.obey(p, flow, index)
 			}
 			return 0, packet.DropSpoofed
 		}
 		if match == spd.NeedsPorts {
 			return 0, packet.DropFragmentNoPorts
 		}
-		return w.obey(p, index)
+		return w.obey(p, flow, index)
 	}
 	index, match = t.SPD.Inbound(flow)
 	if match != spd.NoMatch {
@@ -152,7 +165,7 @@ func (w *Worker) classifyCleartext(i int, flow *packet.Flow) (packet.Class, pack
 }
 
 // obey does what policy index says with a packet that is on its way out.
-func (w *Worker) obey(p *packet.Packet, index uint32) (packet.Class, packet.Drop) {
+func (w *Worker) obey(p *packet.Packet, flow *packet.Flow, index uint32) (packet.Class, packet.Drop) {
 	policy := w.tables.SPD.Policy(index)
 	switch policy.Action {
 	case spd.Bypass:
@@ -161,8 +174,9 @@ func (w *Worker) obey(p *packet.Packet, index uint32) (packet.Class, packet.Drop
 	case spd.Discard:
 		return 0, packet.DropPolicyDiscard
 	}
-	p.SPI = w.group.sad.Bound(policy.Tunnel)
+	p.SPI, p.Tunnel = w.group.sad.Bound(policy.Tunnel), policy.Tunnel
 	if p.SPI == 0 {
+		w.acquire(policy.Tunnel, flow)
 		return 0, packet.DropNoOutbound
 	}
 	return packet.ClassOutbound, 0

@@ -30,6 +30,18 @@ func (w *Worker) tooBig(i uint8, mtu int, class packet.Class) {
 	})
 }
 
+// unreachable ends packet i, for which there is no way, and tells its sender why. What is sealed is ours: there is
+// nobody to tell.
+func (w *Worker) unreachable(i uint8, reason packet.Drop, why forward.Reason) {
+	if w.batch.P[i].Flags&packet.FlagSealed != 0 {
+		w.drop(i, reason)
+		return
+	}
+	w.answer(i, reason, func(src netip.Addr) bool {
+		return forward.Unreachable(&w.batch, int(i), why, src)
+	})
+}
+
 // answer turns packet i into an ICMP error that build makes of it and sends it back; the
 // packet itself is counted under reason.
 func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) bool) {

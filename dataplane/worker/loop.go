@@ -12,7 +12,7 @@ func (w *Worker) Step(now int64) int {
 	if w.calls.Load() {
 		w.runCalls()
 	}
-	w.now = now
+	w.now, w.esp.Now = now, now
 	w.tables = w.group.tables.Load()
 
 	w.restock()
@@ -31,6 +31,9 @@ func (w *Worker) Step(now int64) int {
 
 		w.routeForward()
 		w.send()
+		if len(w.esp.Reports) > 0 {
+			w.report()
+		}
 		w.settle()
 		w.Counters.Batches.Add(1)
 	}
@@ -43,16 +46,21 @@ func (w *Worker) Step(now int64) int {
 // received" would starve them under load.
 func (w *Worker) restock() {
 	w.collect()
-	for _, p := range w.rx {
+	for _, p := range w.rings {
 		w.complete(p)
-		room := min(p.queue.FillRoom(), len(w.free))
-		if room > 0 {
-			top := len(w.free) - room
-			took := p.queue.Fill(w.free[top:])
-			copy(w.free[top:], w.free[top+took:])
-			w.free = w.free[:len(w.free)-took]
-			p.dirty = true
-		}
+		w.fill(p)
+	}
+}
+
+// fill fills one queue's fill ring.
+func (w *Worker) fill(p *port) {
+	room := min(p.queue.FillRoom(), len(w.free))
+	if room > 0 {
+		top := len(w.free) - room
+		took := p.queue.Fill(w.free[top:])
+		copy(w.free[top:], w.free[top+took:])
+		w.free = w.free[:len(w.free)-took]
+		p.dirty = true
 	}
 }
 
@@ -85,13 +93,16 @@ func (w *Worker) complete(p *port) {
 // headersLen is how much of a packet is asked for as soon as it is received: its headers.
 const headersLen = 2 * prefetch.Line
 
-// take fills the batch: first what this worker made itself, then what other workers hand over, then what the
+// take fills the batch: first a few IKE datagrams, which no flood of anything else may hold up, then what this worker made itself, then what other workers hand over, then what the
 // queues received, each step starting at another queue. What it made comes first because it makes
 // more of what comes later, never of itself: so it cannot pile up.
 func (w *Worker) take() {
 	b := &w.batch
 	b.N = 0
 	w.lists.reset()
+	if len(w.first) > 0 {
+		w.takeFirst()
+	}
 	for w.injected.len() > 0 && b.N < w.burst {
 		b.P[b.N] = w.injected.get()
 		w.resume(b.N)
@@ -111,28 +122,51 @@ func (w *Worker) take() {
 	if len(w.parked) > 0 {
 		w.unpark()
 	}
-	bytes, first := uint64(0), b.N
 	for k := range w.rx {
 		if b.N >= w.burst {
 			break
 		}
-		p := w.rx[(w.next+k)%len(w.rx)]
-		n := p.queue.Receive(w.descs[:w.burst-b.N])
-		for _, d := range w.descs[:n] {
-			prefetch.Bytes(b.Mem[d.Addr : d.Addr+headersLen])
-		}
-		for _, d := range w.descs[:n] {
-			b.P[b.N] = packet.Packet{Addr: d.Addr, Len: uint16(d.Len), Port: p.number}
-			bytes += uint64(d.Len)
-			b.N++
-		}
-		p.counters.Received.Add(uint64(n))
+		w.receive(w.rx[(w.next+k)%len(w.rx)], w.burst-b.N)
 	}
 	if w.next++; w.next >= len(w.rx) {
 		w.next = 0
 	}
-	w.Counters.Received.Add(uint64(b.N - first))
+}
+
+// firstShare is the part of a batch that IKE datagrams may take.
+const firstShare = 8
+
+// takeFirst receives from the queues of IKE, in both directions: a flood of one of them leaves the
+// others their turn, and seven eighths of the batch to the packets.
+func (w *Worker) takeFirst() {
+	budget := max(1, w.burst/firstShare)
+	for k := range w.first {
+		if budget == 0 {
+			break
+		}
+		budget -= w.receive(w.first[(w.nextFirst+k)%len(w.first)], budget)
+	}
+	if w.nextFirst++; w.nextFirst >= len(w.first) {
+		w.nextFirst = 0
+	}
+}
+
+// receive adds up to max packets of a queue to the batch, and returns how many.
+func (w *Worker) receive(p *port, max int) int {
+	b, bytes := &w.batch, uint64(0)
+	n := p.queue.Receive(w.descs[:max])
+	for _, d := range w.descs[:n] {
+		prefetch.Bytes(b.Mem[d.Addr : d.Addr+headersLen])
+	}
+	for _, d := range w.descs[:n] {
+		b.P[b.N] = packet.Packet{Addr: d.Addr, Len: uint16(d.Len), Port: p.number}
+		bytes += uint64(d.Len)
+		b.N++
+	}
+	p.counters.Received.Add(uint64(n))
+	w.Counters.Received.Add(uint64(n))
 	w.Counters.ReceivedBytes.Add(bytes)
+	return n
 }
 
 // resume takes up packet i, which was classified in another batch.
@@ -155,6 +189,8 @@ func (w *Worker) enlist(i int) {
 		l.punt = append(l.punt, uint8(i))
 	case packet.ClassTransmit:
 		l.transmit = append(l.transmit, uint8(i))
+	case packet.ClassIKE:
+		l.ike = append(l.ike, uint8(i))
 	}
 }
 
@@ -186,7 +222,7 @@ func (w *Worker) release(addr uint64) {
 // publish makes everything visible that this step staged: frames to send, frames on their
 // way home, packets handed over.
 func (w *Worker) publish() {
-	for _, p := range w.rx {
+	for _, p := range w.rings {
 		w.flush(p)
 	}
 	for to, other := range w.group.Workers {
@@ -198,6 +234,9 @@ func (w *Worker) publish() {
 		if given || returned {
 			other.wake()
 		}
+	}
+	if w.events.publish() {
+		w.group.listener.wake()
 	}
 	w.finishMoves()
 	w.Counters.FreeFrames.Add(uint64(len(w.free) - w.freeSeen))

@@ -16,7 +16,7 @@ func (w *Worker) admitOutbound() {
 		w.route(sa)
 		hop := &w.tables.FIB.Hops[sa.Hop]
 		if hop.Kind == fib.Local || hop.Kind == fib.NoRoute {
-			w.drop(i, packet.DropNoRoute)
+			w.unreachable(i, packet.DropNoRoute, forward.NetUnreachable)
 			continue
 		}
 		if hop.Kind == fib.Unreachable {

@@ -24,7 +24,7 @@ func (w *Worker) routeDecapsulated() {
 			w.drop(i, packet.DropFragmentNoPorts)
 			continue
 		case spd.Matched:
-			p.Class, p.Reason = w.obey(p, index)
+			p.Class, p.Reason = w.obey(p, &b.Flows[i], index)
 			if p.Reason != packet.DropNone {
 				continue
 			}
@@ -47,7 +47,7 @@ func (w *Worker) routeForward() {
 			w.lists.punt = append(w.lists.punt, i)
 			continue
 		case fib.NoRoute:
-			w.drop(i, packet.DropNoRoute)
+			w.unreachable(i, packet.DropNoRoute, forward.NetUnreachable)
 			continue
 		case fib.Unreachable:
 			w.drop(i, packet.DropUnreachable)
@@ -98,9 +98,11 @@ func (w *Worker) clampDecapsulated(i uint8) {
 	if sa == nil {
 		return
 	}
-	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(sa.RemoteAddr())]
+	// Endpoints of the other direction may be another worker's to change: the same are those of this one.
+	in := w.inbound[i]
+	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(in.RemoteAddr())]
 	if hop.MTU > 0 {
-		forward.ClampMSS(&w.batch, int(i), sa.InnerMTU(int(hop.MTU)))
+		forward.ClampMSS(&w.batch, int(i), in.InnerMTU(int(hop.MTU), sa.MTU))
 	}
 }
 
@@ -161,10 +163,11 @@ func (w *Worker) unpark() {
 			p.Port = hop.Port
 			w.enlist(b.N - 1)
 		case expired || hop.Kind == fib.Failed:
-			p.Reason = packet.DropNeighbourFailed
+			reason := packet.DropNeighbourFailed
 			if hop.Kind == fib.Unresolved {
-				p.Reason = packet.DropNeighbourUnresolved
+				reason = packet.DropNeighbourUnresolved
 			}
+			w.unreachable(uint8(b.N-1), reason, forward.HostUnreachable)
 		case hop.Kind == fib.Unresolved:
 			kept = append(kept, q)
 			b.N--

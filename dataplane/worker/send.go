@@ -8,11 +8,15 @@ import (
 
 // send stages everything that leaves this batch on the queue it leaves through.
 func (w *Worker) send() {
-	for _, i := range w.lists.out {
-		w.batch.P[i].Flags |= packet.FlagSealed
+	for _, i := range w.lists.ike {
+		w.deliver(i, w.tables.IKE)
+	}
+	// What IKE sends stands here, in front: it finds room on a TX ring that encrypted packets fill.
+	for _, i := range w.lists.forward {
 		w.sendHop(i)
 	}
-	for _, i := range w.lists.forward {
+	for _, i := range w.lists.out {
+		w.batch.P[i].Flags |= packet.FlagSealed
 		w.sendHop(i)
 	}
 	for _, i := range w.lists.punt {
@@ -34,7 +38,7 @@ func (w *Worker) sendHop(i uint8) {
 		return
 	case fib.Failed:
 		w.ask(i, hop)
-		w.drop(i, packet.DropNeighbourFailed)
+		w.unreachable(i, packet.DropNeighbourFailed, forward.HostUnreachable)
 		return
 	default:
 		w.drop(i, packet.DropNoRoute)
@@ -56,9 +60,15 @@ func (w *Worker) punt(i uint8) {
 		w.drop(i, packet.DropNoRoute) // from the kernel and back: a loop
 		return
 	}
+	p.Class = packet.ClassPunt
+	w.deliver(i, w.tables.TUN)
+}
+
+// deliver gives a packet to the reader of port number: the kernel or the IKE side.
+func (w *Worker) deliver(i uint8, number uint16) {
 	// What came out of a tunnel has no link header yet, and the reader goes by its type.
 	forward.WriteEthernet(&w.batch, int(i), &noMAC, &noMAC)
-	p.Port, p.Class = w.tables.TUN, packet.ClassPunt
+	w.batch.P[i].Port = number
 	w.sendPort(i)
 }
 
@@ -105,19 +115,24 @@ func (w *Worker) drain(p *port) {
 		}
 	}
 	p.counters.Sent.Add(uint64(sent))
-	if p.number == w.tables.TUN {
+	switch p.number {
+	case w.tables.TUN:
 		w.Counters.Punted.Add(uint64(sent))
-	} else {
+	case w.tables.IKE:
+		w.Counters.Delivered.Add(uint64(sent))
+	default:
 		w.Counters.Sent.Add(uint64(sent))
 		w.Counters.SentBytes.Add(bytes)
 		w.Counters.SentESP.Add(sealed)
 	}
 	reason := packet.DropTxFull
-	if p.number == w.tables.TUN {
-		reason = packet.DropPuntFull
-	}
-	if p.failed != nil {
+	switch {
+	case p.failed != nil:
 		reason = packet.DropPortDown
+	case p.number == w.tables.TUN:
+		reason = packet.DropPuntFull
+	case p.number == w.tables.IKE:
+		reason = packet.DropIKEFull
 	}
 	for _, d := range p.pending[sent:p.n] {
 		w.Counters.Drops[reason].Add(1)
@@ -145,4 +160,6 @@ func (w *Worker) start(p *port) {
 		return
 	}
 	p.failed = p.queue.Flush()
+	// What could not be sent is tried again in the next step, whatever else that one has to do.
+	p.dirty = p.failed == nil && p.queue.Unsent()
 }

@@ -12,6 +12,9 @@ var start = time.Now()
 
 func monotonic() int64 { return int64(time.Since(start)) }
 
+// Time returns the time of a reading of the workers' clock.
+func Time(now int64) time.Time { return start.Add(time.Duration(now)) }
+
 // pollTimeout bounds a sleep in milliseconds, so that parked packets age.
 const pollTimeout = 100
 
@@ -66,14 +69,8 @@ func (w *Worker) sleep() {
 	}
 	w.poll = append(w.poll[:0], unix.PollFd{Fd: int32(w.eventfd), Events: unix.POLLIN})
 	defer w.wakeQueues()
-	for _, p := range w.rx {
-		if p.failed != nil {
-			continue
-		}
-		if !p.queue.Doze() {
-			return
-		}
-		w.poll = append(w.poll, unix.PollFd{Fd: int32(p.queue.FD()), Events: unix.POLLIN})
+	if !w.doze(w.rx) || !w.doze(w.first) {
+		return
 	}
 	w.Counters.Sleeps.Add(1)
 	w.group.sad.Sleep(w.ID)
@@ -85,8 +82,25 @@ func (w *Worker) sleep() {
 	}
 }
 
+// doze readies queues for poll, and reports whether nothing waits in them.
+func (w *Worker) doze(queues []*port) bool {
+	for _, p := range queues {
+		if p.failed != nil {
+			continue
+		}
+		if !p.queue.Doze() {
+			return false
+		}
+		w.poll = append(w.poll, unix.PollFd{Fd: int32(p.queue.FD()), Events: unix.POLLIN})
+	}
+	return true
+}
+
 func (w *Worker) wakeQueues() {
 	for _, p := range w.rx {
+		p.queue.Wake()
+	}
+	for _, p := range w.first {
 		p.queue.Wake()
 	}
 }

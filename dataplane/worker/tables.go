@@ -22,6 +22,8 @@ const (
 type Port struct {
 	Name string
 	Role Role
+	// Workers are those that have a queue of the port, without repetition.
+	Workers []int
 	// Source4 and Source6 are the addresses that ICMP errors sent for packets of this port carry; may be invalid.
 	Source4, Source6 netip.Addr
 }
@@ -39,6 +41,8 @@ type Tables struct {
 	Own []netip.Addr
 	// TUN is the port number of the way to the kernel; NoPort if there is none.
 	TUN uint16
+	// IKE is the port number of the way to the IKE side, of which every worker has a queue; NoPort if there is none.
+	IKE uint16
 	// ClampMSS says that TCP SYNs into and out of a tunnel get a maximum segment size that fits it.
 	ClampMSS bool
 	// DiscardUnmatched says that cleartext which no policy matches is dropped, not forwarded.

@@ -43,6 +43,8 @@ type Queue interface {
 	FillRoom() int
 	// Flush publishes what was staged and starts the transmitter.
 	Flush() error
+	// Unsent says that the last Flush left something behind, for another.
+	Unsent() bool
 	// FD becomes readable when there is something to receive.
 	FD() int
 	// Doze says that the worker is about to wait for FD, and reports whether it may: false if
@@ -73,6 +75,9 @@ type Group struct {
 
 	handover [][]*ring[packet.Packet] // [from][to]
 	homeward [][]*ring[uint64]        // [from][to]: frames on their way home
+
+	listener listener
+	heard    [64]Event // the listener's
 }
 
 // Config describes a group of workers.
@@ -111,6 +116,10 @@ func NewGroup(c Config) (*Group, error) {
 			}
 		}
 	}
+	var err error
+	if g.listener.eventfd, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return nil, err
+	}
 	for i := range c.Workers {
 		fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 		if err != nil {
@@ -124,6 +133,7 @@ func NewGroup(c Config) (*Group, error) {
 			burst:   c.Batch,
 			esp:     esp.NewScratch(g.sad),
 			free:    make([]uint64, 0, per),
+			events:  newRing[Event](eventSlots),
 			limiter: forward.NewLimiter(icmpRate, icmpBurst),
 		}
 		w.borrow = w.takeFree
@@ -141,6 +151,7 @@ func (g *Group) Close() {
 	for _, w := range g.Workers {
 		unix.Close(w.eventfd)
 	}
+	unix.Close(g.listener.eventfd)
 }
 
 // SetTables publishes a new snapshot; every worker uses it from its next step on.
@@ -187,6 +198,8 @@ type Worker struct {
 	esp      *esp.Scratch
 	rx       []*port  // the queues this worker receives from, in turn
 	next     int      // index into rx where the next step starts
+	first    []*port  // those of IKE, which it receives from before
+	rings    []*port  // those of both with fill, completion and TX rings of their own
 	tx       []*port  // by port number: where this worker sends, nil if another worker does
 	txOwner  []int    // by port number: who sends if this worker has no queue there; -1 if nobody
 	freeSeen int      // length of free when FreeFrames was last brought up to date
@@ -195,15 +208,18 @@ type Worker struct {
 	moves    moves
 
 	// cold
-	limiter  forward.Limiter
-	pieces   [fragmentsMax]packet.Packet
-	borrow   func() (uint64, bool) // takeFree, bound once
-	injected queueOf[packet.Packet]
-	parked   []parkedPacket
-	parkedAt uint32 // FIB generation at which parked packets were tried last
-	descs    [packet.BatchMax]packet.Desc
-	addrs    [packet.BatchMax]uint64
-	poll     []unix.PollFd
+	nextFirst int // index into first where the next step starts
+	limiter   forward.Limiter
+	events    *ring[Event]
+	told      recent
+	pieces    [fragmentsMax]packet.Packet
+	borrow    func() (uint64, bool) // takeFree, bound once
+	injected  queueOf[packet.Packet]
+	parked    []parkedPacket
+	parkedAt  uint32 // FIB generation at which parked packets were tried last
+	descs     [packet.BatchMax]packet.Desc
+	addrs     [packet.BatchMax]uint64
+	poll      []unix.PollFd
 
 	// Counters is written by the worker, read by all.
 	Counters Counters
@@ -219,8 +235,8 @@ type Worker struct {
 
 // lists are the live indices into the batch, by what is to be done with them.
 type lists struct {
-	in, out, forward, punt, transmit []uint8
-	store                            [5][packet.BatchMax]uint8
+	in, out, forward, punt, transmit, ike []uint8
+	store                                 [6][packet.BatchMax]uint8
 }
 
 func (l *lists) reset() {
@@ -229,6 +245,7 @@ func (l *lists) reset() {
 	l.forward = l.store[2][:0]
 	l.punt = l.store[3][:0]
 	l.transmit = l.store[4][:0]
+	l.ike = l.store[5][:0]
 }
 
 // queueOf is a small first-in, first-out queue of one goroutine.
@@ -259,11 +276,30 @@ type parkedPacket struct {
 func (w *Worker) AddQueue(number uint16, q Queue, c *QueueCounters) {
 	p := &port{queue: q, number: number, counters: c}
 	w.rx = append(w.rx, p)
-	w.sizePorts(number)
-	if w.tx[number] == nil {
-		w.tx[number] = p
+	w.add(p)
+}
+
+func (w *Worker) add(p *port) {
+	w.rings = append(w.rings, p)
+	w.sizePorts(p.number)
+	if w.tx[p.number] == nil {
+		w.tx[p.number] = p
 	}
-	w.txOwner[number] = w.ID
+	w.txOwner[p.number] = w.ID
+	w.fill(p) // so that not even the first packet is lost
+}
+
+// AddFirst is AddQueue for a queue that the worker receives from before all others, within a budget.
+func (w *Worker) AddFirst(number uint16, q Queue, c *QueueCounters) {
+	p := &port{queue: q, number: number, counters: c}
+	w.first = append(w.first, p)
+	w.add(p)
+}
+
+// AddSibling gives the worker a second socket on a queue of port number that it has: it shares fill and
+// completion rings with the first, and sends nothing. The worker receives from it as with AddFirst.
+func (w *Worker) AddSibling(number uint16, q Queue, c *QueueCounters) {
+	w.first = append(w.first, &port{queue: q, number: number, counters: c})
 }
 
 // SetTransmitter says which worker sends on port number when this worker has no queue
@@ -283,24 +319,31 @@ func (w *Worker) sizePorts(number uint16) {
 // RemoveQueue takes a queue away. The frames inside it are the caller's to give back
 // with Return. Only before the first step or through Call.
 func (w *Worker) RemoveQueue(q Queue) {
-	for i, p := range w.rx {
-		if p.queue != q {
+	other := func(p *port) bool { return p.queue != q }
+	for _, p := range w.rings {
+		if other(p) || w.tx[p.number] != p {
 			continue
 		}
-		w.rx = append(w.rx[:i:i], w.rx[i+1:]...)
-		if w.tx[p.number] == p {
-			w.tx[p.number] = nil
-			w.txOwner[p.number] = -1
-			for _, other := range w.rx {
-				if other.number == p.number {
-					w.tx[p.number], w.txOwner[p.number] = other, w.ID
-					break
-				}
+		w.tx[p.number], w.txOwner[p.number] = nil, -1
+		for _, next := range w.rings {
+			if other(next) && next.number == p.number {
+				w.tx[p.number], w.txOwner[p.number] = next, w.ID
+				break
 			}
 		}
-		break
 	}
-	w.next = 0
+	w.rx, w.first, w.rings = only(w.rx, other), only(w.first, other), only(w.rings, other)
+	w.next, w.nextFirst = 0, 0
+}
+
+// only returns those ports that keep says yes to.
+func only(ports []*port, keep func(*port) bool) (kept []*port) {
+	for _, p := range ports {
+		if keep(p) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
 }
 
 // Return gives frames back that no queue and no batch holds. Only through Call.
@@ -342,7 +385,7 @@ func (w *Worker) runCalls() {
 func (g *Group) Drain() {
 	for _, w := range g.Workers {
 		w.end()
-		for _, p := range w.rx {
+		for _, p := range w.rings {
 			w.complete(p)
 		}
 		w.publish()
@@ -387,7 +430,7 @@ func (g *Group) Frames() int { return len(g.Workers) * int(g.homeSize/packet.Fra
 
 // Revive tries a queue again whose device was down. Only through Call.
 func (w *Worker) Revive(q Queue) {
-	for _, p := range w.rx {
+	for _, p := range w.rings {
 		if p.queue == q {
 			p.failed = nil
 		}

@@ -11,9 +11,10 @@ const kickMax = 8
 
 // Flush publishes what Transmit took and wakes the kernel if it asks for it. It
 // returns nil, [ErrDown] or [ErrGone]; what could not be sent yet stays in the
-// ring for the next Flush or poll, and makes that one kick again.
+// ring for the next Flush or poll, which kicks again: see Unsent.
 func (s *Socket) Flush() error {
 	s.tx.publish()
+	s.unsent = false
 	if s.queue.fill.needsWakeup() {
 		if errno := wakeReceive(s.fd); fatal(errno) {
 			return downError(errno)
@@ -34,11 +35,15 @@ func (s *Socket) Flush() error {
 		// call worth its price.
 		before := left
 		if left = s.tx.pending(); left == before || errno == 0 {
-			return nil
+			break
 		}
 	}
+	s.unsent = left > 0
 	return nil
 }
+
+// Unsent says that the last Flush left packets in the ring that nobody sends before the next one.
+func (s *Socket) Unsent() bool { return s.unsent }
 
 // Check asks the kernel whether the interface is there, for a socket that
 // sends nothing: [ErrDown], [ErrGone] or nil.

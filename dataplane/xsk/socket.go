@@ -18,6 +18,8 @@ type Socket struct {
 	tx    transmitRing
 	queue *queue
 	fd    int
+	// unsent: see Unsent.
+	unsent bool
 
 	// cold
 	domain                               *Domain

@@ -31,7 +31,7 @@ func hold(bin string) (err error) {
 	if err != nil {
 		return err
 	}
-	pair, err := rig.NewPair(n, bin, rig.Tunnels())
+	pair, err := rig.NewPair(n, bin, rig.Negotiated())
 	if err != nil {
 		return err
 	}

@@ -4,10 +4,12 @@
 //	198.51.100.10   192.0.2.1   bridge   192.0.2.2   198.51.100.138
 //	2001:db8:a::10  2001:db8:ff::1   2001:db8:ff::2  2001:db8:b::10
 //
-// Five network namespaces; two sallyportd from two configuration files with fresh
-// random keys. IPv4 goes through an IPv4 tunnel in raw ESP, IPv6 through an IPv6
-// tunnel in UDP. The hosts' own kernels ping, send TCP and UDP; a capture on the
-// bridge proves that nothing but ESP crossed it, after it has shown, with a
+// Five network namespaces; two sallyportd from two configuration files. They agree on keys by
+// IKEv2, x25519 with ML-KEM-768: over IPv4 with a fresh preshared key, over IPv6 with certificates of a
+// fresh authority. IPv4 goes through an IPv4 tunnel in raw ESP, IPv6 through an IPv6
+// tunnel in UDP. The hosts' own kernels ping, send TCP and UDP; both gateways renew all keys under
+// traffic, and nothing may be lost. A capture on the
+// bridge proves that nothing but ESP and IKE crossed it, after it has shown, with a
 // deliberate cleartext packet, that it would have seen anything else. The gateways'
 // kernels could forward everything in the clear (ip_forward=1, routes to each
 // other): what keeps them from it is the gateway.
@@ -45,6 +47,7 @@ type result struct {
 	MTU     map[string]int  `json:"tunnel_mtu"` // bytes of the inner packet, by family
 	TCP     []transfer      `json:"tcp"`
 	UDP     []sweep         `json:"udp"`
+	Rekeyed []rekeyed       `json:"rekeyed"`
 	Probe   testbed.Figures `json:"capture_probe"`   // the deliberate cleartext packet
 	Capture testbed.Figures `json:"capture_traffic"` // everything after it
 	Sent    []rig.Sent      `json:"esp_sent"`        // what the gateways say
@@ -136,9 +139,10 @@ func run(r *result, bin, gateway string, size int) (err error) {
 	fmt.Printf("  caught: %s\n", strings.Join(r.Probe.Examples, "; "))
 
 	var gateways []*rig.Gateway
+	var pair *rig.Pair
 	if gateway == "sallyport" {
-		say("two gateways with fresh keys")
-		pair, err := rig.NewPair(n, bin, rig.Tunnels())
+		say("two gateways agree on keys")
+		pair, err = rig.NewPair(n, bin, rig.Negotiated())
 		if err != nil {
 			return err
 		}
@@ -148,6 +152,9 @@ func run(r *result, bin, gateway string, size int) (err error) {
 		}
 	}
 	err = traffic(r, n, size)
+	if err == nil && pair != nil {
+		err = rekeys(r, n, pair)
+	}
 	for _, g := range gateways {
 		err = errors.Join(err, g.Alive())
 	}
@@ -209,8 +216,8 @@ func onlyESP(f testbed.Figures) error {
 		return fmt.Errorf("%d frames carried plaintext across the transit network: %q", f.Needles, f.Examples)
 	case f.Inner > 0:
 		return fmt.Errorf("%d frames showed inner addresses in the transit network: %q", f.Inner, f.Examples)
-	case f.Kinds[testbed.Other.String()]+f.Kinds[testbed.IKE.String()] > 0:
-		return fmt.Errorf("something other than ESP crossed the transit network: %v %q", f.Kinds, f.Examples)
+	case f.Kinds[testbed.Other.String()] > 0:
+		return fmt.Errorf("something other than ESP and IKE crossed the transit network: %v %q", f.Kinds, f.Examples)
 	case f.Kinds[testbed.ESP.String()] == 0 || f.Kinds[testbed.ESPInUDP.String()] == 0:
 		return fmt.Errorf("one of the tunnels carried nothing: %v", f.Kinds)
 	}
@@ -218,7 +225,7 @@ func onlyESP(f testbed.Figures) error {
 }
 
 // counted compares the capture with the gateways' own counters: with what their
-// outside interfaces sent, which must all be ESP. A packet may be sealed and then
+// outside interfaces sent, which must all be ESP or IKE. A packet may be sealed and then
 // dropped, by name, while its next hop is being resolved. A frame that a gateway sent and the veth behind it had no room for was dropped by the kernel,
 // which counts it.
 func counted(r *result, n *rig.Network) error {
@@ -231,12 +238,14 @@ func counted(r *result, n *rig.Network) error {
 		r.Sent[i].KernelDropped = d
 		said, sealed, dropped = said+r.Sent[i].Packets, sealed+r.Sent[i].Sealed, dropped+d
 	}
-	fmt.Printf("  ESP packets: the gateways sealed %d and sent %d, the kernel's veth dropped %d of these, the capture saw %d\n", sealed, said, dropped, r.Capture.ESP())
-	if sealed < said {
-		return fmt.Errorf("the gateways sent %d packets, but their associations sealed only %d", said, sealed)
+	messages := r.Capture.Kinds[testbed.IKE.String()]
+	fmt.Printf("  the gateways sealed %d packets and sent %d with IKE's messages, the kernel's veth dropped %d; the capture saw %d of ESP and %d of IKE\n",
+		sealed, said, dropped, r.Capture.ESP(), messages)
+	if sealed < r.Capture.ESP() {
+		return fmt.Errorf("the capture saw %d packets of ESP, but the gateways sealed only %d", r.Capture.ESP(), sealed)
 	}
-	if said-dropped != r.Capture.ESP() {
-		return fmt.Errorf("the gateways sent %d ESP packets (%d dropped by the kernel's veth), but the capture saw %d", said, dropped, r.Capture.ESP())
+	if said-dropped != r.Capture.ESP()+messages {
+		return fmt.Errorf("the gateways sent %d packets (%d dropped by the kernel's veth), but the capture saw %d of ESP and %d of IKE", said, dropped, r.Capture.ESP(), messages)
 	}
 	for _, s := range r.Sent {
 		for _, w := range s.Workers {

@@ -43,7 +43,7 @@ type Readings struct {
 type Sent struct {
 	Gateway       string   `json:"gateway"`
 	Packets       uint64   `json:"packets"`        // by the sockets of its outside interface
-	Sealed        uint64   `json:"sealed"`         // by its outbound associations
+	Sealed        uint64   `json:"sealed"`         // by its workers
 	KernelDropped uint64   `json:"kernel_dropped"` // of these, by the veth behind it
 	Workers       []uint64 `json:"workers"`        // packets that each worker took in
 }
@@ -117,7 +117,9 @@ func (g *Gateway) Alive() error {
 }
 
 // Ready waits until the daemon answers and holds its associations.
-func (g *Gateway) Ready(atMost time.Duration) error {
+func (g *Gateway) Ready(atMost time.Duration) error { return g.ready(atMost, g.associations) }
+
+func (g *Gateway) ready(atMost time.Duration, associations int) error {
 	deadline := time.Now().Add(atMost)
 	for {
 		if err := g.Alive(); err != nil {
@@ -130,11 +132,11 @@ func (g *Gateway) Ready(atMost time.Duration) error {
 		if err == nil {
 			err = json.Unmarshal(text, &status)
 		}
-		if err == nil && status.Associations == g.associations {
+		if err == nil && status.Associations >= associations {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s was not ready after %v: %d associations of %d (%v)", g.Name, atMost, status.Associations, g.associations, err)
+			return fmt.Errorf("%s was not ready after %v: %d associations of %d (%v)", g.Name, atMost, status.Associations, associations, err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -179,13 +181,8 @@ func (g *Gateway) Read() (Readings, Sent, error) {
 	var status struct {
 		Workers []struct {
 			PacketsIn uint64 `json:"packets_in"`
+			Sealed    uint64 `json:"sealed"`
 		} `json:"workers"`
-	}
-	var sas struct {
-		SAs []struct {
-			Direction string `json:"direction"`
-			Packets   uint64 `json:"packets"`
-		} `json:"sas"`
 	}
 	var counters struct {
 		Ports []struct {
@@ -195,17 +192,13 @@ func (g *Gateway) Read() (Readings, Sent, error) {
 			} `json:"queues"`
 		} `json:"ports"`
 	}
-	err := errors.Join(json.Unmarshal(r.Status, &status), json.Unmarshal(r.SAs, &sas), json.Unmarshal(r.Counters, &counters))
+	err := errors.Join(json.Unmarshal(r.Status, &status), json.Unmarshal(r.Counters, &counters))
 	if err != nil {
 		return r, s, fmt.Errorf("what %s says as JSON: %w", g.Name, err)
 	}
 	for _, w := range status.Workers {
 		s.Workers = append(s.Workers, w.PacketsIn)
-	}
-	for _, a := range sas.SAs {
-		if a.Direction == "out" {
-			s.Sealed += a.Packets
-		}
+		s.Sealed += w.Sealed
 	}
 	for _, p := range counters.Ports {
 		if p.Name == "wan" {

@@ -3,6 +3,7 @@ package rig
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -25,14 +26,33 @@ type Tunnel struct {
 	LocalTS       []string // selectors, as in the YAML file
 	RemoteTS      []string
 	SPIAB, SPIBA  uint32
+	// Keys says where keys come from.
+	Keys Keys
 }
+
+// Keys says where the keys of a tunnel come from.
+type Keys uint8
+
+const (
+	Manual       Keys = iota // the configuration files
+	Preshared                // IKE, by a preshared key that is fresh in each rig
+	Certificates             // IKE, by certificates of an authority that is fresh in each rig
+)
 
 // Tunnels are those of the demo: IPv4 over IPv4 in raw ESP, IPv6 over IPv6 in UDP.
 func Tunnels() []Tunnel {
 	return []Tunnel{
-		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402},
-		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602},
+		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual},
+		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual},
 	}
+}
+
+// Negotiated are the same tunnels with keys that the gateways agree on: by preshared key over IPv4, by certificates over
+// IPv6, with the default proposals.
+func Negotiated() []Tunnel {
+	list := Tunnels()
+	list[0].Keys, list[1].Keys = Preshared, Certificates
+	return list
 }
 
 // Pair is two gateways with the same tunnels and keys. A change of its fields is in force
@@ -43,7 +63,9 @@ type Pair struct {
 	// Extra is appended to the YAML file of gateway a (false) and b (true), such as "policies: [...]".
 	Extra func(b bool) string
 
-	keys [][2][]byte // by tunnel: from a to b, from b to a
+	keys    [][2][]byte // by tunnel: from a to b, from b to a
+	secrets []string    // by tunnel: the preshared key
+	folder  string
 }
 
 // NewPair writes the configurations of two gateways with fresh keys and a bpffs for
@@ -69,16 +91,36 @@ func NewPair(n *Network, bin string, tunnels []Tunnel) (*Pair, error) {
 		at := filepath.Join(folder, name)
 		return &Gateway{Name: name, NS: ns, Socket: at + ".sock", Config: at + ".yaml", Log: at + ".log", Pins: filepath.Join(pins, name), bin: bin}
 	}
-	p := &Pair{A: gateway("gw-a", n.GwA), B: gateway("gw-b", n.GwB), Tunnels: tunnels}
+	p := &Pair{A: gateway("gw-a", n.GwA), B: gateway("gw-b", n.GwB), Tunnels: tunnels, folder: folder}
+	for range tunnels {
+		secret := make([]byte, 32)
+		rand.Read(secret)
+		p.secrets = append(p.secrets, base64.StdEncoding.EncodeToString(secret))
+	}
+	for _, t := range tunnels {
+		if t.Keys == Certificates {
+			if err := p.certify(); err != nil {
+				return nil, err
+			}
+			break
+		}
+	}
 	return p, p.Rekey()
 }
 
 // Both returns a and b.
 func (p *Pair) Both() []*Gateway { return []*Gateway{p.A, p.B} }
 
-// Start starts both daemons and waits until both answer and hold all their associations.
+// Start starts both daemons and waits until both answer and hold all their associations. Gateway a begins negotiations,
+// so that b is there first: its kernel would answer for it.
 func (p *Pair) Start() error {
-	if err := errors.Join(p.A.Launch(), p.B.Launch()); err != nil {
+	if err := p.B.Launch(); err != nil {
+		return err
+	}
+	if err := p.B.ready(15*time.Second, 0); err != nil {
+		return err
+	}
+	if err := p.A.Launch(); err != nil {
 		return err
 	}
 	return errors.Join(p.A.Ready(15*time.Second), p.B.Ready(15*time.Second))
@@ -102,7 +144,7 @@ func (p *Pair) Rekey() error {
 func (p *Pair) Write() error {
 	for i, g := range p.Both() {
 		g.associations = 2 * len(p.Tunnels)
-		text := configuration(g, p.Tunnels, p.keys, i == 1)
+		text := p.configuration(g, i == 1)
 		if p.Extra != nil {
 			text = append(text, p.Extra(i == 1)...)
 		}
@@ -114,8 +156,8 @@ func (p *Pair) Write() error {
 }
 
 // configuration is the YAML of one gateway.
-func configuration(g *Gateway, tunnels []Tunnel, keys [][2][]byte, mirrored bool) []byte {
-	var b bytes.Buffer
+func (p *Pair) configuration(g *Gateway, mirrored bool) []byte {
+	var b, manual, secrets bytes.Buffer
 	fmt.Fprintf(&b, `instance: %s
 control: {socket: %s}
 workers: {count: 2}
@@ -123,28 +165,42 @@ dataplane: {pin_dir: %s}
 interfaces:
   lan: {role: protected}
   wan: {role: outside}
-insecure_manual_keys: true
 connections:
 `, g.Name, g.Socket, g.Pins)
-	for _, t := range tunnels {
-		if mirrored {
-			t.Local, t.Remote, t.LocalTS, t.RemoteTS = t.Remote, t.Local, t.RemoteTS, t.LocalTS
-		}
-		fmt.Fprintf(&b, `  %s:
-    local_addrs: %s
-    remote_addrs: %s
-    encap: %t
-    children:
-      net: {local_ts: [%s], remote_ts: [%s], esp_proposals: %s}
-`, t.Name, t.Local, t.Remote, t.Encap, quoted(t.LocalTS), quoted(t.RemoteTS), t.Proposal)
+	peer, starts := p.B, "start"
+	if mirrored {
+		peer, starts = p.A, "trap"
 	}
-	b.WriteString("manual:\n")
-	for i, t := range tunnels {
-		in, out, keyIn, keyOut := t.SPIBA, t.SPIAB, keys[i][1], keys[i][0]
+	for i, t := range p.Tunnels {
+		in, out, keyIn, keyOut := t.SPIBA, t.SPIAB, p.keys[i][1], p.keys[i][0]
 		if mirrored {
 			in, out, keyIn, keyOut = out, in, keyOut, keyIn
+			t.Local, t.Remote, t.LocalTS, t.RemoteTS = t.Remote, t.Local, t.RemoteTS, t.LocalTS
 		}
-		fmt.Fprintf(&b, "  %s/net: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", t.Name, in, out, keyIn, keyOut)
+		fmt.Fprintf(&b, "  %s:\n    local_addrs: %s\n    remote_addrs: %s\n    encap: %t\n", t.Name, t.Local, t.Remote, t.Encap)
+		how := "start_action: " + starts
+		switch t.Keys {
+		case Manual:
+			how = "esp_proposals: " + t.Proposal
+			fmt.Fprintf(&manual, "  %s/net: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", t.Name, in, out, keyIn, keyOut)
+		case Preshared:
+			fmt.Fprintf(&secrets, "  ike-%s: {id: [\"%s\", \"%s\"], secret: \"%s\"}\n", t.Name, t.Local, t.Remote, p.secrets[i])
+		case Certificates:
+			fmt.Fprintf(&b, "    local: {certs: [%s.crt], id: %s}\n", g.Name, nameOf(g))
+			fmt.Fprintf(&b, "    remote: {cacerts: [ca.crt], id: %s}\n", nameOf(peer))
+			if !bytes.Contains(secrets.Bytes(), []byte("private-gateway")) {
+				fmt.Fprintf(&secrets, "  private-gateway: {file: %s.key}\n", g.Name)
+			}
+		}
+		fmt.Fprintf(&b, "    children:\n      net: {local_ts: [%s], remote_ts: [%s], %s}\n", quoted(t.LocalTS), quoted(t.RemoteTS), how)
+	}
+	if manual.Len() > 0 {
+		b.WriteString("insecure_manual_keys: true\nmanual:\n")
+		b.Write(manual.Bytes())
+	}
+	if secrets.Len() > 0 {
+		b.WriteString("secrets:\n")
+		b.Write(secrets.Bytes())
 	}
 	return b.Bytes()
 }

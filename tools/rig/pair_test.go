@@ -6,9 +6,11 @@ import (
 )
 
 func TestConfigurationsMirrorEachOther(t *testing.T) {
-	keys := [][2][]byte{{{1}, {2}}, {{3}, {4}}}
-	g := &Gateway{Name: "gw", Socket: "/s", Pins: "/p"}
-	a, b := string(configuration(g, Tunnels(), keys, false)), string(configuration(g, Tunnels(), keys, true))
+	p := &Pair{
+		A: &Gateway{Name: "gw-a", Socket: "/s", Pins: "/p"}, B: &Gateway{Name: "gw-b", Socket: "/s", Pins: "/p"},
+		Tunnels: Tunnels(), keys: [][2][]byte{{{1}, {2}}, {{3}, {4}}},
+	}
+	a, b := string(p.configuration(p.A, false)), string(p.configuration(p.B, true))
 	for _, want := range []string{`spi_in: 0x5a110402, spi_out: 0x5a110401, key_in: "02", key_out: "01"`, "local_addrs: 192.0.2.1\n"} {
 		if !strings.Contains(a, want) {
 			t.Errorf("gateway a lacks %s:\n%s", want, a)

@@ -2,6 +2,7 @@ package wiretest
 
 import (
 	"encoding/binary"
+	"errors"
 	mathrand "math/rand/v2"
 	"net"
 	"os"
@@ -137,14 +138,15 @@ func TestDeadNeighbour(t *testing.T) {
 // recovers waits until good packets pass again, and fails if they never do.
 func (w *wire) recovers(what string) {
 	w.t.Helper()
-	before := w.figures()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	before, began := w.figures(), time.Now()
+	for deadline := began.Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		w.host.received()
 		w.peer.received()
 		w.send(w.host, w.fromHost(w.good(host4, far4)))
 		w.send(w.peer, w.esp(w.good(far4, host4)))
 		time.Sleep(30 * time.Millisecond)
 		if len(w.host.received()) > 0 && len(w.peer.received()) > 0 {
+			w.t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
 			w.pass(what)
 			return
 		}
@@ -207,6 +209,31 @@ func TestInterfaceVanishesUnderLoad(t *testing.T) {
 	}
 }
 
+// TestInterfaceComesBackDown creates the outside interface again and leaves it down for a while: it takes sockets
+// only when it comes up.
+func TestInterfaceComesBackDown(t *testing.T) {
+	w := start(t)
+	w.pass("at first")
+	rest := w.still()
+	w.must(w.ns.Delete("wan"))
+	time.Sleep(100 * time.Millisecond)
+	w.connect(w.peer, func() {
+		w.must(w.ns.Delete("wan")) // it was up from the start
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = "wan", 2, 2
+		veth := netlink.NewVeth(attrs)
+		veth.PeerName, veth.PeerNamespace, veth.PeerNumTxQueues, veth.PeerNumRxQueues = "eth0", netlink.NsFd(w.peer.ns.FD()), 2, 2
+		w.must(w.ns.Netlink().LinkAdd(veth))
+		w.must(errors.Join(w.ns.OffloadsOff("wan"), w.peer.ns.OffloadsOff("eth0"), w.peer.ns.Up("eth0")))
+		w.attached("wan") // what policy protects is dropped already
+		time.Sleep(200 * time.Millisecond)
+		w.must(w.ns.Up("wan"))
+	})
+	w.recovers("the interface is up")
+	w.settle(rest)
+	w.home(rest)
+}
+
 // TestInterfaceGoesDown takes the outside interface down and up.
 func TestInterfaceGoesDown(t *testing.T) {
 	w := start(t)
@@ -220,7 +247,7 @@ func TestInterfaceGoesDown(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	got := w.settle(rest)
-	if sum(got.drops)+got.out != 20 || got.drops["no-route"]+got.drops["port-down"]+got.drops["unreachable"] < 15 {
+	if sum(got.drops)+got.out != 20+got.originated || got.drops["no-route"]+got.drops["port-down"]+got.drops["unreachable"] < 15 {
 		t.Errorf("20 packets while the interface was down: dropped %v, %d sent", got.drops, got.out)
 	}
 	w.must(w.ns.Up("wan"))

@@ -158,9 +158,14 @@ func (w *wire) must(err error) {
 }
 
 // connect lays the cable between the gateway and e, and tells the gateway's kernel who is there.
-func (w *wire) connect(e *end) {
+//
+// The functions run when the cable is there and has no addresses yet.
+func (w *wire) connect(e *end, before ...func()) {
 	w.t.Helper()
 	w.must(w.bed.Veth(w.ns, e.near, e.ns, "eth0", 2))
+	for _, f := range before {
+		f()
+	}
 	mac, err := e.ns.MAC("eth0")
 	w.must(err)
 	e.mac = [6]byte(mac)

@@ -9,7 +9,9 @@ package config
 
 import (
 	"cmp"
+	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +24,8 @@ import (
 	"syscall"
 
 	"sallyport/dataplane/spd"
+	"sallyport/ike/auth"
+	"sallyport/ike/ikesa"
 )
 
 // Policy is one entry of the ordered policy list. Tunnel is, for Protect, the
@@ -74,11 +78,19 @@ type Config struct {
 	File         File
 	Policies     []Policy
 	Associations []Association
-	// Endpoints are our outer addresses, sorted.
-	Endpoints []netip.Addr
+	// Endpoints are our outer addresses, sorted. With AnyEndpoint every address of the host may be one too.
+	Endpoints   []netip.Addr
+	AnyEndpoint bool
+	// Tunnels gives each child, by CONNECTION/CHILD, the Tunnel of the policy that its traffic follows. Connections with
+	// different priorities and the same selectors share one. A child whose selectors are known only once
+	// it is negotiated has none.
+	Tunnels map[string]string
 	// Fences keep the kernel from forwarding in the clear what is protected, sorted.
-	Fences   []Fence
-	Warnings []Issue
+	Fences []Fence
+	// Connections are those that are negotiated, Store what they prove and trust.
+	Connections []*ikesa.Connection
+	Store       *auth.Store
+	Warnings    []Issue
 }
 
 // Fence is one fence: against packets to a remote protected prefix; or, where the remote side of a tunnel is
@@ -148,16 +160,20 @@ func LoadWith(path string, read ReadFile) (*Config, error) {
 // parse checks text as the contents of path. mode is the file's permissions.
 func parse(path string, text []byte, mode os.FileMode, read ReadFile) (*Config, error) {
 	d := &decoder{file: path, at: map[string]Position{}}
-	c := &Config{Path: path, File: defaults()}
+	c := &Config{Path: path, File: defaults(), Tunnels: map[string]string{}}
 	if err := d.decode(text, &c.File); err != nil {
 		return nil, err
 	}
-	k := &checker{decoder: d, Config: c, mode: mode, read: read}
+	k := &checker{decoder: d, Config: c, mode: mode, read: read, children: map[string]*tunnel{}, negotiated: map[string]bool{}, locals: map[string]auth.Local{}, remotes: map[string]auth.Remote{}}
 	k.general()
 	k.interfaces()
+	k.ike()
+	k.pools()
 	k.connections()
+	k.credentials()
 	k.policies()
 	k.manual()
+	k.exchange()
 	if err := errors.Join(d.issues...); err != nil {
 		return nil, err
 	}
@@ -172,13 +188,20 @@ type checker struct {
 	read     ReadFile
 	children map[string]*tunnel
 	order    []string
+	// negotiated are the connections that have what IKE needs.
+	negotiated map[string]bool
+	locals     map[string]auth.Local
+	remotes    map[string]auth.Remote
+	keys       []crypto.Signer
+	files      map[string][]*x509.Certificate // that were read, by name
 }
 
 type tunnel struct {
 	connection *Connection
 	child      *Child
 	path       string
-	selectors  []spd.Selector
+	selectors  []spd.Selector // none: known only once negotiated
+	manual     bool           // keys come from this file
 	used       bool
 }
 
@@ -293,81 +316,9 @@ func (k *checker) interfaces() {
 	}
 }
 
-func (k *checker) connections() {
-	k.children = map[string]*tunnel{}
-	for i := range k.File.Connections {
-		c := &k.File.Connections[i]
-		path := "connections." + c.Name
-		if strings.ContainsAny(c.Name, "/ \t\n") {
-			k.errorAt(path, "%q: a connection's name has no / and no spaces", shorten(c.Name))
-		}
-		if !c.LocalAddrs.IsValid() {
-			k.errorAt(path, "%s: local_addrs is missing: our outer address", path)
-		}
-		if !c.RemoteAddrs.IsValid() {
-			k.errorAt(path, "%s: remote_addrs is missing: the peer's outer address", path)
-		}
-		if c.LocalAddrs.IsValid() && c.RemoteAddrs.IsValid() {
-			if c.LocalAddrs.Is4() != c.RemoteAddrs.Is4() {
-				k.errorAt(path+".remote_addrs", "%s: local_addrs and remote_addrs are of different families", path)
-			}
-			if c.LocalAddrs == c.RemoteAddrs {
-				k.errorAt(path+".remote_addrs", "%s: local_addrs and remote_addrs are the same address", path)
-			}
-			if !slices.Contains(k.Endpoints, c.LocalAddrs.Addr) {
-				k.Endpoints = append(k.Endpoints, c.LocalAddrs.Addr)
-			}
-		}
-		if len(c.Children) == 0 {
-			k.errorAt(path, "%s: children is missing: name at least one", path)
-		}
-		for j := range c.Children {
-			k.child(c, &c.Children[j], path+".children."+c.Children[j].Name)
-		}
-	}
-	slices.SortFunc(k.Endpoints, netip.Addr.Compare)
-}
-
-func (k *checker) child(c *Connection, child *Child, path string) {
-	if strings.ContainsAny(child.Name, "/ \t\n") {
-		k.errorAt(path, "%q: a child's name has no / and no spaces", shorten(child.Name))
-	}
-	k.oneOf(path+".mode", child.Mode, "tunnel")
-	k.between(path+".replay_window", child.ReplayWindow, 64, 65536)
-	if len(child.ESPProposals) == 0 {
-		child.ESPProposals = []Proposal{{Suite: defaultSuite, ESN: true}}
-	}
-	if child.MTU != 0 {
-		low := 576 // RFC 791: every IPv4 host takes this much
-		if c.RemoteAddrs.Is6() {
-			low = 1280 // RFC 8200, 5
-		}
-		k.between(path+".mtu", int(child.MTU), low, mtuMax)
-	}
-	t := &tunnel{connection: c, child: child, path: path, selectors: k.selectors(path, child.LocalTS, child.RemoteTS)}
-	id := c.Name + "/" + child.Name
-	k.children[id] = t
-	k.order = append(k.order, id)
-}
-
-// selectors pairs both sides and says what is missing.
-func (k *checker) selectors(path string, local, remote []TrafficSelector) []spd.Selector {
-	if len(local) == 0 {
-		k.errorAt(path, "%s: local_ts is missing: the prefixes behind this gateway", path)
-	}
-	if len(remote) == 0 {
-		k.errorAt(path, "%s: remote_ts is missing: the prefixes behind the peer", path)
-	}
-	s := pair(local, remote)
-	if len(s) == 0 && len(local) > 0 && len(remote) > 0 {
-		k.errorAt(path+".remote_ts", "%s: no local_ts and remote_ts agree in address family and protocol", path)
-	}
-	return s
-}
-
 func (k *checker) policies() {
 	var paths []string
-	names := map[string]bool{}
+	names, groups := map[string]bool{}, map[string][]string{}
 	add := func(p Policy, path string) {
 		if names[p.Name] {
 			k.errorAt(path, "policy %q stands in the list twice", shorten(p.Name))
@@ -390,6 +341,7 @@ func (k *checker) policies() {
 			if r.Action == "discard" {
 				action = spd.Discard
 			}
+			k.notDynamic(path, r.LocalTS, r.RemoteTS)
 			add(Policy{Name: cmp.Or(r.Name, fmt.Sprintf("policy-%d", i+1)), Action: action, Selectors: k.selectors(path, r.LocalTS, r.RemoteTS)}, path)
 			continue
 		}
@@ -405,16 +357,48 @@ func (k *checker) policies() {
 		if len(r.LocalTS)+len(r.RemoteTS) > 0 {
 			k.errorAt(path, "%s: a protect policy takes its selectors from its child; leave local_ts and remote_ts out", path)
 		}
+		if len(t.selectors) == 0 {
+			k.errorAt(path+".child", "%s: what %s carries is known only once it is negotiated; its policies then stand before all others", path, r.Child)
+			continue
+		}
 		t.used = true
+		k.Tunnels[r.Child] = r.Child
+		groups[fmt.Sprint(t.selectors)] = append(groups[fmt.Sprint(t.selectors)], r.Child)
 		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: spd.Protect, Selectors: t.selectors, Tunnel: r.Child}, path)
 	}
 	for _, id := range k.order {
-		if t := k.children[id]; !t.used {
-			add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id}, t.path)
+		t := k.children[id]
+		if t.used || len(t.selectors) == 0 || k.joins(id, t, groups) {
+			continue
 		}
+		k.Tunnels[id] = id
+		groups[fmt.Sprint(t.selectors)] = []string{id}
+		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id}, t.path)
 	}
 	k.shadows(paths)
 	k.fences()
+}
+
+// joins says whether a child stands by for another one with the same selectors, whose policy it then shares.
+// groups has the children of each policy by the text of its selectors.
+func (k *checker) joins(id string, t *tunnel, groups map[string][]string) bool {
+	key := fmt.Sprint(t.selectors)
+	others := groups[key]
+	if len(others) == 0 || t.manual {
+		return false
+	}
+	for _, other := range others {
+		switch o := k.children[other]; {
+		case o.manual || o.connection == t.connection:
+			return false
+		case o.connection.Priority == t.connection.Priority:
+			k.errorAt(t.path, "%s: %s has the same selectors; give their connections different priorities if one is to stand by for the other", id, other)
+			return true
+		}
+	}
+	k.Tunnels[id] = k.Tunnels[others[0]]
+	groups[key] = append(others, id)
+	return true
 }
 
 // shadowMax bounds the policies whose selectors are compared pair by pair.
@@ -478,6 +462,23 @@ func (k *checker) fences() {
 			}
 		}
 	}
+	// Where only our own side is known later, the other is fenced all the same.
+	for _, id := range k.order {
+		t := k.children[id]
+		if len(t.selectors) > 0 {
+			continue
+		}
+		for _, ts := range t.child.RemoteTS {
+			if ts.Dynamic {
+				continue
+			}
+			for _, prefix := range ts.Range.Prefixes() {
+				if prefix.Bits() > 0 {
+					k.fence(Fence{Prefix: prefix})
+				}
+			}
+		}
+	}
 	slices.SortFunc(k.Fences, func(a, b Fence) int {
 		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
@@ -523,8 +524,19 @@ func (k *checker) manual() {
 			k.errorAt(path, "%s: spi_in and spi_out are needed, both", path)
 			continue
 		}
+		if !t.manual {
+			continue // said already why not
+		}
 		inFile = inFile || m.KeyIn.Len()+m.KeyOut.Len() > 0
-		proposal := t.child.ESPProposals[0]
+		proposal := Proposal{Suite: defaultSuite, ESN: true}
+		if len(t.child.ESPProposals) > 0 {
+			if err := proposal.parse(t.child.ESPProposals[0]); err != nil {
+				k.errorAt(t.path+".esp_proposals", "%s.esp_proposals: %v", t.path, err)
+				continue
+			}
+		}
+		local, _ := t.connection.LocalAddrs[0].Addr()
+		remote, _ := t.connection.RemoteAddrs[0].Addr()
 		in, okIn := k.key(path, "key_in", m.KeyIn, m.KeyInFile, proposal)
 		out, okOut := k.key(path, "key_out", m.KeyOut, m.KeyOutFile, proposal)
 		if other, taken := inbound[uint32(m.SPIIn)]; taken {
@@ -535,8 +547,8 @@ func (k *checker) manual() {
 			continue
 		}
 		base := Association{
-			Name: m.Name, Proposal: proposal, Local: t.connection.LocalAddrs.Addr, Remote: t.connection.RemoteAddrs.Addr,
-			Encap: t.connection.Encap, LocalPort: uint16(t.connection.LocalPort), RemotePort: uint16(t.connection.RemotePort),
+			Name: m.Name, Proposal: proposal, Local: local, Remote: remote,
+			Encap: t.connection.Encap, LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
 			UDPChecksum: t.connection.UDPChecksum, Selectors: t.selectors,
 			CopyDSCP: t.child.CopyDSCP, CopyDF: t.child.CopyDF, Copy6040ECN: t.child.CopyECN, SetDF: t.child.SetDF, MTU: uint16(t.child.MTU),
 		}
@@ -555,8 +567,8 @@ func (k *checker) manual() {
 		k.private(k.file, k.mode, Position{})
 	}
 	for _, id := range k.order {
-		if !slices.ContainsFunc(f.Manual, func(m Manual) bool { return m.Name == id }) {
-			k.warnAt(k.children[id].path, "%s has no keys: its traffic is dropped", id)
+		if t := k.children[id]; !t.manual && !k.negotiated[t.connection.Name] {
+			k.warnAt(t.path, "%s has no keys: its traffic is dropped; it needs a secret or certificates", id)
 		}
 	}
 }
@@ -573,16 +585,11 @@ func (k *checker) key(path, field string, inline Secret, file string, p Proposal
 		return Secret{}, false
 	case file != "":
 		at += "_file"
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(filepath.Dir(k.file), file)
-		}
-		text, mode, err := k.read(file)
-		if err != nil {
-			k.errorAt(at, "%s: %v", at, err)
+		text, ok := k.secretFile(at, file)
+		if !ok {
 			return Secret{}, false
 		}
 		defer clear(text)
-		k.private(file, mode, k.position(at))
 		if err := inline.parse(string(text)); err != nil {
 			k.errorAt(at, "%s: %s: %v", at, file, err)
 			return Secret{}, false

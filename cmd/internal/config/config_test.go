@@ -57,7 +57,7 @@ func TestTenLinesMakeATunnelWithSafeDefaults(t *testing.T) {
 	}
 	c := mustLoad(t, tenLines)
 	child := c.File.Connections[0].Children[0]
-	if child.ReplayWindow != 4096 || !child.ESPProposals[0].ESN || child.ESPProposals[0].Suite != transform.AES256GCM16 || !child.CopyDSCP || !child.CopyDF || !child.CopyECN || !c.File.Dataplane.MSSClamp {
+	if child.ReplayWindow != 4096 || len(child.ESPProposals) != 0 || !child.CopyDSCP || !child.CopyDF || !child.CopyECN || !c.File.Dataplane.MSSClamp {
 		t.Errorf("defaults: %+v", child)
 	}
 	if len(c.Policies) != 1 || c.Policies[0].Tunnel != "site-b/net" || c.Policies[0].Action != spd.Protect {
@@ -80,7 +80,7 @@ func TestExampleLoadsAndShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Associations) != 2 || len(c.Policies) != 2 || len(c.Warnings) != 0 {
+	if len(c.Associations) != 2 || len(c.Policies) != 3 || len(c.Warnings) != 0 {
 		t.Errorf("%d associations, %d policies, warnings %v", len(c.Associations), len(c.Policies), c.Warnings)
 	}
 	for key := range schemaKeys(reflect.TypeFor[File](), map[string]bool{}) {
@@ -250,7 +250,7 @@ func TestProposalWords(t *testing.T) {
 		"aes256-sha256-noesn":   {transform.AES256CBCSHA256, false},
 	} {
 		var p Proposal
-		if err := p.parse(text); err != nil || p != want {
+		if err := p.parse(Words(text)); err != nil || p != want {
 			t.Errorf("%s: %v %v", text, p, err)
 		}
 	}

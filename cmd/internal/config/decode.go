@@ -295,7 +295,7 @@ func (d *decoder) named(node ast.Node, v reflect.Value, path string, depth int) 
 }
 
 // sequence decodes a list; a single value stands for a list of one, and a
-// scalar with commas for a list, as in swanctl.conf.
+// scalar with commas for a list, as in swanctl.conf. A distinguished name has commas too, and equals signs.
 func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, depth int) {
 	element := v.Type().Elem()
 	out := reflect.MakeSlice(v.Type(), 0, 4)
@@ -311,9 +311,14 @@ func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, depth in
 		for i, n := range seq.Values {
 			add(n, i)
 		}
-	} else if text, ok := scalarText(node); ok && strings.Contains(text, ",") {
+	} else if text, ok := scalarText(node); ok && strings.Contains(text, ",") && !strings.Contains(text, "=") {
 		for i, part := range strings.Split(text, ",") {
 			item := reflect.New(element).Elem()
+			if element.Kind() == reflect.String && !isScalar(item) {
+				item.SetString(strings.TrimSpace(part))
+				out = reflect.Append(out, item)
+				continue
+			}
 			s, ok := item.Addr().Interface().(scalar)
 			if !ok {
 				d.fail(place(node.GetToken()), "%s: expected a list", name(path))
@@ -326,9 +331,17 @@ func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, depth in
 			out = reflect.Append(out, item)
 		}
 	} else {
-		add(node, 0)
+		// A lone value is called by the list's own name.
+		item := reflect.New(element).Elem()
+		d.value(node, item, path, depth+1)
+		out = reflect.Append(out, item)
 	}
 	v.Set(out)
+}
+
+func isScalar(v reflect.Value) bool {
+	_, ok := v.Addr().Interface().(scalar)
+	return ok
 }
 
 func mappingEntries(node ast.Node) ([]*ast.MappingValueNode, bool) {

@@ -55,6 +55,10 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 	fixed("log.format", o.Log.Format, n.Log.Format)
 	fixed("workers", o.Workers, n.Workers)
 	fixed("dataplane", o.Dataplane, n.Dataplane)
+	fixed("ike", o.IKE.withoutTimes(), n.IKE.withoutTimes())
+	if !old.Negotiates() && len(new.Connections) > 0 {
+		refuse("manual keys cannot give way to negotiated ones")
+	}
 
 	for _, i := range n.Interfaces {
 		at := slices.IndexFunc(o.Interfaces, func(x Interface) bool { return x.Name == i.Name })
@@ -73,7 +77,7 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 	c := &Change{
 		LogLevel:   o.Log.Level != n.Log.Level,
 		Policies:   !reflect.DeepEqual(old.Policies, new.Policies),
-		Endpoints:  !slices.Equal(old.Endpoints, new.Endpoints),
+		Endpoints:  !slices.Equal(old.Endpoints, new.Endpoints) || old.AnyEndpoint != new.AnyEndpoint,
 		Interfaces: !reflect.DeepEqual(o.Interfaces, n.Interfaces),
 	}
 	running := map[string]*Association{}
@@ -100,6 +104,13 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// withoutTimes leaves out what belongs to connections.
+func (i IKE) withoutTimes() IKE {
+	i.Keepalive, i.RetransmitTimeout, i.RetransmitBase, i.RetransmitTries = Duration{}, Duration{}, 0, 0
+	i.RetransmitJitter, i.RetransmitLimit, i.FragmentSize = 0, Duration{}, 0
+	return i
 }
 
 // same compares descriptions, keys included.

@@ -14,8 +14,12 @@ type File struct {
 	Log                Log          `yaml:"log"`
 	Workers            Workers      `yaml:"workers"`
 	Dataplane          Dataplane    `yaml:"dataplane"`
+	IKE                IKE          `yaml:"ike"`
 	Interfaces         []Interface  `yaml:"interfaces"`
 	Connections        []Connection `yaml:"connections"`
+	Secrets            []SecretItem `yaml:"secrets"`
+	Authorities        []Authority  `yaml:"authorities"`
+	Pools              []Pool       `yaml:"pools"`
 	Policies           []PolicyRule `yaml:"policies"`
 	InsecureManualKeys bool         `yaml:"insecure_manual_keys"`
 	Manual             []Manual     `yaml:"manual"`
@@ -62,16 +66,69 @@ type Interface struct {
 // xdpModes are the ways to attach that can be asked for; the engine has the same list.
 var xdpModes = []string{"auto", "native", "generic", "copy", "zero-copy"}
 
+// IKE holds what concerns the key exchange as a whole.
+type IKE struct {
+	Threads            AutoInt  `yaml:"threads"`               // goroutines of the server, 1 to 64; auto: one per core
+	SAs                int      `yaml:"sas_max"`               // IKE SAs altogether
+	HalfOpen           int      `yaml:"half_open_max"`         // IKE SAs whose peer is not proven
+	HalfOpenPerAddress int      `yaml:"half_open_per_address"` // of these, from one IPv4 address or one IPv6 /64
+	CookieThreshold    int      `yaml:"cookie_threshold"`      // half-open IKE SAs from which on cookies are demanded; 0: always
+	Rekeys             int      `yaml:"rekeys_per_second"`
+	Keepalive          Duration `yaml:"keepalive"`          // of NAT mappings; 0: none
+	RetransmitTimeout  Duration `yaml:"retransmit_timeout"` // the first wait for an answer
+	RetransmitBase     Factor   `yaml:"retransmit_base"`    // each wait is so many times the one before
+	RetransmitTries    int      `yaml:"retransmit_tries"`   // times that a request is sent again
+	RetransmitJitter   int      `yaml:"retransmit_jitter"`  // percent, random, off each wait
+	RetransmitLimit    Duration `yaml:"retransmit_limit"`   // the longest wait; 0: none
+	FragmentSize       int      `yaml:"fragment_size"`      // bytes of the largest IKE packet, IP header in
+	KeyLog             string   `yaml:"keylog"`             // file for the keys of every IKE SA, for Wireshark; empty: none
+}
+
 // Connection is a peer; as in swanctl.conf, its children are the tunnels.
 type Connection struct {
-	Name        string  `yaml:",key"`
-	LocalAddrs  Address `yaml:"local_addrs"`
-	RemoteAddrs Address `yaml:"remote_addrs"`
-	Encap       bool    `yaml:"encap"`
-	LocalPort   Port    `yaml:"local_port"`   // UDP port under encap
-	RemotePort  Port    `yaml:"remote_port"`  // UDP port under encap
-	UDPChecksum bool    `yaml:"udp_checksum"` // compute it over IPv6 instead of zero (RFC 6935)
-	Children    []Child `yaml:"children"`
+	Name        string     `yaml:",key"`
+	LocalAddrs  []Endpoint `yaml:"local_addrs"`  // empty: whichever leads to the peer
+	RemoteAddrs []Endpoint `yaml:"remote_addrs"` // empty: any
+	LocalPort   Port       `yaml:"local_port"`   // 500 or 4500, of the first message; under manual keys the UDP port under encap
+	RemotePort  Port       `yaml:"remote_port"`
+	Encap       bool       `yaml:"encap"`        // ESP in UDP even where there is no NAT
+	UDPChecksum bool       `yaml:"udp_checksum"` // compute it over IPv6 instead of zero (RFC 6935)
+
+	Proposals     []Words     `yaml:"proposals"` // of the IKE SA
+	MOBIKE        bool        `yaml:"mobike"`
+	DPDDelay      Duration    `yaml:"dpd_delay"`     // silence after which the peer's liveness is checked; 0: never
+	Fragmentation string      `yaml:"fragmentation"` // yes, accept, force or no
+	Childless     string      `yaml:"childless"`     // allow, prefer, force or never
+	Unique        string      `yaml:"unique"`        // no, never, keep or replace
+	KeyingTries   int         `yaml:"keyingtries"`   // attempts to reach a peer; 0: for ever
+	RekeyTime     Duration    `yaml:"rekey_time"`    // of the IKE SA; 0: never
+	ReauthTime    Duration    `yaml:"reauth_time"`   // 0: never
+	OverTime      Duration    `yaml:"over_time"`     // after these, until the IKE SA is deleted; unset: a tenth of them
+	RandTime      Duration    `yaml:"rand_time"`     // taken off them, at random; unset: over_time
+	VIPs          []VirtualIP `yaml:"vips"`          // virtual addresses to ask of the peer
+	Pools         []string    `yaml:"pools"`         // from which peers get theirs
+	SendCert      string      `yaml:"send_cert"`     // ifasked, always or never
+	SendCertReq   bool        `yaml:"send_certreq"`
+	Priority      int         `yaml:"priority"` // among connections with the same child selectors; the lowest that works is used
+	Local         LocalProof  `yaml:"local"`
+	Remote        RemoteProof `yaml:"remote"`
+	Children      []Child     `yaml:"children"`
+}
+
+// LocalProof is how we prove who we are.
+type LocalProof struct {
+	Auth  string   `yaml:"auth"`  // psk or pubkey
+	ID    string   `yaml:"id"`    // unset: the certificate's subject, else our address
+	Certs []string `yaml:"certs"` // files, ours first, then intermediate ones
+}
+
+// RemoteProof is what the peer has to prove.
+type RemoteProof struct {
+	Auth       string   `yaml:"auth"`       // psk or pubkey
+	ID         string   `yaml:"id"`         // unset: the peer's address, if it is one; %any
+	Certs      []string `yaml:"certs"`      // files: one of these certificates and no other
+	CACerts    []string `yaml:"cacerts"`    // files: issued below one of these; unset: below any authority
+	Revocation string   `yaml:"revocation"` // relaxed, ifuri or strict
 }
 
 // Child is one pair of associations and the traffic that uses them.
@@ -79,14 +136,51 @@ type Child struct {
 	Name         string            `yaml:",key"`
 	LocalTS      []TrafficSelector `yaml:"local_ts"`
 	RemoteTS     []TrafficSelector `yaml:"remote_ts"`
-	ESPProposals []Proposal        `yaml:"esp_proposals"` // the first is used while keys are manual
+	ESPProposals []Words           `yaml:"esp_proposals"` // under manual keys the first is used
 	Mode         string            `yaml:"mode"`          // tunnel
+	RekeyTime    Duration          `yaml:"rekey_time"`    // 0: never
+	LifeTime     Duration          `yaml:"life_time"`     // unset: a tenth more than rekey_time
+	RandTime     Duration          `yaml:"rand_time"`     // unset: life_time less rekey_time
+	RekeyBytes   Size              `yaml:"rekey_bytes"`   // 0: never
+	LifeBytes    Size              `yaml:"life_bytes"`
+	RandBytes    Size              `yaml:"rand_bytes"`
+	RekeyPackets Size              `yaml:"rekey_packets"` // 0: never
+	LifePackets  Size              `yaml:"life_packets"`
+	RandPackets  Size              `yaml:"rand_packets"`
+	StartAction  string            `yaml:"start_action"`  // none, trap, start or trap|start
+	CloseAction  string            `yaml:"close_action"`  // when the peer closes it; none, trap or start
+	DPDAction    string            `yaml:"dpd_action"`    // when the peer is dead; none, trap or start
+	Inactivity   Duration          `yaml:"inactivity"`    // closed after so long without traffic; 0: never
 	ReplayWindow int               `yaml:"replay_window"` // packets, 64 to 65536
 	CopyDSCP     bool              `yaml:"copy_dscp"`
 	CopyDF       bool              `yaml:"copy_df"`
 	CopyECN      bool              `yaml:"copy_ecn"`
 	SetDF        bool              `yaml:"set_df"` // DF where nothing is copied
 	MTU          AutoInt           `yaml:"mtu"`    // of the outer packet, bytes; auto: the route's
+}
+
+// SecretItem is a preshared key, if its name begins with ike, or a private key, if with private.
+type SecretItem struct {
+	Name       string     `yaml:",key"`
+	ID         []string   `yaml:"id"` // of the two that share the key, either or both; unset: of everyone
+	Secret     Passphrase `yaml:"secret"`
+	SecretFile string     `yaml:"secret_file"`
+	File       string     `yaml:"file"` // of a private key
+}
+
+// Authority is a certification authority that we trust.
+type Authority struct {
+	Name     string   `yaml:",key"`
+	CACert   string   `yaml:"cacert"` // file
+	CRLURIs  []string `yaml:"crl_uris"`
+	OCSPURIs []string `yaml:"ocsp_uris"`
+}
+
+// Pool is a range of virtual addresses for peers.
+type Pool struct {
+	Name  string    `yaml:",key"`
+	Addrs AddrRange `yaml:"addrs"` // ADDRESS/LENGTH or FIRST-LAST
+	DNS   []Address `yaml:"dns"`
 }
 
 // PolicyRule is one entry of the ordered policy list.
@@ -116,15 +210,42 @@ func defaults() File {
 		Log:       Log{Level: "info", Format: "auto"},
 		Workers:   Workers{Batch: 64, Spin: Duration{50 * time.Microsecond}},
 		Dataplane: Dataplane{Associations: 65536, RingSize: 2048, Unmatched: "forward", MSSClamp: true},
+		IKE: IKE{
+			SAs: 200000, HalfOpen: 10000, HalfOpenPerAddress: 5, CookieThreshold: 30, Rekeys: 1000, Keepalive: Duration{20 * time.Second},
+			RetransmitTimeout: Duration{4 * time.Second}, RetransmitBase: 1.8, RetransmitTries: 5, RetransmitJitter: 10, FragmentSize: 1280,
+		},
 	}
 }
 
-func (i *Interface) setDefaults()  { i.XDPMode = "auto" }
-func (c *Connection) setDefaults() { c.LocalPort, c.RemotePort = 4500, 4500 }
+// unset is the value of a duration whose default depends on others.
+const unset = time.Duration(-1)
+
+func (i *Interface) setDefaults() { i.XDPMode = "auto" }
+
+func (c *Connection) setDefaults() {
+	c.MOBIKE, c.DPDDelay, c.RekeyTime = true, Duration{30 * time.Second}, Duration{4 * time.Hour}
+	c.OverTime, c.RandTime = Duration{unset}, Duration{unset}
+	c.Fragmentation, c.Childless, c.Unique, c.SendCert, c.SendCertReq = "yes", "allow", "no", "ifasked", true
+	c.Remote.Revocation = "relaxed"
+}
+
 func (c *Child) setDefaults() {
 	c.Mode, c.ReplayWindow = "tunnel", 4096
 	c.CopyDSCP, c.CopyDF, c.CopyECN = true, true, true
+	c.RekeyTime, c.LifeTime, c.RandTime = Duration{time.Hour}, Duration{unset}, Duration{unset}
 }
 
-// Address is one IP address of a tunnel endpoint.
+// Address is one unicast IP address.
 type Address struct{ netip.Addr }
+
+// Endpoint is what local_addrs and remote_addrs list: an address, a prefix or %any, or the name of a host.
+type Endpoint struct {
+	Prefix netip.Prefix // of an address all bits; of %any 0 of them, and IsAny says so for both families
+	Host   string
+	IsAny  bool
+}
+
+// Addr returns the address, if the endpoint is a single one.
+func (e Endpoint) Addr() (netip.Addr, bool) {
+	return e.Prefix.Addr(), e.Prefix.IsValid() && e.Prefix.IsSingleIP()
+}

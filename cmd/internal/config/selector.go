@@ -17,6 +17,9 @@ type TrafficSelector struct {
 	Range spd.Range
 	Proto uint8 // 0 is any
 	Ports spd.PortRange
+	// Dynamic stands for the tunnel's own end on that side: the virtual address if there is
+	// one, else the outer address. Range is empty then.
+	Dynamic bool
 }
 
 var protocols = map[string]uint8{"any": 0, "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58, "ospf": 89, "sctp": 132}
@@ -25,9 +28,8 @@ func (t *TrafficSelector) parse(text string) error {
 	where, filter, hasFilter := strings.Cut(strings.TrimSpace(text), "[")
 	where = strings.TrimSpace(where)
 	if where == "dynamic" {
-		return fmt.Errorf("dynamic needs IKE; write the prefix out")
-	}
-	if first, last, ok := strings.Cut(where, "-"); ok {
+		t.Dynamic = true
+	} else if first, last, ok := strings.Cut(where, "-"); ok {
 		a, errA := netip.ParseAddr(strings.TrimSpace(first))
 		b, errB := netip.ParseAddr(strings.TrimSpace(last))
 		if errA != nil || errB != nil || a.Zone() != "" || b.Zone() != "" || a.Is4() != b.Is4() || a.Compare(b) > 0 {
@@ -50,7 +52,7 @@ func (t *TrafficSelector) parse(text string) error {
 		}
 		t.Range = spd.Range{First: a, Last: a}
 	}
-	if t.Range.First.Is4In6() {
+	if !t.Dynamic && t.Range.First.Is4In6() {
 		return fmt.Errorf("%q is an IPv4 address written as IPv6", shorten(where))
 	}
 	t.Ports = spd.AnyPorts
@@ -76,7 +78,7 @@ func (t *TrafficSelector) parse(text string) error {
 	if !hasPorts || ports == "any" {
 		return nil
 	}
-	if t.Proto != 6 && t.Proto != 17 && t.Proto != 132 && t.Proto != 33 && t.Proto != 136 {
+	if !portsOf(t.Proto) {
 		return fmt.Errorf("%q: ports need tcp, udp, udplite, dccp or sctp", shorten(filter))
 	}
 	first, last, isRange := strings.Cut(ports, "-")
@@ -92,9 +94,14 @@ func (t *TrafficSelector) parse(text string) error {
 	return nil
 }
 
-// pair joins the two sides into selectors: one for each family and each
+// portsOf says whether packets of a protocol begin with two ports: TCP, UDP, DCCP, SCTP and UDP-Lite.
+func portsOf(proto uint8) bool {
+	return proto == 6 || proto == 17 || proto == 33 || proto == 132 || proto == 136
+}
+
+// Pair joins the two sides into selectors: one for each family and each
 // combination of protocols and ports that agrees.
-func pair(local, remote []TrafficSelector) []spd.Selector {
+func Pair(local, remote []TrafficSelector) []spd.Selector {
 	type key struct {
 		v4    bool
 		proto uint8
@@ -149,27 +156,34 @@ func coversAll(outer, inner []spd.Range) bool {
 // Sides writes both sides of a selector as the configuration file does.
 func Sides(s *spd.Selector) (local, remote []string) {
 	write := func(ranges []spd.Range, ports spd.PortRange) (out []string) {
-		filter := ""
-		if s.Proto != 0 {
-			name := strconv.Itoa(int(s.Proto))
-			for word, n := range protocols {
-				if n == s.Proto && word != "ipv6-icmp" {
-					name = word
-				}
-			}
-			switch {
-			case ports.First == ports.Last:
-				filter = fmt.Sprintf("[%s/%d]", name, ports.First)
-			case ports != spd.AnyPorts:
-				filter = fmt.Sprintf("[%s/%d-%d]", name, ports.First, ports.Last)
-			default:
-				filter = "[" + name + "]"
-			}
-		}
 		for _, r := range ranges {
-			out = append(out, r.String()+filter)
+			out = append(out, TrafficSelector{Range: r, Proto: s.Proto, Ports: ports}.String())
 		}
 		return out
 	}
 	return write(s.Local, s.LocalPorts), write(s.Remote, s.RemotePorts)
+}
+
+// String writes the selector as the configuration file does.
+func (t TrafficSelector) String() string {
+	where := "dynamic"
+	if !t.Dynamic {
+		where = t.Range.String()
+	}
+	if t.Proto == 0 {
+		return where
+	}
+	name := strconv.Itoa(int(t.Proto))
+	for word, n := range protocols {
+		if n == t.Proto && word != "ipv6-icmp" {
+			name = word
+		}
+	}
+	switch {
+	case t.Ports.First == t.Ports.Last:
+		return fmt.Sprintf("%s[%s/%d]", where, name, t.Ports.First)
+	case t.Ports != spd.AnyPorts:
+		return fmt.Sprintf("%s[%s/%d-%d]", where, name, t.Ports.First, t.Ports.Last)
+	}
+	return fmt.Sprintf("%s[%s]", where, name)
 }

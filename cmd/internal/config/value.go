@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,131 @@ func (a *Address) parse(text string) error {
 		return fmt.Errorf("%s cannot be the address of a tunnel endpoint; name one unicast address", shorten(text))
 	}
 	a.Addr = addr
+	return nil
+}
+
+func (e *Endpoint) parse(text string) error {
+	text = strings.TrimSpace(text)
+	switch text {
+	case "%any":
+		*e = Endpoint{IsAny: true}
+		return nil
+	case "%any4", "0.0.0.0/0":
+		*e = Endpoint{Prefix: netip.MustParsePrefix("0.0.0.0/0")}
+		return nil
+	case "%any6", "::/0":
+		*e = Endpoint{Prefix: netip.MustParsePrefix("::/0")}
+		return nil
+	}
+	if strings.Contains(text, "/") {
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil || p.Addr().Is4In6():
+			return fmt.Errorf("%q is not a prefix ADDRESS/LENGTH", shorten(text))
+		case p.Masked() != p:
+			return fmt.Errorf("%s has host bits set; did you mean %s?", p, p.Masked())
+		case p.Addr().IsMulticast():
+			return fmt.Errorf("%s cannot hold the address of a tunnel endpoint", p)
+		}
+		*e = Endpoint{Prefix: p}
+		return nil
+	}
+	if hostName.MatchString(text) {
+		*e = Endpoint{Host: strings.TrimSuffix(strings.ToLower(text), ".")}
+		return nil
+	}
+	var a Address
+	if err := a.parse(text); err != nil {
+		return err
+	}
+	*e = Endpoint{Prefix: netip.PrefixFrom(a.Addr, a.BitLen())}
+	return nil
+}
+
+// hostName is a DNS name of at least two labels, whose last one is not a number, so that a mistyped
+// address is not taken for a name.
+var hostName = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.?$`)
+
+// String writes the endpoint as the configuration file does.
+func (e Endpoint) String() string {
+	switch addr, single := e.Addr(); {
+	case e.IsAny:
+		return "%any"
+	case e.Host != "":
+		return e.Host
+	case single:
+		return addr.String()
+	}
+	return e.Prefix.String()
+}
+
+// VirtualIP is an address to ask for; an unspecified one asks for any of its family.
+type VirtualIP struct{ netip.Addr }
+
+func (v *VirtualIP) parse(text string) error {
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" || addr.Is4In6() || addr.IsMulticast() {
+		return fmt.Errorf("%q is not an address to ask for; 0.0.0.0 and :: ask for any", shorten(text))
+	}
+	v.Addr = addr
+	return nil
+}
+
+// AddrRange is a range of addresses, both ends included.
+type AddrRange struct{ First, Last netip.Addr }
+
+func (r *AddrRange) parse(text string) error {
+	var t TrafficSelector
+	if err := t.parse(text); err != nil {
+		return err
+	}
+	if t.Dynamic || t.Proto != 0 || strings.Contains(text, "[") {
+		return fmt.Errorf("%q is not a range of addresses", shorten(text))
+	}
+	r.First, r.Last = t.Range.First, t.Range.Last
+	return nil
+}
+
+// Words is a proposal in strongSwan's words. What they mean depends on where they stand.
+type Words string
+
+func (w *Words) parse(text string) error {
+	*w = Words(strings.ToLower(strings.TrimSpace(text)))
+	return nil
+}
+
+// Factor is a number from 1 to 10, such as 1.8.
+type Factor float64
+
+func (f *Factor) parse(text string) error {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= 1 && v <= 10) {
+		return fmt.Errorf("%q is not a number from 1 to 10", shorten(text))
+	}
+	*f = Factor(v)
+	return nil
+}
+
+// Size is a number of bytes or packets, such as 500000 or 64GiB.
+type Size uint64
+
+var sizeUnits = []struct {
+	suffix string
+	factor uint64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}}
+
+func (s *Size) parse(text string) error {
+	number, factor := text, uint64(1)
+	for _, u := range sizeUnits {
+		if rest, ok := strings.CutSuffix(text, u.suffix); ok {
+			number, factor = strings.TrimSpace(rest), u.factor
+		}
+	}
+	v, err := strconv.ParseUint(number, 10, 62)
+	if err != nil || v > 1<<62/factor {
+		return fmt.Errorf("%q is not a whole number, with or without KiB, MiB, GiB or TiB", shorten(text))
+	}
+	*s = Size(v * factor)
 	return nil
 }
 
@@ -45,9 +171,18 @@ func (n *AutoInt) parse(text string) error {
 type Duration struct{ time.Duration }
 
 func (d *Duration) parse(text string) error {
+	if text == "0" {
+		d.Duration = 0
+		return nil
+	}
 	v, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		v = time.Duration(n) * 24 * time.Hour
+	}
 	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a duration; write it with a unit, such as 50us or 2ms", shorten(text))
+		return fmt.Errorf("%q is not a duration; write it with a unit, such as 50us, 30s, 4h or 7d", shorten(text))
 	}
 	d.Duration = v
 	return nil
@@ -110,15 +245,15 @@ func (s *SPI) parse(text string) error {
 	return nil
 }
 
-// Proposal is an ESP proposal in strongSwan's words: a suite, then esn, noesn
+// Proposal is an ESP proposal for manual keys in strongSwan's words: a suite, then esn, noesn
 // or both. Without either word, and with both, sequence numbers are extended.
 type Proposal struct {
 	Suite transform.Suite
 	ESN   bool
 }
 
-func (p *Proposal) parse(text string) error {
-	word := strings.ToLower(strings.TrimSpace(text))
+func (p *Proposal) parse(words Words) error {
+	word := strings.ToLower(strings.TrimSpace(string(words)))
 	esn, noesn := false, false
 	for {
 		if rest, ok := strings.CutSuffix(word, "-noesn"); ok {
@@ -179,3 +314,17 @@ func (Secret) GoString() string              { return redacted }
 func (Secret) Format(f fmt.State, verb rune) { io.WriteString(f, redacted) }
 func (Secret) MarshalText() ([]byte, error)  { return []byte(redacted), nil }
 func (Secret) MarshalJSON() ([]byte, error)  { return []byte(`"` + redacted + `"`), nil }
+
+// Passphrase is a preshared key as it is written. It prints like a Secret.
+type Passphrase struct{ Secret }
+
+// passphraseMax bounds the text of a preshared key, in bytes.
+const passphraseMax = 4096
+
+func (p *Passphrase) parse(text string) error {
+	if len(text) == 0 || len(text) > passphraseMax {
+		return fmt.Errorf("a preshared key is 1 to %d bytes long", passphraseMax)
+	}
+	p.b = []byte(text)
+	return nil
+}

@@ -18,14 +18,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Provider answers the verbs. Its methods are called from many goroutines; all
-// but Reload read counters and snapshots and never wait for a packet worker.
+// Provider answers the verbs. Its methods are called from many goroutines; those
+// that read take counters and snapshots and never wait for a packet worker.
 type Provider interface {
 	Status() Status
 	SAs(SAQuery) SAs
 	Policies() Policies
 	Counters() Counters
+	Connections() Connections
 	Reload() (Reload, error)
+	// Up, Down and Rekey return once it is done, failed, or the context ends.
+	Up(ctx context.Context, name string) error
+	Down(ctx context.Context, name string) error
+	Rekey(ctx context.Context, name string) error
 }
 
 // Limits of the server.
@@ -56,6 +61,8 @@ type Server struct {
 	slots    chan struct{}
 	reload   sync.Mutex
 	wait     sync.WaitGroup
+	context  context.Context // ends with Close
+	cancel   context.CancelFunc
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -68,6 +75,7 @@ type Server struct {
 // living one is an error.
 func Listen(path, group string, p Provider) (*Server, error) {
 	s := &Server{provider: p, path: path, slots: make(chan struct{}, connectionsMax), conns: map[net.Conn]bool{}}
+	s.context, s.cancel = context.WithCancel(context.Background())
 	gid := -1
 	if group != "" {
 		n, err := strconv.Atoi(group)
@@ -116,6 +124,7 @@ func Listen(path, group string, p Provider) (*Server, error) {
 
 // Close stops serving, ends every connection and removes the socket.
 func (s *Server) Close() error {
+	s.cancel()
 	s.mu.Lock()
 	s.done = true
 	for c := range s.conns {
@@ -262,8 +271,43 @@ func (s *Server) answer(line []byte) (any, error) {
 		}
 		defer s.reload.Unlock()
 		return s.provider.Reload()
+	case VerbConnections:
+		return s.provider.Connections(), nil
+	case VerbUp:
+		return s.act(q, s.provider.Up)
+	case VerbDown:
+		return s.act(q, s.provider.Down)
+	case VerbRekey:
+		return s.act(q, s.provider.Rekey)
 	}
-	return nil, fmt.Errorf("unknown verb %q; this daemon knows status, sas, policies, counters and reload", q.Verb[:min(len(q.Verb), 40)])
+	return nil, fmt.Errorf("unknown verb %q; this daemon knows status, sas, conns, policies, counters, up, down, rekey and reload", q.Verb[:min(len(q.Verb), 40)])
+}
+
+// Bounds of how long up, down and rekey may take.
+const (
+	actStandard = 30 * time.Second
+	actMax      = 10 * time.Minute
+)
+
+// act carries out a verb that takes its time. It ends with the server.
+func (s *Server) act(q request, do func(context.Context, string) error) (any, error) {
+	var t Target
+	if err := json.Unmarshal(q.Args, &t); err != nil || t.Name == "" {
+		return nil, fmt.Errorf("%s: args are name, CONNECTION or CONNECTION/CHILD, and timeout_seconds", q.Verb)
+	}
+	limit := actStandard
+	if t.TimeoutSeconds > 0 {
+		limit = min(actMax, time.Duration(t.TimeoutSeconds*float64(time.Second)))
+	}
+	ctx, cancel := context.WithTimeout(s.context, limit)
+	defer cancel()
+	began := time.Now()
+	if err := do(ctx, t.Name); errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%s %s: not done after %v; it goes on", q.Verb, t.Name, limit)
+	} else if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", q.Verb, t.Name, err)
+	}
+	return Done{Seconds: time.Since(began).Seconds()}, nil
 }
 
 func reply(c net.Conn, result any, failed error) error {

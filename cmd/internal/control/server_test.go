@@ -9,14 +9,28 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 type fake struct {
 	reloading, proceed chan struct{}
 }
 
-func (f *fake) Status() Status     { return Status{Instance: "test", Associations: 3} }
-func (f *fake) SAs(q SAQuery) SAs  { return SAs{Total: q.Limit, SAs: []SA{{Name: q.Name}}} }
+func (f *fake) Status() Status    { return Status{Instance: "test", Associations: 3} }
+func (f *fake) SAs(q SAQuery) SAs { return SAs{Total: q.Limit, SAs: []SA{{Name: q.Name}}} }
+func (f *fake) Connections() Connections {
+	return Connections{Connections: []Connection{{Name: "site-b", Children: []ConnectionChild{{Name: "net"}}}}}
+}
+func (f *fake) Up(ctx context.Context, name string) error {
+	if name == "slow" {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+func (f *fake) Down(context.Context, string) error  { return errors.New("no such connection") }
+func (f *fake) Rekey(context.Context, string) error { return nil }
+
 func (f *fake) Policies() Policies { return Policies{Unmatched: "forward"} }
 func (f *fake) Counters() Counters { return Counters{Totals: Totals{Received: 7}} }
 func (f *fake) Reload() (Reload, error) {
@@ -145,5 +159,46 @@ func TestCredentials(t *testing.T) {
 		if got := admitted(c.uid, c.gid, 7, c.allowed, groups); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
+	}
+}
+
+func TestVerbsThatActReturnOnceDoneOrInTime(t *testing.T) {
+	path, _ := listen(t, &fake{})
+	c := NewClient(path)
+	var d Done
+	if _, err := c.Do(t.Context(), VerbUp, Target{Name: "site-b"}, &d); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Do(t.Context(), VerbDown, Target{Name: "site-b"}, nil); err == nil || !strings.Contains(err.Error(), "down site-b: no such connection") {
+		t.Errorf("a failure: %v", err)
+	}
+	if _, err := c.Do(t.Context(), VerbUp, Target{Name: "slow", TimeoutSeconds: 0.05}, nil); err == nil || !strings.Contains(err.Error(), "not done after 50ms") {
+		t.Errorf("out of time: %v", err)
+	}
+	if _, err := c.Do(t.Context(), VerbRekey, Target{}, nil); err == nil || !strings.Contains(err.Error(), "args are name") {
+		t.Errorf("without a name: %v", err)
+	}
+	var conns Connections
+	if _, err := c.Do(t.Context(), VerbConnections, nil, &conns); err != nil || len(conns.Connections) != 1 || conns.Connections[0].Children[0].Name != "net" {
+		t.Errorf("%+v %v", conns, err)
+	}
+}
+
+func TestCloseEndsWhatActs(t *testing.T) {
+	path, s := listen(t, &fake{})
+	failed := make(chan error)
+	go func() {
+		_, err := NewClient(path).Do(t.Context(), VerbUp, Target{Name: "slow"}, nil)
+		failed <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	s.Close()
+	select {
+	case err := <-failed:
+		if err == nil {
+			t.Error("done, it says")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("still waiting")
 	}
 }

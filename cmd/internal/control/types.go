@@ -17,11 +17,15 @@ const Schema = 1
 
 // The verbs.
 const (
-	VerbStatus   = "status"
-	VerbSAs      = "sas"
-	VerbPolicies = "policies"
-	VerbCounters = "counters"
-	VerbReload   = "reload"
+	VerbStatus      = "status"
+	VerbSAs         = "sas"
+	VerbConnections = "conns"
+	VerbPolicies    = "policies"
+	VerbCounters    = "counters"
+	VerbReload      = "reload"
+	VerbUp          = "up"
+	VerbDown        = "down"
+	VerbRekey       = "rekey"
 )
 
 // Status describes the daemon.
@@ -34,6 +38,8 @@ type Status struct {
 	UptimeSeconds float64   `json:"uptime_seconds"`
 	ReloadedAt    time.Time `json:"reloaded_at,omitzero"`
 	PinDir        string    `json:"pin_dir"`
+	Connections   int       `json:"connections"` // that are negotiated
+	IKE           IKE       `json:"ike"`
 	Associations  int       `json:"associations"`
 	ManualKeys    int       `json:"manual_keys"` // associations with manual keys
 	Policies      int       `json:"policies"`
@@ -86,16 +92,152 @@ type Queue struct {
 }
 
 // Totals are the gateway's packets. Once the rings are idle,
-// Received + Originated = Sent + Punted + Dropped.
+// Received + Originated = Sent + Punted + Delivered + Dropped.
 type Totals struct {
 	Received   uint64 `json:"received"`
 	Originated uint64 `json:"originated"`
 	Sent       uint64 `json:"sent"`
 	SentESP    uint64 `json:"sent_esp"` // of sent: sealed by this gateway
 	Punted     uint64 `json:"punted"`
+	Delivered  uint64 `json:"delivered"` // to IKE
 	Dropped    uint64 `json:"dropped"`
 	BytesIn    uint64 `json:"bytes_in"`
 	BytesOut   uint64 `json:"bytes_out"`
+}
+
+// IKE are the figures of the key exchange, counted since the daemon's start.
+type IKE struct {
+	SAs             int         `json:"sas"`       // IKE SAs now, half-open ones too
+	HalfOpen        int         `json:"half_open"` // of these, begun by peers that are not proven
+	Received        uint64      `json:"received"`  // datagrams
+	Sent            uint64      `json:"sent"`
+	Retransmitted   uint64      `json:"retransmitted"` // requests of ours
+	Repeated        uint64      `json:"repeated"`      // answers of ours
+	Established     uint64      `json:"established"`
+	Rekeyed         uint64      `json:"rekeyed"`
+	Ended           uint64      `json:"ended"` // those that were never established too
+	ChildrenUp      uint64      `json:"children_up"`
+	ChildrenRekeyed uint64      `json:"children_rekeyed"`
+	ChildrenRemoved uint64      `json:"children_removed"`
+	ChildrenFailed  uint64      `json:"children_failed"`
+	Hints           uint64      `json:"hints"` // unauthenticated notifies, which change nothing
+	Panics          uint64      `json:"panics"`
+	Exchanges       []Exchanges `json:"exchanges"`
+}
+
+// Exchanges counts those of one type.
+type Exchanges struct {
+	Name   string `json:"name"`
+	Done   uint64 `json:"done"`
+	Failed uint64 `json:"failed"`
+}
+
+// IKESA is one IKE SA, in the order of swanctl --list-sas.
+type IKESA struct {
+	Name          string    `json:"name"`   // of the connection; empty while it is not known
+	Number        uint64    `json:"number"` // of the daemon's life, from 1
+	State         string    `json:"state"`
+	Version       int       `json:"version"` // 2
+	Initiator     bool      `json:"initiator"`
+	InitiatorSPI  string    `json:"initiator_spi"` // 16 hexadecimal digits
+	ResponderSPI  string    `json:"responder_spi"`
+	LocalID       string    `json:"local_id"`
+	LocalHost     string    `json:"local_host"`
+	LocalPort     uint16    `json:"local_port"`
+	LocalVIPs     []string  `json:"local_vips"` // that the peer gave us
+	RemoteID      string    `json:"remote_id"`
+	RemoteHost    string    `json:"remote_host"`
+	RemotePort    uint16    `json:"remote_port"`
+	RemoteVIPs    []string  `json:"remote_vips"` // that we gave the peer
+	Proposal      string    `json:"proposal"`
+	EstablishedAt time.Time `json:"established_at,omitzero"`
+	RekeyAt       time.Time `json:"rekey_at,omitzero"`
+	ReauthAt      time.Time `json:"reauth_at,omitzero"`
+	ExpireAt      time.Time `json:"expire_at,omitzero"`
+	LastIn        time.Time `json:"last_in,omitzero"` // the last authenticated message
+	NATLocal      bool      `json:"nat_local"`
+	NATRemote     bool      `json:"nat_remote"`
+	Encap         bool      `json:"encap"`
+	MOBIKE        bool      `json:"mobike"`
+	Fragmentation bool      `json:"fragmentation"`
+	Waiting       bool      `json:"waiting"` // a request of ours has no answer yet
+	Queued        int       `json:"queued"`  // exchanges that wait for it
+	Worker        int       `json:"worker"`  // of the IKE server
+	Children      []ChildSA `json:"children"`
+}
+
+// ChildSA is one child of an IKE SA.
+type ChildSA struct {
+	Name        string    `json:"name"`
+	Number      uint64    `json:"number"` // of the daemon's life, from 1
+	Tunnel      uint32    `json:"tunnel"` // of the data plane, what swanctl calls reqid
+	State       string    `json:"state"`  // installed, rekeyed or deleting
+	Mode        string    `json:"mode"`
+	Protocol    string    `json:"protocol"` // ESP
+	Encap       string    `json:"encap"`    // none or udp
+	Proposal    string    `json:"proposal"`
+	InstalledAt time.Time `json:"installed_at"`
+	RekeyAt     time.Time `json:"rekey_at,omitzero"`
+	ExpireAt    time.Time `json:"expire_at,omitzero"`
+	In          Direction `json:"in"`
+	Out         Direction `json:"out"`
+	LocalTS     []string  `json:"local_ts"`
+	RemoteTS    []string  `json:"remote_ts"`
+}
+
+// Direction is one association of a child.
+type Direction struct {
+	SPI      string    `json:"spi"` // 8 hexadecimal digits
+	Bytes    uint64    `json:"bytes"`
+	Packets  uint64    `json:"packets"`
+	LastUsed time.Time `json:"last_used,omitzero"`
+	Sequence uint64    `json:"sequence"`
+	Window   uint32    `json:"window"` // packets; 0 for out
+	Worker   int       `json:"worker"` // of the data plane; -1: none yet
+	Drops    []Drop    `json:"drops"`
+}
+
+// Connection is a configured connection.
+type Connection struct {
+	Name        string            `json:"name"`
+	LocalAddrs  []string          `json:"local_addrs"` // empty: any
+	RemoteAddrs []string          `json:"remote_addrs"`
+	LocalAuth   string            `json:"local_auth"`
+	LocalID     string            `json:"local_id"` // empty: the address
+	RemoteAuth  string            `json:"remote_auth"`
+	RemoteID    string            `json:"remote_id"`
+	Proposals   []string          `json:"proposals"`
+	Priority    int               `json:"priority"`
+	Pools       []string          `json:"pools"`
+	IKESAs      int               `json:"ike_sas"` // established ones
+	Children    []ConnectionChild `json:"children"`
+}
+
+// ConnectionChild is a configured child.
+type ConnectionChild struct {
+	Name        string   `json:"name"`
+	Mode        string   `json:"mode"`
+	StartAction string   `json:"start_action"`
+	Proposals   []string `json:"proposals"`
+	LocalTS     []string `json:"local_ts"`
+	RemoteTS    []string `json:"remote_ts"`
+	Installed   int      `json:"installed"` // child SAs
+}
+
+// Connections is the answer to conns.
+type Connections struct {
+	Connections []Connection `json:"connections"`
+}
+
+// Target names what up, down and rekey act on.
+type Target struct {
+	Name           string  `json:"name"`                      // CONNECTION or CONNECTION/CHILD
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"` // 0: 30
+}
+
+// Done is the answer to up, down and rekey.
+type Done struct {
+	Seconds float64 `json:"seconds"`
 }
 
 // SA is one association.
@@ -120,16 +262,19 @@ type SA struct {
 	RemoteTS    []string  `json:"remote_ts"`
 }
 
-// SAQuery narrows the list of associations.
+// SAQuery narrows the lists of IKE SAs and associations.
 type SAQuery struct {
-	Name  string `json:"name,omitempty"`
+	Name  string `json:"name,omitempty"`  // CONNECTION or CONNECTION/CHILD
 	Limit int    `json:"limit,omitempty"` // 0: 1000
 }
 
-// SAs is the answer to sas. Total counts all that match, SAs holds up to the limit.
+// SAs is the answer to sas. Total and TotalIKE count all that match, the lists hold up to the limit.
+// SAs are the associations of the data plane, those of the IKE SAs' children too.
 type SAs struct {
-	Total int  `json:"total"`
-	SAs   []SA `json:"sas"`
+	TotalIKE int     `json:"total_ike"`
+	IKESAs   []IKESA `json:"ike_sas"`
+	Total    int     `json:"total"`
+	SAs      []SA    `json:"sas"`
 }
 
 // Policy is one entry of the ordered policy list.
@@ -171,6 +316,9 @@ type Counters struct {
 	Drops  []Drop  `json:"drops"`
 	XDP    []Named `json:"xdp"` // packets by verdict of the steering program
 	Ports  []Port  `json:"ports"`
+	IKE    IKE     `json:"ike"`
+	// Reasons are why IKE discarded messages, and why exchanges, children and IKE SAs failed or ended.
+	Reasons []Drop `json:"ike_reasons"`
 }
 
 // Reload is the answer to reload.
@@ -182,5 +330,6 @@ type Reload struct {
 	EndpointsChanged bool     `json:"endpoints_changed"`
 	PortsChanged     bool     `json:"ports_changed"`
 	LogLevelChanged  bool     `json:"log_level_changed"`
+	Connections      int      `json:"connections"` // that are negotiated
 	Warnings         []string `json:"warnings"`
 }

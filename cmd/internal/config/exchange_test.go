@@ -1,0 +1,262 @@
+package config
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/dataplane/spd"
+	"sallyport/ike/auth"
+	"sallyport/ike/ikesa"
+	"sallyport/ike/message"
+)
+
+const strong = "kI3vZ7b0m8dY5q2xT1nW9rLhCwGfQ4sE6uJpAoVzXyM="
+
+// negotiated is the README's tunnel: ten lines, the rest has defaults.
+const negotiatedLines = tenLines + `secrets: {ike-site-b: {id: 192.0.2.2, secret: "` + strong + `"}}
+`
+
+func TestTenLinesMakeANegotiatedTunnel(t *testing.T) {
+	if n := strings.Count(negotiatedLines, "\n"); n > 10 {
+		t.Fatalf("%d lines", n)
+	}
+	c := mustLoad(t, negotiatedLines)
+	if len(c.Warnings) != 0 || len(c.Connections) != 1 || !c.Negotiates() {
+		t.Fatalf("%d connections, warnings %v", len(c.Connections), c.Warnings)
+	}
+	conn := c.Connections[0]
+	if conn.RekeyTime != 4*time.Hour || conn.OverTime != 24*time.Minute || conn.RandTime != 24*time.Minute || conn.DPDDelay != 30*time.Second || !conn.MOBIKE || conn.Retransmit != ikesa.DefaultRetransmit {
+		t.Errorf("defaults: %+v", conn)
+	}
+	if !strings.Contains(conn.Proposals[0].String(), "ke1_mlkem768") {
+		t.Errorf("the first proposal is not hybrid: %v", conn.Proposals[0])
+	}
+	if id, ok := conn.Remote.ID.Exact(); !ok || id.String() != "192.0.2.2" {
+		t.Errorf("the peer may be %v", conn.Remote.ID)
+	}
+	child := conn.Children[0]
+	if child.StartAction != ikesa.ActionTrap || child.DPDAction != ikesa.ActionTrap || child.RekeyTime != time.Hour || child.LifeTime != 66*time.Minute || child.RandTime != 6*time.Minute {
+		t.Errorf("defaults: %+v", child)
+	}
+	if data := child.Data.(*DataPath); data.Name != "site-b/net" || data.Window != 4096 || !data.CopyDF {
+		t.Errorf("data path: %+v", data)
+	}
+	if c.Tunnels["site-b/net"] != "site-b/net" || c.Policies[0].Tunnel != "site-b/net" {
+		t.Errorf("tunnels: %v", c.Tunnels)
+	}
+	if got := Negotiated([]message.TrafficSelector{child.LocalTS[0].TS}, []message.TrafficSelector{child.RemoteTS[0].TS}); !reflect.DeepEqual(got, c.Policies[0].Selectors) {
+		t.Errorf("what is configured and negotiated unchanged must be the same: %v, %v", got, c.Policies[0].Selectors)
+	}
+	psk, err := c.Store.PSK(auth.AddressIdentity(netip.MustParseAddr("192.0.2.1")), auth.AddressIdentity(netip.MustParseAddr("192.0.2.2")))
+	if err != nil || string(psk) != strong {
+		t.Errorf("the secret: %v", err)
+	}
+}
+
+// Every contradiction and everything unsafe is one error with its place and what to do.
+func TestFaultsOfNegotiationAreNamedWithTheirPlace(t *testing.T) {
+	replace := func(old, new string) string {
+		if !strings.Contains(negotiatedLines, old) {
+			t.Fatalf("the base text lacks %q", old)
+		}
+		return strings.Replace(negotiatedLines, old, new, 1)
+	}
+	connection := func(more string) string {
+		return replace("    remote_addrs: 192.0.2.2\n", "    remote_addrs: 192.0.2.2\n    "+more+"\n")
+	}
+	child := func(more string) string {
+		return replace("remote_ts: 198.51.100.128/25}", "remote_ts: 198.51.100.128/25, "+more+"}")
+	}
+	anyone := func(more string) string {
+		return strings.Replace(replace("remote_addrs: 192.0.2.2", `remote_addrs: "%any"`), "remote_ts: 198.51.100.128/25}", "remote_ts: dynamic, "+more+"}", 1)
+	}
+	for _, c := range []struct{ name, text, want string }{
+		{"weak secret", replace(strong, "swordfish"), `test.yaml:10:39: secrets.ike-site-b.secret:`},
+		{"no secret", replace("secret: \""+strong+"\"", ""), `secret or secret_file is missing`},
+		{"secret of somebody else", replace("id: 192.0.2.2", "id: 192.0.2.9") + "", `has no keys`},
+		{"explicit and none", strings.Replace(connection("local: {auth: psk}"), "id: 192.0.2.2", "id: 192.0.2.9", 1), `no `},
+		{"name of secret", replace("ike-site-b", "site-b"), `begins with ike`},
+		{"unknown pool", connection("pools: [rod]") + "pools: {road: {addrs: 198.18.0.0/24}}\n", `there is no pool "rod": did you mean "road"?`},
+		{"pools overlap", negotiatedLines + "pools: {a: {addrs: 198.18.0.0/24}, b: {addrs: 198.18.0.128/25}}\n", `pool "a" has some of these`},
+		{"vips and pools", connection("vips: [0.0.0.0]\n    pools: [a]") + "pools: {a: {addrs: 198.18.0.0/24}}\n", `vips asks the peer for addresses, pools gives them`},
+		{"proposal word", connection("proposals: [aes256gcm61-prfsha384-x25519]"), `unknown algorithm "aes256gcm61": did you mean`},
+		{"weak group", connection("proposals: [aes256-sha256-modp1024]"), `modp1024`},
+		{"esp word", child("esp_proposals: [aes256gcm16-x25518]"), `did you mean "x25519"?`},
+		{"life before rekey", child("rekey_time: 1h, life_time: 50m"), `is not more than rekey_time`},
+		{"life bytes", child("rekey_bytes: 64GiB, life_bytes: 1GiB"), `is not more than rekey_bytes`},
+		{"random more than all", child("rekey_time: 1h, rand_time: 1h"), `all of it may be taken off`},
+		{"rekey too often", child("rekey_time: 1s"), `at least 5s`},
+		{"action", child("start_action: traps"), `did you mean "trap"?`},
+		{"start towards nobody", anyone("start_action: start"), `no address of the peer is known`},
+		{"anybody without id", anyone("start_action: none"), `id is missing`},
+		{"dynamic trap", strings.Replace(connection(`vips: [0.0.0.0]`), "local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25}", "local_ts: dynamic, remote_ts: 198.51.100.128/25, start_action: trap}", 1), `write start`},
+		{"transport", child("mode: transport"), `mode`},
+		{"local port", connection("local_port: 501"), `local_port is 500 or 4500`},
+		{"a name as local address", replace("local_addrs: 192.0.2.1", "local_addrs: gw.example"), `has no names`},
+		{"mistyped address", replace("remote_addrs: 192.0.2.2", "remote_addrs: 192.0.2.2.2"), `is not an IP address`},
+		{"same end", replace("remote_addrs: 192.0.2.2", "remote_addrs: [192.0.2.2, 192.0.2.1]"), `the same address`},
+		{"half-open", negotiatedLines + "ike: {half_open_max: 10, cookie_threshold: 10}\n", `never reached`},
+		{"retransmit", negotiatedLines + "ike: {retransmit_base: 0.5}\n", `number from 1 to 10`},
+		{"fragmentation", connection("fragmentation: yess"), `did you mean "yes"?`},
+		{"pubkey without certificate", connection("local: {auth: pubkey}\n    remote: {auth: psk}"), `needs a certificate`},
+		{"pubkey without authority", connection("remote: {auth: pubkey, id: b.example}"), `no certificate can be believed`},
+		{"psk with certs", connection("remote: {auth: psk, cacerts: [ca.crt]}"), `make no sense with auth: psk`},
+		{"same selectors and priority", replace("secrets:", "  site-c:\n    local_addrs: 192.0.2.1\n    remote_addrs: 192.0.2.3\n    children: {net: {local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25}}\nsecrets:"), `different priorities`},
+		{"protect of the unknown", anyone("start_action: none") + "policies: [{action: protect, child: site-b/net}]\n", `known only once it is negotiated`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, err := load(t, c.text)
+			text := fmt.Sprint(err)
+			if err == nil {
+				text = fmt.Sprint(cfg.Warnings)
+				if c.name != "secret of somebody else" {
+					t.Fatalf("accepted, warnings %s", text)
+				}
+			}
+			if !strings.Contains(text, c.want) {
+				t.Errorf("got  %v\nwant …%s…", text, c.want)
+			}
+			if strings.Contains(text, strong[:12]) || strings.Contains(text, "swordfish") {
+				t.Error("the error holds the secret")
+			}
+		})
+	}
+}
+
+// Two connections to one site with different priorities share the policy; which of them carries is decided while they run.
+func TestConnectionsOfOneSiteShareAPolicy(t *testing.T) {
+	c := mustLoad(t, strings.Replace(strings.Replace(negotiatedLines, "id: 192.0.2.2, ", "", 1), "secrets:", `  backup:
+    local_addrs: 192.0.2.1
+    remote_addrs: 192.0.2.3
+    priority: 1
+    children: {net: {local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25}}
+secrets:`, 1))
+	if len(c.Policies) != 1 || c.Tunnels["site-b/net"] != "site-b/net" || c.Tunnels["backup/net"] != "site-b/net" || len(c.Connections) != 2 {
+		t.Errorf("%d policies, tunnels %v", len(c.Policies), c.Tunnels)
+	}
+}
+
+// What peers get from a pool is protected before any of them is there.
+func TestRoadwarriorsArePoliciesOfThePool(t *testing.T) {
+	text := strings.Replace(negotiatedLines, "remote_addrs: 192.0.2.2", "remote_addrs: \"%any\"\n    pools: [road]\n    remote: {id: \"*.road.example\"}", 1)
+	text = strings.Replace(strings.Replace(text, "remote_ts: 198.51.100.128/25", "remote_ts: dynamic", 1), "id: 192.0.2.2, ", "", 1)
+	c := mustLoad(t, text+"pools: {road: {addrs: 198.18.0.0/24, dns: [198.51.100.53]}}\n")
+	if len(c.Policies) != 1 || fmt.Sprint(c.Policies[0].Selectors[0].Remote) != fmt.Sprint([]spd.Range{{First: netip.MustParseAddr("198.18.0.0"), Last: netip.MustParseAddr("198.18.0.255")}}) {
+		t.Errorf("policies: %+v", c.Policies)
+	}
+	if len(c.Fences) != 1 || c.Fences[0].String() != "198.18.0.0/24" {
+		t.Errorf("fences: %v", c.Fences)
+	}
+	child := c.Connections[0].Children[0]
+	if !child.RemoteTS[0].Dynamic || child.StartAction != ikesa.ActionNone {
+		t.Errorf("child: %+v", child)
+	}
+}
+
+// made writes an authority and a certificate that it issued for name into a folder.
+func made(t *testing.T, dir, name string, until time.Time) {
+	t.Helper()
+	key := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	write := func(file, kind string, der []byte, mode os.FileMode) {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sign := func(file string, c, parent *x509.Certificate, public crypto.PublicKey, by crypto.Signer) {
+		der, err := x509.CreateCertificate(rand.Reader, c, parent, public, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(file, "CERTIFICATE", der, 0o644)
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: ca.NotBefore, NotAfter: until,
+		KeyUsage: x509.KeyUsageDigitalSignature, DNSNames: []string{name},
+	}
+	issuer, own := key(), key()
+	sign("ca.crt", ca, ca, issuer.Public(), issuer)
+	sign("gw.crt", leaf, ca, own.Public(), issuer)
+	der, err := x509.MarshalPKCS8PrivateKey(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("gw.key", "PRIVATE KEY", der, 0o600)
+}
+
+func TestCertificatesAreLoadedAndJudged(t *testing.T) {
+	dir := t.TempDir()
+	made(t, dir, "gw.example", time.Now().AddDate(1, 0, 0))
+	text := strings.Replace(tenLines, "    children:", "    local: {certs: gw.crt, id: gw.example}\n    remote: {id: peer.example}\n    children:", 1) +
+		"secrets: {private-gw: {file: gw.key}}\nauthorities: {ca: {cacert: ca.crt}}\n"
+	read := func(text string) (*Config, error) {
+		path := filepath.Join(dir, "a.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return Load(path)
+	}
+	c, err := read(text)
+	if err != nil || len(c.Connections) != 1 || len(c.Warnings) != 0 {
+		t.Fatalf("%v %v", err, c)
+	}
+	l := c.Connections[0].Local
+	if l.Method != auth.PublicKey || len(l.Certificates) != 1 || l.Key == nil || l.ID.String() != "gw.example" || c.Connections[0].Remote.Method != auth.PublicKey {
+		t.Errorf("local %+v", l)
+	}
+	for name, x := range map[string]struct{ from, to, want string }{
+		"another name":     {"id: gw.example", "id: other.example", "other.example"},
+		"no key":           {"secrets: {private-gw: {file: gw.key}}\n", "", "no private key is loaded"},
+		"missing file":     {"certs: gw.crt", "certs: gone.crt", "gone.crt"},
+		"no certificate":   {"certs: gw.crt", "certs: gw.key", "gw.key"},
+		"not an authority": {"cacert: ca.crt", "cacert: gw.crt", "no authority"},
+	} {
+		if _, err := read(strings.Replace(text, x.from, x.to, 1)); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "gw.key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(text); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a key that everyone may read: %v", err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "gw.key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made(t, dir, "gw.example", time.Now().AddDate(0, 0, 5))
+	if c, err := read(text); err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0].Text, "expires") {
+		t.Errorf("a certificate that ends soon: %v %v", err, c)
+	}
+}
+
+// A reload without any change must leave every connection as it was, whatever it holds.
+func TestLoadingTwiceGivesEqualConnections(t *testing.T) {
+	a, b := mustLoad(t, negotiatedLines), mustLoad(t, negotiatedLines)
+	if !reflect.DeepEqual(a.Connections, b.Connections) {
+		t.Errorf("%+v\n%+v", a.Connections[0], b.Connections[0])
+	}
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/cmd/internal/config"
+	"sallyport/dataplane"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
+	"sallyport/ike/ikesa"
+	"sallyport/ike/message"
+	"sallyport/ike/suite"
+)
+
+// table is a data plane that writes down what it is told.
+type table struct {
+	calls []string
+	next  uint32
+	bound map[uint32]sad.Handle
+	fail  string
+}
+
+func (t *table) note(format string, args ...any) error {
+	s := fmt.Sprintf(format, args...)
+	t.calls = append(t.calls, s)
+	if t.fail != "" && strings.HasPrefix(s, t.fail) {
+		return errors.New("refused by the test")
+	}
+	return nil
+}
+
+func (t *table) NewSPI() (uint32, error) { t.next++; return 0x1000 + t.next, nil }
+func (t *table) ReleaseSPI(spi uint32)   { t.note("release %x", spi) }
+func (t *table) Install(p sad.Params) (sad.Handle, error) {
+	if p.Inbound {
+		return sad.InboundHandle(p.SPI), t.note("in %x %s roaming=%v", p.SPI, p.Name, p.Roaming)
+	}
+	t.next++
+	return sad.Handle(t.next), t.note("out %x %s", p.SPI, p.Name)
+}
+func (t *table) Retire(h sad.Handle, grace time.Duration) error {
+	return t.note("retire inbound=%v %v", h.Inbound(), grace)
+}
+func (t *table) Bind(tunnel uint32, h sad.Handle) error { t.bound[tunnel] = h; return nil }
+func (t *table) UpdateEndpoints(h sad.Handle, local, remote netip.AddrPort, encap bool) error {
+	return t.note("move inbound=%v %v %v", h.Inbound(), remote, encap)
+}
+func (t *table) Usage(h sad.Handle) (dataplane.Usage, bool) {
+	return dataplane.Usage{Packets: 7, Bytes: uint64(h.Value())}, true
+}
+func (t *table) AddPolicy(i dataplane.Instance) (uint32, error) {
+	t.next++
+	return dataplane.InstanceTunnelMin + t.next, t.note("policy %s of %q priority %d", i.Name, i.Of, i.Priority)
+}
+func (t *table) RemovePolicy(tunnel uint32) { t.note("no policy") }
+func (t *table) RouteSource(netip.Addr) (netip.Addr, error) {
+	return netip.MustParseAddr("192.0.2.1"), nil
+}
+
+const twoWays = `interfaces: {eth1: {role: protected}, eth2: {role: outside}}
+connections:
+  main:
+    local_addrs: 192.0.2.1
+    remote_addrs: 192.0.2.2
+    children: {net: {local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25}}
+  backup:
+    local_addrs: 192.0.2.1
+    remote_addrs: 192.0.2.3
+    priority: 1
+    children: {net: {local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25}}
+secrets: {ike: {secret: "kI3vZ7b0m8dY5q2xT1nW9rLhCwGfQ4sE6uJpAoVzXyM="}}
+`
+
+// kernelOf returns the adapter with the two connections of twoWays, whose policy is tunnel 1.
+func kernelOf(t *testing.T) (*associations, *table, *config.Config) {
+	t.Helper()
+	c := loaded(t, twoWays)
+	p := &table{bound: map[uint32]sad.Handle{}}
+	a := newAssociations(p)
+	a.configure(c, map[string]uint32{"main/net": 1})
+	return a, p, c
+}
+
+// up installs a child of a connection, with selectors narrowed to remote if that is not empty.
+func up(t *testing.T, a *associations, c *ikesa.Connection, remote string) (spiIn uint32, out sad.Handle) {
+	t.Helper()
+	spi, err := a.NewChildSPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := &ikesa.ChildSA{
+		Connection: c, Child: c.Children[0], SPIIn: spi, SPIOut: spi + 0x10000,
+		Choice: suite.Choice{Encr: message.EncrAESGCM16, KeyLen: 256, ESN: true}, KeyIn: make([]byte, 36), KeyOut: make([]byte, 36),
+		Local: netip.MustParseAddrPort("192.0.2.1:4500"), Remote: netip.MustParseAddrPort("192.0.2.2:4500"),
+		LocalTS: []message.TrafficSelector{c.Children[0].LocalTS[0].TS}, RemoteTS: []message.TrafficSelector{c.Children[0].RemoteTS[0].TS},
+	}
+	if remote != "" {
+		child.RemoteTS = []message.TrafficSelector{message.SelectorOf(netip.MustParsePrefix(remote))}
+	}
+	if err := errors.Join(a.InstallInbound(child), a.InstallOutbound(child)); err != nil {
+		t.Fatal(err)
+	}
+	return spi, a.children[spi].out
+}
+
+func TestTheNewestOfAChildSendsAndItsPredecessorIfItGoes(t *testing.T) {
+	a, p, c := kernelOf(t)
+	first, firstOut := up(t, a, c.Connections[0], "")
+	second, secondOut := up(t, a, c.Connections[0], "")
+	if p.bound[1] != secondOut {
+		t.Errorf("%v sends, not the successor %v", p.bound[1], secondOut)
+	}
+	a.RemoveChild(second, 0, "redundant")
+	if p.bound[1] != firstOut {
+		t.Errorf("%v sends after the successor went, not %v", p.bound[1], firstOut)
+	}
+	a.RemoveChild(first, 0, "deleted")
+	if p.bound[1] != 0 {
+		t.Errorf("%v sends, but nothing is left", p.bound[1])
+	}
+	if len(a.children)+len(a.outbound)+len(a.paths) != 0 {
+		t.Errorf("left behind: %v %v %v", a.children, a.outbound, a.paths)
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(p.calls), func(s string) bool { return !strings.HasPrefix(s, "retire") })); n != 4 {
+		t.Errorf("%d associations retired: %v", n, p.calls)
+	}
+	a.RemoveChild(first, 0, "twice")
+}
+
+func TestTheConnectionThatGoesFirstSends(t *testing.T) {
+	a, p, c := kernelOf(t)
+	_, backup := up(t, a, c.Connections[1], "")
+	if p.bound[1] != backup {
+		t.Errorf("the stand-in does not send")
+	}
+	main, mainOut := up(t, a, c.Connections[0], "")
+	up(t, a, c.Connections[1], "") // rekeyed later than the main one came back
+	if p.bound[1] != mainOut {
+		t.Errorf("%v sends, not the main connection's %v", p.bound[1], mainOut)
+	}
+	a.RemoveChild(main, 0, "peer-dead")
+	if p.bound[1] == mainOut || p.bound[1] == 0 {
+		t.Errorf("%v sends after the main connection died", p.bound[1])
+	}
+	if m, ok := a.wanted(1); !ok || m.String() != "main/net" {
+		t.Errorf("a packet for the tunnel asks for %v", m)
+	}
+}
+
+func TestNarrowedSelectorsGetAPolicyOfTheirOwn(t *testing.T) {
+	a, p, c := kernelOf(t)
+	one, oneOut := up(t, a, c.Connections[0], "198.51.100.192/26")
+	_, tunnel := a.place(one)
+	if tunnel < dataplane.InstanceTunnelMin || p.bound[tunnel] != oneOut || p.bound[1] != 0 {
+		t.Errorf("tunnel %d, bound %v", tunnel, p.bound)
+	}
+	if !slices.Contains(p.calls, `policy main/net of "main/net" priority 0`) {
+		t.Errorf("%v", p.calls)
+	}
+	two, twoOut := up(t, a, c.Connections[0], "198.51.100.192/26") // its successor takes the same policy
+	if _, same := a.place(two); same != tunnel || p.bound[tunnel] != twoOut {
+		t.Errorf("the successor got tunnel %d", same)
+	}
+	a.RemoveChild(one, 0, "rekeyed")
+	if slices.Contains(p.calls, "no policy") {
+		t.Error("the policy went with the predecessor")
+	}
+	a.RemoveChild(two, 0, "deleted")
+	if !slices.Contains(p.calls, "no policy") {
+		t.Error("the policy outlives its last child")
+	}
+}
+
+func TestAnSPIThatIsNotInstalledIsGivenBack(t *testing.T) {
+	a, p, c := kernelOf(t)
+	p.fail = "in "
+	conn := c.Connections[0]
+	err := a.InstallInbound(&ikesa.ChildSA{
+		Connection: conn, Child: conn.Children[0], SPIIn: 0x1234, Choice: suite.Choice{Encr: message.EncrAESGCM16, KeyLen: 256},
+		LocalTS: []message.TrafficSelector{conn.Children[0].LocalTS[0].TS}, RemoteTS: []message.TrafficSelector{conn.Children[0].RemoteTS[0].TS},
+	})
+	if err == nil || !slices.Contains(p.calls, "release 1234") || len(a.children) != 0 {
+		t.Errorf("%v %v", err, p.calls)
+	}
+	opaque := []message.TrafficSelector{{StartPort: 65535, EndPort: 0, Start: netip.MustParseAddr("192.0.2.1"), End: netip.MustParseAddr("192.0.2.1")}}
+	if err := a.InstallInbound(&ikesa.ChildSA{Connection: conn, Child: conn.Children[0], SPIIn: 0x1235, Choice: suite.Choice{Encr: message.EncrAESGCM16, KeyLen: 256}, LocalTS: opaque, RemoteTS: opaque}); err == nil {
+		t.Error("selectors that match nothing were installed")
+	}
+}
+
+func TestBothDirectionsBelongToTheirChild(t *testing.T) {
+	a, p, c := kernelOf(t)
+	spi, out := up(t, a, c.Connections[0], "")
+	for _, h := range []sad.Handle{out, sad.InboundHandle(spi)} {
+		if got, ok := a.child(h); !ok || got != spi {
+			t.Errorf("%v belongs to %x", h, got)
+		}
+	}
+	if u, ok := a.Usage(spi, 0); !ok || u.PacketsIn != 7 || u.BytesIn != uint64(spi) || u.BytesOut != uint64(out.Value()) {
+		t.Errorf("usage %+v", u)
+	}
+	if err := a.UpdateChild(&ikesa.ChildSA{SPIIn: spi, Remote: netip.MustParseAddrPort("192.0.2.9:4501"), Encap: true}); err != nil {
+		t.Error(err)
+	}
+	if !slices.Contains(p.calls, "move inbound=true 192.0.2.9:4501 true") || !slices.Contains(p.calls, "move inbound=false 192.0.2.9:4501 true") {
+		t.Errorf("%v", p.calls)
+	}
+	if a.UpdateChild(&ikesa.ChildSA{SPIIn: 1}) == nil {
+		t.Error("an unknown child moved")
+	}
+}
+
+// What two peers agreed on and what is configured must give the same policy, or every tunnel would get two.
+func TestUnchangedSelectorsNeedNoPolicy(t *testing.T) {
+	a, p, c := kernelOf(t)
+	up(t, a, c.Connections[0], "")
+	if slices.ContainsFunc(p.calls, func(s string) bool { return strings.HasPrefix(s, "policy") }) {
+		t.Errorf("%v", p.calls)
+	}
+	if c.Policies[0].Action != spd.Protect {
+		t.Error("no policy protects")
+	}
+}
