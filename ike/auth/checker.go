@@ -41,7 +41,8 @@ type Checker struct {
 	mu      sync.Mutex
 	entries map[string]*entry // by what was fetched
 	bytes   int
-	waiting int
+	waiting int // checks that wait
+	pending int // fetches that run or wait for a slot
 	slots   chan struct{}
 }
 
@@ -210,10 +211,11 @@ func (c *Checker) cached(ctx context.Context, key string, fetch func() (value an
 		e = nil
 	}
 	if e == nil {
-		if c.waiting >= waitersMax {
+		if c.pending >= waitersMax {
 			c.mu.Unlock()
 			return nil, errBusy
 		}
+		c.pending++
 		e = &entry{done: make(chan struct{}), used: now}
 		c.entries[key] = e
 		go c.fill(key, e, fetch)
@@ -253,10 +255,11 @@ func (e *entry) ready() bool {
 
 func (c *Checker) fill(key string, e *entry, fetch func() (any, time.Time, int, error)) {
 	c.slots <- struct{}{}
-	value, until, cost, err := fetch()
+	value, until, cost, err := guarded(fetch)
 	<-c.slots
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.pending--
 	now := c.now()
 	switch {
 	case err != nil:
@@ -272,6 +275,17 @@ func (c *Checker) fill(key string, e *entry, fetch func() (any, time.Time, int, 
 	c.bytes += e.cost
 	close(e.done)
 	c.evict(e)
+}
+
+// guarded turns a panic over what a server sent into an error: it must not cost more than
+// the check.
+func guarded(fetch func() (any, time.Time, int, error)) (value any, until time.Time, cost int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a fault of this program: %v", p)
+		}
+	}()
+	return fetch()
 }
 
 // evict forgets what was not used for longest until the rest fits. keep is the entry that

@@ -110,8 +110,8 @@ func checkedIdentity(id Identity) (Identity, error) {
 	case message.IDIPv6Addr:
 		want = 16
 	case message.IDDERASN1DN:
-		if _, err := parseName(id.Data); err != nil {
-			return Identity{}, err
+		if n, err := parseName(id.Data); err != nil || len(n) == 0 {
+			return Identity{}, errName
 		}
 	}
 	if n == 0 || n > message.IdentityMax || want >= 0 && n != want {
@@ -142,7 +142,9 @@ func (id Identity) String() string {
 		}
 	case message.IDDERASN1DN:
 		if n, err := parseName(id.Data); err == nil {
-			return n.String()
+			if back, err := ParseIdentity(n.String()); err == nil && back.Equal(id) {
+				return n.String()
+			}
 		}
 	case message.IDKeyID:
 		if printable(id.Data) && !strings.HasPrefix(id.Data, "#") {
@@ -206,10 +208,11 @@ func (id Identity) Equal(other Identity) bool {
 // lowerASCII leaves bytes beyond ASCII alone: names of hosts have none, and folding
 // them could make two names one.
 func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
 		}
-		return r
-	}, s)
+	}
+	return string(b)
 }

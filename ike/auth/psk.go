@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
@@ -95,10 +94,20 @@ func isText(b []byte) bool {
 // meant to refuse what people think up, not to measure what a generator made.
 func Strength(secret []byte) float64 {
 	perByte := 8.0
+	lower := secret
+	words := false // most of it reads like words, which happens to no generator
 	if isText(secret) {
 		perByte = math.Log2(float64(alphabet(secret)))
+		lower = []byte(lowerASCII(string(secret)))
+		inWords := 0
+		for i := 0; i < len(secret); i++ {
+			if n := wordLike(secret[i:]); n > 0 {
+				inWords += n
+				i += n - 1
+			}
+		}
+		words = 5*inWords >= 3*len(secret)
 	}
-	lower := bytes.ToLower(secret)
 	var bits float64
 	for i := 0; i < len(secret); {
 		if n := repeated(lower, i); n >= 3 {
@@ -107,11 +116,11 @@ func Strength(secret []byte) float64 {
 			continue
 		}
 		if n := sequence(lower[i:]); n >= 3 {
-			bits += perByte + math.Log2(float64(n))
+			bits += min(perByte+math.Log2(float64(n)), float64(n)*perByte)
 			i += n
 			continue
 		}
-		if n := wordLike(secret[i:]); n >= 5 {
+		if n := wordLike(secret[i:]); n > 0 && words {
 			bits += float64(n) * min(wordBits, perByte)
 			i += n
 			continue
@@ -197,39 +206,24 @@ func sequence(b []byte) int {
 	return best
 }
 
-// wordLike is the length of a run of letters that could be spoken: one case but for the
-// first letter, vowels often enough, never five consonants in a row. Digits that stand
-// for letters count as those.
+// wordLike is the length of a run of at least five letters that could be spoken: one case
+// but for a capital at the beginning, three vowels in ten, never four consonants in a row.
 func wordLike(b []byte) int {
 	n, vowels, consonants := 0, 0, 0
-	for n < len(b) {
+	for ; n < len(b); n++ {
 		c := b[n]
-		switch c {
-		case '0':
-			c = 'o'
-		case '1', '!':
-			c = 'i'
-		case '3':
-			c = 'e'
-		case '4', '@':
-			c = 'a'
-		case '5', '$':
-			c = 's'
-		}
-		lower := c | 0x20
-		if lower < 'a' || lower > 'z' || n >= 2 && b[n]|0x20 == lower && b[n]&0x20 != b[1]&0x20 {
+		if c|0x20 < 'a' || c|0x20 > 'z' || n == 1 && b[0]&0x20 != 0 && c&0x20 == 0 || n > 1 && c&0x20 != b[1]&0x20 {
 			break
 		}
-		if strings.IndexByte("aeiouy", lower) >= 0 {
+		if strings.IndexByte("aeiou", c|0x20) >= 0 {
 			vowels++
 			consonants = 0
-		} else if consonants++; consonants == 5 {
-			n -= 4
+		} else if consonants++; consonants == 4 {
+			n -= 3
 			break
 		}
-		n++
 	}
-	if n < 5 || vowels*5 < n {
+	if n < 5 || vowels*10 < n*3 {
 		return 0
 	}
 	return n

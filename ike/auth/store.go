@@ -120,6 +120,9 @@ func (s *Store) PSK(local, remote Identity) ([]byte, error) {
 	bestRemote, bestLocal := -1, -1
 	try := func(secret *Secret) {
 		r, l := secret.fit(local, remote)
+		if r < 0 {
+			return
+		}
 		if r > bestRemote || r == bestRemote && l > bestLocal {
 			best, bestRemote, bestLocal = secret, r, l
 		}
