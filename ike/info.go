@@ -13,7 +13,7 @@ type Info struct {
 func (s *Server) List(f func(*Info) bool) {
 	for _, sh := range s.shards {
 		infos := make(chan []*Info, 1)
-		if !sh.orders.post(func() { infos <- sh.list() }) {
+		if !sh.orders.post(func() { defer close(infos); infos <- sh.list() }) {
 			return
 		}
 		for _, i := range <-infos {

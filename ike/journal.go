@@ -201,11 +201,15 @@ func (j *journal) installFailed(c *ikesa.ChildSA, what string, err error) {
 
 func (j *journal) panicked(e *entry, r any, stack []byte) {
 	l := j.log.Error()
-	if e.sa != nil {
-		spiI, spiR := e.sa.SPIs()
-		l = l.Stringer("spi_i", spiI).Stringer("spi_r", spiR)
+	text := "a fault of this program cost one order"
+	if e != nil {
+		text = "a fault of this program cost one IKE SA"
+		if e.sa != nil {
+			spiI, spiR := e.sa.SPIs()
+			l = l.Stringer("spi_i", spiI).Stringer("spi_r", spiR)
+		}
 	}
-	l.Interface("panic", r).Bytes("stack", stack).Msg("a fault of this program cost one IKE SA")
+	l.Interface("panic", r).Bytes("stack", stack).Msg(text)
 }
 
 func (j *journal) keyLogFailed(err error) {
@@ -226,4 +230,10 @@ func (j *journal) notResolved(host string, err error) {
 
 func (j *journal) applied(all, fresh, gone int) {
 	j.log.Info().Int("connections", all).Int("new", fresh).Int("removed", gone).Msg("connections configured")
+}
+
+func (j *journal) notBegun(c *ikesa.Connection, err error) {
+	if left, ok := j.rarely("begin"); ok {
+		j.log.Warn().Str("connection", c.Name).AnErr("detail", err).Int("unreported", left).Msg("no IKE SA can be begun; it is tried again")
+	}
 }

@@ -119,7 +119,7 @@ func (m *manager) run() {
 				break
 			}
 			for _, f := range orders {
-				f()
+				m.server.guard(f)
 			}
 		}
 		m.orders.mu.Lock()
@@ -128,7 +128,9 @@ func (m *manager) run() {
 		if closed {
 			return
 		}
-		alarm.Reset(m.retry(time.Now()))
+		wait := timersGrain
+		m.server.guard(func() { wait = m.retry(time.Now()) })
+		alarm.Reset(wait)
 		select {
 		case <-m.orders.ring:
 		case <-alarm.C:
@@ -282,6 +284,7 @@ func (m *manager) finish(l *link) {
 // dial starts the IKE SA of an attempt towards the next of the peer's addresses.
 func (m *manager) dial(l *link, addrs []netip.Addr) {
 	if len(addrs) == 0 {
+		m.server.log.notBegun(l.conn, errNoAddress)
 		m.finish(l)
 		m.fail(l, errNoAddress)
 		return
@@ -290,8 +293,10 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 	l.next++
 	local, err := m.source(l.conn, remote)
 	if err != nil {
+		err = fmt.Errorf("no way to %v: %w", remote, err)
+		m.server.log.notBegun(l.conn, err)
 		m.finish(l)
-		m.fail(l, fmt.Errorf("no way to %v: %w", remote, err))
+		m.fail(l, err)
 		return
 	}
 	o := ikesa.InitiatorOptions{InitialContact: m.initiallyContacts(l)}
@@ -316,7 +321,7 @@ func (m *manager) dial(l *link, addrs []netip.Addr) {
 			m.tell(func() { m.began(l, p, attempt) })
 		})
 		if !made {
-			m.tell(func() { m.finish(l); m.fail(l, ikesa.ReasonPanic) })
+			m.tell(func() { m.finish(l); m.fail(l, ikesa.ReasonInternal) })
 		}
 	})
 }
@@ -378,6 +383,7 @@ var (
 	errNotUp       = errors.New("it is not up")
 	errGone        = errors.New("the configuration no longer has it")
 	errServerStops = errors.New("the server stops")
+	errBusy        = errors.New("the server stops, or has too much to do")
 )
 
 // backoff is the wait after a number of failures: 1 s, doubling to a minute, less up to a half so that many
@@ -746,7 +752,7 @@ func (s *Server) move(sh *shard, places []place) {
 func (m *manager) wait(ctx context.Context, f func(*waiter)) error {
 	w := &waiter{done: make(chan error, 1)}
 	if !m.post(func() { f(w) }) {
-		return errServerStops
+		return errBusy
 	}
 	select {
 	case err := <-w.done:

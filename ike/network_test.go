@@ -268,3 +268,112 @@ func TestUniqueness(t *testing.T) {
 		})
 	}
 }
+
+// TestDataPlaneEventsReachTheirIKESA: limits of bytes and packets, also after the IKE SA has a successor.
+func TestDataPlaneEventsReachTheirIKESA(t *testing.T) {
+	simulate(t, 1, Options{Workers: 3}, func(t *testing.T, p *pair) {
+		p.configure(t, 5, nil)
+		time.Sleep(time.Second)
+		a := p.a.server.Load()
+		for round := range 3 {
+			var spis []uint32
+			p.a.mu.Lock()
+			for spi := range p.a.in {
+				spis = append(spis, spi)
+			}
+			p.a.mu.Unlock()
+			for _, spi := range spis {
+				a.Expired(spi, false)
+			}
+			time.Sleep(30 * time.Second)
+			if n := paired(t, p.a, p.b); n != 5 {
+				t.Fatalf("%d children", n)
+			}
+			if got := a.Stats().ChildRekeyed; got != uint64(5*(round+1)) {
+				t.Errorf("round %d: %d rekeyed", round, got)
+			}
+			for i := range 5 {
+				if err := a.Rekey(t.Context(), fmt.Sprintf("a-b-%d", i), ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		lost := a.Stats().Drops[DropEvent]
+		a.Expired(12345, true)
+		a.PeerMoved(12345, thereAt)
+		if a.Stats().Drops[DropEvent] != lost+2 {
+			t.Error("events of unknown children are not counted")
+		}
+		var hard uint32
+		p.a.mu.Lock()
+		for spi := range p.a.in {
+			hard = spi
+		}
+		p.a.mu.Unlock()
+		a.Expired(hard, true)
+		time.Sleep(30 * time.Second)
+		if n := paired(t, p.a, p.b); n != 5 {
+			t.Errorf("%d children after a hard limit: it should have come up again", n)
+		}
+		p.a.mu.Lock()
+		defer p.a.mu.Unlock()
+		if p.a.in[hard] != nil {
+			t.Error("a child lives on behind its hard limit")
+		}
+	})
+}
+
+// TestNothingIsRememberedOfWhatEnded: after rekeys of all kinds, shards and manager are as empty as at first.
+func TestNothingIsRememberedOfWhatEnded(t *testing.T) {
+	simulate(t, 1, Options{}, func(t *testing.T, p *pair) {
+		p.configure(t, 10, nil)
+		a, b := p.a.server.Load(), p.b.server.Load()
+		for range 5 {
+			time.Sleep(time.Minute)
+			for i := range 10 {
+				name := fmt.Sprintf("a-b-%d", i)
+				for _, child := range []string{"", "net"} {
+					if err := a.Rekey(t.Context(), name, child); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		for i := range 10 {
+			if err := a.Down(t.Context(), fmt.Sprintf("a-b-%d", i), ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		for _, s := range []*Server{a, b} {
+			for _, sh := range s.shards {
+				done := make(chan string)
+				sh.call(func() {
+					done <- fmt.Sprint(len(sh.sas), len(sh.initial), len(sh.children), len(sh.timers), len(sh.later))
+				})
+				if got := <-done; got != "0 0 0 0 0" {
+					t.Errorf("a shard still has %s", got)
+				}
+			}
+			s.manager.call(func() {
+				m := s.manager
+				if len(m.peers)+len(m.byIDs)+len(m.contact)+m.connecting+len(m.queue) != 0 {
+					t.Errorf("the manager still has %d %d %d %d %d", len(m.peers), len(m.byIDs), len(m.contact), m.connecting, len(m.queue))
+				}
+				for _, l := range m.links {
+					if len(l.peers) != 0 || len(l.waiters) != 0 || l.attempt {
+						t.Errorf("%s still has %d peers, %d waiters", l.conn.Name, len(l.peers), len(l.waiters))
+					}
+				}
+			})
+			for i := range s.homes.stripes {
+				if len(s.homes.stripes[i].shard) != 0 {
+					t.Error("a child has a home and does not live")
+				}
+			}
+			if n := s.total.Load(); n != 0 {
+				t.Errorf("%d counted", n)
+			}
+		}
+	})
+}

@@ -67,7 +67,7 @@ type Options struct {
 	Limits   Limits
 	Log      zerolog.Logger // the zero Logger writes nothing worth reading: give zerolog.Nop()
 	Resolver Resolver       // nil = net.DefaultResolver
-	// Revocation asks whether a certificate of a trusted chain is revoked. It may take seconds and is called off the
+	// Revocation asks whether a certificate of a trusted chain is revoked, as auth.Checker does. It may take seconds and is called off the
 	// shards. Nil accepts every chain: for tests, and for configurations without certificates.
 	Revocation func(ctx context.Context, chain *auth.Chain, remote *auth.Remote) error
 	// KeyLog receives the keys of every IKE SA as lines of Wireshark's ikev2_decryption_table. Nil = none, as it should be.
@@ -189,7 +189,9 @@ func (s *Server) Close(ctx context.Context) {
 
 // Acquire says that a packet needs a child which is not there: a trap. Unknown names are ignored.
 func (s *Server) Acquire(connection, child string) {
-	s.manager.post(func() { s.manager.acquire(connection, child) })
+	if !s.manager.post(func() { s.manager.acquire(connection, child) }) {
+		s.stats.drop(DropEvent) // the next packet asks again
+	}
 }
 
 // Expired says that a child has reached its soft limit of bytes, packets or sequence numbers, or its hard one.

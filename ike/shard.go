@@ -122,7 +122,7 @@ func (sh *shard) offer(f func(*shard)) bool { return sh.orders.offer(func() { f(
 func (sh *shard) doOrders() (closed bool) {
 	orders := sh.orders.take()
 	for _, f := range orders {
-		f()
+		sh.server.guard(f)
 	}
 	if len(orders) > 0 {
 		return false
@@ -212,8 +212,12 @@ func (sh *shard) receiveInitial(d ikesa.Datagram) {
 	})
 }
 
-// connect starts an IKE SA of ours.
+// connect starts an IKE SA of ours. Made is called before its first datagram is sent, or not at all.
 func (sh *shard) connect(c *ikesa.Connection, local, remote netip.AddrPort, o ikesa.InitiatorOptions, made func(*ikesa.SA)) {
+	if sh.server.closed.Load() || sh.server.total.Load() >= int64(sh.server.limits.SAs) {
+		sh.server.stats.drop(DropFull)
+		return
+	}
 	e := &entry{counted: true}
 	sh.server.total.Add(1)
 	now := time.Now()
@@ -288,6 +292,19 @@ func (sh *shard) step(e *entry, now time.Time, f func()) {
 		sh.later = sh.later[1:]
 		next()
 	}
+}
+
+// guard runs an order. If it panics, that is counted, and the goroutine goes on.
+func (s *Server) guard(f func()) {
+	ok := false
+	defer func() {
+		if !ok {
+			s.stats.panics.Add(1)
+			s.log.panicked(nil, recover(), debug.Stack())
+		}
+	}()
+	f()
+	ok = true
 }
 
 // guarded runs f, and reports whether it came to its end. If it panics, the IKE SA is torn out: its peer finds that

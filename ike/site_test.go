@@ -274,3 +274,30 @@ func TestVirtualAddressesComeFromThePool(t *testing.T) {
 		}
 	})
 }
+
+// TestConnectionWithoutAWayWaitsForOne: no route at first, then one; a peer from anywhere is never begun.
+func TestConnectionWithoutAWayWaitsForOne(t *testing.T) {
+	simulate(t, 1, Options{}, func(t *testing.T, p *pair) {
+		p.a.mu.Lock()
+		p.a.source = map[bool]netip.Addr{}
+		p.a.mu.Unlock()
+		p.configure(t, 2, func(side string, c *ikesa.Connection) {
+			if c.Name == "a-b-1" {
+				c.RemoteAddrs = addresses("0.0.0.0/0")
+			}
+		})
+		time.Sleep(10 * time.Minute)
+		if p.net.count() != 0 {
+			t.Error("something was sent without a way")
+		}
+		p.a.move("192.0.2.1", "192.0.2.1")
+		p.a.server.Load().AddressesChanged() // nobody has to wait for the back-off
+		time.Sleep(time.Second)
+		if n := paired(t, p.a, p.b); n != 1 {
+			t.Errorf("%d children", n)
+		}
+		if err := p.a.server.Load().Up(t.Context(), "a-b-1", ""); !errors.Is(err, errNoAddress) {
+			t.Error(err)
+		}
+	})
+}
