@@ -40,6 +40,8 @@ type associations struct {
 	plane plane
 	// virtual learns which virtual addresses peers gave us, and which they took back.
 	virtual func(add, remove []netip.Addr)
+	// reach learns by which selectors a child that uses our virtual addresses sends, or with none that it is gone.
+	reach func(spiIn uint32, selectors []spd.Selector)
 
 	mu         sync.Mutex
 	configured map[string]route         // by CONNECTION/CHILD
@@ -72,11 +74,12 @@ type installed struct {
 	priority int
 	in, out  sad.Handle // 0: not installed
 	path     *path      // nil without outbound association
+	virtual  bool       // its connection has virtual addresses of ours
 }
 
 func newAssociations(p plane) *associations {
 	return &associations{
-		plane: p, virtual: func(add, remove []netip.Addr) {},
+		plane: p, virtual: func(add, remove []netip.Addr) {}, reach: func(uint32, []spd.Selector) {},
 		configured: map[string]route{}, children: map[uint32]*installed{}, outbound: map[sad.Handle]uint32{}, paths: map[string]*path{},
 		owner: map[uint32]config.Member{},
 	}
@@ -204,6 +207,9 @@ func (a *associations) InstallOutbound(c *ikesa.ChildSA) error {
 		return errors.Join(err, a.plane.Retire(h, 0))
 	}
 	child.out, child.path = h, way
+	if child.virtual = len(c.Connection.VIPs) > 0; child.virtual {
+		a.reach(c.SPIIn, selectors)
+	}
 	a.outbound[h] = c.SPIIn
 	way.users = append(way.users, child)
 	return a.bind(way)
@@ -249,6 +255,9 @@ func (a *associations) RemoveChild(spiIn, spiOut uint32, reason string) {
 		return
 	}
 	delete(a.children, spiIn)
+	if child.virtual {
+		a.reach(spiIn, nil)
+	}
 	if way := child.path; way != nil {
 		way.users = slices.DeleteFunc(way.users, func(x *installed) bool { return x == child })
 		a.bind(way)

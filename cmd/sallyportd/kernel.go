@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -36,6 +37,16 @@ func newKernel() platform {
 			if err != nil {
 				return nil, nil, errors.Join(err, p.Stop())
 			}
+			x.associations.virtual = func(add, remove []netip.Addr) {
+				if err := p.virtual(add, remove); err != nil {
+					log.Error().Err(err).Msg("virtual addresses")
+				}
+			}
+			x.associations.reach = func(spiIn uint32, selectors []spd.Selector) {
+				if err := r.follow(func(r *routes) { r.reach(spiIn, selectors) }); err != nil {
+					log.Error().Err(err).Msg("routes for virtual addresses")
+				}
+			}
 			p.exchange.Store(x)
 			return p, x, nil
 		},
@@ -52,7 +63,20 @@ type routes struct {
 	policies  []config.Policy
 	endpoints []netip.Addr
 	own       []netip.Addr
-	tun       string // "" while there is none
+	tun       string                    // "" while there is none
+	reached   map[uint32][]spd.Selector // what our virtual addresses reach, by their children's inbound SPIs
+}
+
+// reach notes by which selectors a child of a virtual address sends, or that it is gone.
+func (r *routes) reach(spiIn uint32, selectors []spd.Selector) {
+	if r.reached == nil {
+		r.reached = map[uint32][]spd.Selector{}
+	}
+	if len(selectors) == 0 {
+		delete(r.reached, spiIn)
+	} else {
+		r.reached[spiIn] = selectors
+	}
 }
 
 func (r *routes) open() error {
@@ -110,7 +134,38 @@ func (r *routes) reconcile() error {
 			want = append(want, keeper.Through(p, r.tun, source))
 		}
 	}
+	if r.tun != "" {
+		want, from = r.virtual(want, from)
+	}
 	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
+}
+
+// virtual adds the ways into TUN for our virtual addresses, which no policy of the configuration names. What they
+// reach is fenced as long as they do. If that is everything, their own packets alone are led there.
+func (r *routes) virtual(want []keeper.Route, from []netip.Prefix) ([]keeper.Route, []netip.Prefix) {
+	for _, spi := range slices.Sorted(maps.Keys(r.reached)) {
+		for _, s := range r.reached[spi] {
+			own := slices.IndexFunc(r.own, func(a netip.Addr) bool {
+				return slices.ContainsFunc(s.Local, func(x spd.Range) bool { return x.First == a && x.Last == a })
+			})
+			if own < 0 {
+				continue
+			}
+			source := r.own[own]
+			for _, x := range s.Remote {
+				for _, p := range x.Prefixes() {
+					host := netip.PrefixFrom(source, source.BitLen())
+					switch {
+					case p.Bits() == 0 && !slices.Contains(from, host):
+						from = append(from, host)
+					case p.Bits() != 0 && !slices.ContainsFunc(want, func(w keeper.Route) bool { return w.Prefix == p }):
+						want = append(want, keeper.Fence(p), keeper.Through(p, r.tun, source))
+					}
+				}
+			}
+		}
+	}
+	return want, from
 }
 
 // source finds an own address inside the local side of a policy that protects p: one that a peer can
@@ -152,6 +207,32 @@ type packets struct {
 	policies dataplane.Policies // as applied last
 	any      bool               // every own address is an endpoint
 	own      []netip.Addr
+	leased   map[netip.Addr]int // virtual addresses that peers gave us, and how many IKE SAs hold each
+}
+
+// virtual gives the TUN device the virtual addresses that peers assign, as long as an IKE SA holds them.
+func (p *packets) virtual(add, remove []netip.Addr) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.leased == nil {
+		p.leased = map[netip.Addr]int{}
+	}
+	var errs []error
+	for _, a := range add {
+		if p.leased[a]++; p.leased[a] == 1 {
+			errs = append(errs, p.routes.keeper.AddAddress(p.tun, netip.PrefixFrom(a, a.BitLen())))
+		}
+	}
+	for _, a := range remove {
+		switch p.leased[a]--; {
+		case p.leased[a] == 0:
+			errs = append(errs, p.routes.keeper.DeleteAddress(p.tun, netip.PrefixFrom(a, a.BitLen())))
+			fallthrough
+		case p.leased[a] < 0:
+			delete(p.leased, a)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, error) {
