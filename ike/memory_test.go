@@ -16,6 +16,9 @@ const idleMax = 10 << 10
 
 // TestIdleIKESACostsLittle measures both ends of many tunnels at rest, with the connections' own configuration left out.
 func TestIdleIKESACostsLittle(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector's memory would be measured")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
 		p := newPair(t, 1)
