@@ -33,6 +33,7 @@ type world struct {
 	// forged says that one host hears what the other did not say, so that they need not agree.
 	forged bool
 	dead   map[netip.Addr]bool // addresses that nothing reaches
+	keys   map[string]string   // every outbound key ever installed, and for what
 }
 
 // packet is a datagram on its way.
@@ -226,6 +227,7 @@ func (h *host) perform(out *Outputs) {
 			if h.in[a.SPIIn] == nil {
 				h.w.t.Errorf("%s installs outbound %x before its inbound half", h.name, a.SPIOut)
 			}
+			h.w.keyUsedOnce(h, a.SPIOut, a.KeyOut)
 			h.out[a.SPIOut] = a.ChildSA
 			h.order = append(h.order, a.SPIOut)
 			h.say("install out %s", describeChild(a.ChildSA, false))
