@@ -37,6 +37,12 @@ func newKernel() platform {
 				return nil, nil, errors.Join(err, p.Stop())
 			}
 			p.exchange.Store(x)
+			x.associations.virtual = func(add, remove []netip.Addr) { p.virtual(add, remove, log) }
+			x.associations.follow = func(policies []config.Policy) {
+				if err := r.follow(func(r *routes) { r.negotiated = policies }); err != nil {
+					log.Error().Err(err).Msg("routes from virtual addresses")
+				}
+			}
 			return p, x, nil
 		},
 	}
@@ -47,12 +53,14 @@ func newKernel() platform {
 type routes struct {
 	keeper keeper.Keeper
 
-	mu        sync.Mutex
-	fences    []config.Fence
-	policies  []config.Policy
-	endpoints []netip.Addr
-	own       []netip.Addr
-	tun       string // "" while there is none
+	mu       sync.Mutex
+	fences   []config.Fence
+	policies []config.Policy
+	// negotiated are the policies of children for virtual addresses of ours.
+	negotiated []config.Policy
+	endpoints  []netip.Addr
+	own        []netip.Addr
+	tun        string // "" while there is none
 }
 
 func (r *routes) open() error {
@@ -110,6 +118,20 @@ func (r *routes) reconcile() error {
 			want = append(want, keeper.Through(p, r.tun, source))
 		}
 	}
+	for _, policy := range r.negotiated {
+		for _, s := range policy.Selectors {
+			if !slices.ContainsFunc(s.Remote, func(x spd.Range) bool { return x.First.IsUnspecified() }) {
+				continue
+			}
+			for _, l := range s.Local {
+				for _, p := range l.Prefixes() {
+					if !slices.Contains(from, p) && p.Bits() > 0 {
+						from = append(from, p)
+					}
+				}
+			}
+		}
+	}
 	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
 }
 
@@ -117,7 +139,7 @@ func (r *routes) reconcile() error {
 // answer, and an outer address only if there is no other.
 func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
 	var outer netip.Addr
-	for _, policy := range r.policies {
+	for _, policy := range slices.Concat(r.negotiated, r.policies) {
 		if policy.Action != spd.Protect {
 			continue
 		}
@@ -256,6 +278,22 @@ func (p *packets) ownChanged() error {
 		x.AddressesChanged()
 	}
 	return err
+}
+
+// virtual gives TUN the virtual addresses that peers gave us, and takes back what they took.
+func (p *packets) virtual(add, remove []netip.Addr, log zerolog.Logger) {
+	for _, a := range add {
+		if err := p.routes.keeper.AddAddress(p.tun, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			log.Error().Err(err).Stringer("address", a).Msg("a virtual address was not set")
+			continue
+		}
+		log.Info().Stringer("address", a).Str("interface", p.tun).Msg("virtual address")
+	}
+	for _, a := range remove {
+		if err := p.routes.keeper.DeleteAddress(p.tun, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			log.Warn().Err(err).Stringer("address", a).Msg("a virtual address was not removed")
+		}
+	}
 }
 
 // Install installs an association; the table copies the key.

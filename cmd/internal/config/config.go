@@ -462,6 +462,23 @@ func (k *checker) fences() {
 			}
 		}
 	}
+	// Where only our own side is known later, the other is fenced all the same.
+	for _, id := range k.order {
+		t := k.children[id]
+		if len(t.selectors) > 0 {
+			continue
+		}
+		for _, ts := range t.child.RemoteTS {
+			if ts.Dynamic {
+				continue
+			}
+			for _, prefix := range ts.Range.Prefixes() {
+				if prefix.Bits() > 0 {
+					k.fence(Fence{Prefix: prefix})
+				}
+			}
+		}
+	}
 	slices.SortFunc(k.Fences, func(a, b Fence) int {
 		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
