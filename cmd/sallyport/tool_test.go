@@ -69,6 +69,7 @@ func figures(n uint64) sample {
 		Totals: control.Totals{Received: 900 * n, Sent: 897 * n, Dropped: 3 * n, BytesIn: 1260000 * n, BytesOut: 1320000 * n},
 		Drops:  []control.Drop{{Name: "replayed", Severity: "attack", Packets: 2 * n, Sentence: "The sequence number was received before.", Source: "RFC 4303, 3.4.3"}, {Name: "no-route", Severity: "warning", Packets: n, Sentence: "No route to the destination."}, {Name: "runt", Severity: "attack", Sentence: "Short."}},
 		XDP:    []control.Named{{Name: "pass", Value: n}}, Ports: s.status.Ports,
+		IKE: control.IKE{SAs: 20, HalfOpen: 1, Received: 4 * n, Sent: 4 * n, Established: n, Rekeyed: n, ChildrenRekeyed: 2 * n, Exchanges: []control.Exchanges{{Name: "IKE_AUTH", Done: n, Failed: 2}}},
 	}
 	for i := range 40 {
 		direction := "in"
@@ -316,4 +317,38 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	select {}
+}
+
+// Whoever knows swanctl --list-sas finds everything in the same order.
+func TestIKESAsReadLikeSwanctl(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Now()
+	(&tool{out: &out}).ikeSA(&control.IKESA{
+		Name: "site-b", Number: 3, State: "established", Version: 2, Initiator: true, InitiatorSPI: "1122334455667788", ResponderSPI: "99aabbccddeeff00",
+		LocalID: "gw-a.example", LocalHost: "192.0.2.1", LocalPort: 4500, RemoteID: "gw-b.example", RemoteHost: "192.0.2.2", RemotePort: 4500, NATRemote: true,
+		RemoteVIPs: []string{"198.18.0.1"}, Proposal: "aes256gcm16-prfsha384-x25519-ke1_mlkem768", EstablishedAt: now.Add(-10 * time.Second), RekeyAt: now.Add(13000 * time.Second),
+		MOBIKE: true, Fragmentation: true, Queued: 1, Waiting: true, Children: []control.ChildSA{{
+			Name: "net", Number: 5, Tunnel: 1, State: "installed", Mode: "tunnel", Protocol: "ESP", Encap: "udp", Proposal: "aes256gcm16-esn",
+			InstalledAt: now.Add(-9 * time.Second), RekeyAt: now.Add(3000 * time.Second), ExpireAt: now.Add(3900 * time.Second),
+			In:  control.Direction{SPI: "c1234567", Bytes: 840, Packets: 10, LastUsed: now.Add(-2 * time.Second), Sequence: 12, Window: 4096, Worker: 1, Drops: []control.Drop{{Name: "replayed", Packets: 2}}},
+			Out: control.Direction{SPI: "c7654321", Worker: -1}, LocalTS: []string{"198.51.100.0/25"}, RemoteTS: []string{"198.51.100.128/25"},
+		}},
+	}, now)
+	want := `site-b: #3, ESTABLISHED, IKEv2, 1122334455667788_i* 99aabbccddeeff00_r
+  local  'gw-a.example' @ 192.0.2.1[4500]
+  remote 'gw-b.example' @ 192.0.2.2[4500] [198.18.0.1] behind NAT
+  aes256gcm16-prfsha384-x25519-ke1_mlkem768
+  established 10s ago, rekeying in 13000s
+  active: 1, queued: 1
+  MOBIKE on, fragmentation on, IKE worker 0
+  net: #5, reqid 1, INSTALLED, TUNNEL-in-UDP, ESP:aes256gcm16-esn
+    installed 9s ago, rekeying in 3000s, expires in 3900s
+    in  c1234567,    840 bytes,    10 packets,     2s ago; sequence 12, worker 1, window 4096, drops 2 (replayed 2)
+    out c7654321,      0 bytes,     0 packets; sequence 0, worker none, drops 0
+    local  198.51.100.0/25
+    remote 198.51.100.128/25
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
 }

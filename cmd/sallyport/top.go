@@ -251,7 +251,7 @@ func (m model) render() string {
 	if m.now.err != nil {
 		lines = append(lines, paint(bad, "figures are old: "+strings.ReplaceAll(m.now.err.Error(), "\n", " ")))
 	} else {
-		lines = append(lines, "")
+		lines = append(lines, clip(m.keys(), m.width))
 	}
 	tabs := ""
 	for i, n := range tabNames {
@@ -331,6 +331,20 @@ func (m model) dropRates() []dropRate {
 
 // nameWidth gives the names of associations what the other columns leave, 62 of the line.
 func (m model) nameWidth() int { return min(40, max(17, m.width-62)) }
+
+// keys is one line about the key exchange; empty where there is none.
+func (m model) keys() string {
+	now, last := m.now.counters.IKE, m.last.counters.IKE
+	if now.SAs == 0 && now.Received == 0 && now.Sent == 0 {
+		return ""
+	}
+	failed := uint64(0)
+	for _, x := range now.Exchanges {
+		failed += x.Failed
+	}
+	return fmt.Sprintf("%s, %d half-open   handshakes %s/s   rekeys %s/s   failed %d", count(now.SAs, "IKE SA"), now.HalfOpen,
+		short(m.rate(now.Established, last.Established)), short(m.rate(now.Rekeyed+now.ChildrenRekeyed, last.Rekeyed+last.ChildrenRekeyed)), failed)
+}
 
 func (m model) header() string {
 	switch m.tab {
