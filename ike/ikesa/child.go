@@ -121,7 +121,7 @@ func (s *SA) limit(c *child, d *ChildSA) {
 
 // release installs the outbound direction, which replaces the predecessor's.
 func (s *SA) release(c *child, out *Outputs) {
-	if c.outbound || c.redundant {
+	if c.outbound || c.redundant || s.outdone(c) {
 		return
 	}
 	d := s.describe(c)

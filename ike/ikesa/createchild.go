@@ -432,7 +432,9 @@ func (x *childAnswer) finish(s *SA, now time.Time, shared [][]byte, a *answer) e
 		c.proofAt = now.Add(proofTime)
 		a.before = append(a.before, before.Actions...)
 		var after Outputs
-		s.release(c, &after)
+		if c.replaces == 0 {
+			s.release(c, &after)
+		}
 		s.report(&after, Event{Kind: EventChildUp, Child: c.conf, SPI: c.spiIn})
 		a.after = append(a.after, after.Actions...)
 		return nil

@@ -31,11 +31,8 @@ func (s *SA) end(now time.Time, reason Reason, out *Outputs) {
 		out.add(Touched{c.successor})
 	}
 	if old := s.replaces; old != nil && old.replacement == s { // the new SA did not come about; the old one tries again
-		s.replaces, old.replacement = nil, nil
-		if old.state == StateEstablished {
-			old.reauthAt = old.retryAt(now)
-			out.add(Touched{old})
-		}
+		s.replaces = nil
+		old.stay(now, out)
 	}
 	if next := s.replacement; next != nil {
 		s.replacement, next.replaces = nil, nil

@@ -33,8 +33,11 @@ type ikeCollision struct {
 	successor *SA    // what it made; nil while additional key exchanges are missing
 }
 
-// allowed waits until nothing of the peer's is half done (RFC 7296, 2.25.2).
-func (t *ikeRekey) allowed(s *SA) bool { return s.unhindered() && len(s.followups) == 0 }
+// allowed waits until nothing of the peer's is half done (RFC 7296, 2.25.2), and while
+// the SA is made anew anyhow.
+func (t *ikeRekey) allowed(s *SA) bool {
+	return s.unhindered() && len(s.followups) == 0 && s.replacement == nil
+}
 
 func (t *ikeRekey) build(s *SA, now time.Time, out *Outputs) (message.ExchangeType, []message.Payload, bool) {
 	if len(t.todo) > 0 {
@@ -82,6 +85,10 @@ func (t *ikeRekey) process(s *SA, now time.Time, m *message.Message, out *Output
 		return false
 	}
 	if len(t.todo) > 0 {
+		if s.state == StateDeleting { // it will not be needed; the peer forgets its half
+			t.drop(s)
+			return false
+		}
 		return true
 	}
 	s.report(out, Event{Kind: EventExchange, Exchange: m.Header.Exchange, MessageID: m.Header.MessageID, Initiator: true})
@@ -250,6 +257,9 @@ func (s *SA) handOver(now time.Time, next *SA, out *Outputs) {
 	if next.replacement != nil {
 		next.replacement.replaces = next
 	}
+	if next.replaces, s.replaces = s.replaces, nil; next.replaces != nil {
+		next.replaces.replacement = next
+	}
 	next.reauthAt = s.reauthAt
 	next.local, next.remote, next.ability = s.local, s.remote, s.ability
 	next.confirmed = true
@@ -266,6 +276,10 @@ func (s *SA) handOver(now time.Time, next *SA, out *Outputs) {
 	}
 	s.queue = nil
 	s.report(out, Event{Kind: EventRekeyed, Successor: next})
+	if s.state == StateDeleting { // the peer has moved everything there: that one goes, too
+		next.deleteIKE(now, s.reason, out)
+	}
+	next.run(now, out)
 	out.add(Touched{next})
 }
 
