@@ -30,7 +30,7 @@ func ParseKey(b []byte) (crypto.Signer, error) {
 		der, kind = block.Bytes, block.Type
 	}
 	var key any
-	err := errors.New("the file holds no private key in PKCS#8, PKCS#1 or SEC1")
+	var err error
 	switch kind {
 	case "PRIVATE KEY":
 		key, err = x509.ParsePKCS8PrivateKey(der)

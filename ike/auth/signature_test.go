@@ -53,7 +53,7 @@ func TestSignaturesVerifyAndNothingElseDoes(t *testing.T) {
 					t.Errorf("%s %s by another key: %v", word, name, err)
 				}
 				for i := range a.Data { // every changed byte, every shorter proof
-					if i%7 != 0 && i > 80 {
+					if i > 70 && i%37 != 0 || name == "sha512" && i%11 != 0 {
 						continue
 					}
 					b := slices.Clone(a.Data)
