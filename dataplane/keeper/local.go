@@ -159,14 +159,25 @@ func (l *Local) ReconcileRoutes(want []Route) error {
 	if err != nil {
 		return err
 	}
+	// There is a fence for each remote prefix: thousands where there are thousands of tunnels.
+	type key struct {
+		prefix netip.Prefix
+		metric uint32
+	}
+	keyOf := func(r Route) key { return key{r.Prefix.Masked(), r.Metric} }
+	present, wanted := make(map[key][]Route, len(have)), make(map[key]bool, len(want))
+	for _, h := range have {
+		present[keyOf(h)] = append(present[keyOf(h)], h)
+	}
 	var failed []error
 	for _, r := range want {
-		if !slices.ContainsFunc(have, func(h Route) bool { return equalRoutes(h, r) }) {
+		wanted[keyOf(r)] = true
+		if !slices.ContainsFunc(present[keyOf(r)], func(h Route) bool { return equalRoutes(h, r) }) {
 			failed = append(failed, l.AddRoute(r))
 		}
 	}
 	for _, h := range have {
-		if !slices.ContainsFunc(want, func(r Route) bool { return sameKey(h, r) }) {
+		if !wanted[keyOf(h)] {
 			failed = append(failed, l.DeleteRoute(h))
 		}
 	}
