@@ -11,8 +11,7 @@ import (
 
 // Connection describes how to speak with one peer, or with a class of peers. It is
 // read-only once an SA was made with it, and shared by all of them. Zero values of
-// times and sizes switch the thing off, unless the field says otherwise;
-// Defaults fills what a configuration leaves out.
+// times and sizes switch the thing off, unless the field says otherwise.
 type Connection struct {
 	Name string
 	// Priority orders connections to the same site; lower goes first. The machine
@@ -57,7 +56,6 @@ type Connection struct {
 	Unique Unique
 	// KeyingTries is how often the server starts again after no answer; 0 = for ever.
 	KeyingTries int
-	// ReplaceAfter is how long a replaced IKE SA waits for its peer's delete.
 
 	// VIPs are the virtual addresses asked of the peer; an unspecified address asks
 	// for any of its family. Pools name those from which peers are served.
@@ -137,7 +135,7 @@ func (m Mode) String() string {
 	return "tunnel"
 }
 
-// Action is what the server does with a child at start, when the peer closes it
+// ChildAction is what the server does with a child at start, when the peer closes it
 // or when the peer is dead.
 type ChildAction uint8
 
