@@ -120,6 +120,7 @@ func (r *routes) addresses() []netip.Addr {
 func (r *routes) reconcile() error {
 	var want []keeper.Route
 	var from []netip.Prefix
+	protecting := r.protecting()
 	for _, f := range r.fences {
 		if f.From {
 			from = append(from, f.Prefix)
@@ -130,7 +131,7 @@ func (r *routes) reconcile() error {
 		if r.tun == "" {
 			continue
 		}
-		if source, ok := r.source(p); ok {
+		if source, ok := r.source(protecting[p]); ok {
 			want = append(want, keeper.Through(p, r.tun, source))
 		}
 	}
@@ -168,28 +169,38 @@ func (r *routes) virtual(want []keeper.Route, from []netip.Prefix) ([]keeper.Rou
 	return want, from
 }
 
-// source finds an own address inside the local side of a policy that protects p: one that a peer can
-// answer, and an outer address only if there is no other.
-func (r *routes) source(p netip.Prefix) (netip.Addr, bool) {
-	var outer netip.Addr
+// protecting returns the selectors of the policies that protect a remote prefix, in the order of the policies.
+func (r *routes) protecting() map[netip.Prefix][]spd.Selector {
+	all := make(map[netip.Prefix][]spd.Selector)
 	for _, policy := range r.policies {
 		if policy.Action != spd.Protect {
 			continue
 		}
 		for _, s := range policy.Selectors {
-			if !slices.ContainsFunc(s.Remote, func(x spd.Range) bool { return slices.Contains(x.Prefixes(), p) }) {
+			for _, remote := range s.Remote {
+				for _, p := range remote.Prefixes() {
+					all[p] = append(all[p], s)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// source finds an own address inside the local side of a policy that protects a prefix: one that a peer can
+// answer, and an outer address only if there is no other.
+func (r *routes) source(policies []spd.Selector) (netip.Addr, bool) {
+	var outer netip.Addr
+	for _, s := range policies {
+		for _, own := range r.own {
+			if !own.IsGlobalUnicast() || !slices.ContainsFunc(s.Local, func(x spd.Range) bool { return x.Contains(own) }) {
 				continue
 			}
-			for _, own := range r.own {
-				if !own.IsGlobalUnicast() || !slices.ContainsFunc(s.Local, func(x spd.Range) bool { return x.Contains(own) }) {
-					continue
-				}
-				if !slices.Contains(r.endpoints, own) {
-					return own, true
-				}
-				if !outer.IsValid() {
-					outer = own
-				}
+			if !slices.Contains(r.endpoints, own) {
+				return own, true
+			}
+			if !outer.IsValid() {
+				outer = own
 			}
 		}
 	}
