@@ -15,8 +15,8 @@ type group struct {
 	first  int // what the initiator sends
 	answer int // what the responder sends
 	// noIKE says that the initiator's value does not fit IKE_SA_INIT, which cannot be sent in fragments.
-	noIKE  bool
-	legacy []string // strongSwan's other words for it
+	noIKE   bool
+	aliases []string // strongSwan's other words for it
 
 	initiate func(rand io.Reader) (private, []byte, error)
 	respond  func(rand io.Reader, peer []byte) (public, shared []byte, err error)

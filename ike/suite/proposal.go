@@ -151,8 +151,6 @@ func (p *Proposal) firstCipher(aead bool) Encryption {
 	return p.Encr[i]
 }
 
-func (p *Proposal) aead() bool { return len(p.Integ) == 0 }
-
 func (p *Proposal) hasKE() bool {
 	return slices.ContainsFunc(p.KE, func(id uint16) bool { return id != message.KENone })
 }

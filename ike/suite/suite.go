@@ -33,16 +33,16 @@ type Encryption struct {
 
 // cipherInfo describes an encryption algorithm. Lengths are in bytes.
 type cipherInfo struct {
-	word   string
-	encr   Encryption
-	salt   int // of the keying material, after the key (RFC 5282, 7.1; RFC 7634, 2)
-	iv     int
-	icv    int // 0: needs an integrity algorithm
-	align  int // of payloads, padding and pad length together
-	fixed  bool
-	kind   cipherKind
-	inESP  bool
-	legacy []string // strongSwan's other words for it
+	word    string
+	encr    Encryption
+	salt    int // of the keying material, after the key (RFC 5282, 7.1; RFC 7634, 2)
+	iv      int
+	icv     int // 0: needs an integrity algorithm
+	align   int // of payloads, padding and pad length together
+	fixed   bool
+	kind    cipherKind
+	inESP   bool
+	aliases []string // strongSwan's other words for it
 }
 
 type cipherKind uint8

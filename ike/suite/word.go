@@ -37,7 +37,7 @@ var words = func() map[string]word {
 		}
 	}
 	for _, c := range ciphers {
-		add(word{kind: wordEncr, encr: c.encr, inESP: c.inESP}, append(c.legacy, c.word)...)
+		add(word{kind: wordEncr, encr: c.encr, inESP: c.inESP}, append(c.aliases, c.word)...)
 	}
 	for _, i := range integs {
 		size := strings.TrimPrefix(i.word, "sha")
@@ -47,7 +47,7 @@ var words = func() map[string]word {
 		add(word{kind: wordPRF, id: p.id}, p.word)
 	}
 	for _, g := range groups {
-		add(word{kind: wordKE, id: g.id, inESP: true, noIKE: g.noIKE}, append(g.legacy, g.word)...)
+		add(word{kind: wordKE, id: g.id, inESP: true, noIKE: g.noIKE}, append(g.aliases, g.word)...)
 	}
 	add(word{kind: wordKE, id: message.KENone, inESP: true, noIKE: true}, "none", "modpnone")
 	add(word{kind: wordESN, esn: true, inESP: true}, "esn")

@@ -15,7 +15,7 @@ const x25519Len = 32
 // whenever it is made, so that each side would pay two or three of them; here the public key comes from the Edwards
 // form's precomputed base point at 0.4 of a ladder's price.
 var x25519Group = group{
-	word: "x25519", legacy: []string{"curve25519"}, id: message.KECurve25519, first: x25519Len, answer: x25519Len,
+	word: "x25519", aliases: []string{"curve25519"}, id: message.KECurve25519, first: x25519Len, answer: x25519Len,
 	initiate: func(rand io.Reader) (private, []byte, error) {
 		scalar := new(x25519Private)
 		public, err := scalar.generate(rand)
