@@ -38,10 +38,10 @@ type plane interface {
 // connections lead to one site: then the one of the lowest priority value sends, and of equal ones the newest.
 type associations struct {
 	plane plane
-	// virtual learns which virtual addresses peers gave us, and which they took back.
+	// virtual learns which virtual addresses peers gave us or took back, and follow what may be sent from them:
+	// the policies of all children for virtual addresses of ours.
 	virtual func(add, remove []netip.Addr)
-	// reach learns by which selectors a child that uses our virtual addresses sends, or with none that it is gone.
-	reach func(spiIn uint32, selectors []spd.Selector)
+	follow  func(policies []config.Policy)
 
 	mu         sync.Mutex
 	configured map[string]route         // by CONNECTION/CHILD
@@ -63,7 +63,8 @@ type route struct {
 type path struct {
 	key    string
 	tunnel uint32
-	made   bool // its policy was made for it, and ends with its last child
+	made   bool           // its policy was made for it, and ends with its last child
+	ours   []spd.Selector // from a virtual address of ours; nil for all others
 	users  []*installed
 }
 
@@ -74,12 +75,11 @@ type installed struct {
 	priority int
 	in, out  sad.Handle // 0: not installed
 	path     *path      // nil without outbound association
-	virtual  bool       // its connection has virtual addresses of ours
 }
 
 func newAssociations(p plane) *associations {
 	return &associations{
-		plane: p, virtual: func(add, remove []netip.Addr) {}, reach: func(uint32, []spd.Selector) {},
+		plane: p, virtual: func(add, remove []netip.Addr) {}, follow: func([]config.Policy) {},
 		configured: map[string]route{}, children: map[uint32]*installed{}, outbound: map[sad.Handle]uint32{}, paths: map[string]*path{},
 		owner: map[uint32]config.Member{},
 	}
@@ -207,12 +207,24 @@ func (a *associations) InstallOutbound(c *ikesa.ChildSA) error {
 		return errors.Join(err, a.plane.Retire(h, 0))
 	}
 	child.out, child.path = h, way
-	if child.virtual = len(c.Connection.VIPs) > 0; child.virtual {
-		a.reach(c.SPIIn, selectors)
-	}
 	a.outbound[h] = c.SPIIn
 	way.users = append(way.users, child)
+	if len(c.Connection.VIPs) > 0 && way.ours == nil {
+		way.ours = selectors
+		a.followed()
+	}
 	return a.bind(way)
+}
+
+// followed tells what may be sent from virtual addresses. The caller holds a.mu.
+func (a *associations) followed() {
+	var list []config.Policy
+	for _, way := range a.paths {
+		if way.ours != nil {
+			list = append(list, config.Policy{Name: way.key, Action: spd.Protect, Selectors: way.ours})
+		}
+	}
+	a.follow(list)
 }
 
 // path finds the tunnel for a child's selectors, or makes one. The caller holds a.mu.
@@ -255,9 +267,6 @@ func (a *associations) RemoveChild(spiIn, spiOut uint32, reason string) {
 		return
 	}
 	delete(a.children, spiIn)
-	if child.virtual {
-		a.reach(spiIn, nil)
-	}
 	if way := child.path; way != nil {
 		way.users = slices.DeleteFunc(way.users, func(x *installed) bool { return x == child })
 		a.bind(way)
@@ -265,6 +274,9 @@ func (a *associations) RemoveChild(spiIn, spiOut uint32, reason string) {
 			delete(a.paths, way.key)
 			if way.made {
 				a.plane.RemovePolicy(way.tunnel)
+			}
+			if way.ours != nil {
+				a.followed()
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -37,17 +36,13 @@ func newKernel() platform {
 			if err != nil {
 				return nil, nil, errors.Join(err, p.Stop())
 			}
-			x.associations.virtual = func(add, remove []netip.Addr) {
-				if err := p.virtual(add, remove); err != nil {
-					log.Error().Err(err).Msg("virtual addresses")
-				}
-			}
-			x.associations.reach = func(spiIn uint32, selectors []spd.Selector) {
-				if err := r.follow(func(r *routes) { r.reach(spiIn, selectors) }); err != nil {
-					log.Error().Err(err).Msg("routes for virtual addresses")
-				}
-			}
 			p.exchange.Store(x)
+			x.associations.virtual = func(add, remove []netip.Addr) { p.virtual(add, remove, log) }
+			x.associations.follow = func(policies []config.Policy) {
+				if err := r.follow(func(r *routes) { r.negotiated = policies }); err != nil {
+					log.Error().Err(err).Msg("routes from virtual addresses")
+				}
+			}
 			return p, x, nil
 		},
 	}
@@ -58,25 +53,14 @@ func newKernel() platform {
 type routes struct {
 	keeper keeper.Keeper
 
-	mu        sync.Mutex
-	fences    []config.Fence
-	policies  []config.Policy
-	endpoints []netip.Addr
-	own       []netip.Addr
-	tun       string                    // "" while there is none
-	reached   map[uint32][]spd.Selector // what our virtual addresses reach, by their children's inbound SPIs
-}
-
-// reach notes by which selectors a child of a virtual address sends, or that it is gone.
-func (r *routes) reach(spiIn uint32, selectors []spd.Selector) {
-	if r.reached == nil {
-		r.reached = map[uint32][]spd.Selector{}
-	}
-	if len(selectors) == 0 {
-		delete(r.reached, spiIn)
-	} else {
-		r.reached[spiIn] = selectors
-	}
+	mu       sync.Mutex
+	fences   []config.Fence
+	policies []config.Policy
+	// negotiated are the policies of children for virtual addresses of ours.
+	negotiated []config.Policy
+	endpoints  []netip.Addr
+	own        []netip.Addr
+	tun        string // "" while there is none
 }
 
 func (r *routes) open() error {
@@ -135,51 +119,36 @@ func (r *routes) reconcile() error {
 			want = append(want, keeper.Through(p, r.tun, source))
 		}
 	}
-	if r.tun != "" {
-		want, from = r.virtual(want, from)
-	}
-	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
-}
-
-// virtual adds the ways into TUN for our virtual addresses, which no policy of the configuration names. What they
-// reach is fenced as long as they do. If that is everything, their own packets alone are led there.
-func (r *routes) virtual(want []keeper.Route, from []netip.Prefix) ([]keeper.Route, []netip.Prefix) {
-	for _, spi := range slices.Sorted(maps.Keys(r.reached)) {
-		for _, s := range r.reached[spi] {
-			own := slices.IndexFunc(r.own, func(a netip.Addr) bool {
-				return slices.ContainsFunc(s.Local, func(x spd.Range) bool { return x.First == a && x.Last == a })
-			})
-			if own < 0 {
+	for _, policy := range r.negotiated {
+		for _, s := range policy.Selectors {
+			if !slices.ContainsFunc(s.Remote, func(x spd.Range) bool { return x.First.IsUnspecified() }) {
 				continue
 			}
-			source := r.own[own]
-			for _, x := range s.Remote {
-				for _, p := range x.Prefixes() {
-					host := netip.PrefixFrom(source, source.BitLen())
-					switch {
-					case p.Bits() == 0 && !slices.Contains(from, host):
-						from = append(from, host)
-					case p.Bits() != 0 && !slices.ContainsFunc(want, func(w keeper.Route) bool { return w.Prefix == p }):
-						want = append(want, keeper.Fence(p), keeper.Through(p, r.tun, source))
+			for _, l := range s.Local {
+				for _, p := range l.Prefixes() {
+					if !slices.Contains(from, p) && p.Bits() > 0 {
+						from = append(from, p)
 					}
 				}
 			}
 		}
 	}
-	return want, from
+	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
 }
 
 // protecting returns the selectors of the policies that protect a remote prefix, in the order of the policies.
 func (r *routes) protecting() map[netip.Prefix][]spd.Selector {
 	all := make(map[netip.Prefix][]spd.Selector)
-	for _, policy := range r.policies {
-		if policy.Action != spd.Protect {
-			continue
-		}
-		for _, s := range policy.Selectors {
-			for _, remote := range s.Remote {
-				for _, p := range remote.Prefixes() {
-					all[p] = append(all[p], s)
+	for _, list := range [][]config.Policy{r.negotiated, r.policies} {
+		for _, policy := range list {
+			if policy.Action != spd.Protect {
+				continue
+			}
+			for _, s := range policy.Selectors {
+				for _, remote := range s.Remote {
+					for _, p := range remote.Prefixes() {
+						all[p] = append(all[p], s)
+					}
 				}
 			}
 		}
@@ -218,32 +187,6 @@ type packets struct {
 	policies dataplane.Policies // as applied last
 	any      bool               // every own address is an endpoint
 	own      []netip.Addr
-	leased   map[netip.Addr]int // virtual addresses that peers gave us, and how many IKE SAs hold each
-}
-
-// virtual gives the TUN device the virtual addresses that peers assign, as long as an IKE SA holds them.
-func (p *packets) virtual(add, remove []netip.Addr) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.leased == nil {
-		p.leased = map[netip.Addr]int{}
-	}
-	var errs []error
-	for _, a := range add {
-		if p.leased[a]++; p.leased[a] == 1 {
-			errs = append(errs, p.routes.keeper.AddAddress(p.tun, netip.PrefixFrom(a, a.BitLen())))
-		}
-	}
-	for _, a := range remove {
-		switch p.leased[a]--; {
-		case p.leased[a] == 0:
-			errs = append(errs, p.routes.keeper.DeleteAddress(p.tun, netip.PrefixFrom(a, a.BitLen())))
-			fallthrough
-		case p.leased[a] < 0:
-			delete(p.leased, a)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, error) {
@@ -348,6 +291,22 @@ func (p *packets) ownChanged() error {
 		x.AddressesChanged()
 	}
 	return err
+}
+
+// virtual gives TUN the virtual addresses that peers gave us, and takes back what they took.
+func (p *packets) virtual(add, remove []netip.Addr, log zerolog.Logger) {
+	for _, a := range add {
+		if err := p.routes.keeper.AddAddress(p.tun, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			log.Error().Err(err).Stringer("address", a).Msg("a virtual address was not set")
+			continue
+		}
+		log.Info().Stringer("address", a).Str("interface", p.tun).Msg("virtual address")
+	}
+	for _, a := range remove {
+		if err := p.routes.keeper.DeleteAddress(p.tun, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			log.Warn().Err(err).Stringer("address", a).Msg("a virtual address was not removed")
+		}
+	}
 }
 
 // Install installs an association; the table copies the key.
