@@ -113,6 +113,10 @@ func checkedIdentity(id Identity) (Identity, error) {
 		if n, err := parseName(id.Data); err != nil || len(n) == 0 {
 			return Identity{}, errName
 		}
+	case message.IDFQDN:
+		if strings.HasPrefix(id.Data, ".") || strings.Contains(id.Data, "..") {
+			return Identity{}, fmt.Errorf("identity %q is not a host's name: a label is empty", id.Data)
+		}
 	}
 	if n == 0 || n > message.IdentityMax || want >= 0 && n != want {
 		return Identity{}, fmt.Errorf("an identity of type %v has %d bytes", id.Type, n)
@@ -187,7 +191,7 @@ func printable(s string) bool {
 func (id Identity) Canonical() Identity {
 	switch id.Type {
 	case message.IDFQDN:
-		return Identity{id.Type, lowerASCII(strings.TrimSuffix(id.Data, "."))}
+		return Identity{id.Type, lowerASCII(strings.TrimRight(id.Data, "."))}
 	case message.IDRFC822Addr: // RFC 5280, 7.5: the local part is the mail host's business
 		if at := strings.LastIndexByte(id.Data, '@'); at >= 0 {
 			return Identity{id.Type, id.Data[:at] + lowerASCII(id.Data[at:])}
