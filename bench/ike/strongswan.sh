@@ -8,13 +8,8 @@ set -eu
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 cd "$folder"
 mkdir -p lists/partial cache/archives/partial
-cat >debian.sources <<END
-Types: deb-src
-URIs: http://deb.debian.org/debian
-Suites: bookworm
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-END
+# The machine's own sources, of binaries, for sources.
+sed 's/^Types:.*/Types: deb-src/' /etc/apt/sources.list.d/debian.sources >debian.sources
 apt="apt-get -o Dir::Etc::sourcelist=$folder/debian.sources -o Dir::Etc::sourceparts=- -o Dir::State::lists=$folder/lists -o Dir::Cache=$folder/cache"
 $apt update
 $apt source --download-only strongswan
