@@ -12,7 +12,7 @@ mkdir -p lists/partial cache/archives/partial
 sed 's/^Types:.*/Types: deb-src/' /etc/apt/sources.list.d/debian.sources >debian.sources
 apt="apt-get -o Dir::Etc::sourcelist=$folder/debian.sources -o Dir::Etc::sourceparts=- -o Dir::State::lists=$folder/lists -o Dir::Cache=$folder/cache"
 $apt update
-$apt source --download-only strongswan
+$apt source --download-only strongswan || ls strongswan_*.orig.tar.bz2 >/dev/null   # of all that it fetches, only this is needed
 tar xf strongswan_*.orig.tar.bz2
 cd strongswan-*/
 ./configure -q --prefix="$folder/root" --sysconfdir="$folder/root/etc" --disable-defaults --enable-silent-rules \
