@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"sallyport/dataplane/threads"
 	"sallyport/tools/testbed"
 )
 
@@ -128,16 +129,16 @@ func (g *generator) start(ns *testbed.Namespace, name string, cpu int) error {
 	if err != nil {
 		return err
 	}
-	var threads sync.WaitGroup
+	var running sync.WaitGroup
 	if g.sealer != nil {
-		threads.Go(func() {
+		running.Go(func() {
 			runtime.LockOSThread() // ends with this goroutine, pinned as it is
 			if err := g.seal(cpu); err != nil {
 				g.failed <- fmt.Errorf("sealer: %w", err)
 			}
 		})
 	}
-	threads.Go(func() {
+	running.Go(func() {
 		// The thread is pinned and in the namespace: it ends with this goroutine, locked.
 		runtime.LockOSThread()
 		err := ns.Do(func() error {
@@ -150,16 +151,14 @@ func (g *generator) start(ns *testbed.Namespace, name string, cpu int) error {
 	})
 	g.done = make(chan struct{})
 	go func() {
-		threads.Wait()
+		running.Wait()
 		close(g.done)
 	}()
 	return nil
 }
 
 func (g *generator) run(index, cpu int) error {
-	var set unix.CPUSet
-	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
+	if err := threads.Pin(cpu); err != nil {
 		return err
 	}
 	options := ebpf.RunOptions{
@@ -177,9 +176,7 @@ func (g *generator) run(index, cpu int) error {
 
 // seal keeps the slots full of fresh packets until stop, on the sender's CPU.
 func (g *generator) seal(cpu int) error {
-	var set unix.CPUSet
-	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
+	if err := threads.Pin(cpu); err != nil {
 		return err
 	}
 	batch := make([][]byte, 0, len(g.sealer.ops))

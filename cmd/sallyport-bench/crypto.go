@@ -125,14 +125,7 @@ func (o *cryptoOptions) report(cases []*crypto.Case, stdout io.Writer) error {
 		fmt.Fprintln(w, "\t")
 	}
 	w.Flush()
-	if o.json == "" {
-		return nil
-	}
-	if err := file.Write(o.json); err != nil {
-		return fmt.Errorf("write the rows: %w", err)
-	}
-	fmt.Fprintln(stdout, "rows:", o.json)
-	return nil
+	return writeRows(file, o.json, stdout)
 }
 
 // cryptoRow is aesgcmBITS/go/SIZE for the preferred implementation's Seal beside the standard library's, and

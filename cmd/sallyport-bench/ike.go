@@ -5,13 +5,10 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/bench/ike"
-	"sallyport/bench/result"
-	"sallyport/cmd/internal/version"
 )
 
 func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
@@ -32,7 +29,7 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return reportIKE(rows, json, stdout)
+			return reportRows(rows, "%.6g", json, stdout)
 		},
 	}
 	f := c.Flags()
@@ -44,27 +41,4 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntVar(&o.Flood, "flood", 50_000, "spoofed requests a second")
 	f.StringVar(&json, "json", "", "file to write the rows to")
 	return c
-}
-
-func reportIKE(rows []result.Row, json string, stdout io.Writer) error {
-	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "benchmark\tmedian\tunit\tspread\tpeer\tmedian\tratio")
-	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%.6g\t%s\t%.0f %%", r.Name, r.Value, r.Unit, 100*r.Spread())
-		if r.Peer != "" {
-			fmt.Fprintf(w, "\t%s\t%.6g\t%.2f", r.Peer, r.PeerValue, r.Ratio)
-		}
-		fmt.Fprintln(w)
-	}
-	w.Flush()
-	if json == "" {
-		return nil
-	}
-	file := result.NewFile(version.String())
-	file.Rows = append(file.Rows, rows...)
-	if err := file.Write(json); err != nil {
-		return fmt.Errorf("write the rows: %w", err)
-	}
-	fmt.Fprintln(stdout, "rows:", json)
-	return nil
 }

@@ -34,7 +34,7 @@ func peersCommand(stdout, stderr io.Writer) *cobra.Command {
 			rows, err := peers.Run(cmd.Context(), o)
 			p.done()
 			if len(rows) > 0 {
-				if err := reportRows(rows, json, stdout); err != nil {
+				if err := reportRows(rows, "%.3f", json, stdout); err != nil {
 					return err
 				}
 			}

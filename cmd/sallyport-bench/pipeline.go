@@ -251,14 +251,7 @@ func (o *pipelineOptions) report(cases []*measurement, stdout io.Writer) error {
 		fmt.Fprintf(w, "  p99.9 of a batch: %.0f us, without %.0f us, ratio %.2f\n", gaps.Value, gaps.PeerValue, gaps.Ratio)
 	}
 	w.Flush()
-	if o.json == "" {
-		return nil
-	}
-	if err := file.Write(o.json); err != nil {
-		return fmt.Errorf("write the rows: %w", err)
-	}
-	fmt.Fprintln(stdout, "rows:", o.json)
-	return nil
+	return writeRows(file, o.json, stdout)
 }
 
 // meanBits is the mean length of the inner packets in bits.

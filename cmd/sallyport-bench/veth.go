@@ -32,7 +32,7 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return reportRows(rows, json, stdout)
+			return reportRows(rows, "%.3f", json, stdout)
 		},
 	}
 	f := c.Flags()

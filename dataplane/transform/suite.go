@@ -14,6 +14,8 @@ package transform
 import (
 	"fmt"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // Suite is a combination of encryption and integrity algorithms for ESP.
@@ -100,30 +102,9 @@ func Parse(name string) (Suite, error) {
 		if s.Info().Name == word {
 			return s, nil
 		}
-		if d := distance(word, s.Info().Name); d < best {
+		if d := levenshtein.ComputeDistance(word, s.Info().Name); d < best {
 			nearest, best = s, d
 		}
 	}
 	return None, fmt.Errorf("unknown ESP suite %q: did you mean %q?", name, nearest.Info().Name)
-}
-
-// distance is the Levenshtein distance between two short words, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

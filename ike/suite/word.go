@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
+
 	"sallyport/ike/message"
 )
 
@@ -125,30 +127,9 @@ func unknownWord(name string) error {
 	}
 	nearest, best := "", int(^uint(0)>>1)
 	for known := range words {
-		if d := distance(name, known); d < best || d == best && known < nearest {
+		if d := levenshtein.ComputeDistance(name, known); d < best || d == best && known < nearest {
 			nearest, best = known, d
 		}
 	}
 	return fmt.Errorf("unknown algorithm %q: did you mean %q?", name, nearest)
-}
-
-// distance is the Levenshtein distance between two short words, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -72,6 +72,7 @@ var modules = map[string]string{
 	"charm.land/lipgloss/v2":                  "the live viewer's layout",
 	"filippo.io/bigmod":                       "constant-time powers for the MODP groups",
 	"filippo.io/edwards25519":                 "X25519 at half its price",
+	"github.com/agnivade/levenshtein":         "the nearest known word, for those who mistyped one",
 	"github.com/HdrHistogram/hdrhistogram-go": "latency figures of the benchmarks",
 	"github.com/asavie/xdp":                   "an independent AF_XDP peer; tests only",
 	"github.com/c2sp/wycheproof":              "known answers and traps for ciphers; tests only",
