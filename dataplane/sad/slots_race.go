@@ -2,9 +2,12 @@
 
 package sad
 
-import "sallyport/dataplane/transform"
+import (
+	"sallyport/dataplane/offheap"
+	"sallyport/dataplane/transform"
+)
 
 // newSlots takes the slots from the Go heap: the race detector knows no other memory.
-func newSlots[T Inbound | Outbound | transform.Key](n int) ([]T, mapping, error) {
+func newSlots[T Inbound | Outbound | transform.Key](n int) ([]T, offheap.Mapping, error) {
 	return make([]T, n), nil, nil
 }

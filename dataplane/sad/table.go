@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sallyport/dataplane/offheap"
 	"sallyport/dataplane/replay"
 	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
@@ -85,9 +86,9 @@ type Table struct {
 	// cold: behind the mutex
 	mu       sync.Mutex
 	closed   bool
-	mappings [4]mapping        // associations, then keys, by direction
-	reserved map[uint32]uint32 // slots by SPI
-	moved    sync.Map          // Handle to *Params: what Move left for an owner
+	mappings [4]offheap.Mapping // associations, then keys, by direction
+	reserved map[uint32]uint32  // slots by SPI
+	moved    sync.Map           // Handle to *Params: what Move left for an owner
 	slots    [2]slots
 	limbo    queue[removed]
 	bits     [17]freeBits // by log2 of the window size
@@ -181,10 +182,10 @@ func (t *Table) Close() {
 	}
 	t.inbound, t.outbound = nil, nil
 	for i := range t.mappings {
-		t.mappings[i].release()
+		t.mappings[i].Release()
 		t.mappings[i] = nil
 	}
-	t.words.release()
+	t.words.Release()
 	t.words = words{}
 }
 

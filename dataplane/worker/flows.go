@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 
+	"sallyport/dataplane/offheap"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/spd"
 )
@@ -14,7 +15,7 @@ import (
 // one is not valid.
 type flows struct {
 	places  []flowPlace
-	mapping mapping
+	mapping offheap.Mapping
 	shift   uint
 	seed    [4]uint64
 
@@ -52,8 +53,14 @@ func newFlows(associations int) (*flows, error) {
 		f.seed[i] = rand.Uint64()
 	}
 	var err error
-	f.places, f.mapping, err = mapPlaces(n)
+	f.places, f.mapping, err = offheap.New[flowPlace](n)
 	return f, err
+}
+
+// close gives the memory back. The worker must have stopped.
+func (f *flows) close() {
+	f.mapping.Release()
+	f.places, f.mapping = nil, nil
 }
 
 // routesMin is from how many routes on remembering a next hop pays.
