@@ -37,6 +37,11 @@ func Install(ctx context.Context, log io.Writer) error {
 // Build builds the gateway in folder from the sources that Debian's dpdk-doc packs, and returns its path. What is
 // there already is used again.
 func Build(ctx context.Context, folder string, log io.Writer) (string, error) {
+	// The commands below run inside the folder.
+	folder, err := filepath.Abs(folder)
+	if err != nil {
+		return "", fmt.Errorf("folder to build %s in: %w", Name, err)
+	}
 	source := filepath.Join(folder, "ipsec-secgw")
 	program := filepath.Join(source, "build", "ipsec-secgw")
 	if _, err := os.Stat(program); err == nil {
