@@ -183,6 +183,7 @@ type Engine struct {
 	others  sync.WaitGroup
 	balance balancer
 	retired retired
+	watches watches
 	// endpoints are all of them, for readers without mu.
 	endpoints atomic.Pointer[[]netip.Addr]
 	busy      atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first

@@ -159,6 +159,8 @@ func command(out io.Writer) *cobra.Command {
 		}),
 		t.detachCommand(),
 		t.topCommand(),
+		t.traceCommand(),
+		t.captureCommand(),
 	)
 	return root
 }

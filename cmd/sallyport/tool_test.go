@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -48,6 +49,26 @@ func (f fakeDaemon) Up(ctx context.Context, name string) error {
 }
 func (f fakeDaemon) Down(context.Context, string) error  { return errors.New("no such connection") }
 func (f fakeDaemon) Rekey(context.Context, string) error { return nil }
+
+func (f fakeDaemon) Trace(_ context.Context, w control.Watch, each func(*control.Traced) error) error {
+	for range w.Packets {
+		if err := each(&traced); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f fakeDaemon) Capture(_ context.Context, w control.Watch, ready func() error, out io.Writer) error {
+	if w.Name != "" {
+		return errors.New("no such connection")
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "pcapng of %d", w.Packets)
+	return err
+}
 
 func (f fakeDaemon) Policies() control.Policies {
 	return control.Policies{Unmatched: "forward", Policies: []control.Policy{{Name: "site-b/net", Action: "protect", LocalTS: []string{"198.51.100.0/25"}, RemoteTS: []string{"198.51.100.128/25"}, Ready: true}}}
@@ -350,5 +371,59 @@ func TestIKESAsReadLikeSwanctl(t *testing.T) {
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// traced is what the fake daemon traces: a replay, and what is handed over.
+var traced = func() control.Traced {
+	at, to := time.Unix(100, 0), 1
+	return control.Traced{Worker: 0, Steps: []control.TraceStep{
+		{Stage: "take", Time: at, Interface: "wan", Length: 130},
+		{Stage: "classify", Time: at.Add(1500), Interface: "wan", Length: 130, Class: "inbound", Source: "192.0.2.1", Destination: "192.0.2.2", Protocol: 50, SPI: "0x00001001", TTL: 64, Association: "site-b/net"},
+		{Stage: "open", Time: at.Add(2500), Interface: "wan", Length: 130, Class: "inbound", Drop: "replayed", SPI: "0x00001001", Sequence: 7, Window: 4096, Highest: 9, Association: "site-b/net"},
+		{Stage: "send", Time: at.Add(3500), Interface: "lan", Length: 60, ToWorker: &to},
+	}}
+}()
+
+func TestTraceReadsAsSentences(t *testing.T) {
+	path := fakeServer(t)
+	code, out, errs := cli("trace", "add", "2", "conn=site-b", "proto=esp", "--socket", path)
+	for _, want := range []string{
+		"packet 1, worker 0, ", "packet 2, ", "from wan, 130 bytes",
+		"classify    +1.5 µs  inbound, 192.0.2.1 > 192.0.2.2 esp, association site-b/net, SPI 0x00001001, TTL 64, 130 bytes",
+		"DROP replayed, association site-b/net, SPI 0x00001001, sequence 7, window 4096, highest 9", "handed to worker 1",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing: %d %s\n%s", want, code, errs, out)
+		}
+	}
+	code, out, _ = cli("trace", "add", "1", "--json", "--socket", path)
+	if code != 0 || !json.Valid([]byte(out)) {
+		t.Errorf("--json: %d %s", code, out)
+	}
+	for _, args := range [][]string{
+		{"trace", "add"}, {"trace", "add", "many"}, {"trace", "add", "0"}, {"trace", "add", "1", "site-b"}, {"trace", "add", "1", "net=x"},
+		{"trace", "add", "1", "port=0"}, {"trace", "add", "1", "proto=esq"}, {"capture"}, {"capture", "-w", "-", "host="},
+	} {
+		if code, out, errs := cli(append(args, "--socket", path)...); code != exitUsage || errs == "" {
+			t.Errorf("%v: %d %s %s", args, code, out, errs)
+		}
+	}
+}
+
+func TestCaptureGoesToAFileOfItsOwner(t *testing.T) {
+	path, file := fakeServer(t), filepath.Join(t.TempDir(), "x.pcapng")
+	if code, out, errs := cli("capture", "-w", file, "-c", "3", "--socket", path); code != 0 || !strings.Contains(out, "11 bytes") {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	text, _ := os.ReadFile(file)
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 || string(text) != "pcapng of 3" {
+		t.Errorf("%v %v %q", info.Mode(), err, text)
+	}
+	if code, out, _ := cli("capture", "-w", "-", "--socket", path); code != 0 || out != "pcapng of 0" {
+		t.Errorf("%d %q", code, out)
+	}
+	if code, _, errs := cli("capture", "-w", "-", "conn=x", "--socket", path); code != exitFailed || !strings.Contains(errs, "no such connection") {
+		t.Errorf("%d %s", code, errs)
 	}
 }

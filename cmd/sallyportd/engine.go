@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"io"
+
 	"github.com/rs/zerolog"
 
 	"sallyport/cmd/internal/config"
@@ -29,6 +32,9 @@ type engine interface {
 	// SAs lists the live associations, Associations counts them.
 	SAs() []control.SA
 	Associations() int
+	// Trace and Capture go on until they are done or the context ends.
+	Trace(ctx context.Context, w control.Watch, f func(*control.Traced) error) error
+	Capture(ctx context.Context, w control.Watch, ready func() error, out io.Writer) error
 }
 
 // snapshot holds the engine's counters at one moment.

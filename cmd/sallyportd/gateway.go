@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
@@ -283,6 +285,16 @@ func (g *gateway) SAs(q control.SAQuery) control.SAs {
 	out.Total = len(all)
 	out.SAs, out.IKESAs = all[:min(len(all), q.Limit)], out.IKESAs[:min(len(out.IKESAs), q.Limit)]
 	return out
+}
+
+// Trace answers the verb trace.
+func (g *gateway) Trace(ctx context.Context, w control.Watch, f func(*control.Traced) error) error {
+	return g.engine.Trace(ctx, w, f)
+}
+
+// Capture answers the verb capture.
+func (g *gateway) Capture(ctx context.Context, w control.Watch, ready func() error, out io.Writer) error {
+	return g.engine.Capture(ctx, w, ready, out)
 }
 
 // Policies answers the verb policies.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,7 +60,13 @@ func (r *recorder) Bind(tunnel, h uint32) error {
 	r.bound[tunnel] = h
 	return r.call("bind %d %d", tunnel, h)
 }
-func (r *recorder) Ready(tunnel uint32) bool          { return r.bound[tunnel] != 0 }
+func (r *recorder) Ready(tunnel uint32) bool { return r.bound[tunnel] != 0 }
+func (r *recorder) Trace(context.Context, control.Watch, func(*control.Traced) error) error {
+	return nil
+}
+func (r *recorder) Capture(context.Context, control.Watch, func() error, io.Writer) error {
+	return nil
+}
 func (r *recorder) Snapshot() snapshot                { return snapshot{} }
 func (r *recorder) SAs() []control.SA                 { return nil }
 func (r *recorder) Associations() int                 { return len(r.live) }

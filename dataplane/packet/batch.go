@@ -126,6 +126,11 @@ const (
 	ClassIKE            // to the IKE side
 )
 
+var classNames = [...]string{"", "outbound", "inbound", "forward", "punt", "transmit", "ike"}
+
+// String returns the word for a class; "" for none yet.
+func (c Class) String() string { return classNames[c] }
+
 // Batch is the set of packets that a worker carries through its stages
 // together. Stages take the batch and a list of live indices into P and return
 // the shorter list. A Batch belongs to one worker.

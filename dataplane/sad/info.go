@@ -1,5 +1,7 @@
 package sad
 
+import "sallyport/dataplane/packet"
+
 // Info is a snapshot of one association for people. It holds no key material.
 // The counters move while it is taken, so they need not fit each other exactly.
 type Info struct {
@@ -82,4 +84,34 @@ func (o *Outbound) info(i *Info) {
 	i.Owner, i.Sequence, i.SequenceLeft = o.Owner(), o.Seq.Load(), o.Left()
 	i.Packets, i.Bytes = o.Packets.Load(), o.Bytes.Load()
 	i.TooBig, i.Exhausted, i.OtherDrops = o.TooBig.Load(), o.Exhausted.Load(), o.OtherDrops.Load()
+}
+
+// NameOf returns the name of the association that a packet's record speaks of; "" if it speaks of none, or of one
+// that is gone.
+func (t *Table) NameOf(p *packet.Packet) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return ""
+	}
+	var params *Params
+	switch {
+	case p.Class == packet.ClassInbound || p.Class != packet.ClassOutbound && p.Flags&packet.FlagDecapsulated != 0:
+		if a := t.LookupInbound(p.SPI); a != nil {
+			params = t.slots[in].params[a.Slot]
+		}
+	case p.Class != packet.ClassOutbound:
+	case p.Seq != 0: // sealed: the SPI is that on the wire
+		if int(p.Slot) < len(t.outbound) && t.outbound[p.Slot].SPI == p.SPI {
+			params = t.slots[out].params[p.Slot]
+		}
+	default:
+		if a := t.LookupOutbound(p.SPI); a != nil {
+			params = t.slots[out].params[a.Slot]
+		}
+	}
+	if params == nil {
+		return ""
+	}
+	return params.Name
 }

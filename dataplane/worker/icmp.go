@@ -56,6 +56,9 @@ func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) 
 	}
 	w.Counters.Drops[reason].Add(1)
 	w.Counters.Originated.Add(1)
+	if w.watched {
+		w.answered[i] = reason
+	}
 	p.Class, p.Handovers = packet.ClassForward, 0
 	if handle != 0 {
 		p.Class, p.SPI = packet.ClassOutbound, handle

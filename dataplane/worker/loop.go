@@ -20,18 +20,27 @@ func (w *Worker) Step(now int64) int {
 	w.take()
 	n := w.batch.N
 	if n > 0 {
+		w.observe(StageTake)
 		w.classify()
+		w.observe(StageClassify)
 
 		w.claimInbound()
+		w.observe(StageClaim)
 		w.lists.in = w.esp.Decapsulate(&w.batch, w.lists.in, w.inbound[:])
+		w.observe(StageOpen)
 		w.routeDecapsulated()
+		w.observe(StageRoute)
 
 		w.claimOutbound()
 		w.admitOutbound()
+		w.observe(StageAdmit)
 		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, w.outbound[:])
+		w.observe(StageSeal)
 
 		w.routeForward()
+		w.observe(StageForward)
 		w.send()
+		w.observe(StageSend)
 		if len(w.esp.Reports) > 0 {
 			w.report()
 		}

@@ -31,15 +31,21 @@ func newRing[T any](size int) *ring[T] {
 
 // push stages v and reports whether there was room.
 func (r *ring[T]) push(v T) bool {
-	if r.staged-r.freed > r.mask {
-		r.freed = r.head.Load()
-		if r.staged-r.freed > r.mask {
-			return false
-		}
+	slot, ok := r.slot()
+	if !ok {
+		return false
 	}
-	r.slots[r.staged&r.mask] = v
+	r.slots[slot] = v
 	r.staged++
 	return true
+}
+
+// slot returns the index of the slot that the next push fills, and whether there is one.
+func (r *ring[T]) slot() (uint64, bool) {
+	if r.staged-r.freed > r.mask {
+		r.freed = r.head.Load()
+	}
+	return r.staged & r.mask, r.staged-r.freed <= r.mask
 }
 
 // publish makes everything pushed visible and reports whether there was anything.
@@ -65,6 +71,17 @@ func (r *ring[T]) take(dst []T) int {
 		r.head.Store(head + uint64(n))
 	}
 	return n
+}
+
+// each calls f with the index and the value of every slot that is filled, then frees them.
+func (r *ring[T]) each(f func(slot uint64, v *T)) {
+	head, tail := r.head.Load(), r.tail.Load()
+	for k := head; k != tail; k++ {
+		f(k&r.mask, &r.slots[k&r.mask])
+	}
+	if head != tail {
+		r.head.Store(tail)
+	}
 }
 
 // empty reports whether nothing published is left. Only the consumer calls it.

@@ -219,7 +219,11 @@ type Worker struct {
 	moves    moves
 
 	// cold
-	nextFirst int // index into first where the next step starts
+	nextFirst int  // index into first where the next step starts
+	watched   bool // by one of the next two
+	tracer    *Tracer
+	capturer  *Capturer
+	answered  [packet.BatchMax]packet.Drop // why packets of a watched batch ended that became ICMP errors
 	limiter   forward.Limiter
 	events    *ring[Event]
 	told      recent

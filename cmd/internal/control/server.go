@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/user"
@@ -31,6 +32,10 @@ type Provider interface {
 	Up(ctx context.Context, name string) error
 	Down(ctx context.Context, name string) error
 	Rekey(ctx context.Context, name string) error
+	// Trace calls f with each packet until it is done or the context ends.
+	Trace(ctx context.Context, w Watch, f func(*Traced) error) error
+	// Capture writes pcapng until it is done or the context ends; ready is called before the first byte.
+	Capture(ctx context.Context, w Watch, ready func() error, out io.Writer) error
 }
 
 // Limits of the server.
@@ -50,6 +55,7 @@ type response struct {
 	Schema int             `json:"schema"`
 	Error  string          `json:"error,omitempty"`
 	Result json.RawMessage `json:"result,omitempty"`
+	More   bool            `json:"more,omitempty"` // this is not the last answer
 }
 
 // Server serves a Provider on a unix socket.
@@ -149,8 +155,7 @@ func (s *Server) accept() {
 		select {
 		case s.slots <- struct{}{}:
 		default:
-			c.SetWriteDeadline(time.Now().Add(time.Second))
-			reply(c, nil, errors.New("too many connections to the control socket"))
+			reply(c, nil, errors.New("too many connections to the control socket"), false)
 			c.Close()
 			continue
 		}
@@ -174,9 +179,9 @@ func (s *Server) accept() {
 }
 
 func (s *Server) serve(c *net.UnixConn) {
-	c.SetWriteDeadline(time.Now().Add(writeMax))
-	if err := s.admit(c); err != nil {
-		reply(c, nil, err)
+	user, err := s.admit(c)
+	if err != nil {
+		reply(c, nil, err, false)
 		return
 	}
 	in := bufio.NewScanner(c)
@@ -185,39 +190,42 @@ func (s *Server) serve(c *net.UnixConn) {
 		c.SetReadDeadline(time.Now().Add(idleMax))
 		if !in.Scan() {
 			if errors.Is(in.Err(), bufio.ErrTooLong) {
-				c.SetWriteDeadline(time.Now().Add(writeMax))
-				reply(c, nil, fmt.Errorf("the request is longer than %d bytes", requestMax))
+				reply(c, nil, fmt.Errorf("the request is longer than %d bytes", requestMax), false)
 			}
 			return
 		}
+		var q request
+		if err := json.Unmarshal(in.Bytes(), &q); err == nil && (q.Verb == VerbTrace || q.Verb == VerbCapture) {
+			s.watch(c, user, &q)
+			return
+		}
 		result, err := s.answer(in.Bytes())
-		c.SetWriteDeadline(time.Now().Add(writeMax))
-		if reply(c, result, err) != nil {
+		if reply(c, result, err, false) != nil {
 			return
 		}
 	}
 }
 
-// admit checks the peer's credentials: root, our own user, or a member of the group.
-func (s *Server) admit(c *net.UnixConn) error {
+// admit checks the peer's credentials, root, our own user, or a member of the group, and returns its user.
+func (s *Server) admit(c *net.UnixConn) (uid uint32, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var cred *unix.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return err
+		return 0, err
 	}
 	if credErr != nil {
-		return credErr
+		return 0, credErr
 	}
 	if admitted(cred.Uid, cred.Gid, uint32(os.Geteuid()), s.gids, supplementary) {
-		return nil
+		return cred.Uid, nil
 	}
-	return fmt.Errorf("user %d may not use this control socket; see control.group in the configuration", cred.Uid)
+	return 0, fmt.Errorf("user %d may not use this control socket; see control.group in the configuration", cred.Uid)
 }
 
 func admitted(uid, gid, own uint32, allowed []uint32, groups func(uid uint32) []uint32) bool {
@@ -280,7 +288,7 @@ func (s *Server) answer(line []byte) (any, error) {
 	case VerbRekey:
 		return s.act(q, s.provider.Rekey)
 	}
-	return nil, fmt.Errorf("unknown verb %q; this daemon knows status, sas, conns, policies, counters, up, down, rekey and reload", q.Verb[:min(len(q.Verb), 40)])
+	return nil, fmt.Errorf("unknown verb %q; this daemon knows status, sas, conns, policies, counters, up, down, rekey, reload, trace and capture", q.Verb[:min(len(q.Verb), 40)])
 }
 
 // Bounds of how long up, down and rekey may take.
@@ -310,8 +318,54 @@ func (s *Server) act(q request, do func(context.Context, string) error) (any, er
 	return Done{Seconds: time.Since(began).Seconds()}, nil
 }
 
-func reply(c net.Conn, result any, failed error) error {
-	r := response{Schema: Schema}
+// watch answers trace and capture, the last request of a connection: whatever else comes on it, its end too, ends them.
+func (s *Server) watch(c *net.UnixConn, uid uint32, q *request) {
+	if q.Verb == VerbCapture && uid != 0 && uid != uint32(os.Geteuid()) {
+		reply(c, nil, errors.New("capture shows decrypted packets: it is root's"), false)
+		return
+	}
+	ctx, cancel := context.WithCancel(s.context)
+	defer cancel()
+	c.SetReadDeadline(time.Time{})
+	s.wait.Go(func() {
+		c.Read(make([]byte, 1))
+		cancel()
+	})
+	var w Watch
+	if err := json.Unmarshal(q.Args, &w); err != nil {
+		reply(c, nil, fmt.Errorf("%s: args are packets, name, source, destination, host, port, protocol, drop and snap", q.Verb), false)
+		return
+	}
+	if q.Verb == VerbTrace {
+		done := Watched{}
+		err := s.provider.Trace(ctx, w, func(t *Traced) error {
+			done.Packets++
+			return reply(c, t, nil, true)
+		})
+		reply(c, done, err, false)
+		return
+	}
+	began := false
+	err := s.provider.Capture(ctx, w, func() error {
+		began = true
+		return reply(c, struct{}{}, nil, true)
+	}, writer{c})
+	if err != nil && !began {
+		reply(c, nil, err, false)
+	}
+}
+
+// writer gives each write its time.
+type writer struct{ net.Conn }
+
+func (w writer) Write(b []byte) (int, error) {
+	w.SetWriteDeadline(time.Now().Add(writeMax))
+	return w.Conn.Write(b)
+}
+
+// reply sends one answer.
+func reply(c net.Conn, result any, failed error, more bool) error {
+	r := response{Schema: Schema, More: more}
 	if failed != nil {
 		r.Error = failed.Error()
 	} else if b, err := json.Marshal(result); err != nil {
@@ -323,7 +377,7 @@ func reply(c net.Conn, result any, failed error) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.Write(append(b, '\n'))
+	_, err = writer{c}.Write(append(b, '\n'))
 	return err
 }
 
@@ -342,6 +396,57 @@ const responseMax = 1 << 30
 // Do sends one request and decodes the answer into out, which may be nil to
 // leave it out. It returns the result's JSON as the daemon sent it.
 func (c *Client) Do(ctx context.Context, verb string, args, out any) (json.RawMessage, error) {
+	conn, in, err := c.send(ctx, verb, args)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	result, _, err := next(in)
+	if err != nil {
+		return nil, err
+	}
+	return result, decode(result, out)
+}
+
+// Follow sends a request that is answered many times, and calls each with every result but the last, which it returns.
+// When ctx ends, so does the connection; that is no error.
+func (c *Client) Follow(ctx context.Context, verb string, args any, each func(json.RawMessage) error) (json.RawMessage, error) {
+	conn, in, err := c.send(ctx, verb, args)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	for {
+		result, more, err := next(in)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, nil
+		case err != nil || !more:
+			return result, err
+		}
+		if err := each(result); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Copy sends a request that is answered by bytes, and copies them to out until they or ctx end.
+func (c *Client) Copy(ctx context.Context, verb string, args any, out io.Writer) (int64, error) {
+	conn, in, err := c.send(ctx, verb, args)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.CloseWrite() })()
+	if _, _, err := next(in); err != nil {
+		return 0, err
+	}
+	return io.Copy(out, in)
+}
+
+// send connects and sends one request.
+func (c *Client) send(ctx context.Context, verb string, args any) (*net.UnixConn, *bufio.Reader, error) {
 	d := net.Dialer{Timeout: 3 * time.Second}
 	conn, err := d.DialContext(ctx, "unix", c.path)
 	if err != nil {
@@ -349,48 +454,74 @@ func (c *Client) Do(ctx context.Context, verb string, args, out any) (json.RawMe
 		if errors.Is(err, os.ErrPermission) {
 			hint = "run as root or as a member of control.group"
 		}
-		return nil, fmt.Errorf("%w at %s: %s (%v)", ErrUnreachable, c.path, hint, errors.Unwrap(err))
+		return nil, nil, fmt.Errorf("%w at %s: %s (%v)", ErrUnreachable, c.path, hint, errors.Unwrap(err))
 	}
-	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}
 	q := request{Verb: verb}
+	b, err := json.Marshal(args)
 	if args != nil {
-		if q.Args, err = json.Marshal(args); err != nil {
-			return nil, err
-		}
+		q.Args = b
 	}
-	b, err := json.Marshal(q)
+	if err == nil {
+		b, err = json.Marshal(q)
+	}
 	if err != nil {
-		return nil, err
+		conn.Close()
+		return nil, nil, err
 	}
 	if _, err := conn.Write(append(b, '\n')); err != nil {
-		return nil, fmt.Errorf("asking sallyportd: %w", err)
+		conn.Close()
+		return nil, nil, fmt.Errorf("asking sallyportd: %w", err)
 	}
-	in := bufio.NewScanner(conn)
-	in.Buffer(make([]byte, 64<<10), responseMax)
-	if !in.Scan() {
-		err := in.Err()
-		if err == nil {
-			err = errors.New("it closed the connection")
-		}
-		return nil, fmt.Errorf("waiting for sallyportd's answer: %w", err)
+	return conn.(*net.UnixConn), bufio.NewReaderSize(conn, 64<<10), nil
+}
+
+// next reads one answer.
+func next(in *bufio.Reader) (result json.RawMessage, more bool, err error) {
+	line, err := line(in)
+	if err != nil {
+		return nil, false, fmt.Errorf("waiting for sallyportd's answer: %w", err)
 	}
 	var r response
-	if err := json.Unmarshal(in.Bytes(), &r); err != nil {
-		return nil, fmt.Errorf("sallyportd's answer is not JSON: %w", err)
+	if err := json.Unmarshal(line, &r); err != nil {
+		return nil, false, fmt.Errorf("sallyportd's answer is not JSON: %w", err)
 	}
 	if r.Schema != Schema {
-		return nil, fmt.Errorf("sallyportd speaks control schema %d, this tool %d: use the tool of the same version", r.Schema, Schema)
+		return nil, false, fmt.Errorf("sallyportd speaks control schema %d, this tool %d: use the tool of the same version", r.Schema, Schema)
 	}
 	if r.Error != "" {
-		return nil, errors.New(r.Error)
+		return nil, false, errors.New(r.Error)
 	}
-	if out != nil {
-		if err := json.Unmarshal(r.Result, out); err != nil {
-			return nil, fmt.Errorf("reading sallyportd's answer: %w", err)
+	return r.Result, r.More, nil
+}
+
+// line reads to the end of a line, responseMax at most.
+func line(in *bufio.Reader) (all []byte, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		all = append(all, part...)
+		switch {
+		case err == nil:
+			return all, nil
+		case errors.Is(err, io.EOF):
+			return nil, errors.New("it closed the connection")
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		case len(all) > responseMax:
+			return nil, fmt.Errorf("it is longer than %d bytes", responseMax)
 		}
 	}
-	return r.Result, nil
+}
+
+// decode reads a result into out, unless out is nil.
+func decode(result json.RawMessage, out any) error {
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(result, out); err != nil {
+		return fmt.Errorf("reading sallyportd's answer: %w", err)
+	}
+	return nil
 }

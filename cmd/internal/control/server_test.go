@@ -3,10 +3,13 @@ package control
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +33,36 @@ func (f *fake) Up(ctx context.Context, name string) error {
 }
 func (f *fake) Down(context.Context, string) error  { return errors.New("no such connection") }
 func (f *fake) Rekey(context.Context, string) error { return nil }
+
+func (f *fake) Trace(ctx context.Context, w Watch, each func(*Traced) error) error {
+	for i := range w.Packets {
+		if err := each(&Traced{Worker: i}); err != nil {
+			return err
+		}
+	}
+	if w.Name == "endless" {
+		<-ctx.Done()
+	}
+	if w.Packets == 0 {
+		return errors.New("a trace of 0 packets")
+	}
+	return nil
+}
+
+func (f *fake) Capture(ctx context.Context, w Watch, ready func() error, out io.Writer) error {
+	if w.Name == "none" {
+		return errors.New("no such thing")
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	out.Write([]byte("first"))
+	if w.Packets == 0 {
+		<-ctx.Done()
+	}
+	out.Write([]byte(" last"))
+	return nil
+}
 
 func (f *fake) Policies() Policies { return Policies{Unmatched: "forward"} }
 func (f *fake) Counters() Counters { return Counters{Totals: Totals{Received: 7}} }
@@ -201,4 +234,64 @@ func TestCloseEndsWhatActs(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("still waiting")
 	}
+}
+
+func TestTraceAnswersUntilItIsDone(t *testing.T) {
+	path, _ := listen(t, &fake{})
+	c := NewClient(path)
+	var workers []int
+	each := func(raw json.RawMessage) error {
+		var one Traced
+		err := json.Unmarshal(raw, &one)
+		workers = append(workers, one.Worker)
+		return err
+	}
+	last, err := c.Follow(context.Background(), VerbTrace, Watch{Packets: 3}, each)
+	if err != nil || string(last) != `{"packets":3}` || !slices.Equal(workers, []int{0, 1, 2}) {
+		t.Errorf("%s %v %v", last, err, workers)
+	}
+	if _, err := c.Follow(context.Background(), VerbTrace, Watch{}, each); err == nil || !strings.Contains(err.Error(), "0 packets") {
+		t.Errorf("error %v", err)
+	}
+	// One that goes on ends with the tool.
+	ctx, cancel := context.WithCancel(context.Background())
+	seen := 0
+	last, err = c.Follow(ctx, VerbTrace, Watch{Packets: 2, Name: "endless"}, func(json.RawMessage) error {
+		if seen++; seen == 2 {
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || last != nil || seen != 2 {
+		t.Errorf("%s %v %d", last, err, seen)
+	}
+}
+
+func TestCaptureIsCopiedToTheEnd(t *testing.T) {
+	path, _ := listen(t, &fake{})
+	c := NewClient(path)
+	var out strings.Builder
+	if n, err := c.Copy(context.Background(), VerbCapture, Watch{Packets: 1}, &out); err != nil || n != 10 || out.String() != "first last" {
+		t.Errorf("%d %v %q", n, err, out.String())
+	}
+	// Ended by the tool, the daemon's last bytes still come.
+	ctx, cancel := context.WithCancel(context.Background())
+	got := firstWrite{cancel: cancel}
+	if _, err := c.Copy(ctx, VerbCapture, Watch{}, &got); err != nil || got.String() != "first last" {
+		t.Errorf("%v %q", err, got.String())
+	}
+	if _, err := c.Copy(context.Background(), VerbCapture, Watch{Name: "none"}, &out); err == nil || !strings.Contains(err.Error(), "no such thing") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// firstWrite cancels at the first write.
+type firstWrite struct {
+	strings.Builder
+	cancel func()
+}
+
+func (w *firstWrite) Write(b []byte) (int, error) {
+	w.cancel()
+	return w.Builder.Write(b)
 }

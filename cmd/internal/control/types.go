@@ -4,6 +4,8 @@
 //	request   {"verb": "sas", "args": {"name": "site-b/net"}}
 //	response  {"schema": 1, "error": "", "result": {...}}
 //
+// Trace and capture go on answering until they are done or the tool closes the connection.
+//
 // The socket has mode 0660, and the peer's credentials are checked as well. A
 // request is at most 64 KiB. The field names and units of the result types in
 // this file are stable within one schema number. Key material is in none of
@@ -26,6 +28,8 @@ const (
 	VerbUp          = "up"
 	VerbDown        = "down"
 	VerbRekey       = "rekey"
+	VerbTrace       = "trace"   // answers with a line for each packet; every line but the last has "more"
+	VerbCapture     = "capture" // one answer with "more", then pcapng until the end
 )
 
 // Status describes the daemon.
@@ -332,4 +336,53 @@ type Reload struct {
 	LogLevelChanged  bool     `json:"log_level_changed"`
 	Connections      int      `json:"connections"` // that are negotiated
 	Warnings         []string `json:"warnings"`
+}
+
+// Watch chooses packets for a trace or a capture. What is left out is any. A packet is chosen if it fits at one stage: an
+// ESP packet by its outer addresses, and by those of what was in it.
+type Watch struct {
+	Packets int    `json:"packets"`               // a trace ends after so many, a capture too unless 0
+	Name    string `json:"name,omitempty"`        // CONNECTION or CONNECTION/CHILD
+	Source  string `json:"source,omitempty"`      // address or prefix
+	Dest    string `json:"destination,omitempty"` // address or prefix
+	Host    string `json:"host,omitempty"`        // address or prefix of either
+	Port    uint16 `json:"port,omitempty"`        // either
+	Proto   uint8  `json:"protocol,omitempty"`
+	Drop    string `json:"drop,omitempty"` // a drop reason, or any
+	Snap    int    `json:"snap,omitempty"` // bytes of each packet that a capture copies; 0: all
+}
+
+// Traced is the way of one packet through one worker. A packet that goes from worker to worker is traced by each.
+type Traced struct {
+	Worker int         `json:"worker"`
+	Steps  []TraceStep `json:"steps"`
+}
+
+// TraceStep is a packet right after a stage that did something with it. Addresses and ports are those of the
+// outermost IP header at that moment.
+type TraceStep struct {
+	Stage       string    `json:"stage"`
+	Time        time.Time `json:"time"`
+	Interface   string    `json:"interface"` // by which it came; at send, by which it leaves
+	Length      int       `json:"length"`    // of the frame, bytes
+	Source      string    `json:"source,omitempty"`
+	Destination string    `json:"destination,omitempty"`
+	Protocol    uint8     `json:"protocol,omitempty"`
+	SourcePort  uint16    `json:"source_port,omitempty"`
+	DestPort    uint16    `json:"destination_port,omitempty"`
+	TTL         uint8     `json:"ttl,omitempty"`
+	Class       string    `json:"class,omitempty"` // what is to be done with it: inbound, outbound, forward, punt, transmit, ike
+	Association string    `json:"association,omitempty"`
+	SPI         string    `json:"spi,omitempty"`
+	Sequence    uint64    `json:"sequence,omitempty"`
+	Window      uint32    `json:"window,omitempty"`  // of replay, packets
+	Highest     uint64    `json:"highest,omitempty"` // sequence number in it, after this stage
+	Drop        string    `json:"drop,omitempty"`
+	ToWorker    *int      `json:"to_worker,omitempty"` // handed over; -1: the worker is not known yet
+	Parked      bool      `json:"parked,omitempty"`    // waits for its neighbour's link address
+}
+
+// Watched is the last answer of a trace.
+type Watched struct {
+	Packets int `json:"packets"`
 }
