@@ -188,16 +188,18 @@ func printTraced(out io.Writer, number int, p *control.Traced) error {
 	}
 	first := p.Steps[0].Time
 	lines := []string{fmt.Sprintf("packet %d, worker %d, %s", number, p.Worker, first.Local().Format("15:04:05.000000"))}
+	last := &control.TraceStep{}
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		lines = append(lines, fmt.Sprintf("  %-8s %+7.1f µs  %s", s.Stage, float64(s.Time.Sub(first).Nanoseconds())/1e3, sentence(s)))
+		lines = append(lines, fmt.Sprintf("  %-8s %+7.1f µs  %s", s.Stage, float64(s.Time.Sub(first).Nanoseconds())/1e3, sentence(s, last)))
+		last = s
 	}
 	_, err := fmt.Fprintln(out, strings.Join(lines, "\n"))
 	return err
 }
 
-// sentence says what a stage did.
-func sentence(s *control.TraceStep) string {
+// sentence says what a stage did, and what is not as it was after the last one.
+func sentence(s, last *control.TraceStep) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	if s.Drop != "" {
@@ -215,7 +217,7 @@ func sentence(s *control.TraceStep) string {
 			add("by %s", s.Interface)
 		}
 	default:
-		if s.Drop == "" && s.Class != "" {
+		if s.Drop == "" && s.Class != last.Class {
 			add("%s", s.Class)
 		}
 	}
@@ -227,25 +229,27 @@ func sentence(s *control.TraceStep) string {
 	case s.Parked:
 		add("waits for its neighbour's link address")
 	}
-	if s.Source != "" {
+	if s.Source != "" && (s.Source != last.Source || s.Destination != last.Destination || s.SourcePort != last.SourcePort || s.DestPort != last.DestPort || s.Protocol != last.Protocol) {
 		add("%s > %s %s", hostPort(s.Source, s.SourcePort), hostPort(s.Destination, s.DestPort), protocolName(s.Protocol))
 	}
-	if s.Association != "" {
+	if s.Association != "" && s.Association != last.Association {
 		add("association %s", s.Association)
 	}
-	if s.SPI != "" {
+	if s.SPI != "" && s.SPI != last.SPI {
 		add("SPI %s", s.SPI)
 	}
-	if s.Sequence != 0 {
+	if s.Sequence != 0 && s.Sequence != last.Sequence {
 		add("sequence %d", s.Sequence)
 	}
 	if s.Window != 0 {
 		add("window %d, highest %d", s.Window, s.Highest)
 	}
-	if s.TTL != 0 {
+	if s.TTL != 0 && s.TTL != last.TTL {
 		add("TTL %d", s.TTL)
 	}
-	add("%d bytes", s.Length)
+	if s.Length != last.Length || len(parts) == 0 {
+		add("%d bytes", s.Length)
+	}
 	return strings.Join(parts, ", ")
 }
 

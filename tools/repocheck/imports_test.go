@@ -83,7 +83,7 @@ var modules = map[string]string{
 	"github.com/cilium/ebpf":                  "loads the steering program",
 	"github.com/gaissmai/bart":                "longest-prefix tables",
 	"github.com/goccy/go-yaml":                "YAML with positions",
-	"github.com/gopacket/gopacket":            "an independent packet codec; tests only",
+	"github.com/gopacket/gopacket":            "writes captures as pcapng; in tests an independent packet codec",
 	"github.com/klauspost/cpuid/v2":           "which instructions the processor has",
 	"github.com/mattn/go-isatty":              "whether the log goes to a terminal",
 	"github.com/rs/zerolog":                   "the log",
@@ -99,7 +99,7 @@ var modules = map[string]string{
 }
 
 // testOnly are modules that never get into a program.
-var testOnly = []string{"github.com/asavie/xdp", "github.com/c2sp/wycheproof", "github.com/gopacket/gopacket", "pgregory.net/rapid"}
+var testOnly = []string{"github.com/asavie/xdp", "github.com/c2sp/wycheproof", "pgregory.net/rapid"}
 
 func matches(pattern, pkg string) bool {
 	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
