@@ -100,6 +100,12 @@ func figures(n uint64) sample {
 		s.sas.SAs = append(s.sas.SAs, control.SA{Name: fmt.Sprintf("site-%02d/net", i/2), Direction: direction, SPI: fmt.Sprintf("0x%08x", 0x1000+i), Suite: "aes256gcm16", ESN: true, Worker: i % 2, Packets: uint64(i) * n, Bytes: uint64(i) * 1400 * n, Manual: true, Window: 4096, Local: "192.0.2.1", Remote: "192.0.2.2"})
 	}
 	s.sas.Total = 40
+	for i := range 20 {
+		s.sas.IKESAs = append(s.sas.IKESAs, control.IKESA{
+			Name: fmt.Sprintf("site-%02d", i), Number: uint64(i), State: "established", RemoteID: fmt.Sprintf("gw-%d.example", i), EstablishedAt: time.Unix(int64(i), 0), RekeyAt: time.Unix(14000, 0),
+			Proposal: "aes256gcm16-prfsha384-x25519-ke1_mlkem768", Children: make([]control.ChildSA, 1),
+		})
+	}
 	return s
 }
 
@@ -138,6 +144,7 @@ func TestTopFitsTheTerminal(t *testing.T) {
 		{"workers-80x24", 80, 24, []string{"tab"}},
 		{"drops-80x24", 80, 24, []string{"3", "s"}},
 		{"associations-120x40", 120, 40, []string{"s", "down"}},
+		{"ike-120x24", 120, 24, []string{"4"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := press(viewer(c.width, c.height), c.keys...).render()
@@ -160,6 +167,38 @@ func TestTopFitsTheTerminal(t *testing.T) {
 				t.Errorf("%v\ngot:\n%s\nwant:\n%s", err, got, want)
 			}
 		})
+	}
+}
+
+func TestSparklineIsScaledToItsLargest(t *testing.T) {
+	for _, c := range []struct {
+		history []float64
+		width   int
+		want    string
+	}{
+		{nil, 10, ""}, {[]float64{0, 0}, 10, "▁▁"}, {[]float64{0, 1, 2, 4, 8}, 10, "▁▂▃▅█"}, {[]float64{9, 0, 8}, 2, "▁█"}, {[]float64{1}, -3, ""},
+	} {
+		if got := sparkline(c.history, c.width); got != c.want {
+			t.Errorf("%v in %d: %q, want %q", c.history, c.width, got, c.want)
+		}
+	}
+	m := viewer(80, 24)
+	for i := range 2 * historyMax {
+		s := figures(uint64(3000 + i))
+		s.at = time.Unix(int64(102+i), 0)
+		m = m.take(s)
+	}
+	if len(m.in) != historyMax || len(m.out) != historyMax {
+		t.Errorf("%d and %d intervals are kept", len(m.in), len(m.out))
+	}
+}
+
+func TestEmptyTablesSaySo(t *testing.T) {
+	m := model{width: 80, height: 10, plain: true}
+	for m.tab = range tabCount {
+		if text := m.render(); !strings.Contains(text, emptyTables[m.tab]) {
+			t.Errorf("%s:\n%s", tabNames[m.tab], text)
+		}
 	}
 }
 

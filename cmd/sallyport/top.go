@@ -34,13 +34,20 @@ const (
 	tabAssociations = iota
 	tabWorkers
 	tabDrops
+	tabIKE
 	tabCount
 )
 
-var tabNames = [tabCount]string{"associations", "workers", "drops"}
+var tabNames = [tabCount]string{"associations", "workers", "drops", "IKE SAs"}
+
+// emptyTables are what a table without rows says.
+var emptyTables = [tabCount]string{"no associations", "no workers", "no packet was dropped", "no IKE SAs"}
 
 // columns that each tab can be sorted by.
-var sortNames = [tabCount][]string{{"packets/s", "name", "drops"}, {"worker", "packets/s", "busy"}, {"packets/s", "total", "name"}}
+var sortNames = [tabCount][]string{{"packets/s", "name", "drops"}, {"worker", "packets/s", "busy"}, {"packets/s", "total", "name"}, {"name", "age"}}
+
+// historyMax is how many intervals the sparklines show at most.
+const historyMax = 60
 
 // model is the state of the viewer. It does no input or output of its own.
 type model struct {
@@ -48,6 +55,7 @@ type model struct {
 	interval      time.Duration
 	width, height int
 	last, now     sample
+	in, out       []float64 // bit/s of the last intervals, the newest last
 	tab, offset   int
 	sort          [tabCount]int
 	paused, plain bool
@@ -58,7 +66,7 @@ func (t *tool) topCommand() *cobra.Command {
 	var interval time.Duration
 	c := &cobra.Command{
 		Use: "top", Short: "Watch throughput, drops, associations and workers live",
-		Long: "Top shows packets/s and throughput live. Keys: tab or 1-3 choose a table, s sorts, up and down scroll,\nspace pauses, q quits. With --once, or when the output is not a terminal, it prints one interval as text.",
+		Long: "Top shows packets/s and throughput live. Keys: tab or 1-4 choose a table, s sorts, up and down scroll,\nspace pauses, q quits. With --once, or when the output is not a terminal, it prints one interval as text.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval < 100*time.Millisecond {
@@ -124,7 +132,37 @@ func (m model) take(s sample) model {
 		return m
 	}
 	m.last, m.now = m.now, s
+	if !m.last.at.IsZero() {
+		now, last := m.now.counters.Totals, m.last.counters.Totals
+		m.in = keep(m.in, 8*m.rate(now.BytesIn, last.BytesIn))
+		m.out = keep(m.out, 8*m.rate(now.BytesOut, last.BytesOut))
+	}
 	return m
+}
+
+// keep returns a history with one more value. It shares nothing with the old one: models are values.
+func keep(history []float64, v float64) []float64 {
+	history = append(slices.Clone(history), v)
+	return history[max(0, len(history)-historyMax):]
+}
+
+// sparkline draws the last width values of a history between zero and its largest.
+func sparkline(history []float64, width int) string {
+	const steps = "▁▂▃▄▅▆▇█"
+	history = history[max(0, len(history)-max(0, width)):]
+	if len(history) == 0 {
+		return ""
+	}
+	top := slices.Max(history)
+	out := make([]rune, len(history))
+	for i, v := range history {
+		k := 0
+		if top > 0 {
+			k = min(7, int(v/top*8))
+		}
+		out[i] = []rune(steps)[k]
+	}
+	return string(out)
 }
 
 func (m model) Init() tea.Cmd { return m.next() }
@@ -158,7 +196,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.tab, m.offset = (m.tab+1)%tabCount, 0
 		case "shift+tab", "left":
 			m.tab, m.offset = (m.tab+tabCount-1)%tabCount, 0
-		case "1", "2", "3":
+		case "1", "2", "3", "4":
 			m.tab, m.offset = int(msg.String()[0]-'1'), 0
 		case "s":
 			m.sort[m.tab] = (m.sort[m.tab] + 1) % len(sortNames[m.tab])
@@ -220,7 +258,7 @@ func measure(v float64, unit string) string {
 	return number + " " + prefix + unit
 }
 
-// render draws the screen: three lines of totals, the tabs, a table cut to the
+// render draws the screen: the totals, the tabs, a table cut to the
 // height, the keys. Height 0 is unlimited and without keys.
 func (m model) render() string {
 	bold, dim, bad := lipgloss.NewStyle().Bold(true), lipgloss.NewStyle().Faint(true), lipgloss.NewStyle().Foreground(lipgloss.Color("1")).Bold(true)
@@ -241,7 +279,8 @@ func (m model) render() string {
 	}
 	lines := []string{
 		paint(bold, head),
-		clip(fmt.Sprintf("in %s  %s   out %s  %s", measure(m.rate(now.Received, last.Received), "packets/s"), measure(8*m.rate(now.BytesIn, last.BytesIn), "bit/s"), measure(m.rate(now.Sent, last.Sent), "packets/s"), measure(8*m.rate(now.BytesOut, last.BytesOut), "bit/s")), m.width),
+		m.direction("in", m.rate(now.Received, last.Received), 8*m.rate(now.BytesIn, last.BytesIn), m.in),
+		m.direction("out", m.rate(now.Sent, last.Sent), 8*m.rate(now.BytesOut, last.BytesOut), m.out),
 	}
 	drops := clip(fmt.Sprintf("drops %s/s, %d in total%s", short(m.rate(now.Dropped, last.Dropped)), now.Dropped, m.topDrops()), m.width)
 	if m.rate(now.Dropped, last.Dropped) > 0 && !m.plain {
@@ -263,6 +302,9 @@ func (m model) render() string {
 	}
 	lines = append(lines, paint(bold, tabs+"  by "+sortNames[m.tab][m.sort[m.tab]]), paint(dim, m.header()))
 	rows := m.rows()
+	if len(rows) == 0 {
+		rows = []string{emptyTables[m.tab]}
+	}
 	if m.height == 0 {
 		for _, r := range rows {
 			lines = append(lines, clip(r, m.width))
@@ -278,8 +320,14 @@ func (m model) render() string {
 			lines = append(lines, "")
 		}
 	}
-	lines = append(lines, paint(dim, "tab/1-3 table  s sort  ↑↓ scroll  space pause  q quit"))
+	lines = append(lines, paint(dim, "tab/1-4 table  s sort  ↑↓ scroll  space pause  q quit"))
 	return strings.Join(lines[:min(len(lines), m.height)], "\n")
+}
+
+// direction is one line of what arrives or leaves, with its last minute where there is room.
+func (m model) direction(name string, packets, bits float64, history []float64) string {
+	text := fmt.Sprintf("%-3s %18s %14s", name, measure(packets, "packets/s"), measure(bits, "bit/s"))
+	return clip(text+"  "+sparkline(history, m.width-len(text)-2), m.width)
 }
 
 // clip cuts text to width columns and makes control characters visible.
@@ -352,8 +400,18 @@ func (m model) header() string {
 		return fmt.Sprintf("%-*s %-3s %-10s %-16s %2s %9s %8s %7s", m.nameWidth(), "NAME", "DIR", "SPI", "SUITE", "W", "PACKETS/S", "BIT/S", "DROPS")
 	case tabWorkers:
 		return fmt.Sprintf("%-6s %4s %5s %8s %8s %8s %8s %8s %8s %7s", "WORKER", "CORE", "BUSY", "IN/S", "OUT/S", "BIT/S IN", "DROPS/S", "GIVEN/S", "SLEEPS/S", "FREE")
+	case tabIKE:
+		return fmt.Sprintf("%-16s %-12s %-22s %8s %9s %8s  %s", "NAME", "STATE", "REMOTE", "AGE", "REKEY IN", "CHILDREN", "PROPOSAL")
 	}
 	return fmt.Sprintf("%-22s %-8s %10s %12s  %s", "REASON", "SEVERITY", "PACKETS/S", "TOTAL", "MEANING")
+}
+
+// elapsed writes the time from one moment to a later one; - where one of them never comes.
+func elapsed(later, earlier time.Time) string {
+	if later.IsZero() || earlier.IsZero() {
+		return "-"
+	}
+	return max(0, later.Sub(earlier)).Truncate(time.Second).String()
 }
 
 // rows returns the lines of the chosen table, sorted.
@@ -398,6 +456,15 @@ func (m model) rows() []string {
 			rows = append(rows, row{
 				fmt.Sprintf("%-6d %4s %4.0f%% %8s %8s %8s %8s %8s %8s %7s", w.Worker, core(w.Core), w.Busy*100, short(in), short(m.rate(w.PacketsOut, b.PacketsOut)), short(8*m.rate(w.BytesIn, b.BytesIn)), short(m.rate(w.Drops, b.Drops)), short(m.rate(w.Handovers, b.Handovers)), short(m.rate(w.Sleeps, b.Sleeps)), short(float64(w.FramesFree))),
 				[]float64{0, in, w.Busy}[by], fmt.Sprintf("%4d", w.Worker),
+			})
+		}
+	case tabIKE:
+		for i := range m.now.sas.IKESAs {
+			a := &m.now.sas.IKESAs[i]
+			age := m.now.at.Sub(a.EstablishedAt)
+			rows = append(rows, row{
+				fmt.Sprintf("%-16s %-12s %-22s %8s %9s %8d  %s", clip(a.Name, 16), clip(a.State, 12), clip(a.RemoteID, 22), elapsed(m.now.at, a.EstablishedAt), elapsed(a.RekeyAt, m.now.at), len(a.Children), a.Proposal),
+				[]float64{0, age.Seconds()}[by], fmt.Sprintf("%s %20d", a.Name, a.Number),
 			})
 		}
 	case tabDrops:
