@@ -24,7 +24,7 @@ func (p *Pair) certify() error {
 	template := func(serial int64, name string) *x509.Certificate {
 		return &x509.Certificate{
 			SerialNumber: big.NewInt(serial), Subject: pkix.Name{Organization: []string{"Example"}, CommonName: name},
-			NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
+			NotBefore: now.Add(-time.Minute), NotAfter: now.AddDate(1, 0, 0),
 		}
 	}
 	authority := template(1, "Example CA")
