@@ -65,19 +65,29 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 		return packet.DropSequenceExhausted
 	}
 
-	trailer := b.Mem[inner+uint64(length) : inner+uint64(body)]
-	for k := range trailer[:pad] { // at most 3 bytes for an AEAD: a call of copy takes longer
-		trailer[k] = padding[k]
-	}
-	trailer[pad] = uint8(pad)
-	trailer[pad+1] = packet.ProtoIPv4
+	next := uint32(packet.ProtoIPv4)
 	if p.Version == 6 {
-		trailer[pad+1] = packet.ProtoIPv6
+		next = packet.ProtoIPv6
+	}
+	if pad < 4 {
+		// Padding, its length and next header in one store: 1, 2, 3 and what comes behind them moved down. The ICV follows, so
+		// that it may reach past the trailer.
+		const all = 3<<16 | 2<<8 | 1
+		trailer := uint64(all&(1<<(8*pad)-1)) | uint64(uint32(pad)|next<<8)<<(8*pad)
+		binary.LittleEndian.PutUint64(b.Mem[inner+uint64(length):], trailer)
+	} else {
+		trailer := b.Mem[inner+uint64(length) : inner+uint64(body)]
+		copy(trailer, padding[:pad])
+		trailer[pad], trailer[pad+1] = uint8(pad), uint8(next)
 	}
 
 	outer := inner - uint64(front)
 	h := b.Mem[outer:end]
-	copy(h[:o.HeaderLen], o.Header[:o.HeaderLen])
+	if o.HeaderLen == plainHeaderLen {
+		*(*[plainHeaderLen]byte)(h) = [plainHeaderLen]byte(o.Header[:])
+	} else {
+		copy(h[:o.HeaderLen], o.Header[:o.HeaderLen])
+	}
 	binary.BigEndian.PutUint32(h[o.ESP+4:], uint32(seq))
 
 	tos := packet.EncapsulateTOS(p.TOS, o.Flags&sad.FlagCopyDSCP != 0, o.Flags&sad.FlagECN != 0)

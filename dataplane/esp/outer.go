@@ -12,6 +12,9 @@ const (
 	ipv6Len = 40
 
 	ipv4DF = 0x4000
+
+	// plainHeaderLen is the length of what most prepared headers hold: IPv4, SPI and sequence number.
+	plainHeaderLen = ipv4Len + headerLen
 )
 
 // finishIPv4 completes the outer IPv4 header of datagram h, copied from the
@@ -24,10 +27,8 @@ func finishIPv4(h []byte, sum uint32, tos uint8, id uint16, df bool) {
 	if df {
 		id, flags = 0, ipv4DF
 	}
-	h[1] = tos
-	binary.BigEndian.PutUint16(h[2:], uint16(len(h)))
-	binary.BigEndian.PutUint16(h[4:], id)
-	binary.BigEndian.PutUint16(h[6:], flags)
+	const start = 0x4500 << 48 // version and header length
+	binary.BigEndian.PutUint64(h, start|uint64(tos)<<48|uint64(uint16(len(h)))<<32|uint64(id)<<16|uint64(flags))
 	sum += uint32(tos) + uint32(len(h)) + uint32(id) + uint32(flags)
 	binary.BigEndian.PutUint16(h[10:], packet.Complement(sum))
 }

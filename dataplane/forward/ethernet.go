@@ -12,10 +12,12 @@ import (
 // Addr and the IP header, Addr moves down, and the caller's frame has that headroom.
 func WriteEthernet(b *packet.Batch, i int, src, dst *[6]byte) {
 	p := &b.P[i]
-	reseat(p, p.Addr+uint64(p.L3)-packet.EtherLen, packet.EtherLen)
-	f := b.Frame(i)
-	copy(f[0:6], dst[:])
-	copy(f[6:12], src[:])
+	if p.L3 != packet.EtherLen || p.Len != p.End {
+		reseat(p, p.Addr+uint64(p.L3)-packet.EtherLen, packet.EtherLen)
+	}
+	f := (*[packet.EtherLen]byte)(b.Mem[p.Addr:])
+	*(*[6]byte)(f[0:]) = *dst
+	*(*[6]byte)(f[6:]) = *src
 	etherType := uint16(packet.EtherIPv4)
 	if p.Version == 6 {
 		etherType = packet.EtherIPv6

@@ -27,14 +27,18 @@ func DecrementTTL(b *packet.Batch, i int) packet.Drop {
 		return packet.DropTTLExpired
 	}
 	p.TTL--
-	h := b.IP(i)
+	h := (*[20]byte)(b.IP(i))
 	if p.Version == 6 {
 		h[7] = p.TTL
 		return packet.DropNone
 	}
-	old := binary.BigEndian.Uint16(h[8:])
-	h[8] = p.TTL
-	check := binary.BigEndian.Uint16(h[10:])
-	binary.BigEndian.PutUint16(h[10:], packet.ChecksumUpdate16(check, old, old-0x100))
+	// TTL, protocol and checksum are one word. The TTL is the high byte of its 16 bits, so one less of it adds 0x100
+	// to the checksum, end-around (RFC 1624, 3); what would be 0xffff is written as 0, like a sum made anew.
+	word := binary.BigEndian.Uint32(h[8:]) - 1<<24
+	check := word&0xffff + 0x100
+	if check >= 0xffff {
+		check++
+	}
+	binary.BigEndian.PutUint32(h[8:], word&^0xffff|check&0xffff)
 	return packet.DropNone
 }

@@ -1,6 +1,9 @@
 package packet
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // IP protocol numbers and IPv6 next headers (IANA, protocol-numbers) that the
 // packet path tells apart.
@@ -57,6 +60,9 @@ func Parse(b *Batch, i int) Drop {
 	p := &b.P[i]
 	f := b.Frame(i)
 	p.Flags &= flagsKept
+	if len(f) >= plainLen && parsePlain(p, &b.Flows[i], (*[plainLen]byte)(f)) {
+		return DropNone
+	}
 	if len(f) < EtherLen {
 		return DropRunt
 	}
@@ -78,6 +84,61 @@ func Parse(b *Batch, i int) Drop {
 		return parse6(p, &b.Flows[i], f[l3:])
 	}
 	return DropNotIP
+}
+
+// plainLen is the part of a frame that [parsePlain] reads: Ethernet header, IPv4 header without options, ports.
+const plainLen = EtherLen + 20 + 4
+
+// parsePlain is Parse for what most packets are: untagged IPv4 without options, whole, with UDP, TCP or ESP in it. It reads whole
+// words and leaves everything else, and whatever is wrong, to the rest of Parse.
+//
+//	word  bytes  holds
+//	a     12-19  EtherType, version and header length, TOS, total length, identification
+//	b     20-27  fragment, TTL, protocol, checksum, source (first half)
+//	c     28-35  source (second half), destination, source port
+func parsePlain(p *Packet, f *Flow, h *[plainLen]byte) bool {
+	a, b, c := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]), binary.LittleEndian.Uint64(h[28:])
+	const (
+		etherAndVersion = 0xff_ffff // of a
+		plain4          = 0x45_0008
+		fragmented      = 0xffbf // of b: all but DF
+		dontFragment    = 0x0040
+	)
+	proto := uint8(b >> 24)
+	total := uint16(h[16])<<8 | uint16(h[17])
+	if a&etherAndVersion != plain4 || b&fragmented != 0 || total < 24 || int(total)+EtherLen > int(p.Len) {
+		return false
+	}
+	// The sum is right in either byte order (RFC 1071, 2 (B)).
+	sum, carry := bits.Add64(a>>16, b, 0)
+	sum, carry = bits.Add64(sum, c&0xffff_ffff_ffff, carry)
+	sum += carry
+	if fold(sum>>32+sum&0xffff_ffff) != 0xffff {
+		return false
+	}
+	flags := p.Flags
+	if b&dontFragment != 0 {
+		flags |= FlagDF
+	}
+	src, dst := uint16(0), uint16(0)
+	switch proto {
+	case ProtoUDP, ProtoTCP:
+		flags |= FlagPorts
+		ports := binary.BigEndian.Uint32(h[34:])
+		src, dst = uint16(ports>>16), uint16(ports)
+	case ProtoESP:
+	default:
+		return false
+	}
+	p.L3, p.L4, p.End = EtherLen, EtherLen+20, EtherLen+total
+	p.SrcPort, p.DstPort = src, dst
+	p.Version, p.Proto, p.TOS, p.TTL = 4, proto, uint8(a>>24), uint8(b>>16)
+	p.Flags = flags
+	*f = Flow{
+		Src: Addr{Lo: uint64(binary.BigEndian.Uint32(h[26:]))}, Dst: Addr{Lo: uint64(binary.BigEndian.Uint32(h[30:]))},
+		SrcPort: src, DstPort: dst, Flags: flags, Version: 4, Proto: proto,
+	}
+	return true
 }
 
 // ParseIP is [Parse] for a packet whose L3 is already set: an inner packet after

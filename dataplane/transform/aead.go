@@ -13,19 +13,19 @@ const ivAEAD = 8
 // place. The nonce is salt and IV (RFC 4106, 4; RFC 7634, 2), the additional data SPI and
 // sequence number, with ESN all 64 bits of it (RFC 4106, 5; RFC 7634, 2.1).
 func fillAEAD(a *aesgcm.Op, op *Op) {
-	p := op.Packet
-	copy(a.Nonce[0:4], op.Key.salt[:])
-	copy(a.Nonce[4:12], p[headerLen:headerLen+ivAEAD])
-	copy(a.AAD[0:4], p[0:4])
+	p := (*[headerLen + ivAEAD]byte)(op.Packet)
+	*(*[4]byte)(a.Nonce[0:]) = op.Key.salt
+	*(*[8]byte)(a.Nonce[4:]) = [8]byte(p[headerLen:])
 	if op.ESN {
+		*(*[4]byte)(a.AAD[0:]) = [4]byte(p[0:])
 		binary.BigEndian.PutUint32(a.AAD[4:8], op.SeqHi)
-		copy(a.AAD[8:12], p[4:8])
+		*(*[4]byte)(a.AAD[8:]) = [4]byte(p[4:])
 		a.AADLen = 12
 	} else {
-		copy(a.AAD[4:8], p[4:8])
+		*(*[8]byte)(a.AAD[0:]) = [8]byte(p[0:])
 		a.AADLen = 8
 	}
-	a.Buf = p[headerLen+ivAEAD:]
+	a.Buf = op.Packet[headerLen+ivAEAD:]
 }
 
 func fillGCM(a *aesgcm.Op, op *Op) {

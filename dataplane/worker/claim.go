@@ -38,28 +38,31 @@ func (w *Worker) claimInbound() {
 	w.lists.in = kept
 }
 
-// claimOutbound does the same for packets to be protected, by the association's handle, which is
-// an index: a look-up costs no more than to see whether one is needed.
+// claimOutbound does the same for packets to be protected, by the association's handle.
 func (w *Worker) claimOutbound() {
 	b, kept := &w.batch, w.lists.out[:0]
+	var mine *sad.Outbound
+	var of uint32
 	for _, i := range w.lists.out {
-		handle := b.P[i].SPI
-		sa := w.group.sad.LookupOutbound(handle)
-		if sa == nil {
-			w.acquire(b.P[i].Tunnel, &b.Flows[i])
-			w.drop(i, packet.DropNoOutbound)
-			continue
-		}
-		if !w.claim(i, &sa.Ownership) {
-			continue
-		}
-		if sa.Asked() {
-			w.group.sad.RefreshOutbound(sa)
-			if sa.Wanted() >= 0 {
-				w.moves.outbound(handle)
+		if handle := b.P[i].SPI; mine == nil || of != handle {
+			if mine = w.group.sad.LookupOutbound(handle); mine == nil {
+				w.acquire(b.P[i].Tunnel, &b.Flows[i])
+				w.drop(i, packet.DropNoOutbound)
+				continue
 			}
+			if !w.claim(i, &mine.Ownership) {
+				mine = nil
+				continue
+			}
+			if mine.Asked() {
+				w.group.sad.RefreshOutbound(mine)
+				if mine.Wanted() >= 0 {
+					w.moves.outbound(handle)
+				}
+			}
+			of = handle
 		}
-		w.outbound[i] = sa
+		w.outbound[i] = mine
 		kept = append(kept, i)
 	}
 	w.lists.out = kept

@@ -57,11 +57,10 @@ func (w *Worker) classify() {
 
 // foresee asks for what is remembered of packet i's flow.
 func (w *Worker) foresee(i int) {
-	if !w.flows.pays {
-		return
-	}
 	w.places[i] = w.flows.place(&w.batch.Flows[i])
-	prefetch.Of(&w.flows.places[w.places[i]])
+	if w.flows.many {
+		prefetch.Of(&w.flows.places[w.places[i]])
+	}
 }
 
 // classifyEndpoint judges a packet to one of our outer addresses. ip is the datagram. What

@@ -9,10 +9,10 @@ import (
 	"sallyport/dataplane/spd"
 )
 
-// flows remembers what the tables say of the flows that this worker saw last, one cache line each: a look-up in a
-// large policy database or routing table reads a dozen, one after the other. A place has room for two flows; a third
-// takes that of the first. What is remembered is never older than the snapshot in use: an entry of an earlier
-// one is not valid.
+// flows remembers what the tables say of the flows that this worker saw last, one cache line each: to find a flow again
+// takes less than to ask even a small policy database, and a large one or a large routing table reads a dozen lines, one
+// after the other. A place has room for two flows; a third takes that of the first. What is remembered is never older than
+// the snapshot in use: an entry of an earlier one is not valid.
 type flows struct {
 	places  []flowPlace
 	mapping offheap.Mapping
@@ -21,9 +21,8 @@ type flows struct {
 
 	policies   *spd.Table // that generation stands for
 	generation uint32
-	// pays says that the tables are large enough for all this: a few policies are looked through in less time.
-	pays  bool
-	asked flowEntry // what is returned while it does not pay
+	// many says that there may be more flows than the caches hold, so that asking for an entry before it is read pays.
+	many bool
 }
 
 type flowPlace [2]flowEntry
@@ -63,12 +62,9 @@ func (f *flows) close() {
 	f.places, f.mapping = nil, nil
 }
 
-// routesMin is from how many routes on remembering a next hop pays.
-const routesMin = 64
-
 // follow makes the tables of a snapshot those that entries are valid for.
 func (f *flows) follow(t *Tables) {
-	f.pays = t.SPD.Indexed() || t.FIB.Size() >= routesMin
+	f.many = t.SPD.Indexed()
 	if f.policies != t.SPD {
 		f.policies = t.SPD
 		if f.generation++; f.generation == 0 {
@@ -81,20 +77,28 @@ func (f *flows) follow(t *Tables) {
 // place returns the index of the place for a flow. Its bits depend on a seed, so nobody
 // outside can choose flows that share one.
 func (f *flows) place(flow *packet.Flow) uint32 {
-	rest := uint64(flow.SrcPort)<<48 | uint64(flow.DstPort)<<32 | uint64(flow.Proto)<<8 | uint64(flow.Version)
+	if flow.Version == 4 {
+		hi, lo := bits.Mul64((flow.Src.Lo<<32|flow.Dst.Lo)^f.seed[0], flow.Rest()^f.seed[1])
+		return uint32((hi ^ lo) >> f.shift)
+	}
 	hi, lo := bits.Mul64(flow.Src.Lo^f.seed[0], flow.Dst.Lo^f.seed[1])
 	h := hi ^ lo
-	hi, lo = bits.Mul64(h^flow.Src.Hi^f.seed[2], bits.RotateLeft64(flow.Dst.Hi, 32)^rest^f.seed[3])
+	hi, lo = bits.Mul64(h^flow.Src.Hi^f.seed[2], bits.RotateLeft64(flow.Dst.Hi, 32)^flow.Rest()^f.seed[3])
 	return uint32((hi ^ lo) >> f.shift)
+}
+
+// same compares two flows word by word.
+func same(a, b *packet.Flow) bool {
+	return a.Src.Lo == b.Src.Lo && a.Dst.Lo == b.Dst.Lo && a.Rest() == b.Rest() && a.Src.Hi == b.Src.Hi && a.Dst.Hi == b.Dst.Hi
 }
 
 // find returns the entry of a flow, nil if it is not at its place.
 func (f *flows) find(place uint32, flow *packet.Flow) *flowEntry {
 	p := &f.places[place]
-	if p[0].flow == *flow {
+	if same(&p[0].flow, flow) {
 		return &p[0]
 	}
-	if p[1].flow == *flow {
+	if same(&p[1].flow, flow) {
 		return &p[1]
 	}
 	return nil
@@ -102,10 +106,6 @@ func (f *flows) find(place uint32, flow *packet.Flow) *flowEntry {
 
 // policy returns the entry of a flow, whose place is given, with what the policies say of it. It is good until the next call.
 func (f *flows) policy(place uint32, flow *packet.Flow) *flowEntry {
-	if !f.pays {
-		f.judge(&f.asked, flow)
-		return &f.asked
-	}
 	e := f.find(place, flow)
 	if e == nil {
 		p := &f.places[place]

@@ -91,9 +91,7 @@ func (w *Worker) collect() {
 func (w *Worker) complete(p *port) {
 	for {
 		n := p.queue.Complete(w.addrs[:])
-		for _, a := range w.addrs[:n] {
-			w.release(a)
-		}
+		w.releaseAll(w.addrs[:n])
 		if n < len(w.addrs) {
 			return
 		}
@@ -216,6 +214,20 @@ func (w *Worker) settle() {
 			w.release(b.P[i].Addr)
 		}
 	}
+}
+
+// releaseAll sends frames home.
+func (w *Worker) releaseAll(addrs []uint64) {
+	free, size := w.free, w.group.homeSize
+	first := uint64(w.ID) * size
+	for _, a := range addrs {
+		if chunk := packet.Chunk(a); chunk-first < size {
+			free = append(free, chunk)
+		} else {
+			w.group.homeward[w.ID][w.group.home(chunk)].push(chunk)
+		}
+	}
+	w.free = free
 }
 
 // release sends a frame home.

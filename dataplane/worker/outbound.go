@@ -11,10 +11,16 @@ import (
 // MSS. What does not fit is answered with ICMP, or cut up if its sender allows.
 func (w *Worker) admitOutbound() {
 	b, kept := &w.batch, w.lists.out[:0]
+	var last *sad.Outbound
+	var hop *fib.Hop
+	var mtu int
 	for _, i := range w.lists.out {
 		p, sa := &b.P[i], w.outbound[i]
-		w.route(sa)
-		hop := &w.tables.FIB.Hops[sa.Hop]
+		if sa != last {
+			w.route(sa)
+			last, hop = sa, &w.tables.FIB.Hops[sa.Hop]
+			mtu = sa.InnerMTU(int(hop.MTU))
+		}
 		if hop.Kind == fib.Local || hop.Kind == fib.NoRoute {
 			w.unreachable(i, packet.DropNoRoute, forward.NetUnreachable)
 			continue
@@ -27,7 +33,6 @@ func (w *Worker) admitOutbound() {
 			w.timeExceeded(i)
 			continue
 		}
-		mtu := sa.InnerMTU(int(hop.MTU))
 		if size := int(p.End - p.L3); size > mtu {
 			w.tooBig(i, mtu, packet.ClassOutbound)
 			continue

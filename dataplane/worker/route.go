@@ -82,9 +82,6 @@ func (w *Worker) routeForward() {
 // hop returns the next hop of packet i's destination, as it is remembered or as the table has it.
 func (w *Worker) hop(i uint8) uint32 {
 	f, flow := w.tables.FIB, &w.batch.Flows[i]
-	if !w.flows.pays {
-		return f.Lookup(flow.DstAddr())
-	}
 	e := w.flows.find(w.places[i], flow)
 	if e == nil {
 		return f.Lookup(flow.DstAddr()) // packets that were not judged here, and entries that another flow took

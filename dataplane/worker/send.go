@@ -12,18 +12,40 @@ func (w *Worker) send() {
 		w.deliver(i, w.tables.IKE)
 	}
 	// What IKE sends stands here, in front: it finds room on a TX ring that encrypted packets fill.
-	for _, i := range w.lists.forward {
-		w.sendHop(i)
-	}
-	for _, i := range w.lists.out {
-		w.batch.P[i].Flags |= packet.FlagSealed
-		w.sendHop(i)
-	}
+	w.sendHops(w.lists.forward, 0)
+	w.sendHops(w.lists.out, packet.FlagSealed)
 	for _, i := range w.lists.punt {
 		w.punt(i)
 	}
 	for _, i := range w.lists.transmit {
 		w.sendPort(i)
+	}
+}
+
+// sendHops gives the packets their flags and sends them to their next hops. Packets to one hop tend to follow each other, so one
+// look serves a run of them; what a hop needs beside a link header and a place in this worker's queue is sendHop's.
+func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
+	b, hops := &w.batch, w.tables.FIB.Hops
+	var hop *fib.Hop
+	var queue *port
+	var of uint32
+	for _, i := range list {
+		p := &b.P[i]
+		p.Flags |= flags
+		if hop == nil || p.Hop != of {
+			of, hop, queue = p.Hop, &hops[p.Hop], nil
+			if hop.Kind == fib.Forward && int(hop.Port) < len(w.tx) {
+				hop.Touch()
+				queue = w.tx[hop.Port]
+			}
+		}
+		if queue == nil || queue.failed != nil {
+			w.sendHop(i)
+			continue
+		}
+		forward.WriteEthernet(b, int(i), &hop.SrcMAC, &hop.DstMAC)
+		p.Port = hop.Port
+		w.stage(queue, p)
 	}
 }
 
@@ -90,12 +112,18 @@ func (w *Worker) sendPort(i uint8) {
 		w.drop(i, packet.DropPortDown)
 		return
 	}
+	w.stage(q, p)
+}
+
+// stage puts a complete packet in line for a queue of this worker.
+func (w *Worker) stage(q *port, p *packet.Packet) {
 	if q.n == len(q.pending) {
 		w.drain(q)
 	}
-	q.pending[q.n] = packet.Desc{Addr: p.Addr, Len: uint32(p.Len)}
-	q.esp[q.n] = p.Flags&packet.FlagSealed != 0
-	q.n++
+	n := q.n & (packet.BatchMax - 1)
+	q.pending[n] = packet.Desc{Addr: p.Addr, Len: uint32(p.Len)}
+	q.esp[n] = p.Flags&packet.FlagSealed != 0
+	q.n = n + 1
 }
 
 // drain puts staged packets on the TX ring. When the ring is full it starts the transmitter once
