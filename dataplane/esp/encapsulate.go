@@ -22,6 +22,12 @@ import (
 func (s *Scratch) Encapsulate(b *packet.Batch, live []uint8, sa []*sad.Outbound) []uint8 {
 	n := 0
 	for _, i := range live {
+		p := &b.P[i]
+		if length := p.End - p.L3; sa[i] != nil && sa[i].HeaderLen == plainHeaderLen && s.preparePlain(p, b.Mem, sa[i], &s.ops[n]) {
+			s.rec[n].index, s.rec[n].bytes = i, length
+			n++
+			continue
+		}
 		if reason := s.prepareOutbound(b, i, sa[i], n); reason != packet.DropNone {
 			b.P[i].Reason = reason
 			if sa[i] != nil {
@@ -65,29 +71,17 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 		return packet.DropSequenceExhausted
 	}
 
-	next := uint32(packet.ProtoIPv4)
+	trailer := b.Mem[inner+uint64(length) : inner+uint64(body)]
+	copy(trailer, padding[:pad])
+	trailer[pad] = uint8(pad)
+	trailer[pad+1] = packet.ProtoIPv4
 	if p.Version == 6 {
-		next = packet.ProtoIPv6
-	}
-	if pad < 4 {
-		// Padding, its length and next header in one store: 1, 2, 3 and what comes behind them moved down. The ICV follows, so
-		// that it may reach past the trailer.
-		const all = 3<<16 | 2<<8 | 1
-		trailer := uint64(all&(1<<(8*pad)-1)) | uint64(uint32(pad)|next<<8)<<(8*pad)
-		binary.LittleEndian.PutUint64(b.Mem[inner+uint64(length):], trailer)
-	} else {
-		trailer := b.Mem[inner+uint64(length) : inner+uint64(body)]
-		copy(trailer, padding[:pad])
-		trailer[pad], trailer[pad+1] = uint8(pad), uint8(next)
+		trailer[pad+1] = packet.ProtoIPv6
 	}
 
 	outer := inner - uint64(front)
 	h := b.Mem[outer:end]
-	if o.HeaderLen == plainHeaderLen {
-		*(*[plainHeaderLen]byte)(h) = [plainHeaderLen]byte(o.Header[:])
-	} else {
-		copy(h[:o.HeaderLen], o.Header[:o.HeaderLen])
-	}
+	copy(h[:o.HeaderLen], o.Header[:o.HeaderLen])
 	binary.BigEndian.PutUint32(h[o.ESP+4:], uint32(seq))
 
 	tos := packet.EncapsulateTOS(p.TOS, o.Flags&sad.FlagCopyDSCP != 0, o.Flags&sad.FlagECN != 0)

@@ -12,9 +12,6 @@ const (
 	ipv6Len = 40
 
 	ipv4DF = 0x4000
-
-	// plainHeaderLen is the length of what most prepared headers hold: IPv4, SPI and sequence number.
-	plainHeaderLen = ipv4Len + headerLen
 )
 
 // finishIPv4 completes the outer IPv4 header of datagram h, copied from the

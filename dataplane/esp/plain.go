@@ -1,0 +1,93 @@
+package esp
+
+import (
+	"encoding/binary"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/transform"
+)
+
+// plainHeaderLen is the length of what most prepared headers hold: IPv4, SPI and sequence number.
+const plainHeaderLen = ipv4Len + headerLen
+
+// preparePlain is prepareOutbound for the form that most tunnels have: ESP right behind an outer IPv4 header, and a suite that
+// pads to 4 bytes. It calls nothing and writes whole words. It returns false, and has done nothing, where anything is
+// out of the ordinary; prepareOutbound then says what.
+//
+//	outer                8               16              24          28
+//	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
+func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, op *transform.Op) bool {
+	inner := p.Addr + uint64(p.L3)
+	length := uint64(p.End - p.L3)
+	pad := -(length + trailerLen) & 3
+	body := length + pad + trailerLen
+	front := uint64(plainHeaderLen + o.IVLen)
+	outer := inner - front
+	end := inner + body + uint64(o.ICVLen)
+	chunk := packet.Chunk(p.Addr)
+	last := o.Seq.Load()
+	if o.Align != 4 || inner < chunk+packet.EtherLen+front || end+packet.TailSlack > chunk+packet.FrameSize || last >= o.SeqMax || end > uint64(len(mem)) {
+		return false
+	}
+	seq := last + 1
+	o.Seq.Set(seq)
+
+	// Padding 1, 2, 3, its length and next header in one store, which may reach into the ICV's place.
+	next := uint64(packet.ProtoIPv4)
+	if p.Version == 6 {
+		next = packet.ProtoIPv6
+	}
+	trailer := 0x03_02_01&(1<<(8*pad)-1) | (pad|next<<8)<<(8*pad)
+	binary.LittleEndian.PutUint64(mem[inner+length:], trailer)
+
+	var tosMask uint8
+	if o.Flags&sad.FlagCopyDSCP != 0 {
+		tosMask = 0xfc
+	}
+	if o.Flags&sad.FlagECN != 0 {
+		tosMask |= 0x03
+	}
+	tos := p.TOS & tosMask
+	flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
+	df := o.Flags&sad.FlagSetDF != 0
+	if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
+		df = p.Flags&packet.FlagDF != 0
+	}
+	var fragment uint64 // identification and flags
+	if df {
+		flags |= packet.FlagDF
+		fragment = ipv4DF
+	} else {
+		s.id++
+		fragment = uint64(s.id) << 16
+	}
+	total := end - outer
+	sum := uint64(o.HeaderSum) + uint64(tos) + total + fragment>>16 + fragment&0xffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	check := ^uint16(sum>>16 + sum)
+
+	h := (*[plainHeaderLen]byte)(mem[outer:])
+	const start = 0x4500 << 48 // version and header length
+	binary.BigEndian.PutUint64(h[0:], start|uint64(tos)<<48|total<<32|fragment)
+	binary.BigEndian.PutUint64(h[8:], binary.BigEndian.Uint64(o.Header[8:])|uint64(check)<<32)
+	binary.LittleEndian.PutUint64(h[16:], binary.LittleEndian.Uint64(o.Header[16:]))
+	binary.BigEndian.PutUint32(h[24:], uint32(seq))
+
+	op.Key = s.table.OutboundKey(o.Slot)
+	op.Packet = mem[outer+ipv4Len : end : chunk+packet.FrameSize]
+	op.Counter = seq
+	op.SeqHi = uint32(seq >> 32)
+	op.ESN = o.Flags&sad.FlagESN != 0
+
+	p.Addr = outer - packet.EtherLen
+	p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
+	p.End = packet.EtherLen + uint16(total)
+	p.Len = p.End
+	p.SrcPort, p.DstPort = 0, 0
+	p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
+	p.Flags = flags
+	p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, seq
+	return true
+}
