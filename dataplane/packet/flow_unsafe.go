@@ -4,4 +4,11 @@ import "unsafe"
 
 // Rest returns what a flow is besides its addresses, as one number: ports, flags, version and protocol. The fields lie
 // behind each other, eight bytes aligned to eight, which a test holds.
+//
+// All machines that this runs on are little-endian, as the BPF object is.
 func (f *Flow) Rest() uint64 { return *(*uint64)(unsafe.Pointer(&f.SrcPort)) }
+
+// RestOf returns the Rest of a flow of these fields.
+func RestOf(srcPort, dstPort uint16, flags Flags, version, proto uint8) uint64 {
+	return uint64(srcPort) | uint64(dstPort)<<16 | uint64(flags)<<32 | uint64(version)<<48 | uint64(proto)<<56
+}

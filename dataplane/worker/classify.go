@@ -20,7 +20,6 @@ const (
 // is to be done with it, or ends it. What is remembered of the flows is asked for a pass before it is read.
 func (w *Worker) classify() {
 	b := &w.batch
-	w.flows.follow(w.tables)
 	for i := range b.N {
 		p := &b.P[i]
 		if p.Class != packet.ClassNone {

@@ -19,7 +19,8 @@ type flows struct {
 	shift   uint
 	seed    [4]uint64
 
-	policies   *spd.Table // that generation stands for
+	policies   *spd.Table // that generation stands for, with endpoints: what goes to one of them meets no policy
+	endpoints  *AddrSet
 	generation uint32
 	// many says that there may be more flows than the caches hold, so that asking for an entry before it is read pays.
 	many bool
@@ -65,8 +66,8 @@ func (f *flows) close() {
 // follow makes the tables of a snapshot those that entries are valid for.
 func (f *flows) follow(t *Tables) {
 	f.many = t.SPD.Indexed()
-	if f.policies != t.SPD {
-		f.policies = t.SPD
+	if f.policies != t.SPD || f.endpoints != t.Endpoints {
+		f.policies, f.endpoints = t.SPD, t.Endpoints
 		if f.generation++; f.generation == 0 {
 			clear(f.places)
 			f.generation = 1

@@ -15,12 +15,14 @@ func (w *Worker) Step(now int64) int {
 	w.now, w.esp.Now = now, now
 	w.tables = w.group.tables.Load()
 	w.crowded = w.group.sad.Crowded()
+	w.flows.follow(w.tables)
 
 	w.restock()
 	w.take()
 	n := w.batch.N
 	if n > 0 {
 		w.observe(StageTake)
+		w.express()
 		w.classify()
 		w.observe(StageClassify)
 
@@ -33,6 +35,7 @@ func (w *Worker) Step(now int64) int {
 
 		w.claimOutbound()
 		w.admitOutbound()
+		w.join()
 		w.observe(StageAdmit)
 		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, w.outbound[:])
 		w.observe(StageSeal)

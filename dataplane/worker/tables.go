@@ -36,7 +36,7 @@ type Tables struct {
 	// Ports is indexed by port number.
 	Ports []Port
 	// Endpoints are our outer addresses.
-	Endpoints AddrSet
+	Endpoints *AddrSet
 	// Own are all addresses of the gateway.
 	Own []netip.Addr
 	// TUN is the port number of the way to the kernel; NoPort if there is none.
@@ -68,8 +68,8 @@ type endpoint struct {
 const fewMax = 8
 
 // NewAddrSet returns the set of the given addresses.
-func NewAddrSet(addrs []netip.Addr) AddrSet {
-	s := AddrSet{many: make(map[endpoint]struct{}, len(addrs))}
+func NewAddrSet(addrs []netip.Addr) *AddrSet {
+	s := &AddrSet{many: make(map[endpoint]struct{}, len(addrs))}
 	for _, a := range addrs {
 		e := endpoint{packet.AddrOf(a), 6}
 		if a.Is4() {

@@ -251,7 +251,9 @@ type Worker struct {
 // lists are the live indices into the batch, by what is to be done with them.
 type lists struct {
 	in, out, forward, punt, transmit, ike []uint8
-	store                                 [6][packet.BatchMax]uint8
+	express                               []uint8 // admitted by express, not in out yet
+	store                                 [7][packet.BatchMax]uint8
+	joined                                [packet.BatchMax]uint8
 }
 
 func (l *lists) reset() {
@@ -261,6 +263,7 @@ func (l *lists) reset() {
 	l.punt = l.store[3][:0]
 	l.transmit = l.store[4][:0]
 	l.ike = l.store[5][:0]
+	l.express = l.store[6][:0]
 }
 
 // queueOf is a small first-in, first-out queue of one goroutine.
