@@ -60,7 +60,7 @@ func Parse(b *Batch, i int) Drop {
 	p := &b.P[i]
 	f := b.Frame(i)
 	p.Flags &= flagsKept
-	if len(f) >= plainLen && parsePlain(p, &b.Flows[i], (*[plainLen]byte)(f)) {
+	if len(f) >= plainLen && f[12] == 0x08 && f[13] == 0x00 && parsePlain(p, &b.Flows[i], (*[plainLen]byte)(f)) {
 		return DropNone
 	}
 	if len(f) < EtherLen {
@@ -89,24 +89,23 @@ func Parse(b *Batch, i int) Drop {
 // plainLen is the part of a frame that [parsePlain] reads: Ethernet header, IPv4 header without options, ports.
 const plainLen = EtherLen + 20 + 4
 
-// parsePlain is Parse for what most packets are: untagged IPv4 without options, whole, with UDP, TCP or ESP in it. It reads whole
-// words and leaves everything else, and whatever is wrong, to the rest of Parse.
+// parsePlain is Parse and ParseIP for what most packets are: IPv4 without options, whole, with UDP, TCP or ESP in it, whose header lies
+// EtherLen bytes behind the frame's start. It reads whole words and leaves everything else, and whatever is wrong, to
+// the rest of them.
 //
 //	word  bytes  holds
-//	a     12-19  EtherType, version and header length, TOS, total length, identification
+//	a     12-19  EtherType (not looked at), version and header length, TOS, total length, identification
 //	b     20-27  fragment, TTL, protocol, checksum, source (first half)
 //	c     28-35  source (second half), destination, source port
 func parsePlain(p *Packet, f *Flow, h *[plainLen]byte) bool {
 	a, b, c := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]), binary.LittleEndian.Uint64(h[28:])
 	const (
-		etherAndVersion = 0xff_ffff // of a
-		plain4          = 0x45_0008
-		fragmented      = 0xffbf // of b: all but DF
-		dontFragment    = 0x0040
+		fragmented   = 0xffbf // of b: all but DF
+		dontFragment = 0x0040
 	)
 	proto := uint8(b >> 24)
 	total := uint16(h[16])<<8 | uint16(h[17])
-	if a&etherAndVersion != plain4 || b&fragmented != 0 || total < 24 || int(total)+EtherLen > int(p.Len) {
+	if uint8(a>>16) != 0x45 || b&fragmented != 0 || total < 24 || int(total)+EtherLen > int(p.Len) {
 		return false
 	}
 	// The sum is right in either byte order (RFC 1071, 2 (B)).
@@ -147,6 +146,9 @@ func ParseIP(b *Batch, i int) Drop {
 	p := &b.P[i]
 	f := b.Frame(i)
 	p.Flags &= flagsKept
+	if p.L3 == EtherLen && len(f) >= plainLen && parsePlain(p, &b.Flows[i], (*[plainLen]byte)(f)) {
+		return DropNone
+	}
 	if int(p.L3) >= len(f) {
 		return DropRunt
 	}

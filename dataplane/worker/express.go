@@ -38,7 +38,7 @@ func (w *Worker) express() {
 		mtu    int
 		table  = w.group.sad
 		places = f.places
-		list   = w.lists.express
+		list   = w.lists.shortOut
 	)
 	for i := range b.N {
 		p := &b.P[i]
@@ -117,22 +117,21 @@ func (w *Worker) express() {
 		w.outbound[i] = sa
 		list = append(list, uint8(i))
 	}
-	w.lists.express = list
+	w.lists.shortOut = list
 	w.Counters.Sealed.Add(uint64(len(list)))
 }
 
-// join lets the packets that express took and those that were admitted the long way go on in the order in which they came, so that
-// a flow some of whose packets need something special stays in order.
-func (w *Worker) join() {
-	short, long := w.lists.express, w.lists.out
-	if len(long) == 0 {
-		w.lists.out = short
-		return
+// join returns one list of the packets that express took and of those that came the long way, in the order in which they arrived: a flow
+// some of whose packets need something special stays in order.
+func (l *lists) join(short, long []uint8) []uint8 {
+	switch {
+	case len(long) == 0:
+		return short
+	case len(short) == 0:
+		return long
 	}
-	if len(short) == 0 {
-		return
-	}
-	joined := w.lists.joined[:0]
+	joined := l.joined[l.nextJoined][:0]
+	l.nextJoined++
 	for len(short) > 0 && len(long) > 0 {
 		if short[0] < long[0] {
 			joined, short = append(joined, short[0]), short[1:]
@@ -140,8 +139,114 @@ func (w *Worker) join() {
 			joined, long = append(joined, long[0]), long[1:]
 		}
 	}
-	w.lists.out = append(append(joined, short...), long...)
+	return append(append(joined, short...), long...)
 }
 
 // tcpSYN is the SYN flag in the fourteenth octet of a TCP header (RFC 9293, 3.1).
 const tcpSYN = 0x02
+
+// expressInbound does for ESP in IPv4, not in UDP, what express does for packets to be protected: it takes them to the point where
+// they are to be decapsulated. The association must be this worker's, not asked to move, and between exactly these addresses.
+func (w *Worker) expressInbound() {
+	b, t := &w.batch, w.tables
+	if w.watched || w.crowded || t.Endpoints == nil {
+		return
+	}
+	var (
+		of    uint32 // SPI of sa
+		sa    *sad.Inbound
+		table = w.group.sad
+		list  = w.lists.shortIn
+	)
+	for i := range b.N {
+		p := &b.P[i]
+		if p.Class != packet.ClassNone || p.Port == t.TUN || p.Port == t.IKE || p.Len < expressLen {
+			continue
+		}
+		h := (*[expressLen]byte)(b.Mem[p.Addr:])
+		x, y, z := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]), binary.LittleEndian.Uint64(h[28:])
+		total := int(h[16])<<8 | int(h[17])
+		if x&0xffffff != 0x450008 || y&0xff_00_ffbf != packet.ProtoESP<<24 || total < 28 || total+packet.EtherLen > int(p.Len) {
+			continue
+		}
+		sum, carry := bits.Add64(x>>16, y, 0)
+		sum, carry = bits.Add64(sum, z&0xffff_ffff_ffff, carry)
+		sum += carry
+		sum = sum>>32 + sum&0xffff_ffff
+		sum = sum>>16 + sum&0xffff
+		if sum = sum>>16 + sum&0xffff; uint16(sum>>16+sum) != 0xffff {
+			continue
+		}
+		if spi := binary.BigEndian.Uint32(h[34:]); sa == nil || spi != of {
+			if sa = table.LookupInbound(spi); sa == nil {
+				continue
+			}
+			flow := packet.Flow{Dst: packet.Addr{Lo: uint64(binary.BigEndian.Uint32(h[30:]))}, Version: 4}
+			if sa.Owner() != w.ID || sa.Asked() || sa.Version != 4 || sa.Flags&sad.FlagEncap != 0 || !t.Endpoints.Has(&flow) {
+				sa = nil
+				continue
+			}
+			of = spi
+		}
+		if [4]byte(h[26:]) != [4]byte(sa.Remote[:]) || [4]byte(h[30:]) != [4]byte(sa.Local[:]) {
+			continue
+		}
+		p.L3, p.L4, p.End = packet.EtherLen, packet.EtherLen+20, packet.EtherLen+uint16(total)
+		p.SrcPort, p.DstPort = 0, 0
+		p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, uint8(x>>24), uint8(y>>16)
+		if y&0x40 != 0 {
+			p.Flags |= packet.FlagDF
+		}
+		p.Class, p.SPI = packet.ClassInbound, of
+		w.inbound[i] = sa
+		list = append(list, uint8(i))
+	}
+	w.lists.shortIn = list
+}
+
+// expressDecapsulated sends on what came out of associations and needs nothing special: what routeDecapsulated and routeForward come
+// to for it. It leaves every other packet in the list for them.
+//
+// Nothing special is: IPv4, UDP or TCP but no SYN; a flow that is remembered as going into no tunnel, with its next hop in the
+// routes in force; a next hop on the protected side whose MTU is large enough; TTL left.
+func (w *Worker) expressDecapsulated() {
+	b, t, f := &w.batch, w.tables, w.flows
+	if w.watched || w.crowded || f.many {
+		return
+	}
+	opened := len(w.lists.in)
+	kept, list := w.lists.in[:0], w.lists.shortForward
+	for _, i := range w.lists.in {
+		p, flow := &b.P[i], &b.Flows[i]
+		rest := packet.RestOf(p.SrcPort, p.DstPort, p.Flags, p.Version, p.Proto)
+		hi, lo := bits.Mul64((flow.Src.Lo<<32|flow.Dst.Lo)^f.seed[0], rest^f.seed[1])
+		place := &f.places[uint32((hi^lo)>>f.shift)]
+		e := &place[0]
+		if e.flow.Src.Lo != flow.Src.Lo || e.flow.Dst.Lo != flow.Dst.Lo || e.flow.Rest() != rest {
+			e = &place[1]
+		}
+		// What is remembered of a decapsulated flow was found to be no martian before.
+		if p.Version != 4 || p.TTL <= 1 || e.flow.Src.Lo != flow.Src.Lo || e.flow.Dst.Lo != flow.Dst.Lo || e.flow.Rest() != rest ||
+			e.generation != f.generation || e.match != spd.NoMatch || e.hopGeneration != t.FIB.Generation {
+			kept = append(kept, i)
+			continue
+		}
+		hop := &t.FIB.Hops[e.hop]
+		h := b.Mem[p.Addr+packet.EtherLen : p.Addr+uint64(p.End)]
+		if hop.Kind != fib.Forward || len(h) > int(hop.MTU) || w.exposes(p, hop) || len(h) < 28 ||
+			p.Proto != packet.ProtoUDP && (p.Proto != packet.ProtoTCP || len(h) < 40 || h[0] != 0x45 || h[20+13]&tcpSYN != 0) {
+			kept = append(kept, i)
+			continue
+		}
+		check := uint32(h[10])<<8 | uint32(h[11]) + 0x100
+		if check >= 0xffff {
+			check++
+		}
+		p.TTL--
+		h[8], h[10], h[11] = p.TTL, uint8(check>>8), uint8(check)
+		p.Class, p.Hop = packet.ClassForward, e.hop
+		list = append(list, i)
+	}
+	w.lists.in, w.lists.shortForward = kept, list
+	w.Counters.Opened.Add(uint64(opened - len(kept)))
+}

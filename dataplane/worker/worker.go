@@ -251,9 +251,11 @@ type Worker struct {
 // lists are the live indices into the batch, by what is to be done with them.
 type lists struct {
 	in, out, forward, punt, transmit, ike []uint8
-	express                               []uint8 // admitted by express, not in out yet
-	store                                 [7][packet.BatchMax]uint8
-	joined                                [packet.BatchMax]uint8
+	// what took the short way to the same point, until the two join
+	shortIn, shortOut, shortForward []uint8
+	store                           [9][packet.BatchMax]uint8
+	joined                          [3][packet.BatchMax]uint8
+	nextJoined                      int
 }
 
 func (l *lists) reset() {
@@ -263,7 +265,10 @@ func (l *lists) reset() {
 	l.punt = l.store[3][:0]
 	l.transmit = l.store[4][:0]
 	l.ike = l.store[5][:0]
-	l.express = l.store[6][:0]
+	l.shortIn = l.store[6][:0]
+	l.shortOut = l.store[7][:0]
+	l.shortForward = l.store[8][:0]
+	l.nextJoined = 0
 }
 
 // queueOf is a small first-in, first-out queue of one goroutine.
