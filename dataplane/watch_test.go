@@ -132,7 +132,7 @@ func TestTraceFollowsAPacketThroughTheStages(t *testing.T) {
 	}
 
 	// In: the first copy passes, every other is a replay.
-	ways, traces = b.trace(outside, 3, [][]byte{esp}, nil)
+	ways, traces = b.trace(outside, 3, [][]byte{esp}, func(w *Watch) { w.Filter.Src = netip.MustParsePrefix("192.0.2.1/32") })
 	if ways[0] != "take, classify, open, route, forward, send" || ways[1] != "take, classify, open replayed" || ways[2] != ways[1] {
 		t.Errorf("inbound packets go %v", ways)
 	}
