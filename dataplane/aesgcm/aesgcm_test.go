@@ -7,14 +7,18 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
+
+// more are implementations for tests only.
+var more []implementation
 
 // eachImplementation runs a test body once for every implementation that this
 // machine can run.
 func eachImplementation(t *testing.T, body func(t *testing.T, im *implementation)) {
-	for i := range implementations {
-		im := &implementations[i]
+	for _, im := range append(slices.Clone(implementations), more...) {
+		im := &im
 		t.Run(im.name, func(t *testing.T) {
 			if !im.available {
 				t.Skip("this machine cannot run " + im.name)
@@ -177,7 +181,7 @@ func TestBatchesOfMixedKeysAndLengths(t *testing.T) {
 			bad := make([]bool, n)
 			for i := range ops {
 				which := r.IntN(len(keys))
-				texts[i] = randomBytes(r, r.IntN(300))
+				texts[i] = randomBytes(r, r.IntN([]int{300, 2048}[r.IntN(2)]))
 				nonce, aad := randomBytes(r, NonceSize), randomBytes(r, 8+4*r.IntN(2))
 				var buf []byte
 				frames[i], buf = framed(texts[i], slack*r.IntN(2))

@@ -5,9 +5,9 @@ import "errors"
 // roundsMax is the number of rounds of AES-256 (FIPS 197, 5).
 const roundsMax = 14
 
-// powerMax is the highest power of H in a key: one sum takes the additional data, 8
-// blocks of text and the block of lengths.
-const powerMax = 10
+// powerMax is the highest power of H in a key: one sum takes 16 blocks of text, or the additional data, 8
+// blocks and the block of lengths.
+const powerMax = 16
 
 // ErrKeySize says that a key has not 16, 24 or 32 bytes.
 var ErrKeySize = errors.New("AES key is not 16, 24 or 32 bytes long")

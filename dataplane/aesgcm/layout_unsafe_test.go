@@ -39,7 +39,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"opAADLen": unsafe.Offsetof(op.AADLen), "opOK": unsafe.Offsetof(op.OK), "opBuf": unsafe.Offsetof(op.Buf),
 		"opLen": unsafe.Offsetof(op.Buf) + unsafe.Sizeof(uintptr(0)), "opSize": unsafe.Sizeof(op),
 		"keyPowers": unsafe.Offsetof(key.powers), "keyRounds": unsafe.Offsetof(key.rounds), "keyRound": unsafe.Offsetof(key.round),
-		"tagSize": TagSize, "aadMax": AADMax, "groupMax": powerMax - 2,
+		"tagSize": TagSize, "aadMax": AADMax, "powerMax": powerMax,
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("the generator has %s = %d (%v), the types %d", name, v, ok, want)

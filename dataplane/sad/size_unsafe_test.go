@@ -17,7 +17,7 @@ func TestSizes(t *testing.T) {
 	}{
 		{"Inbound", unsafe.Sizeof(in), 192},
 		{"Outbound", unsafe.Sizeof(out), 192},
-		{"Key", unsafe.Sizeof(transform.Key{}), 448},
+		{"Key", unsafe.Sizeof(transform.Key{}), 576},
 		{"end of the hot fields of Inbound", unsafe.Offsetof(in.Local), 64},
 		{"end of the hot fields of Outbound", unsafe.Offsetof(out.Header), 64},
 	} {

@@ -20,7 +20,7 @@ type Key struct {
 	kind  Kind
 	// other is the handle of what suites but AES-GCM use, in ciphers or cbcKeys; 0 without.
 	other uint32
-	_     [20]byte
+	_     [52]byte // so that the powers of H begin with a cache line
 	gcm   aesgcm.Key
 }
 

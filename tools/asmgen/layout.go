@@ -20,9 +20,9 @@ const (
 
 // Layout of aesgcm.Key, in bytes.
 const (
-	keyPowers = 0 // H^10 down to H^1, each divided by x
-	keyRounds = 160
-	keyRound  = 176 // round keys, the whitening key first
+	keyPowers = 0 // H^16 down to H^1, each divided by x
+	keyRounds = 256
+	keyRound  = 272 // round keys, the whitening key first
 )
 
 const (
@@ -32,9 +32,9 @@ const (
 	// groupMax is the number of blocks that the loop takes at a time, and the largest number
 	// that the end of a packet may have.
 	groupMax = 8
-	// powerMax is the highest power of H in a key: the additional data, groupMax
-	// blocks of text and the block of lengths, in one sum.
-	powerMax = groupMax + 2
+	// powerMax is the highest power of H in a key: a group of 16 blocks in one sum, or the additional data,
+	// groupMax blocks of text and the block of lengths.
+	powerMax = 16
 )
 
 // power is the place of H^p in a key. Loaded at twice the width it is H^p, H^(p-1).

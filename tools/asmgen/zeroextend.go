@@ -28,16 +28,16 @@ var compile = pass.Concat(
 	pass.FunctionPass(pass.RequiredISAExtensions),
 )
 
-// zeroExtendXMM tells the liveness analysis that an instruction with a VEX prefix that
-// writes an XMM register clears the lane above. Otherwise a register that is
-// written as XMM and read as YMM counts as alive from the function's start on.
+// zeroExtendXMM tells the liveness analysis that an instruction with a VEX or EVEX prefix that
+// writes an XMM or YMM register clears the lanes above. Otherwise a register that is written
+// as XMM and read as YMM or ZMM counts as alive from the function's start on.
 func zeroExtendXMM(i *ir.Instruction) error {
 	if !strings.HasPrefix(i.Opcode, "V") {
 		return nil
 	}
 	for j, op := range i.Outputs {
-		if r, ok := op.(reg.Vec); ok && operand.IsXMM(op) {
-			i.Outputs[j] = r.AsY()
+		if r, ok := op.(reg.Vec); ok && (operand.IsXMM(op) || operand.IsYMM(op)) {
+			i.Outputs[j] = r.AsZ()
 		}
 	}
 	return nil
