@@ -548,6 +548,13 @@ func (m *manager) established(p *peer, n news) {
 	if l.conn.KeyingTries == 0 || len(p.asked) == 0 {
 		l.tries = 0
 	}
+	for _, o := range m.pairs[pairKey(l.conn)] {
+		for _, q := range o.peers {
+			if q != p && q.attempt && !q.established {
+				m.command(q, ikesa.Accompanied{})
+			}
+		}
+	}
 	if m.contact[p.spi] {
 		delete(m.contact, p.spi)
 		m.abandonOthers(p)
@@ -664,18 +671,23 @@ func (m *manager) find(connection, child string) (*link, *ikesa.Child) {
 }
 
 // abandonOthers takes a peer at its word that it has no other IKE SA with us (RFC 7296, 2.4). The word is only good for
-// the same two identities, authenticated, and for what is older.
+// the same two identities, authenticated, and for what is older. Of one that we began at the same moment the peer did not know yet
+// when it gave its word: which of the two stays, keepUnique decides, alike on both sides.
 func (m *manager) abandonOthers(p *peer) {
 	if p.link.conn.Unique == ikesa.UniqueNever {
 		return
 	}
 	for _, o := range slices.Clone(m.byIDs[p.ids]) {
-		if o != p && !o.since.After(p.since) && !o.ending {
+		if o != p && !o.since.After(p.since) && !o.ending && (o.initiator == p.initiator || p.since.Sub(o.since) >= crossingTime) {
 			o.ending = true
 			m.command(o, ikesa.Abandon{Reason: ikesa.ReasonInitialContact})
 		}
 	}
 }
+
+// crossingTime is how far apart two IKE SAs may come up of which either side began one before it knew of the other. Nobody starts anew
+// in less.
+const crossingTime = 2 * time.Second
 
 // uniqueTime is how far apart two IKE SAs of one pair of identities may come up and still count as simultaneous.
 const uniqueTime = 10 * time.Second

@@ -377,3 +377,41 @@ func TestNothingIsRememberedOfWhatEnded(t *testing.T) {
 		}
 	})
 }
+
+// TestCrossingInitiationsLeaveOneIKESA: both sides begin at about the same moment, in every order of the messages that a network gives. Of
+// two IKE SAs the same one stays on both sides, soon, and with it a child.
+func TestCrossingInitiationsLeaveOneIKESA(t *testing.T) {
+	for _, policy := range []ikesa.Unique{ikesa.UniqueNo, ikesa.UniqueKeep, ikesa.UniqueReplace} {
+		for apart := time.Duration(0); apart <= 24*time.Millisecond; apart += time.Millisecond {
+			t.Run(fmt.Sprint("policy ", policy, ", ", apart, " apart"), func(t *testing.T) {
+				simulate(t, uint64(apart)+1, Options{Workers: 2}, func(t *testing.T, p *pair) {
+					p.net.jitter = 3 * time.Millisecond
+					p.configure(t, 1, func(side string, c *ikesa.Connection) {
+						c.Unique = policy
+						c.DPDDelay = 0 // nothing but the exchanges themselves may mend it
+						c.Children[0].StartAction, c.Children[0].CloseAction, c.Children[0].DPDAction = ikesa.ActionNone, ikesa.ActionNone, ikesa.ActionNone
+					})
+					go p.a.server.Load().Up(t.Context(), "a-b-0", "net")
+					time.Sleep(apart)
+					go p.b.server.Load().Up(t.Context(), "b-a-0", "net")
+					for _, after := range []time.Duration{2 * time.Second, 20 * time.Second} {
+						time.Sleep(after)
+						n, wrong := differences(p.a, p.b)
+						if len(wrong) > 0 || n == 0 {
+							t.Errorf("after %v: %d children, %v", after, n, wrong)
+						}
+						for _, nd := range []*node{p.a, p.b} {
+							want := 1
+							if policy == ikesa.UniqueNo {
+								want = n
+							}
+							if s := nd.server.Load().Stats(); int(s.SAs) != want || n != want {
+								t.Errorf("after %v: %d IKE SAs at %s, %d children", after, s.SAs, nd.name, n)
+							}
+						}
+					}
+				})
+			})
+		}
+	}
+}

@@ -47,6 +47,9 @@ type (
 		SPI  uint32
 		Hard bool
 	}
+	// Accompanied says that another IKE SA with the same peer has come up: one that is still to authenticate itself no longer
+	// claims to be the only one (RFC 7296, 2.4).
+	Accompanied struct{}
 	// Liveness asks the peer for a sign of life, if none came just now.
 	Liveness struct{}
 )
@@ -62,6 +65,7 @@ func (Abandon) command()      {}
 func (Moved) command()        {}
 func (PeerMoved) command()    {}
 func (ChildExpired) command() {}
+func (Accompanied) command()  {}
 func (Liveness) command()     {}
 
 // Command does what the operator, the server or the data plane wants.
@@ -101,6 +105,10 @@ func (s *SA) Command(now time.Time, cmd Command, out *Outputs) {
 			s.expireChild(now, child)
 		} else if child != nil {
 			s.rekeyChild(now, c.SPI)
+		}
+	case Accompanied:
+		if s.handshake != nil {
+			s.handshake.initialContact = false
 		}
 	case Liveness:
 		if s.state == StateEstablished {
