@@ -67,10 +67,9 @@ check:
 fuzz:
 	@FUZZTIME=$(FUZZTIME) ./tools/fuzz.sh
 
-# Go's own benchmarks, then the gateway as a whole; build/bench/pipeline.json holds its figures.
+# Two minutes: build/bench/results.json and build/bench/report.html. With root also on the wire.
 bench: build
-	go test -run '^$$' -bench . -benchmem ./...
-	build/sallyport-bench pipeline --json build/bench/pipeline.json
+	build/sallyport-bench run --quick
 
 clean:
 	rm -rf build

@@ -22,13 +22,25 @@ import (
 // fields leave it as it is.
 const Schema = 1
 
-// File is one run of one command.
+// File is one run of one command, or of several one after another.
 type File struct {
 	Schema int       `json:"schema"`
 	Time   time.Time `json:"time"`
-	Host   Host      `json:"host"`
-	Build  Build     `json:"build"`
-	Rows   []Row     `json:"rows"`
+	// Seconds is how long the run took, 0 where nobody measured that.
+	Seconds float64 `json:"seconds,omitempty"`
+	Host    Host    `json:"host"`
+	Build   Build   `json:"build"`
+	// Noise is what the machine did beside, nil where nobody looked.
+	Noise *Noise `json:"noise,omitempty"`
+	Rows  []Row  `json:"rows"`
+	// Holes are the measurements that could not be made.
+	Holes []Hole `json:"holes,omitempty"`
+}
+
+// Hole is a measurement that could not be made.
+type Hole struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
 }
 
 // Host is the machine that the figures belong to.
@@ -63,8 +75,9 @@ type Row struct {
 	PeerValue float64 `json:"peer_value,omitempty"`
 	// Ratio is Value ÷ PeerValue, 0 without a peer.
 	Ratio float64 `json:"ratio,omitempty"`
-	// Samples are the single measurements, in the order in which they were taken.
-	Samples []float64 `json:"samples"`
+	// Samples are the single measurements, in the order in which they were taken, and PeerSamples the peer's between them.
+	Samples     []float64 `json:"samples"`
+	PeerSamples []float64 `json:"peer_samples,omitempty"`
 	// Command repeats the measurement.
 	Command string `json:"command"`
 }
@@ -76,19 +89,40 @@ func NewRow(name, unit, command string, samples []float64) Row {
 
 // Against completes the row with a peer's samples of the same run.
 func (r Row) Against(peer string, samples []float64) Row {
-	r.Peer, r.PeerValue = peer, Median(samples)
+	r.Peer, r.PeerValue, r.PeerSamples = peer, Median(samples), samples
 	if r.PeerValue != 0 {
 		r.Ratio = r.Value / r.PeerValue
 	}
 	return r
 }
 
-// Spread is the difference between the largest and the smallest sample as a share of the median.
+// Spread is the difference between the largest and the smallest sample as a share of the median; of five samples and more a
+// tenth at either end, at least one, is left out.
 func (r Row) Spread() float64 {
 	if len(r.Samples) == 0 || r.Value == 0 {
 		return 0
 	}
-	return (slices.Max(r.Samples) - slices.Min(r.Samples)) / r.Value
+	s := slices.Sorted(slices.Values(r.Samples))
+	if n := len(s); n >= 5 {
+		out := max(1, n/10)
+		s = s[out : n-out]
+	}
+	return (s[len(s)-1] - s[0]) / r.Value
+}
+
+// SpreadMax is the spread from which a row is unstable.
+const SpreadMax = 0.15
+
+// Unstable says that the row's samples differ so much that its value should not be relied on.
+func (r Row) Unstable() bool { return r.Spread() > SpreadMax }
+
+// HigherIsBetter says which way a row of this unit gets better: rates up, times and sizes down.
+func (r Row) HigherIsBetter() bool {
+	switch r.Unit {
+	case "Mpps", "1/cpu-s", "%":
+		return true
+	}
+	return strings.HasSuffix(r.Unit, "/s")
 }
 
 // Median returns the median, 0 for no samples.

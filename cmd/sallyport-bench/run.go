@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/bench/result"
+	"sallyport/cmd/internal/version"
+)
+
+// part is one verb's share of a run. It is a process of its own: what goes wrong in it costs that part only.
+type part struct {
+	name    string
+	args    []string
+	seconds float64 // about how long it takes
+	// needs says what the part lacks here; "" for nothing.
+	needs func(o *runOptions) string
+}
+
+// quick takes two minutes: what every machine can tell about itself, and the peers if they are built already.
+var quick = []part{
+	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 3, nil},
+	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.15"}, 15, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 15, nil},
+	{"veth", []string{"veth", "--sizes", "64,1420", "--runs", "3", "--seconds", "0.5"}, 20, (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--sizes", "64,1420", "--runs", "3", "--seconds", "1"}, 65, (*runOptions).needsPeers},
+}
+
+// full takes half an hour: all sizes, suites and directions, scaling, every mode of the peers.
+var full = []part{
+	{"crypto", []string{"crypto", "--runs", "31", "--seconds", "0.01"}, 90, nil},
+	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9"}, 160, nil},
+	{"suites", []string{"pipeline", "--sizes", "64,512,1420", "--suites", "aes256gcm16,chacha20poly1305,aes128-sha256", "--associations", "1", "--runs", "7"}, 70, nil},
+	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.5"}, 150, nil},
+	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 40, needsCores(2)},
+	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 60, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 240, nil},
+	{"veth", []string{"veth", "--runs", "7", "--seconds", "1.5"}, 200, (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--runs", "7", "--seconds", "2"}, 500, (*runOptions).needsRoot},
+}
+
+type runOptions struct {
+	quick bool
+	out   string
+	bin   string
+	only  []string
+}
+
+func runCommand(stdout, stderr io.Writer) *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Measure everything this machine can, and make a page of it",
+		Long: "Run goes through the other verbs, one after another, and writes FOLDER/results.json and FOLDER/report.html. --quick takes\n" +
+			"two minutes, a full run half an hour. What cannot be measured here, for want of root, CPUs or a peer, is said, the\n" +
+			"rest goes on, and the page tells. On Ctrl-C nothing is left behind, and nothing is written.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), stdout, stderr) },
+	}
+	f := c.Flags()
+	f.BoolVar(&o.quick, "quick", false, "two minutes instead of thirty")
+	f.StringVar(&o.out, "out", "build/bench", "folder to write to")
+	f.StringVar(&o.bin, "bin", "build", "folder of sallyportd")
+	f.StringSliceVar(&o.only, "only", nil, "parts to run, instead of all")
+	return c
+}
+
+func (o *runOptions) needsRoot() string {
+	if os.Geteuid() != 0 {
+		return "needs root"
+	}
+	return ""
+}
+
+func (o *runOptions) needsNamespaces() string {
+	switch _, err := os.Stat(filepath.Join(o.bin, "sallyportd")); {
+	case os.Geteuid() != 0:
+		return "needs root, for network namespaces"
+	case runtime.NumCPU() < 2:
+		return "needs two CPUs: one for the sender, one for the gateway"
+	case err != nil:
+		return "needs " + filepath.Join(o.bin, "sallyportd") + ": make build"
+	}
+	return ""
+}
+
+// needsPeers keeps a quick run from installing and building for minutes.
+func (o *runOptions) needsPeers() string {
+	if why := o.needsRoot(); why != "" {
+		return why
+	}
+	if _, err := os.Stat("build/peers/ipsec-secgw/build/ipsec-secgw"); err != nil && os.Getenv(peerVariable) == "" {
+		return "DPDK's ipsec-secgw is not built yet: sallyport-bench peers installs and builds it"
+	}
+	return ""
+}
+
+func needsCores(n int) func(*runOptions) string {
+	return func(*runOptions) string {
+		if runtime.NumCPU() < n {
+			return fmt.Sprintf("needs %d CPUs", n)
+		}
+		return ""
+	}
+}
+
+// parts returns what is to be run.
+func (o *runOptions) parts() ([]part, error) {
+	all := full
+	if o.quick {
+		all = quick
+	}
+	if len(o.only) == 0 {
+		return all, nil
+	}
+	var chosen []part
+	for _, name := range o.only {
+		found := false
+		for _, p := range all {
+			if p.name == name {
+				chosen, found = append(chosen, p), true
+			}
+		}
+		if !found {
+			var names []string
+			for _, p := range all {
+				names = append(names, p.name)
+			}
+			return nil, fmt.Errorf("%wpart %q: there are %s", errUsage, name, strings.Join(names, ", "))
+		}
+	}
+	return chosen, nil
+}
+
+func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
+	parts, err := o.parts()
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	folder, err := os.MkdirTemp("", "sallyport-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+
+	began := time.Now()
+	file := result.NewFile(version.String())
+	noise := result.ListenForNoise()
+	left := 0.0
+	for _, p := range parts {
+		left += p.seconds
+	}
+	for i, p := range parts {
+		fmt.Fprintf(stderr, "%d of %d: %s, about %s; %s in all are left\n", i+1, len(parts), p.name, duration(p.seconds), duration(left))
+		left -= p.seconds
+		if p.needs != nil {
+			if why := p.needs(o); why != "" {
+				file.Holes = append(file.Holes, result.Hole{Name: p.name, Reason: why})
+				fmt.Fprintln(stderr, "  left out:", why)
+				continue
+			}
+		}
+		json := filepath.Join(folder, p.name+".json")
+		why := o.measure(ctx, self, p, json, stderr)
+		if ctx.Err() != nil {
+			return errors.New("interrupted; nothing was written")
+		}
+		rows, err := result.Read(json) // a part that fails late may have written what it has
+		if err == nil {
+			file.Rows = append(file.Rows, rows.Rows...)
+		} else if why == "" {
+			why = err.Error()
+		}
+		if why != "" {
+			file.Holes = append(file.Holes, result.Hole{Name: p.name, Reason: why})
+			fmt.Fprintln(stderr, "  failed:", why)
+		}
+	}
+	file.Noise, file.Seconds = noise.Stop(), time.Since(began).Seconds()
+	if why := file.Noise.Noisy(); why != "" {
+		fmt.Fprintln(stderr, "This machine is too noisy to trust these figures:", why)
+	}
+	if len(file.Rows) == 0 {
+		return errors.New("nothing could be measured")
+	}
+	if err := writeRows(file, filepath.Join(o.out, "results.json"), stdout); err != nil {
+		return err
+	}
+	return writePage(file, filepath.Join(o.out, "report.html"), stdout)
+}
+
+// graceTime is how long a part that is interrupted may take to clean up.
+const graceTime = 20 * time.Second
+
+// measure runs a part and returns why it failed, "" if it did not. An interruption reaches it as such, so that it cleans up.
+func (o *runOptions) measure(ctx context.Context, self string, p part, json string, stderr io.Writer) string {
+	args := append(append([]string{}, p.args...), "--json", json)
+	if p.name == "veth" {
+		args = append(args, "--bin", o.bin)
+		if program := "build/peers/ipsec-secgw/build/ipsec-secgw"; os.Getenv(peerVariable) == "" {
+			if _, err := os.Stat(program); err == nil {
+				args = append(args, "--peer", program)
+			}
+		}
+	}
+	c := exec.CommandContext(ctx, self, args...)
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = graceTime
+	// In a group of its own: a terminal's Ctrl-C comes once, from here.
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	var errs bytes.Buffer
+	c.Stderr = io.MultiWriter(&errs, indented{stderr})
+	runtime.LockOSThread() // the death signal is of the thread that started the part
+	defer runtime.UnlockOSThread()
+	if err := c.Run(); err != nil {
+		lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
+		if last := lines[len(lines)-1]; last != "" {
+			return strings.TrimPrefix(last, "sallyport-bench: ")
+		}
+		return err.Error()
+	}
+	return ""
+}
+
+// indented moves whole writes to the right.
+type indented struct{ io.Writer }
+
+func (w indented) Write(b []byte) (int, error) {
+	text := "  " + strings.ReplaceAll(strings.TrimSuffix(string(b), "\n"), "\n", "\n  ") + "\n"
+	_, err := io.WriteString(w.Writer, text)
+	return len(b), err
+}
+
+func duration(seconds float64) string {
+	return (time.Duration(seconds) * time.Second).Round(time.Second).String()
+}
