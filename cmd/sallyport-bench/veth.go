@@ -3,31 +3,33 @@ package main
 import (
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"sallyport/bench/veth"
+	"sallyport/bench/wire"
 )
 
 // peerVariable is the environment's name for the path of ipsec-secgw.
 const peerVariable = "IPSEC_SECGW"
 
 func vethCommand(stdout, stderr io.Writer) *cobra.Command {
-	o := veth.Options{}
+	o := wire.Options{}
 	var json string
 	c := &cobra.Command{
 		Use:   "veth",
 		Short: "Measure one worker of sallyportd over AF_XDP on veth",
 		Long: "Veth builds sender, gateway and sink in network namespaces and counts what sallyportd with one worker carries;\n" +
-			"with the path of DPDK's ipsec-secgw, in --peer or " + peerVariable + ", also what that carries on the same rig, in turn.\n" +
+			"with the path of DPDK's ipsec-secgw, in --peer or " + peerVariable + ", also what that carries on the same rig, in turn;\n" +
+			"beside testpmd (DPDK), which only hands frames on, where it is installed: the ceiling.\n" +
 			"The sender's own rate is printed first: it must be far above the gateways'. Needs root and two CPUs.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Command = "sallyport-bench " + strings.Join(os.Args[1:], " ")
 			p := newProgress(stderr, o.Samples())
 			o.Progress = p.next
-			rows, err := veth.Run(cmd.Context(), o)
+			rows, err := wire.Run(cmd.Context(), o)
 			p.done()
 			if err != nil {
 				return err
@@ -38,6 +40,8 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.Bin, "bin", "build", "folder of sallyportd")
 	f.StringVar(&o.Peer, "peer", os.Getenv(peerVariable), "path of ipsec-secgw")
+	testpmd, _ := exec.LookPath("dpdk-testpmd")
+	f.StringVar(&o.Testpmd, "testpmd", testpmd, "path of DPDK's testpmd, \"\" for none")
 	f.StringSliceVar(&o.Directions, "directions", []string{"encrypt", "decrypt"}, "directions")
 	f.IntSliceVar(&o.Sizes, "sizes", []int{64, 512, 1420}, "inner packets' sizes in bytes")
 	f.IntVar(&o.Runs, "runs", 5, "samples of each gateway, taken in turn; the median counts")

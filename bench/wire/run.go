@@ -1,4 +1,4 @@
-package veth
+package wire
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 type Options struct {
 	Bin        string   // folder with sallyportd
 	Peer       string   // path of ipsec-secgw; "" for none
+	Testpmd    string   // path of DPDK's testpmd; "" for none
 	Directions []string // encrypt, decrypt
 	Sizes      []int    // of the inner packets, SizeMin to SizeMax
 	Runs       int      // samples of each gateway, in turn
@@ -59,11 +60,7 @@ func (o *Options) check() error {
 
 // Samples is how many samples Run takes.
 func (o *Options) Samples() int {
-	gateways := 1
-	if o.Peer != "" {
-		gateways++
-	}
-	return len(o.Directions) * len(o.Sizes) * (1 + o.Runs*gateways)
+	return len(o.Directions) * len(o.Sizes) * (1 + o.Runs*len(o.contenders()))
 }
 
 // contender is who carries the packets of a sample.
@@ -73,11 +70,29 @@ const (
 	nobody contender = iota // the sender straight into a sink: what the rig can offer
 	ours
 	peers
+	testpmd
+	contenders
 )
+
+func (c contender) String() string {
+	return [...]string{"the sink alone", "sallyportd", secgw.Name, TestpmdName}[c]
+}
+
+// contenders are those that carry packets in this run.
+func (o *Options) contenders() []contender {
+	all := []contender{ours}
+	if o.Peer != "" {
+		all = append(all, peers)
+	}
+	if o.Testpmd != "" {
+		all = append(all, testpmd)
+	}
+	return all
+}
 
 // Run measures the sender alone, sallyportd and the peer, in turn, and returns the rows veth/sender/..., which
 // is the rig's own ceiling, veth/encrypt/... and veth/decrypt/..., and the same with /cpu behind it, per
-// second of the worker's CPU time.
+// second of the worker's CPU time; veth/encrypt/64/ceiling is the same beside testpmd.
 // It needs root, two CPUs and nothing else that uses the names of [testbed].
 func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 	if err := o.check(); err != nil {
@@ -86,22 +101,26 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raising the limit of locked memory: %w", err)
 	}
-	who := []contender{nobody, ours}
-	if o.Peer != "" {
-		if _, err := os.Stat(o.Peer); err != nil {
-			return nil, fmt.Errorf("%s: %w", secgw.Name, err)
+	who := append([]contender{nobody}, o.contenders()...)
+	for _, path := range []string{o.Peer, o.Testpmd} {
+		if path == "" {
+			continue
 		}
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("peer: %w", err)
+		}
+	}
+	if o.Peer != "" || o.Testpmd != "" {
 		release, err := secgw.ReserveHugePages()
 		if err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, release()) }()
-		who = append(who, peers)
 	}
 	var rows []result.Row
 	for _, direction := range o.Directions {
 		for _, size := range o.Sizes {
-			var rates, perCPU [peers + 1][]float64
+			var rates, perCPU [contenders][]float64
 			for run := range o.Runs {
 				for _, w := range who {
 					if w == nobody && run > 0 {
@@ -112,7 +131,7 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 					}
 					s, err := o.sample(ctx, w, direction == "decrypt", size)
 					if err != nil {
-						return rows, fmt.Errorf("%s of %d bytes by %s: %w", direction, size, [...]string{"the sink alone", "sallyportd", secgw.Name}[w], err)
+						return rows, fmt.Errorf("%s of %d bytes by %s: %w", direction, size, w, err)
 					}
 					rates[w] = append(rates[w], s.perSecond)
 					perCPU[w] = append(perCPU[w], s.perCPU)
@@ -120,16 +139,20 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 			}
 			name := fmt.Sprintf("%s/%d", direction, size)
 			rows = append(rows, result.NewRow("veth/sender/"+name, "Mpps", o.Command, rates[nobody]),
-				o.row("veth/"+name, rates), o.row("veth/"+name+"/cpu", perCPU))
+				o.row("veth/"+name, rates, peers), o.row("veth/"+name+"/cpu", perCPU, peers))
+			if o.Testpmd != "" {
+				rows = append(rows, o.row("veth/"+name+"/ceiling", rates, testpmd))
+			}
 		}
 	}
 	return rows, nil
 }
 
-func (o *Options) row(name string, samples [peers + 1][]float64) result.Row {
+// row is ours beside one peer's, if that took part.
+func (o *Options) row(name string, samples [contenders][]float64, peer contender) result.Row {
 	r := result.NewRow(name, "Mpps", o.Command, samples[ours])
-	if o.Peer != "" {
-		r = r.Against(secgw.Name, samples[peers])
+	if len(samples[peer]) > 0 {
+		r = r.Against(peer.String(), samples[peer])
 	}
 	return r
 }
@@ -163,6 +186,11 @@ func (o *Options) sample(ctx context.Context, who contender, decrypt bool, size 
 		err = r.attachSink(r.drain, sinkIf, expected(decrypt, size))
 		if err == nil {
 			gateway, err = r.startPeer(o, decrypt, keymat)
+		}
+	case testpmd: // what goes in comes out
+		err = r.attachSink(r.drain, sinkIf, offered(decrypt, size))
+		if err == nil {
+			gateway, err = r.startTestpmd(o)
 		}
 	}
 	if err != nil {

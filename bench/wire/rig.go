@@ -1,4 +1,4 @@
-// Package veth measures one worker of the running gateway over AF_XDP on veth, beside
+// Package wire measures one worker of the running gateway over AF_XDP on veth, beside
 // DPDK's ipsec-secgw over net_af_xdp on the same rig in the same run:
 //
 //	sender (core 0) g0 ══ a0 gateway (one worker, core 1) b0 ══ s0 sink, XDP_DROP
@@ -9,7 +9,7 @@
 //
 // veth knows only AF_XDP's copy mode, which is most of the time of either gateway: these figures
 // compare them as users of AF_XDP. What a gateway itself costs is for package gateway.
-package veth
+package wire
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package veth
+package wire
 
 import (
 	"bytes"
