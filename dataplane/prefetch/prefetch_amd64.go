@@ -4,3 +4,6 @@ package prefetch
 //
 //go:noescape
 func Bytes(b []byte)
+
+//go:noescape
+func each(mem *byte, offset *uint64, stride, n, lines uintptr)

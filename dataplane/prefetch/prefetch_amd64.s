@@ -16,3 +16,30 @@ check:
 	CMPQ AX, CX
 	JB   next
 	RET
+
+// func each(mem *byte, offset *uint64, stride, n, lines uintptr)
+TEXT ·each(SB), NOSPLIT, $0-40
+	MOVQ  mem+0(FP), AX
+	MOVQ  offset+8(FP), BX
+	MOVQ  stride+16(FP), CX
+	MOVQ  n+24(FP), DX
+	MOVQ  lines+32(FP), R8
+	TESTQ DX, DX
+	JEQ   done
+
+nextOffset:
+	MOVQ (BX), SI
+	ADDQ AX, SI
+	MOVQ R8, DI
+
+nextLine:
+	PREFETCHT0 (SI)
+	ADDQ       $64, SI
+	DECQ       DI
+	JNE        nextLine
+	ADDQ       CX, BX
+	DECQ       DX
+	JNE        nextOffset
+
+done:
+	RET

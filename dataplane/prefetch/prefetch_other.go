@@ -4,3 +4,5 @@ package prefetch
 
 // Bytes does nothing on this architecture.
 func Bytes([]byte) {}
+
+func each(*byte, *uint64, uintptr, uintptr, uintptr) {}

@@ -15,6 +15,9 @@ func TestEveryLengthIsHarmless(t *testing.T) {
 		}
 	}
 	Bytes(nil)
+	Each(b, []uint64{}, 1)
+	Each(nil, []uint64{0}, 1)
+	Each(b, []struct{ offset, length uint64 }{{0, 1}, {64, 1}, {4095, 1}, {1 << 60, 1}, {^uint64(0), 1}}, 3)
 	if n := testing.AllocsPerRun(100, func() { Bytes(b) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -105,8 +105,8 @@ func (w *Worker) complete(p *port) {
 	}
 }
 
-// headersLen is how much of a packet is asked for as soon as it is received: its headers.
-const headersLen = 2 * prefetch.Line
+// headerLines is how many cache lines of a packet are asked for as soon as it is received: its headers.
+const headerLines = 2
 
 // take fills the batch: first a few IKE datagrams, which no flood of anything else may hold up, then what this worker made itself, then what other workers hand over, then what the
 // queues received, each step starting at another queue. What it made comes first because it makes
@@ -170,14 +170,16 @@ func (w *Worker) takeFirst() {
 func (w *Worker) receive(p *port, max int) int {
 	b, bytes := &w.batch, uint64(0)
 	n := p.queue.Receive(w.descs[:max])
-	for _, d := range w.descs[:n] {
-		prefetch.Bytes(b.Mem[d.Addr : d.Addr+headersLen])
-	}
-	for _, d := range w.descs[:n] {
-		b.P[b.N] = packet.Packet{Addr: d.Addr, Len: uint16(d.Len), Port: p.number}
+	descs := w.descs[:n]
+	prefetch.Each(b.Mem, descs, headerLines)
+	records, number := b.P[b.N:], p.number
+	for k := range min(len(descs), len(records)) {
+		d, r := &descs[k], &records[k]
+		*r = packet.Packet{}
+		r.Addr, r.Len, r.Port = d.Addr, uint16(d.Len), number
 		bytes += uint64(d.Len)
-		b.N++
 	}
+	b.N += n
 	p.counters.Received.Add(uint64(n))
 	w.Counters.Received.Add(uint64(n))
 	w.Counters.ReceivedBytes.Add(bytes)

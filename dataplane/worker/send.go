@@ -27,6 +27,7 @@ func (w *Worker) send() {
 func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
 	b, hops := &w.batch, w.tables.FIB.Hops
 	var hop *fib.Hop
+	var link forward.Link
 	var queue *port
 	var of uint32
 	for _, i := range list {
@@ -37,13 +38,14 @@ func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
 			if hop.Kind == fib.Forward && int(hop.Port) < len(w.tx) {
 				hop.Touch()
 				queue = w.tx[hop.Port]
+				link = forward.LinkOf(&hop.SrcMAC, &hop.DstMAC)
 			}
 		}
 		if queue == nil || queue.failed != nil {
 			w.sendHop(i)
 			continue
 		}
-		forward.WriteEthernet(b, int(i), &hop.SrcMAC, &hop.DstMAC)
+		link.Write(b.Mem, p)
 		p.Port = hop.Port
 		w.stage(queue, p)
 	}
@@ -121,7 +123,8 @@ func (w *Worker) stage(q *port, p *packet.Packet) {
 		w.drain(q)
 	}
 	n := q.n & (packet.BatchMax - 1)
-	q.pending[n] = packet.Desc{Addr: p.Addr, Len: uint32(p.Len)}
+	d := &q.pending[n]
+	d.Addr, d.Len, d.Options = p.Addr, uint32(p.Len), 0
 	q.esp[n] = p.Flags&packet.FlagSealed != 0
 	q.n = n + 1
 }
