@@ -20,13 +20,23 @@ import (
 // Sequence numbers are given out in the order of live, and only to packets that
 // are encapsulated.
 func (s *Scratch) Encapsulate(b *packet.Batch, live []uint8, sa []*sad.Outbound) []uint8 {
-	n := 0
-	for _, i := range live {
-		p := &b.P[i]
-		if length := p.End - p.L3; sa[i] != nil && sa[i].HeaderLen == plainHeaderLen && s.preparePlain(p, b.Mem, sa[i], &s.ops[n]) {
-			s.rec[n].index, s.rec[n].bytes = i, length
-			n++
-			continue
+	kept := live[:0]
+	for len(live) > 0 {
+		if kept, live = s.encapsulatePlain(b, kept, live, sa); len(live) > 0 {
+			kept, live = s.encapsulateOther(b, kept, live, sa)
+		}
+	}
+	return kept
+}
+
+// encapsulateOther puts the first of the live packets, whatever its form, into an ESP packet, and those behind it up to one that
+// encapsulatePlain may take. It appends to kept and returns what is left of live, as that does.
+func (s *Scratch) encapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sad.Outbound) (_, rest []uint8) {
+	n, k := 0, 0
+	for ; k < len(live); k++ {
+		i := live[k]
+		if k > 0 && s.plain(sa[i]) {
+			break
 		}
 		if reason := s.prepareOutbound(b, i, sa[i], n); reason != packet.DropNone {
 			b.P[i].Reason = reason
@@ -38,7 +48,7 @@ func (s *Scratch) Encapsulate(b *packet.Batch, live []uint8, sa []*sad.Outbound)
 		n++
 	}
 	s.crypto.Seal(s.ops[:n])
-	return s.finishOutbound(b, live[:0], sa, n)
+	return s.finishOutbound(b, kept, sa, n), live[k:]
 }
 
 // prepareOutbound makes packet i ready to be sealed as op n, in these steps:
@@ -144,12 +154,9 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 	var packets, bytes uint64
 	for k := range n {
 		r := &s.rec[k]
-		p := &b.P[r.index]
 		s.ops[k].Packet = nil
 		if !s.ops[k].OK {
-			// The key was removed under the association: nothing may be sent without one.
-			p.Reason = packet.DropNoOutbound
-			countOutbound(sa[r.index], p.Reason)
+			s.failOutbound(b, r.index, sa[r.index])
 			continue
 		}
 		o := sa[r.index]
@@ -166,6 +173,12 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 	}
 	s.countSent(run, packets, bytes)
 	return live
+}
+
+// failOutbound ends packet i because it was not sealed: the key was removed under the association, and nothing may be sent without one.
+func (s *Scratch) failOutbound(b *packet.Batch, i uint8, o *sad.Outbound) {
+	b.P[i].Reason = packet.DropNoOutbound
+	countOutbound(o, packet.DropNoOutbound)
 }
 
 // countSent counts what a run of packets of one association carried; nil is no run.

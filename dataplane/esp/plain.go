@@ -5,19 +5,61 @@ import (
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
-	"sallyport/dataplane/transform"
 )
 
 // plainHeaderLen is the length of what most prepared headers hold: IPv4, SPI and sequence number.
 const plainHeaderLen = ipv4Len + headerLen
 
-// preparePlain is prepareOutbound for the form that most tunnels have: ESP right behind an outer IPv4 header, and a suite that
-// pads to 4 bytes. It calls nothing and writes whole words. It returns false, and has done nothing, where anything is
+// encapsulatePlain puts the first of the live packets, as many as have the form that most have, into ESP packets: see preparePlain. It
+// appends those that live to kept, which may lie in front of live in the same array, and returns what is left of live.
+func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sad.Outbound) (_, rest []uint8) {
+	n := 0
+	for n < len(live) && n < packet.BatchMax {
+		o, p := sa[live[n]], &b.P[live[n]]
+		s.bytes[n] = p.End - p.L3
+		if !s.plain(o) || !s.preparePlain(p, b.Mem, o, n) {
+			break
+		}
+		n++
+	}
+	done, rest := live[:n], live[n:]
+	if n == 0 {
+		return kept, rest
+	}
+	failed := n - s.crypto.SealGCM(n)
+	var run *sad.Outbound
+	var packets, bytes uint64
+	for k, i := range done {
+		o := sa[i]
+		if failed > 0 && !s.crypto.SealedGCM(k) {
+			s.failOutbound(b, i, o)
+			continue
+		}
+		if o != run {
+			s.countSent(run, packets, bytes)
+			run, packets, bytes = o, 0, 0
+		}
+		packets++
+		bytes += uint64(s.bytes[k])
+		kept = append(kept, i)
+	}
+	s.countSent(run, packets, bytes)
+	return kept, rest
+}
+
+// plain says that packets for an association, or none, have the form that preparePlain is for.
+func (s *Scratch) plain(o *sad.Outbound) bool {
+	return o != nil && o.HeaderLen == plainHeaderLen && s.table.OutboundKey(o.Slot).GCM()
+}
+
+// preparePlain is prepareOutbound for the form that most tunnels have: ESP right behind an outer IPv4 header, and AES-GCM. It
+// writes whole words. It returns false, and has done nothing, where anything is
 // out of the ordinary; prepareOutbound then says what.
 //
 //	outer                8               16              24          28
 //	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
-func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, op *transform.Op) bool {
+func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, n int) bool {
+	key := s.table.OutboundKey(o.Slot)
 	inner := p.Addr + uint64(p.L3)
 	length := uint64(p.End - p.L3)
 	pad := -(length + trailerLen) & 3
@@ -27,7 +69,7 @@ func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, op
 	end := inner + body + uint64(o.ICVLen)
 	chunk := packet.Chunk(p.Addr)
 	last := o.Seq.Load()
-	if o.Align != 4 || inner < chunk+packet.EtherLen+front || end+packet.TailSlack > chunk+packet.FrameSize || last >= o.SeqMax || end > uint64(len(mem)) {
+	if inner < chunk+packet.EtherLen+front || end+packet.TailSlack > chunk+packet.FrameSize || last >= o.SeqMax || end > uint64(len(mem)) {
 		return false
 	}
 	seq := last + 1
@@ -75,11 +117,7 @@ func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, op
 	binary.LittleEndian.PutUint64(h[16:], binary.LittleEndian.Uint64(o.Header[16:]))
 	binary.BigEndian.PutUint32(h[24:], uint32(seq))
 
-	op.Key = s.table.OutboundKey(o.Slot)
-	op.Packet = mem[outer+ipv4Len : end : chunk+packet.FrameSize]
-	op.Counter = seq
-	op.SeqHi = uint32(seq >> 32)
-	op.ESN = o.Flags&sad.FlagESN != 0
+	s.crypto.PutGCM(n, key, mem[outer+ipv4Len:end:chunk+packet.FrameSize], seq, uint32(seq>>32), o.Flags&sad.FlagESN != 0)
 
 	p.Addr = outer - packet.EtherLen
 	p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len

@@ -34,6 +34,7 @@ type Scratch struct {
 	crypto transform.Batch
 	ops    [packet.BatchMax]transform.Op
 	rec    [packet.BatchMax]record
+	bytes  [packet.BatchMax]uint16 // of the inner datagrams that encapsulatePlain is at work on
 
 	// id is the last identification given to an outer IPv4 header that may be fragmented.
 	id uint16

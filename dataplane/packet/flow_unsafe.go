@@ -8,6 +8,9 @@ import "unsafe"
 // All machines that this runs on are little-endian, as the BPF object is.
 func (f *Flow) Rest() uint64 { return *(*uint64)(unsafe.Pointer(&f.SrcPort)) }
 
+// setRest sets what Rest returns.
+func (f *Flow) setRest(rest uint64) { *(*uint64)(unsafe.Pointer(&f.SrcPort)) = rest }
+
 // RestOf returns the Rest of a flow of these fields.
 func RestOf(srcPort, dstPort uint16, flags Flags, version, proto uint8) uint64 {
 	return uint64(srcPort) | uint64(dstPort)<<16 | uint64(flags)<<32 | uint64(version)<<48 | uint64(proto)<<56

@@ -2,6 +2,7 @@ package transform
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"sallyport/dataplane/aesgcm"
 )
@@ -55,6 +56,41 @@ func (b *Batch) Open(ops []Op) {
 	b.open(ops)
 }
 
+// PutGCM makes op i of a batch that is AES-GCM from one end to the other, for [Batch.SealGCM]. It takes what [Op] holds, and writes the
+// IV. i is below BatchMax; k.GCM() is true; packet holds IV and ICV at least.
+func (b *Batch) PutGCM(i int, k *Key, packet []byte, counter uint64, seqHi uint32, esn bool) {
+	p, g := (*[headerLen + ivAEAD]byte)(packet), &b.gcm[i]
+	iv := bits.ReverseBytes64(counter)
+	binary.LittleEndian.PutUint64(p[headerLen:], iv)
+	*(*[4]byte)(g.Nonce[0:]) = k.salt
+	binary.LittleEndian.PutUint64(g.Nonce[4:], iv)
+	spi, low := binary.LittleEndian.Uint32(p[0:]), binary.LittleEndian.Uint32(p[4:])
+	binary.LittleEndian.PutUint32(g.AAD[0:], spi)
+	if esn {
+		binary.BigEndian.PutUint32(g.AAD[4:], seqHi)
+		binary.LittleEndian.PutUint32(g.AAD[8:], low)
+		g.AADLen = 12
+	} else {
+		binary.LittleEndian.PutUint32(g.AAD[4:], low)
+		g.AADLen = 8
+	}
+	g.Buf, g.Key = packet[headerLen+ivAEAD:], &k.gcm
+}
+
+// SealGCM seals the first n ops, and returns how many of them went well. The packet of one that did not is wiped behind its IV.
+func (b *Batch) SealGCM(n int) (done int) {
+	aesgcm.Seal(b.gcm[:n])
+	for i := range b.gcm[:n] {
+		if b.gcm[i].OK {
+			done++
+		}
+	}
+	return done
+}
+
+// SealedGCM says whether op i of the last SealGCM went well.
+func (b *Batch) SealedGCM(i int) bool { return b.gcm[i].OK }
+
 // seal sorts the ops in one pass: GCM packets gather for one call, others are
 // done at once.
 func (b *Batch) seal(ops []Op) {
@@ -63,23 +99,8 @@ func (b *Batch) seal(ops []Op) {
 		op := &ops[i]
 		switch kindOf(op) {
 		case KindGCM:
-			// What fillAEAD does, without a call and without reading back the IV.
-			p, g := (*[headerLen + ivAEAD]byte)(op.Packet), &b.gcm[n&(BatchMax-1)]
-			binary.BigEndian.PutUint64(p[headerLen:], op.Counter)
-			*(*[4]byte)(g.Nonce[0:]) = op.Key.salt
-			binary.BigEndian.PutUint64(g.Nonce[4:], op.Counter)
-			spi, low := binary.LittleEndian.Uint32(p[0:]), binary.LittleEndian.Uint32(p[4:])
-			binary.LittleEndian.PutUint32(g.AAD[0:], spi)
-			if op.ESN {
-				binary.BigEndian.PutUint32(g.AAD[4:], op.SeqHi)
-				binary.LittleEndian.PutUint32(g.AAD[8:], low)
-				g.AADLen = 12
-			} else {
-				binary.LittleEndian.PutUint32(g.AAD[4:], low)
-				g.AADLen = 8
-			}
-			g.Buf, g.Key = op.Packet[headerLen+ivAEAD:], &op.Key.gcm
-			b.from[n&(BatchMax-1)] = uint8(i)
+			b.PutGCM(n, op.Key, op.Packet, op.Counter, op.SeqHi, op.ESN)
+			b.from[n] = uint8(i)
 			n++
 		case KindChaCha:
 			binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)

@@ -91,5 +91,8 @@ func (k *Key) Zero() {
 // Suite returns the suite that the key is for, None if it is no key.
 func (k *Key) Suite() Suite { return k.suite }
 
+// GCM says that the key is one of AES-GCM.
+func (k *Key) GCM() bool { return k.kind == KindGCM }
+
 // Salt returns the nonce salt; zero for suites without one.
 func (k *Key) Salt() [4]byte { return k.salt }

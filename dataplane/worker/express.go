@@ -32,6 +32,8 @@ func (w *Worker) express() {
 		}
 	}
 	var (
+		tunnel uint32 // the last one,
+		handle uint32 // and what it is bound to
 		of     uint32 // handle of sa
 		sa     *sad.Outbound
 		hop    uint32
@@ -84,7 +86,9 @@ func (w *Worker) express() {
 			continue
 		}
 
-		handle := table.Bound(e.tunnel)
+		if handle == 0 || tunnel != e.tunnel {
+			tunnel, handle = e.tunnel, table.Bound(e.tunnel)
+		}
 		if sa == nil || handle != of {
 			sa = table.LookupOutbound(handle)
 			if sa == nil || sa.Owner() != w.ID || sa.Asked() || sa.HopGeneration != t.FIB.Generation {
@@ -218,7 +222,7 @@ func (w *Worker) expressDecapsulated() {
 	kept, list := w.lists.in[:0], w.lists.shortForward
 	for _, i := range w.lists.in {
 		p, flow := &b.P[i], &b.Flows[i]
-		rest := packet.RestOf(p.SrcPort, p.DstPort, p.Flags, p.Version, p.Proto)
+		rest := flow.Rest()
 		hi, lo := bits.Mul64((flow.Src.Lo<<32|flow.Dst.Lo)^f.seed[0], rest^f.seed[1])
 		place := &f.places[uint32((hi^lo)>>f.shift)]
 		e := &place[0]

@@ -1,0 +1,100 @@
+package worker
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
+)
+
+// snapshots makes random policies over a few networks of both families, so that they change under flows that stay.
+type snapshots struct{ *rand.Rand }
+
+func (r *snapshots) network() netip.Prefix {
+	if r.IntN(2) == 0 {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(r.IntN(4)), 0}), 22+r.IntN(11)).Masked()
+	}
+	a := [16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(r.IntN(4))}
+	return netip.PrefixFrom(netip.AddrFrom16(a), 124+r.IntN(5)).Masked()
+}
+
+func (r *snapshots) policies(t *testing.T, n int) *spd.Table {
+	var list []spd.Policy
+	for len(list) < n {
+		local, remote := r.network(), r.network()
+		if local.Addr().Is4() != remote.Addr().Is4() {
+			continue
+		}
+		list = append(list, spd.Policy{
+			Name: "p", Action: spd.Action(r.IntN(3)), Tunnel: r.Uint32N(5), Negotiated: true, // so that they may contradict
+			Selectors: []spd.Selector{{
+				Local: []spd.Range{spd.RangeOf(local)}, Remote: []spd.Range{spd.RangeOf(remote)}, Proto: []uint8{0, 17}[r.IntN(2)],
+				LocalPorts: spd.AnyPorts, RemotePorts: []spd.PortRange{spd.AnyPorts, {First: 1, Last: 2}}[r.IntN(2)],
+			}},
+		})
+	}
+	table, err := spd.Build(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func (r *snapshots) flow() packet.Flow {
+	for {
+		src, dst := r.network().Addr(), r.network().Addr()
+		if src.Is4() != dst.Is4() {
+			continue
+		}
+		f := packet.FlowBetween(src, dst, []uint8{6, 17, 50}[r.IntN(3)])
+		if f.Proto != 50 && r.IntN(4) > 0 {
+			f.SrcPort, f.DstPort, f.Flags = uint16(r.IntN(3)), uint16(r.IntN(3)), packet.FlagPorts
+		}
+		return f
+	}
+}
+
+// TestFlowMemoryIsNeverOlderThanTheTables asks the memory and the tables about the same flows, while both tables are
+// replaced, grow and shrink: policies and the set of endpoints. 256 places instead of the usual number make flows push each other out.
+func TestFlowMemoryIsNeverOlderThanTheTables(t *testing.T) {
+	f, err := newFlows(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	f.shift = 64 - 8
+	seed := rand.Uint64()
+	r := &snapshots{rand.New(rand.NewPCG(seed, 0))}
+	tables := &Tables{SPD: r.policies(t, 1), Endpoints: &AddrSet{}}
+	matched := 0
+	for n := range 200000 {
+		switch r.IntN(500) {
+		case 0:
+			tables = &Tables{SPD: r.policies(t, 1+r.IntN(20)), Endpoints: tables.Endpoints}
+		case 1:
+			tables = &Tables{SPD: tables.SPD, Endpoints: &AddrSet{}}
+		case 2:
+			if f.generation > 1 && r.IntN(10) == 0 {
+				f.generation = ^uint32(0) // the next one wraps
+			}
+		}
+		f.follow(tables)
+		flow := r.flow()
+		known := f.policy(f.place(&flow), &flow)
+		index, match := tables.SPD.Outbound(&flow)
+		if known.match != match {
+			t.Fatalf("seed %d, flow %d: %v, the policies say %v", seed, n, known.match, match)
+		}
+		if match != spd.NoMatch {
+			matched++
+			if p := tables.SPD.Policy(index); known.action != p.Action || known.tunnel != p.Tunnel {
+				t.Fatalf("seed %d, flow %d: %v into tunnel %d, the policies say %v, %d", seed, n, known.action, known.tunnel, p.Action, p.Tunnel)
+			}
+		}
+	}
+	if matched == 0 {
+		t.Error("no flow matched a policy")
+	}
+}
