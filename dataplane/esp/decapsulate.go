@@ -22,8 +22,24 @@ import (
 // of two copies of a packet in one batch the second ends as DropReplayed. The window
 // moves only by authenticated packets (RFC 4303, 3.4.3).
 func (s *Scratch) Decapsulate(b *packet.Batch, live []uint8, sa []*sad.Inbound) []uint8 {
-	n := 0
-	for _, i := range live {
+	kept := live[:0]
+	for len(live) > 0 {
+		if kept, live = s.decapsulatePlain(b, kept, live, sa); len(live) > 0 {
+			kept, live = s.decapsulateOther(b, kept, live, sa)
+		}
+	}
+	return kept
+}
+
+// decapsulateOther takes the first of the live packets, whatever its form, out of its ESP packet, and those behind it up to one
+// that decapsulatePlain may take. It appends to kept and returns what is left of live, as that does.
+func (s *Scratch) decapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sad.Inbound) (_, rest []uint8) {
+	n, k := 0, 0
+	for ; k < len(live); k++ {
+		i := live[k]
+		if k > 0 && s.plainInbound(sa[i]) {
+			break
+		}
 		if reason := s.prepareInbound(b, i, sa[i], n); reason != packet.DropNone {
 			b.P[i].Reason = reason
 			if sa[i] != nil {
@@ -34,7 +50,11 @@ func (s *Scratch) Decapsulate(b *packet.Batch, live []uint8, sa []*sad.Inbound) 
 		n++
 	}
 	s.crypto.Open(s.ops[:n])
-	return s.finishInbound(b, live[:0], sa, n)
+	for j := range s.ops[:n] {
+		s.rec[j].ok = s.ops[j].OK
+		s.ops[j].Packet = nil
+	}
+	return s.finishInbound(b, kept, sa, n), live[k:]
 }
 
 // prepareInbound makes packet i ready to be opened as op n, in these steps:
@@ -90,7 +110,7 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 	p.Slot = in.Slot
 
 	at := p.Addr + uint64(p.L3) + uint64(start)
-	s.rec[n] = record{index: i, tos: p.TOS, moved: moved, esp: at}
+	s.rec[n] = record{index: i, tos: p.TOS, moved: moved, esp: at, length: uint16(len(esp))}
 	op := &s.ops[n]
 	op.Key = s.table.InboundKey(in.Slot)
 	op.Packet = b.Mem[at : at+uint64(len(esp)) : packet.Chunk(p.Addr)+packet.FrameSize]
@@ -127,8 +147,7 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 		r := &s.rec[k]
 		i := r.index
 		in := sa[i]
-		reason := s.accept(b, k, in)
-		s.ops[k].Packet = nil
+		reason := s.accept(b, r, in)
 		if reason != packet.DropNone {
 			b.P[i].Reason = reason
 			countInbound(in, reason)
@@ -159,7 +178,7 @@ func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
 	}
 }
 
-// accept judges the packet behind op k, in these steps:
+// accept judges the packet behind record r, in these steps:
 //
 //  1. the ICV matched;
 //  2. the window, re-checked and moved, and the peer, if it has;
@@ -167,11 +186,10 @@ func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
 //  4. the inner header;
 //  5. ECN (RFC 6040);
 //  6. selectors (RFC 4301, 5.2 step 4).
-func (s *Scratch) accept(b *packet.Batch, k int, in *sad.Inbound) packet.Drop {
-	op, r := &s.ops[k], &s.rec[k]
+func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound) packet.Drop {
 	i := int(r.index)
 	p := &b.P[i]
-	if !op.OK {
+	if !r.ok {
 		return packet.DropBadICV
 	}
 	if verdict := in.Window.Advance(s.table.Bits(in), p.Seq); verdict != replay.OK {
@@ -181,7 +199,7 @@ func (s *Scratch) accept(b *packet.Batch, k int, in *sad.Inbound) packet.Drop {
 		s.follow(b, i, in)
 	}
 
-	text := op.Packet[headerLen+int(in.IVLen) : len(op.Packet)-int(in.ICVLen)]
+	text := b.Mem[r.esp+headerLen+uint64(in.IVLen) : r.esp+uint64(r.length)-uint64(in.ICVLen)]
 	length, next, reason := innerOf(text)
 	if reason != packet.DropNone {
 		return reason
@@ -246,13 +264,26 @@ func innerOf(text []byte) (length int, next uint8, reason packet.Drop) {
 		return 0, next, packet.DropDummy
 	}
 	length = len(text) - trailerLen - pad
-	if length < 0 || string(text[length:length+pad]) != string(padding[:pad]) {
+	if length < 0 || !isPadding(text[length:length+pad]) {
 		return 0, next, packet.DropBadTrailer
 	}
 	if next != packet.ProtoIPv4 && next != packet.ProtoIPv6 {
 		return 0, next, packet.DropBadNextHeader
 	}
 	return length, next, packet.DropNone
+}
+
+// isPadding says that b is 1, 2, 3 and so on. Most is short: a call that compares takes longer.
+func isPadding(b []byte) bool {
+	if len(b) > 4 {
+		return string(b) == string(padding[:len(b)])
+	}
+	for i := range b {
+		if b[i] != uint8(i+1) {
+			return false
+		}
+	}
+	return true
 }
 
 // versionOf translates a tunnel-mode next header.

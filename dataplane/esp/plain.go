@@ -4,11 +4,16 @@ import (
 	"encoding/binary"
 
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/replay"
 	"sallyport/dataplane/sad"
 )
 
-// plainHeaderLen is the length of what most prepared headers hold: IPv4, SPI and sequence number.
-const plainHeaderLen = ipv4Len + headerLen
+// Lengths of the usual form: what most prepared headers hold, IPv4, SPI and sequence number; and what AES-GCM adds (RFC 4106).
+const (
+	plainHeaderLen = ipv4Len + headerLen
+	plainIVLen     = 8
+	plainICVLen    = 16
+)
 
 // encapsulatePlain puts the first of the live packets, as many as have the form that most have, into ESP packets: see preparePlain. It
 // appends those that live to kept, which may lie in front of live in the same array, and returns what is left of live.
@@ -31,7 +36,7 @@ func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 	var packets, bytes uint64
 	for k, i := range done {
 		o := sa[i]
-		if failed > 0 && !s.crypto.SealedGCM(k) {
+		if failed > 0 && !s.crypto.DoneGCM(k) {
 			s.failOutbound(b, i, o)
 			continue
 		}
@@ -117,7 +122,7 @@ func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, n 
 	binary.LittleEndian.PutUint64(h[16:], binary.LittleEndian.Uint64(o.Header[16:]))
 	binary.BigEndian.PutUint32(h[24:], uint32(seq))
 
-	s.crypto.PutGCM(n, key, mem[outer+ipv4Len:end:chunk+packet.FrameSize], seq, uint32(seq>>32), o.Flags&sad.FlagESN != 0)
+	s.crypto.PutSealGCM(n, key, mem[outer+ipv4Len:end:chunk+packet.FrameSize], seq, uint32(seq>>32), o.Flags&sad.FlagESN != 0)
 
 	p.Addr = outer - packet.EtherLen
 	p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
@@ -127,5 +132,55 @@ func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, n 
 	p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
 	p.Flags = flags
 	p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, seq
+	return true
+}
+
+// plainInbound says that packets for an association, or none, have the form that prepareOpen is for.
+func (s *Scratch) plainInbound(in *sad.Inbound) bool {
+	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming) == 0 && s.table.InboundKey(in.Slot).GCM()
+}
+
+// decapsulatePlain does for inbound packets what encapsulatePlain does for outbound ones: see prepareOpen.
+func (s *Scratch) decapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sad.Inbound) (_, rest []uint8) {
+	n := 0
+	for n < len(live) && n < packet.BatchMax {
+		if i := live[n]; !s.plainInbound(sa[i]) || !s.prepareOpen(&b.P[i], b.Mem, sa[i], i, n) {
+			break
+		}
+		n++
+	}
+	if n == 0 {
+		return kept, live
+	}
+	s.crypto.OpenGCM(n)
+	for k := range s.rec[:n] {
+		s.rec[k].ok = s.crypto.DoneGCM(k)
+	}
+	return s.finishInbound(b, kept, sa, n), live[n:]
+}
+
+// prepareOpen is prepareInbound for ESP right behind an outer IPv4 header without options, and AES-GCM. It returns false, and has done
+// nothing, where anything is out of the ordinary or wrong; prepareInbound then says what.
+func (s *Scratch) prepareOpen(p *packet.Packet, mem []byte, in *sad.Inbound, i uint8, n int) bool {
+	at := p.Addr + uint64(p.L4) // of the ESP header
+	end := p.Addr + uint64(p.End)
+	length := end - at
+	const overhead = headerLen + plainIVLen + plainICVLen
+	if p.L4-p.L3 != ipv4Len || p.Version != 4 || p.Proto != packet.ProtoESP || p.Flags&packet.FlagFragment != 0 ||
+		length < overhead+trailerLen || length&3 != overhead&3 {
+		return false
+	}
+	h := (*[plainHeaderLen]byte)(mem[p.Addr+uint64(p.L3):])
+	if [4]byte(h[12:]) != [4]byte(in.Remote[:]) || [4]byte(h[16:]) != [4]byte(in.Local[:]) || binary.BigEndian.Uint32(h[20:]) != in.SPI {
+		return false
+	}
+	seq := in.Window.Infer(binary.BigEndian.Uint32(h[24:]))
+	if in.Window.Check(s.table.Bits(in), seq) != replay.OK {
+		return false
+	}
+	p.SPI, p.Slot, p.Seq = in.SPI, in.Slot, seq
+	r := &s.rec[n]
+	r.index, r.tos, r.moved, r.esp, r.length = i, p.TOS, false, at, uint16(length)
+	s.crypto.PutOpenGCM(n, s.table.InboundKey(in.Slot), mem[at:end:packet.Chunk(p.Addr)+packet.FrameSize], uint32(seq>>32), in.Flags&sad.FlagESN != 0)
 	return true
 }

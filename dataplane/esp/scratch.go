@@ -56,6 +56,9 @@ type record struct {
 	bytes uint16 // of the inner datagram (outbound)
 	moved bool   // it came from elsewhere than the association says (inbound)
 	esp   uint64 // UMEM offset of the ESP header (inbound)
+	// length is that of the ESP packet, and ok says that its ICV matched (inbound).
+	length uint16
+	ok     bool
 }
 
 // Report is something that key management should know of an association.

@@ -28,11 +28,6 @@ func fillAEAD(a *aesgcm.Op, op *Op) {
 	a.Buf = op.Packet[headerLen+ivAEAD:]
 }
 
-func fillGCM(a *aesgcm.Op, op *Op) {
-	fillAEAD(a, op)
-	a.Key = &op.Key.gcm
-}
-
 // sealChaCha uses a as the home of nonce and additional data, which would escape
 // from the stack through the interface call.
 func sealChaCha(a *aesgcm.Op, op *Op) {

@@ -56,12 +56,21 @@ func (b *Batch) Open(ops []Op) {
 	b.open(ops)
 }
 
-// PutGCM makes op i of a batch that is AES-GCM from one end to the other, for [Batch.SealGCM]. It takes what [Op] holds, and writes the
+// PutSealGCM makes op i of a batch that is AES-GCM from one end to the other, for [Batch.SealGCM]. It takes what [Op] holds, and writes the
 // IV. i is below BatchMax; k.GCM() is true; packet holds IV and ICV at least.
-func (b *Batch) PutGCM(i int, k *Key, packet []byte, counter uint64, seqHi uint32, esn bool) {
+func (b *Batch) PutSealGCM(i int, k *Key, packet []byte, counter uint64, seqHi uint32, esn bool) {
+	binary.BigEndian.PutUint64(packet[headerLen:], counter)
+	b.putGCM(i, k, packet, bits.ReverseBytes64(counter), seqHi, esn)
+}
+
+// PutOpenGCM does the same for [Batch.OpenGCM].
+func (b *Batch) PutOpenGCM(i int, k *Key, packet []byte, seqHi uint32, esn bool) {
+	b.putGCM(i, k, packet, binary.LittleEndian.Uint64(packet[headerLen:]), seqHi, esn)
+}
+
+// putGCM makes an op, see fillAEAD; iv is the word that stands in the packet.
+func (b *Batch) putGCM(i int, k *Key, packet []byte, iv uint64, seqHi uint32, esn bool) {
 	p, g := (*[headerLen + ivAEAD]byte)(packet), &b.gcm[i]
-	iv := bits.ReverseBytes64(counter)
-	binary.LittleEndian.PutUint64(p[headerLen:], iv)
 	*(*[4]byte)(g.Nonce[0:]) = k.salt
 	binary.LittleEndian.PutUint64(g.Nonce[4:], iv)
 	spi, low := binary.LittleEndian.Uint32(p[0:]), binary.LittleEndian.Uint32(p[4:])
@@ -88,8 +97,11 @@ func (b *Batch) SealGCM(n int) (done int) {
 	return done
 }
 
-// SealedGCM says whether op i of the last SealGCM went well.
-func (b *Batch) SealedGCM(i int) bool { return b.gcm[i].OK }
+// OpenGCM opens the first n ops.
+func (b *Batch) OpenGCM(n int) { aesgcm.Open(b.gcm[:n]) }
+
+// DoneGCM says whether op i of the last SealGCM or OpenGCM went well.
+func (b *Batch) DoneGCM(i int) bool { return b.gcm[i].OK }
 
 // seal sorts the ops in one pass: GCM packets gather for one call, others are
 // done at once.
@@ -99,7 +111,7 @@ func (b *Batch) seal(ops []Op) {
 		op := &ops[i]
 		switch kindOf(op) {
 		case KindGCM:
-			b.PutGCM(n, op.Key, op.Packet, op.Counter, op.SeqHi, op.ESN)
+			b.PutSealGCM(n, op.Key, op.Packet, op.Counter, op.SeqHi, op.ESN)
 			b.from[n] = uint8(i)
 			n++
 		case KindChaCha:
@@ -122,7 +134,7 @@ func (b *Batch) open(ops []Op) {
 		op := &ops[i]
 		switch kindOf(op) {
 		case KindGCM:
-			fillGCM(&b.gcm[n], op)
+			b.PutOpenGCM(n, op.Key, op.Packet, op.SeqHi, op.ESN)
 			b.from[n] = uint8(i)
 			n++
 		case KindChaCha:
