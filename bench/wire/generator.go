@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -47,12 +46,13 @@ type generator struct {
 	stopped  atomic.Bool
 	done     chan struct{}
 	failed   chan error
-	sealer   *sealer
+	source   *source
 }
 
-// newGenerator fills the slots with inner packets, or leaves that to the sealer if there is one.
-func newGenerator(length, size int, dst, src net.HardwareAddr, s *sealer) (_ *generator, err error) {
-	g := &generator{length: length, sealer: s, failed: make(chan error, 2)}
+// newGenerator fills the slots with frames of the source, which all have one length; where they are sealed, that is left to the
+// sealer.
+func newGenerator(s *source) (_ *generator, err error) {
+	g := &generator{length: s.offered()[0].length, source: s, failed: make(chan error, 2)}
 	defer func() {
 		if err != nil {
 			g.free()
@@ -71,15 +71,11 @@ func newGenerator(length, size int, dst, src net.HardwareAddr, s *sealer) (_ *ge
 		return nil, fmt.Errorf("mapping the sender's position: %w", err)
 	}
 	g.shared = sharedIn(g.counts)
-	if s == nil {
-		g.shared.sealed.Store(math.MaxInt64) // always ready
-	}
-	for i := range slots {
-		f := g.slot(i)
-		ethernet(f, dst, src)
-		if s == nil {
-			copy(f[l2:], inner(size, i%flows))
+	if !s.decrypt {
+		for i := range slots {
+			s.fill([][]byte{g.slot(i)}, nil)
 		}
+		g.shared.sealed.Store(math.MaxInt64) // always ready
 	}
 	g.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Apache-2.0", Instructions: asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -105,7 +101,7 @@ func newGenerator(length, size int, dst, src net.HardwareAddr, s *sealer) (_ *ge
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.Mov.Reg(asm.R3, asm.R0),
-		asm.Mov.Imm(asm.R4, int32(length)),
+		asm.Mov.Imm(asm.R4, int32(g.length)),
 		asm.FnXdpStoreBytes.Call(),
 		asm.Mov.Imm(asm.R0, verdictTX),
 		asm.Return(),
@@ -130,7 +126,7 @@ func (g *generator) start(ns *testbed.Namespace, name string, cpu int) error {
 		return err
 	}
 	var running sync.WaitGroup
-	if g.sealer != nil {
+	if g.source.decrypt {
 		running.Go(func() {
 			runtime.LockOSThread() // ends with this goroutine, pinned as it is
 			if err := g.seal(cpu); err != nil {
@@ -179,7 +175,7 @@ func (g *generator) seal(cpu int) error {
 	if err := threads.Pin(cpu); err != nil {
 		return err
 	}
-	batch := make([][]byte, 0, len(g.sealer.ops))
+	batch := make([][]byte, 0, len(g.source.ops))
 	for next := uint64(0); !g.stopped.Load(); {
 		if next-g.shared.sent.Load() > slots-uint64(cap(batch)) {
 			time.Sleep(50 * time.Microsecond)
@@ -190,7 +186,7 @@ func (g *generator) seal(cpu int) error {
 			batch = append(batch, g.slot(int(next%slots)))
 			next++
 		}
-		g.sealer.seal(batch)
+		g.source.fill(batch, nil)
 		g.shared.sealed.Store(next)
 	}
 	return nil

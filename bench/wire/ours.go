@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +16,33 @@ import (
 	"sallyport/tools/testbed"
 )
 
+// gateway is the place of a gateway: its interfaces from the sender to the sink, and its neighbours' addresses there.
+type gateway struct {
+	ns             *testbed.Namespace
+	in, out        string
+	before, behind net.HardwareAddr
+	decrypt        bool
+}
+
+// only is the place of a gateway that is alone; near and distant are those of two, which encrypt and decrypt.
+func (r *rig) only(decrypt bool) gateway {
+	return gateway{r.gw, inIf, outIf, r.macs[senderIf], r.macs[sinkIf], decrypt}
+}
+func (r *rig) near() gateway {
+	return gateway{r.gw, inIf, outIf, r.macs[senderIf], r.macs[farIn], false}
+}
+func (r *rig) distant() gateway {
+	return gateway{r.far, farIn, farOut, r.macs[outIf], r.macs[sinkIf], true}
+}
+
 // startOurs starts sallyportd with one worker: an anti-replay window of 4096, no ESN,
 // because the peer has none.
-func (r *rig) startOurs(o *Options, decrypt bool, keymat []byte) (*testbed.Process, error) {
-	pins := filepath.Join(r.folder, "bpf")
+func (r *rig) startOurs(o *Options, g gateway, tunnels []tunnel) (*testbed.Process, error) {
+	place := "encrypt"
+	if g.decrypt {
+		place = "decrypt"
+	}
+	pins := filepath.Join(r.folder, "bpf-"+place)
 	if err := os.Mkdir(pins, 0o700); err != nil {
 		return nil, err
 	}
@@ -25,31 +50,22 @@ func (r *rig) startOurs(o *Options, decrypt bool, keymat []byte) (*testbed.Proce
 	if err := unix.Mount("bpf", pins, "bpf", 0, "mode=0700"); err != nil {
 		return nil, fmt.Errorf("mounting a bpffs at %s: %w", pins, err)
 	}
-	protected, outside := inIf, outIf
-	local, remote, localTS, remoteTS := outerLocal, outerRemote, innerLocal, innerRemote
-	spiIn, spiOut := spi+1, spi
-	unused := make([]byte, len(keymat)) // the other direction's key
-	rand.Read(unused)
-	keyIn, keyOut := unused, keymat
-	if decrypt {
-		protected, outside = outIf, inIf
-		local, remote, localTS, remoteTS = remote, local, remoteTS, localTS
-		spiIn, spiOut = spi, spi+1
-		keyIn, keyOut = keyOut, keyIn
-	}
-	// The sender and the sink are the neighbours, whatever the role of their side.
+	// The neighbours stand for the far end and the hosts, whatever the role of their side.
+	protected, outside, local, remote := g.in, g.out, outerLocal, outerRemote
 	var err error
-	if decrypt {
-		err = errors.Join(r.address(inIf, outerRemote+"/24", outerLocal, r.macs[senderIf]),
-			r.address(outIf, "198.51.100.1/24", "198.51.100.2", r.macs[sinkIf]), r.gw.Route(innerRemote, "198.51.100.2"))
+	if g.decrypt {
+		protected, outside, local, remote = g.out, g.in, remote, local
+		err = errors.Join(address(g.ns, g.in, outerRemote+"/24", outerLocal, g.before),
+			address(g.ns, g.out, "198.51.100.1/24", "198.51.100.2", g.behind), g.ns.Route(innerRemote, "198.51.100.2"))
 	} else {
-		err = errors.Join(r.address(outIf, outerLocal+"/24", outerRemote, r.macs[sinkIf]), r.address(inIf, "203.0.113.254/24", "203.0.113.1", r.macs[senderIf]))
+		err = errors.Join(address(g.ns, g.out, outerLocal+"/24", outerRemote, g.behind),
+			address(g.ns, g.in, "203.0.113.254/24", "203.0.113.1", g.before))
 	}
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `instance: veth
+	fmt.Fprintf(&b, `instance: %s
 control: {socket: %s}
 workers: {count: 1, cores: %d}
 dataplane: {pin_dir: %s}
@@ -62,13 +78,30 @@ connections:
     local_addrs: %s
     remote_addrs: %s
     children:
-      net: {local_ts: %s, remote_ts: %s, esp_proposals: aes128gcm16-noesn}
-manual:
-  peer/net: {spi_in: %d, spi_out: %d, key_in: "%x", key_out: "%x"}
-`, filepath.Join(r.folder, "sock"), o.WorkerCPU, filepath.Join(pins, "veth"), protected, outside, local, remote, localTS, remoteTS, spiIn, spiOut, keyIn, keyOut)
-	file := filepath.Join(r.folder, "sallyport.yaml")
+`, place, filepath.Join(r.folder, "sock-"+place), o.WorkerCPU, filepath.Join(pins, place), protected, outside, local, remote)
+	for i := range tunnels {
+		localTS, remoteTS := innerLocal, innerRemote
+		if len(tunnels) > 1 {
+			remoteTS = netip.AddrFrom4(remoteOf(i)).String() + "/32"
+		}
+		if g.decrypt {
+			localTS, remoteTS = remoteTS, localTS
+		}
+		fmt.Fprintf(&b, "      net%d: {local_ts: %s, remote_ts: %s, esp_proposals: aes128gcm16-noesn}\n", i, localTS, remoteTS)
+	}
+	fmt.Fprintln(&b, "manual:")
+	unused := make([]byte, keymatSize) // the other direction's key
+	for i := range tunnels {
+		rand.Read(unused)
+		in, out, keyIn, keyOut := spiUnused+i, spi+i, unused, tunnels[i].keymat
+		if g.decrypt {
+			in, out, keyIn, keyOut = out, in, keyOut, keyIn
+		}
+		fmt.Fprintf(&b, "  peer/net%d: {spi_in: %d, spi_out: %d, key_in: \"%x\", key_out: \"%x\"}\n", i, in, out, keyIn, keyOut)
+	}
+	file := filepath.Join(r.folder, place+".yaml")
 	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
 		return nil, err
 	}
-	return r.start(exec.Command(filepath.Join(o.Bin, "sallyportd"), "--config", file))
+	return r.start(g.ns, exec.Command(filepath.Join(o.Bin, "sallyportd"), "--config", file))
 }

@@ -57,5 +57,5 @@ func (r *rig) startDPDK(program string, args ...string) (*testbed.Process, error
 	script := `ulimit -l unlimited 2>/dev/null; mount -t sysfs sysfs /sys && mount -t bpf bpf /sys/fs/bpf && exec "$@"`
 	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "sh", program}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	return r.start(cmd)
+	return r.start(r.gw, cmd)
 }

@@ -3,12 +3,15 @@
 //
 //	sender (core 0) g0 ══ a0 gateway (one worker, core 1) b0 ══ s0 sink, XDP_DROP
 //
-// Each sample has a rig and a gateway of its own; the gateways take turns. The sender offers more than
+// [Run] overloads: each sample has a rig and a gateway of its own; the gateways take turns. The sender offers more than
 // either carries and the sink counts only frames of the right protocol and length. For
 // decryption the sender seals every packet freshly, so that a replay window sees an honest peer.
 //
+// [Find] searches: a paced sender offers loads that package search chooses, until it is known what a gateway carries without
+// loss and with little, and how long packets are on their way then. It also has a rig with two gateways in a row.
+//
 // veth knows only AF_XDP's copy mode, which is most of the time of either gateway: these figures
-// compare them as users of AF_XDP. What a gateway itself costs is for package gateway.
+// compare them as users of AF_XDP. What a gateway itself costs is for package pipeline.
 package wire
 
 import (
@@ -26,25 +29,29 @@ import (
 	"sallyport/tools/testbed"
 )
 
-// The inner packets go from 203.0.113.0/24 to 198.18.0.0/24, the outer ones from outerLocal to outerRemote.
+// The inner packets go from 203.0.113.0/24 to 198.18.0.0/15, the outer ones from outerLocal to outerRemote.
 const (
 	innerLocal  = "203.0.113.0/24"
-	innerRemote = "198.18.0.0/24"
+	innerRemote = "198.18.0.0/15"
 	outerLocal  = "192.0.2.1"
 	outerRemote = "192.0.2.2"
-	spi         = 1000
+	spi         = 1000   // of the first tunnel
+	spiUnused   = 100000 // of the other direction
 )
 
 // Interfaces of the rig.
 const (
 	senderIf, inIf = "g0", "a0"
 	outIf, sinkIf  = "b0", "s0"
+	// Between two gateways.
+	farIn, farOut = "c0", "d0"
 )
 
 // rig is three namespaces and what runs in them.
 type rig struct {
 	bed               *testbed.Bed
 	sender, gw, drain *testbed.Namespace
+	far               *testbed.Namespace // the second gateway, nil for one
 	folder            string
 	macs              map[string]net.HardwareAddr // by interface
 	sink              *sink
@@ -52,8 +59,8 @@ type rig struct {
 }
 
 // newRig builds the namespaces and cables. Nothing sends yet.
-func newRig() (_ *rig, err error) {
-	bed, err := testbed.New("veth")
+func newRig(two bool) (_ *rig, err error) {
+	bed, err := testbed.New("wire")
 	if err != nil {
 		return nil, err
 	}
@@ -66,10 +73,15 @@ func newRig() (_ *rig, err error) {
 	if r.folder, err = bed.Folder(); err != nil {
 		return nil, err
 	}
-	for _, n := range []struct {
+	type host struct {
 		name string
 		to   **testbed.Namespace
-	}{{"sender", &r.sender}, {"gw", &r.gw}, {"sink", &r.drain}} {
+	}
+	hosts := []host{{"sender", &r.sender}, {"gw", &r.gw}, {"sink", &r.drain}}
+	if two {
+		hosts = append(hosts, host{"far", &r.far})
+	}
+	for _, n := range hosts {
 		if *n.to, err = bed.Namespace(n.name); err != nil {
 			return nil, err
 		}
@@ -77,10 +89,20 @@ func newRig() (_ *rig, err error) {
 			return nil, err
 		}
 	}
-	if err = errors.Join(bed.Veth(r.sender, senderIf, r.gw, inIf, 1), bed.Veth(r.gw, outIf, r.drain, sinkIf, 1)); err != nil {
+	ends := map[string]*testbed.Namespace{senderIf: r.sender, inIf: r.gw, outIf: r.gw, sinkIf: r.drain}
+	if err = bed.Veth(r.sender, senderIf, r.gw, inIf, 1); err != nil {
 		return nil, err
 	}
-	for name, ns := range map[string]*testbed.Namespace{senderIf: r.sender, inIf: r.gw, outIf: r.gw, sinkIf: r.drain} {
+	if two {
+		ends[farIn], ends[farOut] = r.far, r.far
+		err = errors.Join(bed.Veth(r.gw, outIf, r.far, farIn, 1), bed.Veth(r.far, farOut, r.drain, sinkIf, 1))
+	} else {
+		err = bed.Veth(r.gw, outIf, r.drain, sinkIf, 1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for name, ns := range ends {
 		if r.macs[name], err = ns.MAC(name); err != nil {
 			return nil, err
 		}
@@ -96,15 +118,15 @@ func (r *rig) close() error {
 }
 
 // address gives an interface of the gateway its address and a neighbour that never expires.
-func (r *rig) address(name, prefix, neighbour string, mac net.HardwareAddr) error {
-	if err := r.gw.Address(name, prefix); err != nil {
+func address(ns *testbed.Namespace, name, prefix, neighbour string, mac net.HardwareAddr) error {
+	if err := ns.Address(name, prefix); err != nil {
 		return err
 	}
-	index, err := r.gw.Index(name)
+	index, err := ns.Index(name)
 	if err != nil {
 		return err
 	}
-	err = r.gw.Netlink().NeighSet(&netlink.Neigh{
+	err = ns.Netlink().NeighSet(&netlink.Neigh{
 		LinkIndex: index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(neighbour), HardwareAddr: mac,
 	})
 	if err != nil {
@@ -114,8 +136,8 @@ func (r *rig) address(name, prefix, neighbour string, mac net.HardwareAddr) erro
 }
 
 // attachSink makes an interface count and drop what arrives.
-func (r *rig) attachSink(ns *testbed.Namespace, name string, w wire) error {
-	s, err := newSink(w)
+func (r *rig) attachSink(ns *testbed.Namespace, name string, wires []wire, sampling bool) error {
+	s, err := newSink(wires, sampling)
 	if err != nil {
 		return err
 	}
@@ -136,14 +158,14 @@ func (r *rig) attachSink(ns *testbed.Namespace, name string, w wire) error {
 }
 
 // start runs a gateway in its namespace, its output in a file.
-func (r *rig) start(cmd *exec.Cmd) (*testbed.Process, error) {
-	log, err := os.Create(r.log())
+func (r *rig) start(ns *testbed.Namespace, cmd *exec.Cmd) (*testbed.Process, error) {
+	log, err := os.OpenFile(r.log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	return r.gw.Start(cmd)
+	return ns.Start(cmd)
 }
 
 func (r *rig) log() string { return r.folder + "/gateway.log" }

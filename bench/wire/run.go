@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +27,8 @@ type Options struct {
 	WorkerCPU  int
 	// Progress, if set, is told of every sample before it is taken.
 	Progress func(what string)
+	// Log, if set, is told of what was found.
+	Log func(what string)
 	// Command is written into the rows.
 	Command string
 }
@@ -77,6 +78,12 @@ const (
 func (c contender) String() string {
 	return [...]string{"the sink alone", "sallyportd", secgw.Name, TestpmdName}[c]
 }
+
+// suffix tells the rows beside one contender from those beside another.
+func (c contender) suffix() string { return [contenders]string{testpmd: "/ceiling"}[c] }
+
+// byStack says that a contender receives by the kernel's network stack: veth's ring is then what it receives by.
+func (c contender) byStack() bool { return false }
 
 // contenders are those that carry packets in this run.
 func (o *Options) contenders() []contender {
@@ -160,49 +167,49 @@ func (o *Options) row(name string, samples [contenders][]float64, peer contender
 // keymatSize is AES-128's key and the salt (RFC 4106, 8.1).
 const keymatSize = 20
 
+// startContender makes one contender ready to carry traffic on a rig, and a sink for what it sends. Nobody gives no process.
+func (r *rig) startContender(o *Options, who contender, t traffic, tunnels []tunnel, sampling bool) (p *testbed.Process, err error) {
+	switch who {
+	case nobody:
+		return nil, r.attachSink(r.gw, inIf, t.offered(), sampling)
+	case testpmd: // what goes in comes out
+		err = r.attachSink(r.drain, sinkIf, t.offered(), sampling)
+	default:
+		err = r.attachSink(r.drain, sinkIf, t.expected(), sampling)
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch who {
+	case ours:
+		return r.startOurs(o, r.only(t.decrypt), tunnels)
+	case peers:
+		return r.startPeer(o, t.decrypt, tunnels[0].keymat)
+	default:
+		return r.startTestpmd(o)
+	}
+}
+
 // sample builds a rig, lets one contender carry packets and takes the rig down.
 func (o *Options) sample(ctx context.Context, who contender, decrypt bool, size int) (got sample, err error) {
 	if err := ctx.Err(); err != nil {
 		return got, err
 	}
-	r, err := newRig()
+	r, err := newRig(false)
 	if err != nil {
 		return got, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	keymat := make([]byte, keymatSize)
-	rand.Read(keymat)
-
-	var gateway *testbed.Process
-	switch who {
-	case nobody:
-		err = r.attachSink(r.gw, inIf, offered(decrypt, size))
-	case ours:
-		err = r.attachSink(r.drain, sinkIf, expected(decrypt, size))
-		if err == nil {
-			gateway, err = r.startOurs(o, decrypt, keymat)
-		}
-	case peers:
-		err = r.attachSink(r.drain, sinkIf, expected(decrypt, size))
-		if err == nil {
-			gateway, err = r.startPeer(o, decrypt, keymat)
-		}
-	case testpmd: // what goes in comes out
-		err = r.attachSink(r.drain, sinkIf, offered(decrypt, size))
-		if err == nil {
-			gateway, err = r.startTestpmd(o)
-		}
-	}
+	t := traffic{decrypt, []int{size}, 1}
+	tunnels, err := newTunnels(1)
 	if err != nil {
 		return got, err
 	}
-	var s *sealer
-	if decrypt {
-		if s, err = newSealer(keymat, size); err != nil {
-			return got, err
-		}
+	gateway, err := r.startContender(o, who, t, tunnels, false)
+	if err != nil {
+		return got, err
 	}
-	if r.generator, err = newGenerator(offered(decrypt, size).length, size, r.macs[inIf], r.macs[senderIf], s); err != nil {
+	if r.generator, err = newGenerator(newSource(t, tunnels, r.macs[inIf], r.macs[senderIf])); err != nil {
 		return got, err
 	}
 	if err := r.generator.start(r.sender, senderIf, o.SenderCPU); err != nil {
