@@ -194,6 +194,7 @@ type checker struct {
 	remotes    map[string]auth.Remote
 	keys       []crypto.Signer
 	files      map[string][]*x509.Certificate // that were read, by name
+	fenced     map[Fence]bool                 // those in Fences
 }
 
 type tunnel struct {
@@ -201,6 +202,7 @@ type tunnel struct {
 	child      *Child
 	path       string
 	selectors  []spd.Selector // none: known only once negotiated
+	text       string         // of the selectors, to find those that are the same
 	manual     bool           // keys come from this file
 	used       bool
 }
@@ -363,7 +365,7 @@ func (k *checker) policies() {
 		}
 		t.used = true
 		k.Tunnels[r.Child] = r.Child
-		groups[fmt.Sprint(t.selectors)] = append(groups[fmt.Sprint(t.selectors)], r.Child)
+		groups[t.text] = append(groups[t.text], r.Child)
 		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: spd.Protect, Selectors: t.selectors, Tunnel: r.Child}, path)
 	}
 	for _, id := range k.order {
@@ -372,7 +374,7 @@ func (k *checker) policies() {
 			continue
 		}
 		k.Tunnels[id] = id
-		groups[fmt.Sprint(t.selectors)] = []string{id}
+		groups[t.text] = []string{id}
 		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id}, t.path)
 	}
 	k.shadows(paths)
@@ -382,8 +384,7 @@ func (k *checker) policies() {
 // joins says whether a child stands by for another one with the same selectors, whose policy it then shares.
 // groups has the children of each policy by the text of its selectors.
 func (k *checker) joins(id string, t *tunnel, groups map[string][]string) bool {
-	key := fmt.Sprint(t.selectors)
-	others := groups[key]
+	others := groups[t.text]
 	if len(others) == 0 || t.manual {
 		return false
 	}
@@ -397,7 +398,7 @@ func (k *checker) joins(id string, t *tunnel, groups map[string][]string) bool {
 		}
 	}
 	k.Tunnels[id] = k.Tunnels[others[0]]
-	groups[key] = append(others, id)
+	groups[t.text] = append(others, id)
 	return true
 }
 
@@ -444,6 +445,7 @@ func hides(earlier, later *Policy) bool {
 }
 
 func (k *checker) fences() {
+	k.fenced = map[Fence]bool{}
 	for _, p := range k.Policies {
 		if p.Action != spd.Protect {
 			continue
@@ -485,7 +487,8 @@ func (k *checker) fences() {
 }
 
 func (k *checker) fence(f Fence) {
-	if !slices.Contains(k.Fences, f) {
+	if !k.fenced[f] {
+		k.fenced[f] = true
 		k.Fences = append(k.Fences, f)
 	}
 }

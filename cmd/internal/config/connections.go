@@ -225,6 +225,7 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		t.selectors = k.selectors(path, c.localSide(child.LocalTS), c.remoteSide(k.File.Pools, child.RemoteTS))
 		k.negotiable(c, child, path, len(t.selectors) > 0)
 	}
+	t.text = fmt.Sprint(t.selectors)
 	id := c.Name + "/" + child.Name
 	k.children[id] = t
 	k.order = append(k.order, id)

@@ -1,8 +1,8 @@
 package config
 
 import (
-	"bytes"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -190,6 +190,7 @@ func (k *checker) anySecret() error {
 // secrets loads preshared keys, and private keys into k.keys.
 func (k *checker) secrets() []auth.Secret {
 	var out []auth.Secret
+	users := map[[sha256.Size]byte]string{} // of a key, by its fingerprint
 	for i := range k.File.Secrets {
 		s := &k.File.Secrets[i]
 		path := "secrets." + s.Name
@@ -200,10 +201,11 @@ func (k *checker) secrets() []auth.Secret {
 				continue
 			}
 			if secret, ok := k.preshared(path, s); ok {
-				for _, other := range out {
-					if bytes.Equal(other.Secret, secret.Secret) {
-						k.warnAt(path, "%s: the same key as that of %s: who has one can pass for the other", path, other.Name)
-					}
+				print := sha256.Sum256(secret.Secret)
+				if other, taken := users[print]; taken {
+					k.warnAt(path, "%s: the same key as that of %s: who has one can pass for the other", path, other)
+				} else {
+					users[print] = secret.Name
 				}
 				out = append(out, secret)
 			}

@@ -122,11 +122,9 @@ func (a *Association) same(b *Association) bool {
 
 // missing returns what a holds and b does not.
 func missing(a, b []Fence) []Fence {
-	var out []Fence
-	for _, p := range a {
-		if !slices.Contains(b, p) {
-			out = append(out, p)
-		}
+	there := make(map[Fence]bool, len(b))
+	for _, f := range b {
+		there[f] = true
 	}
-	return out
+	return slices.DeleteFunc(slices.Clone(a), func(f Fence) bool { return there[f] })
 }
