@@ -303,9 +303,11 @@ func TestPanicCostsOneIKESAOnly(t *testing.T) {
 		}
 		p.configure(t, 3, nil)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		s := p.a.server.Load().Stats()
-		if s.Panics == 0 || s.Reasons[ikesa.ReasonPanic] != s.Panics {
-			t.Errorf("%d panics", s.Panics)
+		// It is tried again with back-off, not as fast as the network allows.
+		if s.Panics == 0 || s.Reasons[ikesa.ReasonPanic] != s.Panics || s.Panics > 10 {
+			t.Errorf("%d panics, %d IKE SAs ended by one", s.Panics, s.Reasons[ikesa.ReasonPanic])
 		}
 		if in, _, _ := p.a.counts(); in != 2 {
 			t.Errorf("%d children beside the broken one", in)
@@ -336,6 +338,32 @@ func TestRefusedAssociationIsDeletedAgain(t *testing.T) {
 		b, _, _ := p.b.counts()
 		if a != 1 || b != 1 {
 			t.Errorf("%d children here, %d there", a, b)
+		}
+	})
+}
+
+// TestRefusedAssociationIsTriedWithBackOff: a child that is always wanted, and that the data plane does not take, is not made anew as fast as
+// the network allows, and comes up once there is room.
+func TestRefusedAssociationIsTriedWithBackOff(t *testing.T) {
+	simulate(t, 1, Options{}, func(t *testing.T, p *pair) {
+		var full flag
+		full.Store(true)
+		p.a.refuse = func(c *ikesa.ChildSA) error {
+			if full.Load() {
+				return errors.New("full")
+			}
+			return nil
+		}
+		p.configure(t, 1, nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := p.a.server.Load().Stats(); s.ChildrenUp == 0 || s.ChildrenUp > 130 {
+			t.Errorf("tried %d times", s.ChildrenUp)
+		}
+		full.Store(false)
+		time.Sleep(2 * time.Minute)
+		if n := paired(t, p.a, p.b); n != 1 {
+			t.Errorf("%d children", n)
 		}
 	})
 }

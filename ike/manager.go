@@ -545,8 +545,8 @@ func (m *manager) established(p *peer, n news) {
 		m.finish(l)
 	}
 	l.failing, l.retryAt = false, time.Time{}
-	if l.conn.KeyingTries == 0 || len(p.asked) == 0 {
-		l.tries = 0
+	if len(p.asked) == 0 {
+		l.tries = 0 // else once the child is up
 	}
 	for _, o := range m.pairs[pairKey(l.conn)] {
 		for _, q := range o.peers {
@@ -599,10 +599,13 @@ func (m *manager) end(spi message.SPI, r ikesa.Reason) {
 	for _, u := range p.up {
 		m.lost(p, u.child, r)
 	}
-	if p.attempt {
+	switch {
+	case p.attempt:
 		m.finish(l)
 		m.fail(l, r)
-	} else {
+	case r == ikesa.ReasonPanic && len(p.asked) > 0:
+		m.fail(l, r) // what is wrong here is wrong again at once
+	default:
 		for _, c := range p.asked {
 			m.woke(l, c, r)
 		}
@@ -630,6 +633,10 @@ func (m *manager) lost(p *peer, c *ikesa.Child, r ikesa.Reason) {
 		again = starts(c.DPDAction) || starts(c.StartAction)
 	case ikesa.ReasonLifetime, ikesa.ReasonInternal, ikesa.ReasonPanic, ikesa.ReasonTemporary, ikesa.ReasonChildNotFound:
 		again = starts(c.StartAction) || l.want[c] == wantAlways
+		if r == ikesa.ReasonInternal || r == ikesa.ReasonPanic {
+			l.tries++
+			m.putOff(l, time.Now().Add(backoff(l.tries)))
+		}
 	}
 	if again {
 		l.want[c] = wantAlways

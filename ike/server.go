@@ -32,7 +32,8 @@ type Kernel interface {
 	// NewChildSPI reserves an inbound SPI until it is installed or released.
 	NewChildSPI() (uint32, error)
 	ReleaseSPI(spi uint32)
-	// InstallInbound and InstallOutbound install one direction. Keys are wiped when they return. A child that Replaces
+	// InstallInbound and InstallOutbound install one direction. Keys are wiped when they return; the SPI of an inbound one that is refused is
+	// released. A child that Replaces
 	// another takes its place for new packets when its outbound direction is installed.
 	InstallInbound(c *ikesa.ChildSA) error
 	InstallOutbound(c *ikesa.ChildSA) error

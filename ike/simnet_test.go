@@ -175,6 +175,7 @@ func (nd *node) InstallInbound(c *ikesa.ChildSA) error {
 	defer nd.mu.Unlock()
 	if nd.refuse != nil {
 		if err := nd.refuse(c); err != nil {
+			delete(nd.held, c.SPIIn) // who refuses has released it
 			return err
 		}
 	}
