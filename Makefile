@@ -2,7 +2,8 @@
 # `make generate` (and so `make check`) needs clang-14, llvm-14, libbpf-dev and libc6-dev.
 
 VERSION     ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS      = -s -w -X sallyport/cmd/internal/version.stamp=$(VERSION)
+COMMIT      ?= $(shell git -c safe.directory='*' rev-parse HEAD 2>/dev/null)
+LDFLAGS      = -s -w -X sallyport/cmd/internal/version.stamp=$(VERSION) -X sallyport/cmd/internal/version.commit=$(COMMIT)
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS     = sallyportd sallyport sallyport-bench
 # The folder of each program that exists.

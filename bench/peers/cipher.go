@@ -101,7 +101,11 @@ func (c *ciphers) rows(o *Options) []result.Row {
 	add := func(k *cipherCase, other, peer, suffix string, ours, theirs []float64) {
 		if len(theirs) > 0 {
 			name := fmt.Sprintf("aesgcm128/%s/%d%s", other, k.ours.Size, suffix)
-			rows = append(rows, result.NewRow(name, "ns", o.Command, ours).Against(peer, theirs))
+			p := result.Parameters{Direction: "encrypt", Size: strconv.Itoa(k.ours.Size), Bytes: float64(k.ours.Size), Suite: "aes128gcm16"}
+			if suffix != "" {
+				p.Direction = "decrypt"
+			}
+			rows = append(rows, result.NewRow(name, "ns", o.Command, ours).With(p).Against(peer, theirs))
 		}
 	}
 	for i := range c.cases {

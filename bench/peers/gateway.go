@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	"sallyport/bench/pipeline"
@@ -205,7 +206,9 @@ func (g *gateways) rows(o *Options) []result.Row {
 				best = m
 			}
 		}
-		row := result.NewRow(fmt.Sprintf("gateway/%s/%d", c.direction, c.size), "Mpps", o.Command, c.ours)
+		row := result.NewRow(fmt.Sprintf("gateway/%s/%d", c.direction, c.size), "Mpps", o.Command, c.ours).With(result.Parameters{
+			Direction: c.direction, Size: strconv.Itoa(c.size), Bytes: float64(c.size), Tunnels: 1, Workers: 1, Suite: "aes128gcm16",
+		})
 		rows = append(rows, row.Against(secgw.Name+" "+g.modes[best].Name, c.theirs[best]))
 	}
 	return rows

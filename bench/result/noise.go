@@ -19,12 +19,32 @@ type Noise struct {
 	Steal float64 `json:"steal"`
 	// Load is the number of other threads that wanted to run at the start (/proc/loadavg, one minute).
 	Load float64 `json:"load"`
+	// Drift is how far the medians of the looks at the machine lie apart, as a share of the fastest.
+	Drift float64 `json:"drift"`
+	// Looks are the times of the same two loops at the start, in between and at the end.
+	Looks []Look `json:"looks,omitempty"`
+}
+
+// Look is one look at the machine. Its loops are a chain of multiplications, which needs the core alone, and a walk
+// through memory, which also needs the caches.
+type Look struct {
+	Time   time.Time `json:"time"`
+	Spin   Slices    `json:"spin_us"`
+	Memory Slices    `json:"memory_us"`
+}
+
+// Slices are the times of many runs of one loop.
+type Slices struct {
+	Fastest float64 `json:"fastest"`
+	Median  float64 `json:"median"`
+	P90     float64 `json:"p90"`
 }
 
 // Limits from which a machine is too noisy to trust a single run.
 const (
 	slowdownMax = 0.5
 	stealMax    = 0.05
+	driftMax    = 0.35
 )
 
 // Noisy says that figures of the run should not be relied on, and why; "" if they may.
@@ -36,6 +56,8 @@ func (n *Noise) Noisy() string {
 		return "the hypervisor gave " + percent(n.Steal) + " of the time to others"
 	case n.Slowdown > slowdownMax:
 		return "pieces of pure computation took up to " + percent(n.Slowdown) + " longer than others"
+	case n.Drift > driftMax:
+		return "the same computation took " + percent(n.Drift) + " longer at one time of the run than at another"
 	}
 	return ""
 }
@@ -45,50 +67,101 @@ func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 
 // NoiseMeter watches a machine during a run.
 type NoiseMeter struct {
 	load       float64
-	slowdown   float64
+	looks      []Look
 	steal, all float64 // ticks at the start
 }
 
-// ListenForNoise takes a fifth of a second and starts to watch.
+// ListenForNoise takes the first look and starts to watch.
 func ListenForNoise() *NoiseMeter {
-	m := &NoiseMeter{slowdown: slowdown()}
+	m := &NoiseMeter{}
 	m.steal, m.all = ticks()
 	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
 		if first, _, ok := strings.Cut(string(text), " "); ok {
 			m.load, _ = strconv.ParseFloat(first, 64)
 		}
 	}
+	m.Look()
 	return m
 }
 
-// Stop takes a fifth of a second and says what the machine did since the start.
+// Look takes another look, for about a tenth of a second.
+func (m *NoiseMeter) Look() {
+	memory := make([]uint64, walkWords)
+	walk(memory) // the first one meets fresh pages
+	m.looks = append(m.looks, Look{
+		time.Now().UTC().Truncate(time.Millisecond), slicesOf(spin), slicesOf(func() { walk(memory) }),
+	})
+}
+
+// Stop takes the last look and says what the machine did since the start.
 func (m *NoiseMeter) Stop() *Noise {
-	n := &Noise{Slowdown: max(m.slowdown, slowdown()), Steal: -1, Load: m.load}
+	m.Look()
+	n := judge(m.looks)
+	n.Load, n.Steal = m.load, -1
 	if steal, all := ticks(); all > m.all {
 		n.Steal = (steal - m.steal) / (all - m.all)
 	}
 	return n
 }
 
-// pieces of pure computation, of about a hundred microseconds each.
-const pieces = 2000
+// judge compares looks; of the two loops the one that was disturbed more counts.
+func judge(looks []Look) *Noise {
+	n := &Noise{Looks: looks}
+	for _, loop := range []func(l *Look) Slices{func(l *Look) Slices { return l.Spin }, func(l *Look) Slices { return l.Memory }} {
+		least, most := math.Inf(1), 0.0
+		for i := range looks {
+			s := loop(&looks[i])
+			least, most = min(least, s.Median), max(most, s.Median)
+			if s.Fastest > 0 {
+				n.Slowdown = max(n.Slowdown, s.P90/s.Fastest-1)
+			}
+		}
+		if most > 0 && least > 0 {
+			n.Drift = max(n.Drift, most/least-1)
+		}
+	}
+	return n
+}
 
-// slowdown computes, and compares the slower tenth of pieces with the fastest.
-func slowdown() float64 {
-	times := make([]float64, pieces)
-	x := uint64(1)
+// A look has so many slices of each loop; a slice takes about 0.1 ms.
+const (
+	looked     = 500
+	spinRounds = 1 << 15
+	walkWords  = 1 << 20 / 8
+)
+
+// sunk keeps the loops from being left out.
+var sunk uint64
+
+func spin() {
+	x := sunk | 1
+	for range spinRounds {
+		x = x*6364136223846793005 + 1442695040888963407
+	}
+	sunk = x
+}
+
+// walk touches each cache line.
+func walk(memory []uint64) {
+	sum := sunk
+	for r := range 4 {
+		for i := r; i < len(memory); i += 8 {
+			memory[i] += sum
+			sum += memory[i]
+		}
+	}
+	sunk = sum
+}
+
+func slicesOf(loop func()) Slices {
+	times := make([]float64, looked)
 	for i := range times {
 		began := time.Now()
-		for range 1 << 15 {
-			x = x*6364136223846793005 + 1442695040888963407
-		}
-		times[i] = float64(time.Since(began))
-	}
-	if x == 0 {
-		return math.NaN() // keeps the computation from being left out
+		loop()
+		times[i] = float64(time.Since(began)) / 1e3
 	}
 	slices.Sort(times)
-	return times[len(times)*9/10]/times[0] - 1
+	return Slices{times[0], times[looked/2], times[looked*9/10]}
 }
 
 // ticks returns the time stolen by a hypervisor and all time of all CPUs, in ticks (proc(5), /proc/stat).

@@ -3,19 +3,15 @@
 package result
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Schema is the version of [File]. It grows when a field changes its meaning or goes away; new
@@ -26,31 +22,37 @@ const Schema = 1
 type File struct {
 	Schema int       `json:"schema"`
 	Time   time.Time `json:"time"`
+	// Command is the whole command line.
+	Command string `json:"command,omitempty"`
 	// Seconds is how long the run took, 0 where nobody measured that.
 	Seconds float64 `json:"seconds,omitempty"`
 	Host    Host    `json:"host"`
 	Build   Build   `json:"build"`
+	// Interfaces are those that packets were measured on.
+	Interfaces []Interface `json:"interfaces,omitempty"`
 	// Noise is what the machine did beside, nil where nobody looked.
 	Noise *Noise `json:"noise,omitempty"`
 	Rows  []Row  `json:"rows"`
 	// Holes are the measurements that could not be made.
 	Holes []Hole `json:"holes,omitempty"`
+
+	began time.Time
+	meter *NoiseMeter
+}
+
+// Interface is one that packets were measured on.
+type Interface struct {
+	Name   string `json:"name"`
+	Driver string `json:"driver"`
+	Queues int    `json:"queues,omitempty"`
+	Mode   string `json:"xdp_mode"`             // zero-copy, copy or skb
+	Reason string `json:"xdp_reason,omitempty"` // why not a better one
 }
 
 // Hole is a measurement that could not be made.
 type Hole struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
-}
-
-// Host is the machine that the figures belong to.
-type Host struct {
-	CPU      string   `json:"cpu"`
-	MHz      float64  `json:"mhz"` // as /proc/cpuinfo has it: on most machines the clock of the cycle counter
-	Cores    int      `json:"cores"`
-	Flags    []string `json:"cpu_flags"` // those that matter to packet encryption
-	Kernel   string   `json:"kernel"`
-	MemoryKB uint64   `json:"memory_kib"`
 }
 
 // Build is what was measured.
@@ -78,8 +80,81 @@ type Row struct {
 	// Samples are the single measurements, in the order in which they were taken, and PeerSamples the peer's between them.
 	Samples     []float64 `json:"samples"`
 	PeerSamples []float64 `json:"peer_samples,omitempty"`
+	// Parameters say in fields what Name says in words.
+	Parameters Parameters `json:"parameters,omitzero"`
+	// Bounds are those of a search, if Value was searched for.
+	Bounds *Bounds `json:"bounds,omitempty"`
+	// Loss is what was lost at each load, by rising load.
+	Loss []LossPoint `json:"loss,omitempty"`
+	// Latency has the percentiles at each load, by rising load.
+	Latency []Latency `json:"latency,omitempty"`
 	// Command repeats the measurement.
 	Command string `json:"command"`
+}
+
+// Parameters are what a row was measured with; what is empty or 0 does not apply.
+type Parameters struct {
+	Measure   string  `json:"measure,omitempty"`   // pdr, ndr, ceiling, latency, loss; "" for a plain rate or cost
+	By        string  `json:"by,omitempty"`        // who carried the packets, "" for this gateway; the generator of a ceiling
+	Direction string  `json:"direction,omitempty"` // encrypt, decrypt, both
+	Size      string  `json:"size,omitempty"`      // of the inner packet in bytes, or the name of a mix
+	Bytes     float64 `json:"bytes,omitempty"`     // the mean of Size
+	Tunnels   int     `json:"tunnels,omitempty"`
+	Workers   int     `json:"workers,omitempty"`
+	Suite     string  `json:"suite,omitempty"` // proposal word
+}
+
+// Bounds are the ends of a search: the highest load that met the goal and the lowest that did not, in the row's unit.
+type Bounds struct {
+	Lower  float64 `json:"lower"`
+	Upper  float64 `json:"upper"`
+	Trials int     `json:"trials"`
+	Goal   string  `json:"goal"` // in words: the share that may be lost, and for how long
+}
+
+// LossPoint is one load of a loss curve.
+type LossPoint struct {
+	Offered float64 `json:"offered"` // in the row's unit
+	Loss    float64 `json:"loss"`    // share of what was offered, 0 to 1
+	Trials  int     `json:"trials"`
+	Seconds float64 `json:"seconds"` // of all trials
+}
+
+// Latency are percentiles at one load.
+type Latency struct {
+	Load        string       `json:"load"`    // 90 % of PDR
+	Offered     float64      `json:"offered"` // Mpps
+	Count       int64        `json:"count"`   // of packets timed
+	Percentiles []Percentile `json:"percentiles"`
+}
+
+// Percentile is one point of a distribution: 100 is the largest value seen.
+type Percentile struct {
+	Percent      float64 `json:"percent"`
+	Microseconds float64 `json:"us"`
+}
+
+// With returns the row with its parameters.
+func (r Row) With(p Parameters) Row {
+	r.Parameters = p
+	return r
+}
+
+// plainRow is a Row without its methods.
+type plainRow Row
+
+// MarshalJSON writes, for readers that are not this package, also what follows from the samples.
+func (r Row) MarshalJSON() ([]byte, error) {
+	better := "lower"
+	if r.HigherIsBetter() {
+		better = "higher"
+	}
+	return json.Marshal(struct {
+		plainRow
+		Better   string  `json:"better"`
+		Spread   float64 `json:"spread"`
+		Unstable bool    `json:"unstable,omitempty"`
+	}{plainRow(r), better, r.Spread(), r.Unstable()})
 }
 
 // NewRow returns a row of the samples' median.
@@ -137,9 +212,37 @@ func Median(samples []float64) float64 {
 	return s[len(s)/2]
 }
 
-// NewFile describes this machine and this build.
+// NewFile describes this machine and this build, and begins to watch the machine's noise: to be called before the first
+// measurement.
 func NewFile(version string) *File {
-	return &File{Schema: Schema, Time: time.Now().UTC().Truncate(time.Second), Host: host(), Build: build(version), Rows: []Row{}}
+	return &File{
+		Schema: Schema, Time: time.Now().UTC().Truncate(time.Second), Host: host(), Build: build(version), Rows: []Row{},
+		began: time.Now(), meter: ListenForNoise(),
+	}
+}
+
+// Calibrate takes another look at the machine's noise, between two measurements.
+func (f *File) Calibrate() { f.meter.Look() }
+
+// Finish takes the last look at the machine's noise and notes how long the run took.
+func (f *File) Finish() {
+	f.Noise = f.meter.Stop()
+	f.Seconds = math.Round(time.Since(f.began).Seconds()*10) / 10
+}
+
+// Add adds rows.
+func (f *File) Add(rows ...Row) { f.Rows = append(f.Rows, rows...) }
+
+// Miss notes that something could not be measured.
+func (f *File) Miss(name, reason string) { f.Holes = append(f.Holes, Hole{name, reason}) }
+
+// SpreadTrust is the spread above which a row's figure says nothing.
+const SpreadTrust = 0.50
+
+// Trusted tells whether a row's figure may be shown: its samples agree, or differ only a little on a machine that was not too
+// noisy.
+func (f *File) Trusted(r Row) bool {
+	return r.Spread() <= SpreadTrust && (!r.Unstable() || f.Noise.Noisy() == "")
 }
 
 // Write puts the file at path as indented JSON, whole or not at all.
@@ -174,55 +277,7 @@ func Read(path string) (*File, error) {
 	return f, nil
 }
 
-// flagsOfInterest are the CPU flags that packet encryption looks for.
-var flagsOfInterest = []string{"aes", "pclmulqdq", "avx", "avx2", "avx512f", "vaes", "vpclmulqdq", "sha_ni"}
-
-// GHz is the machine's clock in cycles a nanosecond.
-func (h *Host) GHz() float64 { return h.MHz / 1e3 }
-
-func host() Host {
-	h := Host{Cores: runtime.NumCPU(), Flags: []string{}}
-	if f, err := os.Open("/proc/cpuinfo"); err == nil {
-		defer f.Close()
-		for s := bufio.NewScanner(f); s.Scan() && (h.CPU == "" || len(h.Flags) == 0); {
-			key, value, _ := strings.Cut(s.Text(), ":")
-			switch strings.TrimSpace(key) {
-			case "model name":
-				h.CPU = strings.TrimSpace(value)
-			case "cpu MHz":
-				h.MHz, _ = strconv.ParseFloat(strings.TrimSpace(value), 64)
-			case "flags":
-				have := strings.Fields(value)
-				for _, flag := range flagsOfInterest {
-					if slices.Contains(have, flag) {
-						h.Flags = append(h.Flags, flag)
-					}
-				}
-			}
-		}
-	}
-	var uts unix.Utsname
-	if unix.Uname(&uts) == nil {
-		h.Kernel = unix.ByteSliceToString(uts.Release[:])
-	}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		h.MemoryKB = info.Totalram * uint64(info.Unit) / 1024
-	}
-	return h
-}
-
+// build describes the build; its commit, which the Go tool does not record in the Makefile's builds, is the caller's.
 func build(version string) Build {
-	b := Build{Version: version, Go: runtime.Version()}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				b.Commit = s.Value
-			case "vcs.modified":
-				b.Dirty = s.Value == "true"
-			}
-		}
-	}
-	return b
+	return Build{Version: version, Go: runtime.Version(), Dirty: strings.HasSuffix(version, "-dirty") || strings.HasSuffix(version, "+changes")}
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestMedian(t *testing.T) {
@@ -39,7 +40,13 @@ func TestRatioIsValueOverPeer(t *testing.T) {
 func TestFileRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "results.json")
 	f := NewFile("v0")
-	f.Rows = append(f.Rows, NewRow("a/b", "ns", "cmd", []float64{1, 2}))
+	f.Add(NewRow("a/b", "ns", "cmd", []float64{1, 2}).With(Parameters{Size: "64", Bytes: 64, Direction: "encrypt"}).Against("p", []float64{3, 4}))
+	f.Add(Row{Name: "wire/pdr", Unit: "Mpps", Value: 1, Bounds: &Bounds{0.9, 1.1, 7, "0.5 %"},
+		Loss: []LossPoint{{1, 0.01, 2, 3}}, Latency: []Latency{{"50 %", 0.5, 10, []Percentile{{99.99, 12}}}}})
+	f.Miss("wire", "no root")
+	f.Interfaces = []Interface{{"wan", "veth", 2, "copy", "veth cannot"}}
+	f.Calibrate()
+	f.Finish()
 	if err := f.Write(path); err != nil {
 		t.Fatal(err)
 	}
@@ -47,10 +54,19 @@ func TestFileRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(f.Noise.Looks) != 3 {
+		t.Errorf("%d looks at the machine", len(f.Noise.Looks))
+	}
+	f.began, f.meter = time.Time{}, nil // what is only of the run
 	if !reflect.DeepEqual(got, f) {
 		t.Errorf("got %+v\nwant %+v", got, f)
 	}
 	text, _ := os.ReadFile(path)
+	for _, want := range []string{`"better": "lower"`, `"better": "higher"`, `"unstable": true`, `"spread": `} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the file lacks %s", want)
+		}
+	}
 	os.WriteFile(path, []byte(strings.Replace(string(text), `"schema": 1`, `"schema": 99`, 1)), 0o644)
 	if _, err := Read(path); err == nil || !strings.Contains(err.Error(), "schema 99") {
 		t.Errorf("a newer schema was read: %v", err)
@@ -80,5 +96,44 @@ func TestNoiseNamesItsReason(t *testing.T) {
 	n := ListenForNoise().Stop()
 	if n.Slowdown < 0 || math.IsNaN(n.Slowdown) || n.Steal > 1 {
 		t.Errorf("%+v", n)
+	}
+}
+
+// TestOldFilesAreRead reads what earlier builds of the same schema wrote.
+func TestOldFilesAreRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "old.json")
+	os.WriteFile(path, []byte(`{"schema":1,"time":"2026-01-02T03:04:05Z","host":{"cpu":"x","mhz":3000,"cores":2,"cpu_flags":["aes"],"kernel":"6.6","memory_kib":1},
+		"build":{"version":"v","commit":"","dirty":false,"go":"go1.26"},
+		"rows":[{"name":"gateway/encrypt/64","unit":"Mpps","value":2,"samples":[1,2,3],"peer":"p","peer_value":1,"ratio":2,"command":"c"}]}`), 0o644)
+	f, err := Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := f.Rows[0]; !r.HigherIsBetter() || r.Spread() != 1 || !r.Unstable() || r.Ratio != 2 || f.Noise.Noisy() != "" {
+		t.Errorf("got %+v", f)
+	}
+}
+
+func TestNoiseIsRecognised(t *testing.T) {
+	calm, shaky, slow := Slices{100, 101, 110}, Slices{100, 110, 250}, Slices{139, 140, 150}
+	for _, c := range []struct {
+		name  string
+		looks []Look
+		noisy bool
+	}{
+		{"calm", []Look{{Spin: calm, Memory: calm}, {Spin: calm, Memory: calm}}, false},
+		{"other work", []Look{{Spin: calm, Memory: calm}, {Spin: shaky, Memory: calm}}, true},
+		{"caches shared with other work", []Look{{Spin: calm, Memory: shaky}}, true},
+		{"slower towards the end", []Look{{Spin: calm, Memory: calm}, {Spin: calm, Memory: slow}}, true},
+		{"not looked at", nil, false},
+	} {
+		n := judge(c.looks)
+		if got := n.Noisy(); (got != "") != c.noisy {
+			t.Errorf("%s: %q of %+v", c.name, got, n)
+		}
+		f := File{Noise: n}
+		if f.Trusted(Row{Value: 100, Samples: []float64{90, 110}}) == c.noisy || f.Trusted(Row{Value: 100, Samples: []float64{10, 190}}) || !f.Trusted(Row{Value: 100, Samples: []float64{100, 101}}) {
+			t.Errorf("%s: the wrong figures are shown", c.name)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 	"sallyport/bench/crypto"
 	"sallyport/bench/pipeline"
 	"sallyport/bench/result"
-	"sallyport/cmd/internal/version"
 )
 
 // cryptoOptions are the options of the verb crypto.
@@ -79,6 +79,7 @@ func (o *cryptoOptions) cases() ([]*crypto.Case, error) {
 }
 
 func (o *cryptoOptions) run(ctx context.Context, cases []*crypto.Case, stdout, stderr io.Writer) error {
+	file := newFile()
 	progress := newProgress(stderr, o.runs*len(cases))
 	measure := func() error {
 		return crypto.Run(ctx, cases, o.runs, time.Duration(o.seconds*float64(time.Second)), progress.next)
@@ -93,11 +94,10 @@ func (o *cryptoOptions) run(ctx context.Context, cases []*crypto.Case, stdout, s
 	if err != nil {
 		return err
 	}
-	return o.report(cases, stdout)
+	return o.report(file, cases, stdout)
 }
 
-func (o *cryptoOptions) report(cases []*crypto.Case, stdout io.Writer) error {
-	file := result.NewFile(version.String())
+func (o *cryptoOptions) report(file *result.File, cases []*crypto.Case, stdout io.Writer) error {
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "bits\tbytes\timplementation\tseal ns\tcycles\tbest ns\tof Go's\topen ns\tcycles\tbest ns\tof Go's\t")
 	for _, c := range cases {
@@ -109,16 +109,20 @@ func (o *cryptoOptions) report(cases []*crypto.Case, stdout io.Writer) error {
 		}
 		fmt.Fprintf(w, "%d\t%d\t%s", c.Bits, c.Size, c.Name)
 		for _, d := range []struct {
-			name              string
+			name, direction   string
 			ns, cycles, other []float64
-		}{{"", c.Seal, c.SealCycles, standard.Seal}, {"/open", c.Open, c.OpenCycles, standard.Open}} {
-			row := result.NewRow(cryptoRow(c, d.name), "ns", o.command(c), d.ns)
+		}{{"", "encrypt", c.Seal, c.SealCycles, standard.Seal}, {"/open", "decrypt", c.Open, c.OpenCycles, standard.Open}} {
+			p := result.Parameters{Direction: d.direction, Size: strconv.Itoa(c.Size), Bytes: float64(c.Size), Suite: fmt.Sprintf("aes%dgcm16", c.Bits)}
+			if c.Name != crypto.Names()[0] {
+				p.By = c.Name
+			}
+			row := result.NewRow(cryptoRow(c, d.name), "ns", o.command(c), d.ns).With(p)
 			ratio := "-"
 			if standard.Name != "" {
 				row = row.Against(crypto.Standard, d.other)
 				ratio = fmt.Sprintf("%.2f", row.Ratio)
 			}
-			cycles := result.NewRow(cryptoRow(c, d.name)+"/cycles", "cycles", o.command(c), d.cycles)
+			cycles := result.NewRow(cryptoRow(c, d.name)+"/cycles", "cycles", o.command(c), d.cycles).With(p)
 			file.Rows = append(file.Rows, row, cycles)
 			fmt.Fprintf(w, "\t%.1f\t%.0f\t%.1f\t%s", row.Value, cycles.Value, slices.Min(d.ns), ratio)
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,13 +22,14 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 			"second are over the processor time of both ends, and the ones to compare on a machine with other work.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Command = "sallyport-bench " + strings.Join(os.Args[1:], " ")
+			o.Command = commandLine()
+			file := newFile()
 			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
 			rows, err := ike.Run(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			return reportRows(rows, "%.6g", json, stdout)
+			return reportRows(file, rows, "%.6g", json, stdout)
 		},
 	}
 	f := c.Flags()

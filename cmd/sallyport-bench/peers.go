@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,13 +27,14 @@ func peersCommand(stdout, stderr io.Writer) *cobra.Command {
 			if os.Geteuid() != 0 {
 				return fmt.Errorf("peers installs packages and reserves huge pages, so it needs root")
 			}
-			o.Command = "sallyport-bench " + strings.Join(os.Args[1:], " ")
+			o.Command = commandLine()
+			file := newFile()
 			p := newProgress(stderr, o.Samples())
 			o.Progress = p.next
 			rows, err := peers.Run(cmd.Context(), o)
 			p.done()
 			if len(rows) > 0 {
-				if err := reportRows(rows, "%.3f", json, stdout); err != nil {
+				if err := reportRows(file, rows, "%.3f", json, stdout); err != nil {
 					return err
 				}
 			}

@@ -18,7 +18,6 @@ import (
 
 	"sallyport/bench/pipeline"
 	"sallyport/bench/result"
-	"sallyport/cmd/internal/version"
 	"sallyport/dataplane/threads"
 	"sallyport/dataplane/transform"
 )
@@ -165,8 +164,10 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 	threads.Prefer(-10)
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(slices.Max(o.workers) + 2))
+	file := newFile()
 	progress := newProgress(stderr, o.runs*len(cases))
 	for range o.runs {
+		file.Calibrate()
 		for _, m := range cases {
 			progress.next(m.name)
 			if ctx.Err() != nil {
@@ -180,7 +181,7 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 		}
 	}
 	progress.done()
-	return o.report(cases, stdout)
+	return o.report(file, cases, stdout)
 }
 
 // measure takes one sample with a rig of its own, and another one during a churn if that was asked for.
@@ -222,14 +223,13 @@ func figures(samples []pipeline.Sample, of func(pipeline.Sample) float64) []floa
 // slowest is the time of a batch that 999 of 1,000 stay below, in microseconds.
 func slowest(s pipeline.Sample) float64 { return float64(s.Gaps.ValueAtPercentile(99.9)) / 1e3 }
 
-func (o *pipelineOptions) report(cases []*measurement, stdout io.Writer) error {
-	file := result.NewFile(version.String())
+func (o *pipelineOptions) report(file *result.File, cases []*measurement, stdout io.Writer) error {
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "benchmark\tMpps\tns/packet\tcycles\tbest ns\tGbit/s\tallocs\tspread")
 	for _, m := range cases {
 		command := m.command(o)
 		add := func(name, unit string, samples []float64) result.Row {
-			row := result.NewRow(name, unit, command, samples)
+			row := result.NewRow(name, unit, command, samples).With(m.parameters())
 			file.Rows = append(file.Rows, row)
 			return row
 		}
@@ -261,6 +261,13 @@ func (m *measurement) meanBits() float64 {
 		sum += 8 * s
 	}
 	return float64(sum) / float64(len(m.options.Sizes))
+}
+
+func (m *measurement) parameters() result.Parameters {
+	return result.Parameters{
+		Direction: m.direction(), Size: m.size, Bytes: m.meanBits() / 8, Tunnels: m.options.Associations,
+		Workers: m.options.Workers, Suite: m.options.Suite.String(),
+	}
 }
 
 // command repeats one measurement.

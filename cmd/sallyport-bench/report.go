@@ -3,21 +3,41 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"sallyport/bench/result"
 	"sallyport/cmd/internal/version"
 )
 
+// newFile describes this run; to be called before the first measurement.
+func newFile() *result.File {
+	f := result.NewFile(version.String())
+	f.Build.Commit = version.Commit()
+	f.Command = commandLine()
+	return f
+}
+
+// commandLine is this process's, with the program by its name alone.
+func commandLine() string {
+	return strings.Join(append([]string{"sallyport-bench"}, os.Args[1:]...), " ")
+}
+
 // reportRows prints rows beside their peers, each value as the verb says, and writes them to a file, if one is named.
-func reportRows(rows []result.Row, verb, json string, stdout io.Writer) error {
+func reportRows(file *result.File, rows []result.Row, verb, json string, stdout io.Writer) error {
 	printRows(rows, verb, stdout)
-	file := result.NewFile(version.String())
-	file.Rows = append(file.Rows, rows...)
+	file.Add(rows...)
 	return writeRows(file, json, stdout)
 }
 
 // writeRows writes a file of rows, if one is named, and says so.
 func writeRows(file *result.File, json string, stdout io.Writer) error {
+	if file.Noise == nil {
+		file.Finish()
+	}
+	if why := file.Noise.Noisy(); why != "" {
+		fmt.Fprintln(stdout, "This machine was too noisy to trust these figures:", why)
+	}
 	if json == "" {
 		return nil
 	}

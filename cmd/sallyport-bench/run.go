@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/bench/result"
-	"sallyport/cmd/internal/version"
 )
 
 // part is one verb's share of a run. It is a process of its own: what goes wrong in it costs that part only.
@@ -159,9 +158,7 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	defer os.RemoveAll(folder)
 
-	began := time.Now()
-	file := result.NewFile(version.String())
-	noise := result.ListenForNoise()
+	file := newFile()
 	left := 0.0
 	for _, p := range parts {
 		left += p.seconds
@@ -169,9 +166,10 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 	for i, p := range parts {
 		fmt.Fprintf(stderr, "%d of %d: %s, about %s; %s in all are left\n", i+1, len(parts), p.name, duration(p.seconds), duration(left))
 		left -= p.seconds
+		file.Calibrate()
 		if p.needs != nil {
 			if why := p.needs(o); why != "" {
-				file.Holes = append(file.Holes, result.Hole{Name: p.name, Reason: why})
+				file.Miss(p.name, why)
 				fmt.Fprintln(stderr, "  left out:", why)
 				continue
 			}
@@ -183,19 +181,17 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 		}
 		rows, err := result.Read(json) // a part that fails late may have written what it has
 		if err == nil {
-			file.Rows = append(file.Rows, rows.Rows...)
+			file.Add(rows.Rows...)
+			file.Holes, file.Interfaces = append(file.Holes, rows.Holes...), append(file.Interfaces, rows.Interfaces...)
 		} else if why == "" {
 			why = err.Error()
 		}
 		if why != "" {
-			file.Holes = append(file.Holes, result.Hole{Name: p.name, Reason: why})
+			file.Miss(p.name, why)
 			fmt.Fprintln(stderr, "  failed:", why)
 		}
 	}
-	file.Noise, file.Seconds = noise.Stop(), time.Since(began).Seconds()
-	if why := file.Noise.Noisy(); why != "" {
-		fmt.Fprintln(stderr, "This machine is too noisy to trust these figures:", why)
-	}
+	file.Finish()
 	if len(file.Rows) == 0 {
 		return errors.New("nothing could be measured")
 	}

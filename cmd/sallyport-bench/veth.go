@@ -4,7 +4,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +25,8 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 			"The sender's own rate is printed first: it must be far above the gateways'. Needs root and two CPUs.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Command = "sallyport-bench " + strings.Join(os.Args[1:], " ")
+			o.Command = commandLine()
+			file := newFile()
 			p := newProgress(stderr, o.Samples())
 			o.Progress = p.next
 			rows, err := wire.Run(cmd.Context(), o)
@@ -34,7 +34,7 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return reportRows(rows, "%.3f", json, stdout)
+			return reportRows(file, rows, "%.3f", json, stdout)
 		},
 	}
 	f := c.Flags()

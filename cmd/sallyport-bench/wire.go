@@ -5,15 +5,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/bench/result"
 	"sallyport/bench/wire"
-	"sallyport/cmd/internal/version"
 )
 
 func wireCommand(stdout, stderr io.Writer) *cobra.Command {
@@ -35,10 +32,10 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 			if quick {
 				o.Quicken(cmd.Flags().Changed)
 			}
-			o.Command = "sallyport-bench " + strings.Join(os.Args[1:], " ")
+			o.Command = commandLine()
 			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
 			o.Log = func(what string) { fmt.Fprintln(stderr, " ", what) }
-			began := time.Now()
+			file := newFile()
 			rows, holes, err := wire.Find(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -54,8 +51,7 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 				}
 			}
 			fmt.Fprintf(stdout, "%d of %d rows are unstable (spread above %.0f %%)\n", unstable, len(rows), 100*result.SpreadMax)
-			file := result.NewFile(version.String())
-			file.Rows, file.Holes, file.Seconds = append(file.Rows, rows...), holes, time.Since(began).Seconds()
+			file.Rows, file.Holes = append(file.Rows, rows...), holes
 			return writeRows(file, json, stdout)
 		},
 	}

@@ -3,8 +3,23 @@ package version
 
 import "runtime/debug"
 
-// stamp is the version that the Makefile writes into the build.
-var stamp string
+// stamp and commit are what the Makefile writes into the build: the version, and the commit's full name.
+var stamp, commit string
+
+// Commit returns the full name of the commit that the program was built from, "" if the build does not tell.
+func Commit() string {
+	if commit != "" {
+		return commit
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return ""
+}
 
 // String returns the build's stamp, else what the Go tool recorded: the commit, with "+changes" if
 // the tree had any.
