@@ -37,7 +37,8 @@ func (p *paced) run(rate, seconds float64) (due, sent uint64, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // ends with this goroutine, pinned as it is
+		runtime.LockOSThread()                               // ends with this goroutine, pinned as it is
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceness) // this thread's; without the right to, it is less even
 		if err = threads.Pin(p.cpu); err == nil {
 			due, sent, err = p.loop(rate, seconds)
 		}

@@ -20,6 +20,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -157,6 +158,10 @@ func (r *rig) attachSink(ns *testbed.Namespace, name string, wires []wire, sampl
 	})
 }
 
+// niceness is the priority of sender and gateways, so that what else the machine does disturbs none of them more
+// than another. Sallyportd would take it by itself.
+const niceness = -10
+
 // start runs a gateway in its namespace, its output in a file.
 func (r *rig) start(ns *testbed.Namespace, cmd *exec.Cmd) (*testbed.Process, error) {
 	log, err := os.OpenFile(r.log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -165,6 +170,10 @@ func (r *rig) start(ns *testbed.Namespace, cmd *exec.Cmd) (*testbed.Process, err
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
+	if path, err := exec.LookPath("nice"); err == nil {
+		cmd.Args = append([]string{"nice", "-n", strconv.Itoa(niceness), cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = path
+	}
 	return ns.Start(cmd)
 }
 

@@ -19,6 +19,8 @@ type Options struct {
 	Bin        string   // folder with sallyportd
 	Peer       string   // path of ipsec-secgw; "" for none
 	Testpmd    string   // path of DPDK's testpmd; "" for none
+	Wireguard  string   // path of wireguard-go; "" for none. It and Kernel are for [Find] only.
+	Kernel     bool     // the kernel's forwarding, too
 	Directions []string // encrypt, decrypt
 	Sizes      []int    // of the inner packets, SizeMin to SizeMax
 	Runs       int      // samples of each gateway, in turn
@@ -72,18 +74,22 @@ const (
 	ours
 	peers
 	testpmd
+	kernel
+	wireguard
 	contenders
 )
 
 func (c contender) String() string {
-	return [...]string{"the sink alone", "sallyportd", secgw.Name, TestpmdName}[c]
+	return [...]string{"the sink alone", "sallyportd", secgw.Name, TestpmdName, KernelName, WireguardName}[c]
 }
 
 // suffix tells the rows beside one contender from those beside another.
-func (c contender) suffix() string { return [contenders]string{testpmd: "/ceiling"}[c] }
+func (c contender) suffix() string {
+	return [contenders]string{testpmd: "/ceiling", kernel: "/kernel", wireguard: "/wireguard"}[c]
+}
 
 // byStack says that a contender receives by the kernel's network stack: veth's ring is then what it receives by.
-func (c contender) byStack() bool { return false }
+func (c contender) byStack() bool { return c == kernel || c == wireguard }
 
 // contenders are those that carry packets in this run.
 func (o *Options) contenders() []contender {
@@ -93,6 +99,12 @@ func (o *Options) contenders() []contender {
 	}
 	if o.Testpmd != "" {
 		all = append(all, testpmd)
+	}
+	if o.Kernel {
+		all = append(all, kernel)
+	}
+	if o.Wireguard != "" {
+		all = append(all, wireguard)
 	}
 	return all
 }
@@ -172,7 +184,12 @@ func (r *rig) startContender(o *Options, who contender, t traffic, tunnels []tun
 	switch who {
 	case nobody:
 		return nil, r.attachSink(r.gw, inIf, t.offered(), sampling)
-	case testpmd: // what goes in comes out
+	case wireguard: // the sink would drop its handshake
+		if p, err = r.startWireguard(o); err != nil {
+			return nil, err
+		}
+		return p, r.attachSink(r.drain, sinkIf, wireguardWires(t), sampling)
+	case testpmd, kernel: // what goes in comes out
 		err = r.attachSink(r.drain, sinkIf, t.offered(), sampling)
 	default:
 		err = r.attachSink(r.drain, sinkIf, t.expected(), sampling)
@@ -185,6 +202,8 @@ func (r *rig) startContender(o *Options, who contender, t traffic, tunnels []tun
 		return r.startOurs(o, r.only(t.decrypt), tunnels)
 	case peers:
 		return r.startPeer(o, t.decrypt, tunnels[0].keymat)
+	case kernel:
+		return nil, r.forwardByKernel(o)
 	default:
 		return r.startTestpmd(o)
 	}

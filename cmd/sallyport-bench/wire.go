@@ -1,22 +1,27 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/bench/result"
+	"sallyport/bench/secgw"
 	"sallyport/bench/wire"
 )
 
 func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 	o := wire.FindOptions{}
 	var json string
-	var quick bool
+	var quick, build bool
 	c := &cobra.Command{
 		Use:   "wire",
 		Short: "Search for what the gateway carries without loss, and how long packets take",
@@ -31,6 +36,11 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if quick {
 				o.Quicken(cmd.Flags().Changed)
+			}
+			if build {
+				if err := buildPeers(cmd.Context(), &o.Options, stderr); err != nil {
+					fmt.Fprintln(stderr, "goes on without:", err)
+				}
 			}
 			o.Command = commandLine()
 			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
@@ -57,9 +67,12 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&o.Bin, "bin", "build", "folder of sallyportd")
-	f.StringVar(&o.Peer, "peer", os.Getenv(peerVariable), "path of ipsec-secgw")
+	f.StringVar(&o.Peer, "peer", cmp.Or(os.Getenv(peerVariable), existing(secgwBuilt)), "path of ipsec-secgw, \"\" for none")
 	testpmd, _ := exec.LookPath("dpdk-testpmd")
 	f.StringVar(&o.Testpmd, "testpmd", testpmd, "path of DPDK's testpmd, \"\" for none")
+	f.BoolVar(&o.Kernel, "kernel", true, "beside the kernel's plain forwarding, which encrypts nothing: a ceiling")
+	f.StringVar(&o.Wireguard, "wireguard", existing(wireguardBuilt), "path of wireguard-go, \"\" for none")
+	f.BoolVar(&build, "build-peers", false, "build ipsec-secgw (from Debian's packages) and wireguard-go (from the module proxy) into "+peersFolder+" first")
 	f.StringSliceVar(&o.Directions, "directions", []string{wire.Encrypt, wire.Decrypt, wire.Both}, "directions")
 	f.StringSliceVar(&o.Sizes, "sizes", []string{"64", "512", "1420", wire.IMIX}, "inner packets' sizes in bytes, or "+wire.IMIX)
 	f.IntSliceVar(&o.Tunnels, "tunnels", []int{1}, "numbers of tunnels")
@@ -75,6 +88,42 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.BoolVar(&quick, "quick", false, "within a minute: encrypt and decrypt of 64 and 1420 bytes, two searches each, sallyportd alone")
 	f.StringVar(&json, "json", "", "file to write the rows to")
 	return c
+}
+
+// Where peers are built.
+const (
+	peersFolder    = "build/peers"
+	secgwBuilt     = peersFolder + "/ipsec-secgw/build/ipsec-secgw"
+	wireguardBuilt = peersFolder + "/wireguard/" + wire.WireguardName
+)
+
+// existing is the path, if there is something.
+func existing(path string) string {
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// buildPeers builds those that are missing; one that cannot be built keeps none of the others away.
+func buildPeers(ctx context.Context, o *wire.Options, log io.Writer) error {
+	var errs []error
+	if o.Peer == "" {
+		err := secgw.Install(ctx, log)
+		if err == nil {
+			o.Peer, err = secgw.Build(ctx, peersFolder, log)
+		}
+		if err != nil {
+			o.Peer = ""
+			errs = append(errs, err)
+		}
+	}
+	if o.Wireguard == "" {
+		path, err := wire.BuildWireguard(ctx, filepath.Dir(wireguardBuilt), log)
+		o.Wireguard = path
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func printRows(rows []result.Row, verb string, stdout io.Writer) {

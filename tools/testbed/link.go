@@ -148,6 +148,26 @@ func (n *Namespace) Route(prefix, gateway string) error {
 	return nil
 }
 
+// RouteOut adds a route to a prefix out of an interface without neighbours, such as a TUN device.
+func (n *Namespace) RouteOut(prefix, name string) error {
+	dst, err := netip.ParsePrefix(prefix)
+	if err != nil {
+		return fmt.Errorf("route: %w", err)
+	}
+	index, err := n.Index(name)
+	if err != nil {
+		return err
+	}
+	route := &netlink.Route{
+		LinkIndex: index, Scope: netlink.SCOPE_LINK,
+		Dst: &net.IPNet{IP: dst.Addr().AsSlice(), Mask: net.CIDRMask(dst.Bits(), dst.Addr().BitLen())},
+	}
+	if err := n.links.RouteReplace(route); err != nil {
+		return fmt.Errorf("route %s out of %s in %s: %w", prefix, name, n.Name, err)
+	}
+	return nil
+}
+
 // Sysctl sets a kernel setting by its dotted name, as seen from inside the namespace.
 func (n *Namespace) Sysctl(name, value string) error {
 	path := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
