@@ -252,6 +252,30 @@ func (s *Search) bounds(g Goal) (lower, upper float64) {
 	return lower, upper
 }
 
+// Load is what all trials at one load lost together.
+type Load struct {
+	Load, Seconds float64
+	Loss          float64 // the mean by time
+	Trials        int
+}
+
+// Loads returns every load that was tried, in rising order.
+func (s *Search) Loads() (all []Load) {
+	for _, r := range s.results {
+		i := slices.IndexFunc(all, func(l Load) bool { return l.Load == r.Load })
+		if i < 0 {
+			i = len(all)
+			all = append(all, Load{Load: r.Load})
+		}
+		l := &all[i]
+		l.Loss = (l.Loss*l.Seconds + r.loss*r.Seconds) / (l.Seconds + r.Seconds)
+		l.Seconds += r.Seconds
+		l.Trials++
+	}
+	slices.SortFunc(all, func(a, b Load) int { return cmp.Compare(a.Load, b.Load) })
+	return all
+}
+
 // Bounds returns what is known of a goal, by its place in New's arguments.
 func (s *Search) Bounds(goal int) Bounds {
 	g := s.goals[goal]

@@ -136,6 +136,9 @@ func TestExceedRatio(t *testing.T) {
 	if b := s.Bounds(0); b.Lower != 100 || b.AtLower != 5 {
 		t.Errorf("with an exceed ratio: %+v", b)
 	}
+	if l := s.Loads(); len(l) != 1 || l[0].Trials != 5 || math.Abs(l[0].Loss-0.02) > 1e-9 {
+		t.Errorf("loads: %+v", l)
+	}
 	if b := s.Bounds(1); b.Lower != 0 || b.Upper != 100 {
 		t.Errorf("without: %+v", b)
 	}

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
@@ -265,7 +264,9 @@ func (f *finder) ceilings(ctx context.Context, s scene) (top float64, err error)
 		if len(samples) == 0 {
 			continue
 		}
-		row := result.NewRow("wire/sender/"+kind+"/"+s.String(), "Mpps", f.Command, samples)
+		what := s.parameters("ceiling")
+		what.By = kind
+		row := result.NewRow("wire/sender/"+kind+"/"+s.String(), "Mpps", f.Command, samples).With(what)
 		f.rows = append(f.rows, row)
 		if kind == f.Sender {
 			top = 1e6 * row.Value
@@ -405,6 +406,8 @@ func (f *finder) searchGoals() []search.Goal {
 // search finds NDR and PDR of all contenders and returns our median PDR, 0 if there is none.
 func (f *finder) search(ctx context.Context, s scene, top float64) (float64, error) {
 	var found [contenders][goals][]float64
+	var last []search.Bounds // of our last search
+	var tried []search.Load
 	for run := range f.Runs {
 		for _, who := range f.contenders() {
 			if err := ctx.Err(); err != nil {
@@ -418,7 +421,7 @@ func (f *finder) search(ctx context.Context, s scene, top float64) (float64, err
 				continue
 			}
 			f.say(fmt.Sprintf("%s, run %d of %d, %s", s, run+1, f.Runs, who))
-			bounds, veth, err := f.one(ctx, s, who, top)
+			bounds, loads, veth, err := f.one(ctx, s, who, top)
 			if ctx.Err() != nil {
 				return 0, ctx.Err()
 			}
@@ -433,6 +436,9 @@ func (f *finder) search(ctx context.Context, s scene, top float64) (float64, err
 			for g, b := range bounds {
 				found[who][g] = append(found[who][g], b.Throughput/1e6)
 			}
+			if who == ours {
+				last, tried = bounds, loads
+			}
 			if f.Log != nil {
 				f.Log(fmt.Sprintf("%s, %s: %s; %s; %d trials of %v in all, %d packets lost in veth's rings", s, who,
 					describe("NDR", bounds[goalNDR]), describe("PDR", bounds[goalPDR]), bounds[0].Trials, round(bounds[0].Seconds), veth))
@@ -445,18 +451,53 @@ func (f *finder) search(ctx context.Context, s scene, top float64) (float64, err
 		if len(mine) == 0 {
 			continue
 		}
+		row := func(suffix string) result.Row {
+			r := result.NewRow(name+suffix, "Mpps", f.Command, mine).With(s.parameters(goal))
+			r.Bounds = f.bounds(g, last[g])
+			for _, l := range tried {
+				r.Loss = append(r.Loss, result.LossPoint{Offered: l.Load / 1e6, Loss: l.Loss, Trials: l.Trials, Seconds: l.Seconds})
+			}
+			return r
+		}
 		plain := true
 		for _, who := range f.contenders()[1:] {
 			if theirs := found[who][g]; len(theirs) > 0 {
-				f.rows = append(f.rows, result.NewRow(name+who.suffix(), "Mpps", f.Command, mine).Against(who.String(), theirs))
+				f.rows = append(f.rows, row(who.suffix()).Against(who.String(), theirs))
 				plain = plain && who != peers
 			}
 		}
 		if plain {
-			f.rows = append(f.rows, result.NewRow(name, "Mpps", f.Command, mine))
+			f.rows = append(f.rows, row(""))
 		}
 	}
 	return 1e6 * result.Median(found[ours][goalPDR]), nil
+}
+
+// parameters describe the rows of a scene.
+func (s scene) parameters(measure string) result.Parameters {
+	sizes := s.traffic().sizes
+	sum := 0
+	for _, n := range sizes {
+		sum += n
+	}
+	return result.Parameters{
+		Measure: measure, Direction: s.direction, Size: s.size, Bytes: float64(sum) / float64(len(sizes)),
+		Tunnels: s.tunnels, Workers: 1, Suite: "aes128gcm16",
+	}
+}
+
+// bounds are those of our last search, as a row has them: an upper one of 0 says that the sender's most was carried.
+func (f *finder) bounds(g int, b search.Bounds) *result.Bounds {
+	upper := b.Upper
+	if math.IsInf(upper, 1) {
+		upper = 0
+	}
+	goal := f.searchGoals()[g]
+	return &result.Bounds{
+		Lower: b.Lower / 1e6, Upper: upper / 1e6, Trials: b.Trials,
+		Goal: fmt.Sprintf("at most %v %% lost in trials of %v s, %v s together at one load, of which %.0f %% may lose more",
+			100*goal.LossRatio, goal.Final, goal.Sum, 100*goal.Exceed),
+	}
 }
 
 func describe(name string, b search.Bounds) string {
@@ -476,25 +517,25 @@ func round(seconds float64) time.Duration {
 }
 
 // one is one search on one rig.
-func (f *finder) one(ctx context.Context, s scene, who contender, top float64) (bounds []search.Bounds, veth uint64, err error) {
+func (f *finder) one(ctx context.Context, s scene, who contender, top float64) (bounds []search.Bounds, loads []search.Load, veth uint64, err error) {
 	a, err := f.prepare(s, who, false)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
 	// The sender keeps its schedule up to a little below its most.
 	most := 0.95 * top
 	look, err := search.New(most/200, most, f.searchGoals()...)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	for t, more := look.Next(); more; t, more = look.Next() {
 		if err := ctx.Err(); err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		o, err := a.trial(a.paced, t.Load, t.Seconds)
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		veth += o.byVeth
 		look.Add(t, o.loss(a.vethIsTheirs))
@@ -502,7 +543,7 @@ func (f *finder) one(ctx context.Context, s scene, who contender, top float64) (
 	for g := range goals {
 		bounds = append(bounds, look.Bounds(g))
 	}
-	return bounds, veth, nil
+	return bounds, look.Loads(), veth, nil
 }
 
 // percentiles of the latency rows; the last is the maximum.
@@ -511,56 +552,73 @@ var percentiles = []float64{50, 90, 99, 99.9, 99.99, 100}
 // idle is the rate of "0 %".
 const idle = 500
 
+// shareShown is the share of PDR whose 99th percentile is the row's value.
+const shareShown = 50
+
 // latencies measures how long packets are on their way at shares of a rate, from when each was due.
 func (f *finder) latencies(ctx context.Context, s scene, pdr float64) error {
 	f.say(s.String() + ", latency")
+	name := "wire/latency/" + s.String()
+	var all []result.Latency
+	var shown []float64
 	for _, share := range []int{0, 10, 50, 90} {
-		var samples [][]float64 = make([][]float64, len(percentiles))
+		samples := make([][]float64, len(percentiles))
+		at := result.Latency{Load: fmt.Sprintf("%d %% of PDR", share), Offered: max(idle, pdr*float64(share)/100) / 1e6}
 		for range 3 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			times, err := f.latency(s, max(idle, pdr*float64(share)/100))
+			times, count, err := f.latency(s, at.Offered*1e6)
 			if err != nil {
-				f.hole(fmt.Sprintf("wire/latency/%s/%d", s, share), err)
+				f.hole(fmt.Sprintf("%s/%d", name, share), err)
 				return nil
 			}
+			at.Count += count
 			for i, t := range times {
 				samples[i] = append(samples[i], t)
 			}
-		}
-		for i, p := range percentiles {
-			word := "p" + strings.TrimSuffix(fmt.Sprint(p), ".0")
-			if p == 100 {
-				word = "max"
+			if share == shareShown {
+				shown = append(shown, times[slices.Index(percentiles, 99)])
 			}
-			f.rows = append(f.rows, result.NewRow(fmt.Sprintf("wire/latency/%s/%d/%s", s, share, word), "µs", f.Command, samples[i]))
 		}
+		words := ""
+		for i, p := range percentiles {
+			median := result.Median(samples[i])
+			at.Percentiles = append(at.Percentiles, result.Percentile{Percent: p, Microseconds: median})
+			words += fmt.Sprintf("  %v %%: %.1f", p, median)
+		}
+		if f.Log != nil {
+			f.Log(fmt.Sprintf("%s, latency in µs at %s:%s", s, at.Load, words))
+		}
+		all = append(all, at)
 	}
+	r := result.NewRow(fmt.Sprintf("%s/%d/p99", name, shareShown), "µs", f.Command, shown).With(s.parameters("latency"))
+	r.Latency = all
+	f.rows = append(f.rows, r)
 	return nil
 }
 
-func (f *finder) latency(s scene, rate float64) (times []float64, err error) {
+func (f *finder) latency(s scene, rate float64) (times []float64, count int64, err error) {
 	a, err := f.prepare(s, ours, true)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := a.sink.forget(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	// The sink has room for so many records.
 	if _, err = a.trial(a.paced, rate, min(f.LatencySeconds, records/rate)); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	h, err := a.sink.stamps(s.direction == Encrypt, a.tunnels)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, p := range percentiles {
 		times = append(times, float64(h.ValueAtPercentile(p))/1e3)
 	}
-	return times, nil
+	return times, h.TotalCount(), nil
 }
 
 // Quicken makes the run end within a minute, but for what set says was chosen.
