@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -40,11 +41,13 @@ func (a *authority) store() *auth.Store {
 }
 
 // local is an end with a fresh certificate for a name.
-func (a *authority) local(name string) auth.Local {
+func (a *authority) local(name string) auth.Local { return a.localFor(name, 1000*time.Hour) }
+
+func (a *authority) localFor(name string, lifetime time.Duration) auth.Local {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(lifetime), KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	cert := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key))))
 	return *must(auth.NewLocal(identity(name), auth.PublicKey, auth.Schemes{}, []*x509.Certificate{cert}, key))
@@ -145,6 +148,62 @@ func TestRenewedCertificateCountsFromTheNextAuthenticationOn(t *testing.T) {
 			return true
 		})
 	})
+}
+
+// TestEndOfACertificateIsNotOutlived: before the peer's certificate ends the IKE SA is made anew, with the renewed certificate of either side
+// if a reload brought one and without a moment that has no child; if none came it ends with the certificate, and begins again when
+// it is renewed late.
+func TestEndOfACertificateIsNotOutlived(t *testing.T) {
+	for _, renewed := range []bool{true, false} {
+		t.Run(fmt.Sprint("renewed ", renewed), func(t *testing.T) {
+			simulate(t, 1, Options{}, func(t *testing.T, p *pair) {
+				const lifetime = 10 * time.Hour
+				ca := newAuthority()
+				edit := certified(ca, auth.Relaxed)
+				x, y := connection(0, "a", "b", true, "192.0.2.2"), connection(0, "b", "a", false, "192.0.2.1")
+				edit("a", x)
+				edit("b", y)
+				y.Local = ca.localFor("b0", lifetime)
+				if err := errors.Join(p.b.server.Load().Apply(&Config{Store: ca.store(), Connections: []*ikesa.Connection{y}}),
+					p.a.server.Load().Apply(&Config{Store: ca.store(), Connections: []*ikesa.Connection{x}})); err != nil {
+					t.Fatal(err)
+				}
+				renew := func() {
+					z := *y
+					z.Local = ca.localFor("b0", 100*lifetime)
+					if err := p.b.server.Load().Apply(&Config{Store: ca.store(), Connections: []*ikesa.Connection{&z}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				began := time.Now()
+				time.Sleep(lifetime / 2)
+				if renewed {
+					renew()
+				}
+				without := 0
+				for time.Since(began) < lifetime+time.Hour {
+					if in, _, _ := p.a.counts(); in == 0 {
+						without++
+					}
+					time.Sleep(10 * time.Second)
+				}
+				expired := p.a.server.Load().Stats().Reasons[ikesa.ReasonExpired]
+				if renewed && (without > 0 || expired != 0) || !renewed && (without < 300 || expired == 0) {
+					t.Errorf("%d times without a child, %d IKE SAs ended with the certificate", without, expired)
+				}
+				if !bytes.Contains(p.a.log.Bytes(), []byte("ends soon")) {
+					t.Error("nobody was warned")
+				}
+				if !renewed {
+					renew()
+					time.Sleep(2 * time.Minute)
+				}
+				if n := paired(t, p.a, p.b); n != 1 {
+					t.Errorf("%d children", n)
+				}
+			})
+		})
+	}
 }
 
 // TestForgedAnswersDoNotStopAnInitiator: C4, C5. Before each real answer to IKE_SA_INIT comes a forged one: refusals, a

@@ -2,7 +2,6 @@ package ike
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -194,8 +193,8 @@ func (c *Config) check() error {
 type difference uint8
 
 const (
-	same        difference = iota
-	credentials            // only what is used at the next authentication
+	same      difference = iota
+	adaptable            // its IKE SAs can go on by it
 	different
 )
 
@@ -203,12 +202,42 @@ func compare(a, b *ikesa.Connection) difference {
 	if a == b || reflect.DeepEqual(a, b) {
 		return same
 	}
-	x, y := *a, *b
-	x.Local, y.Local = withoutCredentials(x.Local), withoutCredentials(y.Local)
-	if reflect.DeepEqual(x, y) {
-		return credentials
+	if reflect.DeepEqual(essence(a), essence(b)) {
+		return adaptable
 	}
 	return different
+}
+
+// essence is what of a connection may not change without making its IKE SAs anew: who the two are, where, and what was agreed upon.
+func essence(c *ikesa.Connection) *ikesa.Connection {
+	e := *c
+	e.Local = withoutCredentials(c.Local)
+	e.Children, e.KeyingTries, e.Unique = nil, 0, 0
+	e.Retransmit, e.DPDDelay, e.Keepalive, e.FragmentSize = ikesa.Retransmit{}, 0, 0, 0
+	e.RekeyTime, e.ReauthTime, e.OverTime, e.RandTime = 0, 0, 0, 0
+	e.SendCert, e.SendCertReq, e.Childless = 0, false, 0
+	return &e
+}
+
+// effect is what a changed configuration means for a child that is up.
+type effect uint8
+
+const (
+	keeps   effect = iota
+	renews         // a rekey brings what is new
+	remakes        // it carries something else
+)
+
+func compareChildren(a, b *ikesa.Child) effect {
+	x, y := *a, *b
+	x.StartAction, x.CloseAction, x.DPDAction = y.StartAction, y.CloseAction, y.DPDAction
+	switch {
+	case reflect.DeepEqual(x, y):
+		return keeps
+	case reflect.DeepEqual(x.LocalTS, y.LocalTS) && reflect.DeepEqual(x.RemoteTS, y.RemoteTS) && x.Mode == y.Mode:
+		return renews
+	}
+	return remakes
 }
 
 // apply runs Server.Apply on the manager's goroutine.
@@ -229,7 +258,8 @@ func (m *manager) apply(c *Config) error {
 func (m *manager) reload(c *Config) {
 	s := m.server
 	next := &Config{Store: c.Store, Pools: c.Pools, Connections: slices.Clone(c.Connections)}
-	var gone, fresh []*link
+	var gone, fresh, adapted []*link
+	var former []*ikesa.Connection
 	links := make(map[string]*link, len(c.Connections))
 	for i, conn := range next.Connections {
 		old := m.links[conn.Name]
@@ -242,8 +272,10 @@ func (m *manager) reload(c *Config) {
 		case same:
 			next.Connections[i] = old.conn
 			links[conn.Name] = old
-		case credentials:
-			old.replace(conn)
+		case adaptable:
+			adapted = append(adapted, old)
+			former = append(former, old.conn)
+			m.adapt(old, conn)
 			links[conn.Name] = old
 		case different:
 			gone = append(gone, old)
@@ -270,41 +302,72 @@ func (m *manager) reload(c *Config) {
 	m.regroup(next.Connections)
 	m.lookUpAll(next.Connections)
 	for _, l := range fresh {
-		for _, child := range l.conn.Children {
-			if starts(child.StartAction) && l.first() {
-				m.wish(l, child, wantAlways)
-			}
-		}
-		m.pursue(l)
+		m.beginAll(l, new(ikesa.Connection))
+	}
+	for i, l := range adapted {
+		m.beginAll(l, former[i])
 	}
 	s.log.applied(len(next.Connections), len(fresh), len(gone))
 }
 
-// replace exchanges the connection for one that differs in credentials only; children are equal and in the same order.
-func (l *link) replace(conn *ikesa.Connection) {
-	twin := make(map[*ikesa.Child]*ikesa.Child, len(conn.Children))
-	for i, c := range l.conn.Children {
-		twin[c] = conn.Children[i]
+// beginAll brings up the children that start by themselves and did not before, or carried something else.
+func (m *manager) beginAll(l *link, before *ikesa.Connection) {
+	for _, c := range l.conn.Children {
+		old := before.Child(c.Name)
+		if starts(c.StartAction) && l.first() && (old == nil || !starts(old.StartAction) || compareChildren(old, c) == remakes) {
+			m.wish(l, c, wantAlways)
+		}
 	}
+	m.pursue(l)
+}
+
+// adapt exchanges the connection of a link for one by which its IKE SAs can go on. Children are known by their names.
+func (m *manager) adapt(l *link, conn *ikesa.Connection) {
+	before := l.conn
 	l.conn = conn
 	want := make(map[*ikesa.Child]wanting, len(l.want))
-	for c, w := range maps.All(l.want) {
-		want[twin[c]] = w
+	for c, w := range l.want {
+		if next := conn.Child(c.Name); next != nil {
+			want[next] = w
+		}
 	}
 	l.want = want
-	for _, p := range l.peers {
-		for i := range p.up {
-			p.up[i].child = twin[p.up[i].child]
+	renamed := func(all []*ikesa.Child) (there []*ikesa.Child) {
+		for _, c := range all {
+			if next := conn.Child(c.Name); next != nil {
+				there = append(there, next)
+			}
 		}
-		for i := range p.asked {
-			p.asked[i] = twin[p.asked[i]]
+		return there
+	}
+	for _, p := range l.peers {
+		p.asked = renamed(p.asked)
+		if p.established {
+			m.command(p, ikesa.Reconfigured{Connection: conn})
+		}
+		for i := range p.up {
+			u := &p.up[i]
+			old, next := before.Child(u.child.Name), conn.Child(u.child.Name)
+			if old == nil || next == nil {
+				m.command(p, ikesa.DeleteChild{SPI: u.spi, Reason: ikesa.ReasonReload})
+				continue
+			}
+			switch compareChildren(old, next) {
+			case remakes:
+				m.command(p, ikesa.DeleteChild{SPI: u.spi, Reason: ikesa.ReasonReload})
+			case renews:
+				m.command(p, ikesa.RekeyChild{SPI: u.spi})
+			}
+			u.child = next
 		}
 	}
 	for _, w := range l.waiters {
-		for i := range w.up {
-			w.up[i] = twin[w.up[i]]
+		asked := len(w.up)
+		if w.up = renamed(w.up); len(w.up) < asked {
+			w.end(errGone)
 		}
 	}
+	m.tidy(l)
 }
 
 // drop takes a connection down that the configuration no longer has.

@@ -62,6 +62,9 @@ func who(l *zerolog.Event, sa *ikesa.SA) *zerolog.Event {
 	return l
 }
 
+// expiryNotice is how long before its end a peer's certificate is warned of, as of our own.
+const expiryNotice = 30 * 24 * time.Hour
+
 func why(l *zerolog.Event, r ikesa.Reason, err error) *zerolog.Event {
 	if r == ikesa.ReasonNone {
 		return l
@@ -102,6 +105,9 @@ func (j *journal) event(e ikesa.Event) {
 			Int("unreported", left).Msg("datagram discarded: " + e.Reason.Text())
 	case ikesa.EventEstablished:
 		who(j.log.Info(), e.SA).Msg("IKE SA established")
+		if end := e.SA.ValidUntil(); !end.IsZero() && time.Until(end) < expiryNotice {
+			who(j.log.Warn(), e.SA).Time("expires", end).Msg("the peer's certificate, or one above it, ends soon: renew it")
+		}
 	case ikesa.EventRekeyed:
 		l := who(j.log.Info(), e.SA)
 		if e.Successor != nil {

@@ -471,6 +471,13 @@ func (m *manager) hear(n news) {
 		}
 	}
 	l := p.link
+	if n.child != nil {
+		if c := l.conn.Child(n.child.Name); c != nil {
+			n.child = c // of the present configuration
+		} else if n.kind == ikesa.EventChildUp {
+			m.command(p, ikesa.DeleteChild{SPI: n.childSPI, Reason: ikesa.ReasonReload})
+		}
+	}
 	switch n.kind {
 	case ikesa.EventEstablished:
 		m.established(p, n)
@@ -543,6 +550,14 @@ func (m *manager) established(p *peer, n news) {
 	if p.attempt {
 		p.attempt = false
 		m.finish(l)
+	}
+	if n.connection != l.conn { // it began under a former configuration
+		if compare(n.connection, l.conn) == different {
+			p.ending = true
+			m.command(p, ikesa.DeleteIKE{Reason: ikesa.ReasonReload})
+		} else {
+			m.command(p, ikesa.Reconfigured{Connection: l.conn})
+		}
 	}
 	l.failing, l.retryAt = false, time.Time{}
 	if len(p.asked) == 0 {
@@ -631,7 +646,9 @@ func (m *manager) lost(p *peer, c *ikesa.Child, r ikesa.Reason) {
 	case ikesa.ReasonPeerDead, ikesa.ReasonTimeout:
 		l.failing = true
 		again = starts(c.DPDAction) || starts(c.StartAction)
-	case ikesa.ReasonLifetime, ikesa.ReasonInternal, ikesa.ReasonPanic, ikesa.ReasonTemporary, ikesa.ReasonChildNotFound:
+	case ikesa.ReasonReload:
+		again = l.want[c] == wantAlways
+	case ikesa.ReasonLifetime, ikesa.ReasonExpired, ikesa.ReasonInternal, ikesa.ReasonPanic, ikesa.ReasonTemporary, ikesa.ReasonChildNotFound:
 		again = starts(c.StartAction) || l.want[c] == wantAlways
 		if r == ikesa.ReasonInternal || r == ikesa.ReasonPanic {
 			l.tries++

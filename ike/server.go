@@ -233,9 +233,9 @@ func (s *Server) Rekey(ctx context.Context, connection, child string) error {
 	return s.manager.wait(ctx, func(w *waiter) { s.manager.rekey(connection, child, w) })
 }
 
-// Apply makes a configuration the valid one. Connections that are equal to the present ones go on untouched, and so do
-// IKE SAs of connections of which only credentials have changed: those count from the next authentication on. IKE
-// SAs of connections that vanish or differ otherwise are deleted. It returns once all is under way.
+// Apply makes a configuration the valid one. Connections that are equal to the present ones go on untouched. Where only our credentials, times
+// or children have changed the IKE SAs go on too: credentials count from the next authentication on, children that changed are rekeyed, or made
+// anew if they carry something else. IKE SAs of connections that vanish or differ otherwise are deleted. It returns once all is under way.
 func (s *Server) Apply(c *Config) error {
 	return s.manager.apply(c)
 }

@@ -3,6 +3,7 @@ package ike
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -142,6 +143,97 @@ func (n *network) lose(filter func(ikesa.Datagram) bool) {
 	n.filter = filter
 }
 
+// TestReloadAdaptsWhatIsUp: other times, one child more, one less and one of another window leave the IKE SA and the other children alone; the
+// changed child is rekeyed, and what carries something else is made anew.
+func TestReloadAdaptsWhatIsUp(t *testing.T) {
+	simulate(t, 1, Options{}, func(t *testing.T, p *pair) {
+		children := func(side string, edit func(name string, c *ikesa.Child), names ...string) *ikesa.Connection {
+			own, peer, remote := "a", "b", "192.0.2.2"
+			if side == "b" {
+				own, peer, remote = "b", "a", "192.0.2.1"
+			}
+			c := connection(0, own, peer, side == "a", remote)
+			model := c.Children[0]
+			c.Children = nil
+			for _, name := range names {
+				child := *model
+				child.Name = name
+				low, high := fmt.Sprintf("198.18.9.%d/32", name[0]), fmt.Sprintf("198.18.8.%d/32", name[0])
+				if side == "b" {
+					low, high = high, low
+				}
+				child.LocalTS, child.RemoteTS = prefixes(low), prefixes(high)
+				if edit != nil {
+					edit(name, &child)
+				}
+				c.Children = append(c.Children, &child)
+			}
+			return c
+		}
+		apply := func(nd *node, c *ikesa.Connection) {
+			t.Helper()
+			if err := nd.server.Load().Apply(&Config{Store: testStore(), Connections: []*ikesa.Connection{c}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		state := func() (ikeSPI uint64, spis map[string]uint32) {
+			spis = map[string]uint32{}
+			p.a.server.Load().List(func(i *Info) bool {
+				ikeSPI = uint64(i.SPIi)
+				for _, c := range i.Children {
+					if c.State == "installed" {
+						spis[c.Child.Name] = c.SPIIn
+					}
+				}
+				return true
+			})
+			return ikeSPI, spis
+		}
+		apply(p.b, children("b", nil, "kept", "window", "moved", "added", "removed"))
+		apply(p.a, children("a", nil, "kept", "window", "moved", "removed"))
+		time.Sleep(2 * time.Second)
+		spi, before := state()
+		if len(before) != 4 {
+			t.Fatal(before)
+		}
+		next := children("a", func(name string, c *ikesa.Child) {
+			switch name {
+			case "window":
+				c.Data = "another window"
+			case "moved":
+				c.LocalTS = prefixes("198.18.9.200/32")
+			}
+		}, "kept", "added", "window", "moved")
+		next.DPDDelay, next.RekeyTime = 7*time.Second, 2*time.Hour
+		there := children("b", func(name string, c *ikesa.Child) {
+			if name == "moved" {
+				c.RemoteTS = prefixes("198.18.9.200/32")
+			}
+		}, "kept", "window", "moved", "added", "removed")
+		apply(p.b, there)
+		time.Sleep(time.Second)
+		apply(p.a, next)
+		time.Sleep(5 * time.Second)
+		same, after := state()
+		if same != spi {
+			t.Error("the IKE SA was made anew")
+		}
+		if len(after) != 4 || after["kept"] != before["kept"] || after["added"] == 0 || after["removed"] != 0 ||
+			after["window"] == before["window"] || after["window"] == 0 || after["moved"] == before["moved"] || after["moved"] == 0 {
+			t.Errorf("%v, then %v", before, after)
+		}
+		p.a.server.Load().List(func(i *Info) bool {
+			if i.Connection != next || time.Until(i.RekeyAt) > 2*time.Hour {
+				t.Errorf("rekeyed in %v", time.Until(i.RekeyAt))
+			}
+			return true
+		})
+		if n := paired(t, p.a, p.b); n != 4 {
+			t.Errorf("%d children", n)
+		}
+	})
+}
+
 // TestReloadTouchesOnlyWhatChanged: an equal connection and one with new credentials go on, a changed one and one that
 // is gone are deleted, a new one comes up.
 func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
@@ -164,7 +256,7 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 			case 1:
 				continue // gone
 			case 2:
-				c.DPDDelay = 7 * time.Second
+				c.FragmentSize, c.MOBIKE = 1000, false
 			case 4:
 				c.Children[0].StartAction = ikesa.ActionNone
 			}

@@ -31,6 +31,12 @@ type Chain struct {
 // Leaf is the peer's certificate.
 func (c *Chain) Leaf() *x509.Certificate { return c.Certificates[0] }
 
+// NotAfter is when the first of the certificates ends, by the wall clock. That of an authority which is trusted for being configured counts
+// like the others: the chain is not believed after its end.
+func (c *Chain) NotAfter() time.Time {
+	return slices.MinFunc(c.Certificates, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
+}
+
 // Chain finds the peer's certificate in what it sent (or, if it sent none, among those
 // that are configured for it), builds a chain to an authority that r allows, and binds it
 // to the identity: after that only the signature and revocation are open. It uses no

@@ -50,6 +50,9 @@ type (
 	// Accompanied says that another IKE SA with the same peer has come up: one that is still to authenticate itself no longer
 	// claims to be the only one (RFC 7296, 2.4).
 	Accompanied struct{}
+	// Reconfigured gives an established SA another description of the same peer, which counts from now on: for times, for
+	// children to come, for the next authentication. What of its children it makes obsolete, others delete or rekey.
+	Reconfigured struct{ Connection *Connection }
 	// Liveness asks the peer for a sign of life, if none came just now.
 	Liveness struct{}
 )
@@ -66,6 +69,7 @@ func (Moved) command()        {}
 func (PeerMoved) command()    {}
 func (ChildExpired) command() {}
 func (Accompanied) command()  {}
+func (Reconfigured) command() {}
 func (Liveness) command()     {}
 
 // Command does what the operator, the server or the data plane wants.
@@ -110,6 +114,8 @@ func (s *SA) Command(now time.Time, cmd Command, out *Outputs) {
 		if s.handshake != nil {
 			s.handshake.initialContact = false
 		}
+	case Reconfigured:
+		s.reconfigure(now, c.Connection)
 	case Liveness:
 		if s.state == StateEstablished {
 			s.add(&liveness{}, now)
@@ -123,6 +129,44 @@ func orDeleted(r Reason) Reason {
 		return ReasonDeletedHere
 	}
 	return r
+}
+
+// reconfigure goes on by another description of the same peer.
+func (s *SA) reconfigure(now time.Time, c *Connection) {
+	if s.state < StateEstablished {
+		return // it is told again then
+	}
+	old := s.conn
+	s.conn = c
+	for _, child := range s.children {
+		if conf := c.Child(child.conf.Name); conf != nil {
+			child.conf = conf
+		}
+	}
+	for _, q := range s.queue {
+		if t, ok := q.task.(*childExchange); ok {
+			if conf := c.Child(t.conf.Name); conf != nil {
+				t.conf = conf
+			}
+		}
+	}
+	if s.state != StateEstablished {
+		return
+	}
+	times := func(c *Connection) [6]time.Duration {
+		return [6]time.Duration{c.RekeyTime, c.ReauthTime, c.OverTime, c.RandTime, c.DPDDelay, c.Keepalive}
+	}
+	if times(old) != times(c) {
+		reauthAt := s.reauthAt
+		if old.ReauthTime != c.ReauthTime {
+			reauthAt = time.Time{}
+		}
+		confirmed := s.livenessAt
+		s.schedule(now, reauthAt)
+		if !s.confirmed {
+			s.livenessAt = confirmed
+		}
+	}
 }
 
 // addChild makes a child now, or as soon as the SA is established.

@@ -63,6 +63,16 @@ type Connection struct {
 	Pools []string
 }
 
+// Child finds a child by its name; nil if there is none.
+func (c *Connection) Child(name string) *Child {
+	for _, child := range c.Children {
+		if child.Name == name {
+			return child
+		}
+	}
+	return nil
+}
+
 // Address is one outer address of a connection: a prefix, or a name that the
 // server resolves.
 type Address struct {

@@ -68,6 +68,9 @@ func (s *SA) prove(id *message.ID, authMessageID uint32) (*message.Auth, []messa
 	if err != nil {
 		return nil, nil, &fault{reason: ReasonOwnProof, err: err}
 	}
+	if len(l.Certificates) > 0 {
+		s.ownUntil = l.Certificates[0].NotAfter
+	}
 	var certs []message.Payload
 	if use := s.conn.SendCert; use == SendCertAlways || use == SendCertIfAsked && h.certAsked {
 		certs = l.Payloads()
@@ -107,7 +110,7 @@ func (s *SA) verify(now time.Time, id *message.ID, proof *message.Auth, m *messa
 	if err != nil {
 		return authFault(err)
 	}
-	s.remoteID = peer
+	s.remoteID, s.validUntil = peer, chain.NotAfter()
 	if !chain.NeedsCheck() {
 		return nil
 	}

@@ -78,6 +78,7 @@ const (
 	ReasonReauthenticated
 	ReasonReplaced
 	ReasonLifetime
+	ReasonExpired
 	ReasonInactive
 	ReasonInitialContact
 	ReasonReload
@@ -169,6 +170,7 @@ var reasonTable = [reasonCount]reasonInfo{
 	ReasonRedundant:       {"redundant", Notice, "lost a simultaneous rekey", "RFC 7296, 2.8.1"},
 	ReasonReauthenticated: {"reauthenticated", Notice, "replaced by a new IKE SA", "RFC 7296, 2.8.3"},
 	ReasonReplaced:        {"replaced", Notice, "a newer IKE SA with the same identities took its place", ""},
+	ReasonExpired:         {"certificate-expired", Failure, "the peer's certificate, or one above it, has ended, and no renewed one came", "RFC 5280, 6.1.3"},
 	ReasonLifetime:        {"lifetime", Warning, "the lifetime is over and no successor came", "RFC 7296, 2.8"},
 	ReasonInactive:        {"inactive", Notice, "no packet for the configured time", ""},
 	ReasonInitialContact:  {"initial-contact", Notice, "the peer has started anew", "RFC 7296, 2.4"},

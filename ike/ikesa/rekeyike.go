@@ -241,6 +241,7 @@ func (s *SA) succeed(now time.Time, initiator bool, choice suite.Choice, shared 
 	next.confirmed = true
 	next.sealer, next.opener = keys.Protector(initiator)
 	next.establishedAt, next.lastIn = now, s.lastIn
+	next.validUntil, next.ownUntil = s.validUntil, s.ownUntil
 	next.schedule(now, s.reauthAt)
 	next.logKeys(out)
 	return next, nil

@@ -22,6 +22,8 @@ type SA struct {
 	local, remote  netip.AddrPort
 	localID        auth.Identity
 	remoteID       auth.Identity
+	validUntil     time.Time // by the wall clock: the certificates that the peer was believed for; zero = no certificates
+	ownUntil       time.Time // the one that we showed
 	choice         suite.Choice
 	keys           *suite.Keys
 	sealer, opener message.Protector
@@ -125,6 +127,9 @@ func (s *SA) Endpoints() (local, remote netip.AddrPort) { return s.local, s.remo
 
 // Identities are those of IKE_AUTH; zero before.
 func (s *SA) Identities() (local, remote auth.Identity) { return s.localID, s.remoteID }
+
+// ValidUntil is when the first of the certificates ends that the peer was believed for; zero without certificates.
+func (s *SA) ValidUntil() time.Time { return s.validUntil }
 
 // Successor is the SA that took this one's place in a rekey, or nil.
 func (s *SA) Successor() *SA { return s.successor }

@@ -15,6 +15,8 @@ type timers struct {
 	expireAt      time.Time
 	livenessAt    time.Time
 	keepaliveAt   time.Time
+	renewAt       time.Time // reauthenticate because a certificate will end
+	expiryAt      time.Time // look whether the peer's certificate has ended
 }
 
 const (
@@ -39,6 +41,12 @@ const (
 	// deleteTries bounds the retransmissions of a delete: who is asked to go need not wait
 	// minutes for a peer that is dead.
 	deleteTries = 3
+	// renewalTime is how long before the end of a certificate the SA is made anew, at most; renewalMin is how long before it that is no
+	// longer tried.
+	renewalTime = 2 * time.Hour
+	renewalMin  = time.Minute
+	// expiryLook is how often the wall clock is looked at, should it be set while certificates count.
+	expiryLook = time.Hour
 )
 
 // Deadline is when Tick wants to be called next; zero is never.
@@ -62,6 +70,10 @@ func (s *SA) Deadline() time.Time {
 		}
 	}
 	soonest(s.halfOpenUntil)
+	if s.state == StateEstablished && !s.redundant {
+		soonest(s.renewAt)
+		soonest(s.expiryAt)
+	}
 	soonest(s.rekeyAt)
 	soonest(s.reauthAt)
 	soonest(s.expireAt)
@@ -156,6 +168,14 @@ func (s *SA) tickLifetime(now time.Time, out *Outputs) {
 		s.end(now, ReasonHalfOpen, out)
 		return
 	}
+	if s.state == StateEstablished && !s.redundant && due(s.expiryAt, now) {
+		s.expiryAt = time.Time{}
+		if s.outlived(now) {
+			s.deleteIKE(now, ReasonExpired, out)
+		} else {
+			s.lookAtExpiry(now)
+		}
+	}
 	if due(s.expireAt, now) {
 		s.expireAt = time.Time{}
 		switch {
@@ -171,13 +191,19 @@ func (s *SA) tickLifetime(now time.Time, out *Outputs) {
 			return
 		}
 	}
-	if due(s.reauthAt, now) {
-		s.reauthAt = time.Time{}
+	if due(s.reauthAt, now) || s.state == StateEstablished && due(s.renewAt, now) {
+		s.reauthAt, s.renewAt = time.Time{}, time.Time{}
 		s.reauthenticate(now, out)
 	}
 	if due(s.rekeyAt, now) && s.paced(now, &s.rekeyAt) {
 		s.add(&ikeRekey{}, now)
 	}
+}
+
+// outlived says whether the certificate that the peer was believed for has ended meanwhile (RFC 4945, 5.1.3; RFC 5280, 6.1.3). The wall
+// clock decides, whatever it did since.
+func (s *SA) outlived(now time.Time) bool {
+	return !s.validUntil.IsZero() && now.Round(0).After(s.validUntil)
 }
 
 // tickLiveness asks a silent peer for a sign of life (RFC 7296, 2.4), and keeps the
@@ -238,6 +264,7 @@ func (s *SA) heard(now time.Time, out *Outputs) {
 // predecessor had left, zero for an SA that was authenticated itself.
 func (s *SA) schedule(now, reauthAt time.Time) {
 	c := s.conn
+	s.rekeyAt, s.expireAt, s.livenessAt, s.keepaliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	if s.reauthAt = reauthAt; c.ReauthTime > 0 && reauthAt.IsZero() {
 		s.reauthAt = now.Add(s.jittered(c.ReauthTime, c.RandTime))
 		if !s.initiator { // who was told the lifetime goes first (RFC 4478, 2)
@@ -248,6 +275,8 @@ func (s *SA) schedule(now, reauthAt time.Time) {
 		s.rekeyAt = now.Add(s.jittered(c.RekeyTime, c.RandTime))
 		s.expireAt = now.Add(c.RekeyTime + over(c.OverTime, c.RekeyTime))
 	}
+	s.scheduleRenewal(now)
+	s.lookAtExpiry(now)
 	if !s.reauthAt.IsZero() {
 		if last := s.reauthAt.Add(over(c.OverTime, s.reauthAt.Sub(now))); s.expireAt.IsZero() || last.Before(s.expireAt) {
 			s.expireAt = last
@@ -259,6 +288,29 @@ func (s *SA) schedule(now, reauthAt time.Time) {
 	if c.Keepalive > 0 && s.natHere {
 		s.keepaliveAt = now.Add(c.Keepalive)
 	}
+}
+
+// scheduleRenewal has the SA made anew before one of the certificates ends, so that renewed ones take their place: how long before, at
+// random, since many end together.
+func (s *SA) scheduleRenewal(now time.Time) {
+	end := s.validUntil
+	if own := s.ownUntil; !own.IsZero() && (end.IsZero() || own.Before(end)) {
+		end = own
+	}
+	left := end.Sub(now) // by the wall clock, which end has only
+	if end.IsZero() || left < renewalMin {
+		return
+	}
+	reserve := min(left/5, renewalTime)
+	s.renewAt = now.Add(s.jittered(left-reserve/2, reserve/2))
+}
+
+// lookAtExpiry sets when to look at the wall clock next.
+func (s *SA) lookAtExpiry(now time.Time) {
+	if s.validUntil.IsZero() {
+		return
+	}
+	s.expiryAt = now.Add(min(s.validUntil.Sub(now)+time.Second, expiryLook))
 }
 
 // over is how long after its time a rekey may still succeed: a tenth if nothing is configured.
