@@ -268,6 +268,7 @@ func TestGateNamesEverythingItDrops(t *testing.T) {
 		answer message.NotifyType
 	}{
 		{"empty", nil, DropHeader, ikesa.ReasonShort, 0},
+		// C14: there is no IKEv1 that could share a key with IKEv2.
 		{"IKEv1", func() []byte { b := bytes.Clone(higher); b[17] = 0x10; return b }(), DropHeader, ikesa.ReasonLowerVersion, 0},
 		{"a later version", higher, DropHeader, ikesa.ReasonHigherVersion, message.InvalidMajorVersion},
 		{"IKE_SA_INIT with a message ID", header(message.Header{InitiatorSPI: 1, Exchange: message.IKESAInit, Flags: message.Initiator, MessageID: 1}), DropDirection, 0, 0},

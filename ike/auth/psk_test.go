@@ -46,6 +46,7 @@ func TestPSKAuthIsTheFormulaOfTheRFC(t *testing.T) {
 	}
 }
 
+// C13.
 func TestWeakSecretsAreRefused(t *testing.T) {
 	weak := []string{
 		"secret", "password", "short but odd!", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "abcabcabcabcabcabcabcabcabcabcabc",

@@ -507,6 +507,52 @@ func TestReflectedMessagesAreDropped(t *testing.T) {
 	}
 }
 
+// C12: EAP is not spoken. An initiator that leaves AUTH out to ask for it is refused before we prove or offer anything, and so is a responder
+// that answers with it.
+func TestEAPIsRefused(t *testing.T) {
+	for _, asking := range []string{"a", "b"} {
+		w := newWorld(t, 12)
+		a, b := w.hosts["a"], w.hosts["b"]
+		s := a.initiate(InitiatorOptions{})
+		w.pass("a")
+		w.pass("b")
+		payloads := []message.Payload{idPayload(testID(asking), asking == "b")}
+		if asking == "b" {
+			w.take("a") // b never sees it
+			payloads = append(payloads, &message.EAP{Data: []byte{1, 1, 0, 5, 1}})
+		}
+		h := s.header(message.IKEAuth, 1, asking == "b")
+		from, p := s, &packet{}
+		if asking == "a" {
+			p = w.take("a")
+		} else {
+			from = b.last
+			h = from.header(message.IKEAuth, 1, true)
+		}
+		sealed, err := from.seal(h, payloads)
+		if err != nil || len(sealed) != 1 {
+			t.Fatal(len(sealed), err)
+		}
+		if asking == "a" {
+			p.Data = sealed[0]
+			w.net = append(w.net, p)
+			w.settle()
+			if len(b.sas) != 0 || len(b.ended) != 1 || b.ended[0].Reason != ReasonEAP || len(b.in) != 0 {
+				t.Errorf("%v\n%s", b.ended, w.log.String())
+			}
+			continue
+		}
+		a.drive(s, func(out *Outputs) {
+			s.Receive(w.now, Datagram{Local: s.local, Remote: s.remote, Data: sealed[0]}, out)
+		})
+		w.settle()
+		w.advance(5 * time.Second)
+		if s.state != StateEnded || s.reason != ReasonEAP || len(a.in) != 0 {
+			t.Errorf("%v %v\n%s", s.state, s.reason, w.log.String())
+		}
+	}
+}
+
 // C15: a peer that claims our own identity is refused, even with the right secret.
 func TestOwnIdentityIsRefused(t *testing.T) {
 	w := newWorld(t, 13)
