@@ -115,14 +115,21 @@ func (e *Engine) RemovePolicy(tunnel uint32) {
 // among returns the configured policies with the instances in their places, and the numbers that these no longer name.
 func (s *instances) among(configured []spd.Policy) (all []spd.Policy, ended []uint32) {
 	s.mu.Lock()
+	ended, s.ended = s.ended, nil
+	s.mu.Unlock()
+	return s.placed(configured), ended
+}
+
+// placed returns the configured policies with the instances in their places.
+func (s *instances) placed(configured []spd.Policy) (all []spd.Policy) {
+	s.mu.Lock()
 	list := make([]*instance, 0, len(s.live))
 	for _, i := range s.live {
 		list = append(list, i)
 	}
-	ended, s.ended = s.ended, nil
 	s.mu.Unlock()
 	if len(list) == 0 {
-		return configured, ended
+		return configured
 	}
 	place := map[string]int{}
 	for i := range configured {
@@ -153,7 +160,15 @@ func (s *instances) among(configured []spd.Policy) (all []spd.Policy, ended []ui
 		add(i)
 		all = append(all, configured[i])
 	}
-	return all, ended
+	return all
+}
+
+// Policies lists the policies in the order in which they match, negotiated ones in their places. The caller must not change them.
+func (e *Engine) Policies() []spd.Policy {
+	e.mu.Lock()
+	configured := e.policies.SPD
+	e.mu.Unlock()
+	return e.instances.placed(configured)
 }
 
 // rest notes that no published table names these numbers from now on.

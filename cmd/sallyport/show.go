@@ -330,6 +330,9 @@ func (t *tool) policies(cmd *cobra.Command, _ []string) error {
 				if e.Ready {
 					state = "ready"
 				}
+				if e.Negotiated {
+					state += ", negotiated"
+				}
 			}
 			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", e.Index, e.Name, e.Action, strings.Join(e.LocalTS, " "), strings.Join(e.RemoteTS, " "), state)
 		}

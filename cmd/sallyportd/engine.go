@@ -9,6 +9,7 @@ import (
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
 )
 
 // engine is what the daemon asks of the data plane. Its methods may be called
@@ -28,6 +29,8 @@ type engine interface {
 	Bind(tunnel, outbound uint32) error
 	// Ready says whether an installed outbound association is bound to a tunnel.
 	Ready(tunnel uint32) bool
+	// Policies lists the policies in the order in which they match, negotiated ones in their places.
+	Policies() []spd.Policy
 	Snapshot() snapshot
 	// SAs lists the live associations, Associations counts them.
 	SAs() []control.SA

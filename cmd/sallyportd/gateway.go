@@ -302,12 +302,20 @@ func (g *gateway) Policies() control.Policies {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	out := control.Policies{Unmatched: g.config.File.Dataplane.Unmatched, Policies: []control.Policy{}}
-	for i, p := range g.config.Policies {
+	names := map[uint32]string{} // of configured tunnels; a negotiated policy has its child's name
+	for name, tunnel := range g.tunnels {
+		names[tunnel] = name
+	}
+	for i, p := range g.engine.Policies() {
 		local, remote := sides(p.Selectors)
-		out.Policies = append(out.Policies, control.Policy{
-			Index: i, Name: p.Name, Action: p.Action.String(), Tunnel: p.Tunnel, LocalTS: local, RemoteTS: remote,
-			Ready: p.Action == spd.Protect && g.engine.Ready(g.tunnels[p.Tunnel]),
-		})
+		row := control.Policy{Index: i, Name: p.Name, Action: p.Action.String(), LocalTS: local, RemoteTS: remote, Negotiated: p.Negotiated}
+		if p.Action == spd.Protect {
+			row.Tunnel, row.Ready = names[p.Tunnel], g.engine.Ready(p.Tunnel)
+			if p.Negotiated {
+				row.Tunnel = p.Name
+			}
+		}
+		out.Policies = append(out.Policies, row)
 	}
 	return out
 }

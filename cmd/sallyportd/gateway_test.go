@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
+	"sallyport/dataplane/spd"
 )
 
 // recorder is an engine and a fencer that write down what they are told.
@@ -24,6 +26,8 @@ type recorder struct {
 	bound map[uint32]uint32 // outbound handle by tunnel
 	next  uint32
 	fail  string // the call that fails
+	// Those configured, behind a negotiated one if there is one.
+	policies, negotiated []spd.Policy
 }
 
 func (r *recorder) call(format string, args ...any) error {
@@ -38,6 +42,10 @@ func (r *recorder) call(format string, args ...any) error {
 func (r *recorder) Start() error { return r.call("start") }
 func (r *recorder) Stop() error  { return r.call("stop") }
 func (r *recorder) Apply(c *config.Config, tunnels map[string]uint32) error {
+	r.policies = nil
+	for _, p := range c.Policies {
+		r.policies = append(r.policies, spd.Policy{Name: p.Name, Action: p.Action, Selectors: p.Selectors, Tunnel: tunnels[p.Tunnel]})
+	}
 	return r.call("apply %d policies %v", len(c.Policies), tunnels)
 }
 func (r *recorder) Install(a *config.Association) (uint32, error) {
@@ -60,6 +68,7 @@ func (r *recorder) Bind(tunnel, h uint32) error {
 	r.bound[tunnel] = h
 	return r.call("bind %d %d", tunnel, h)
 }
+func (r *recorder) Policies() []spd.Policy   { return slices.Concat(r.negotiated, r.policies) }
 func (r *recorder) Ready(tunnel uint32) bool { return r.bound[tunnel] != 0 }
 func (r *recorder) Trace(context.Context, control.Watch, func(*control.Traced) error) error {
 	return nil
@@ -160,6 +169,11 @@ func TestPolicyIsReadyOnceItsTunnelIsBound(t *testing.T) {
 		t.Errorf("after the start: %+v", p)
 	}
 	clear(r.bound)
+	r.negotiated = []spd.Policy{{Name: "road/net", Action: spd.Protect, Tunnel: 1 << 20, Negotiated: true}}
+	if p := g.Policies().Policies; len(p) != 2 || !p[0].Negotiated || p[0].Tunnel != "road/net" || p[1].Negotiated || p[1].Tunnel != "b/net" {
+		t.Errorf("policies: %+v", p)
+	}
+	r.negotiated = nil
 	if p := g.Policies().Policies; p[0].Ready {
 		t.Errorf("with nothing bound: %+v", p)
 	}

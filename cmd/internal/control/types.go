@@ -290,6 +290,8 @@ type Policy struct {
 	LocalTS  []string `json:"local_ts"`
 	RemoteTS []string `json:"remote_ts"`
 	Ready    bool     `json:"ready"` // protect: an outbound association is bound
+	// Negotiated: it stands for as long as a child does, with the selectors that both sides agreed on.
+	Negotiated bool `json:"negotiated,omitempty"`
 }
 
 // Policies is the answer to policies.
