@@ -16,7 +16,7 @@ func (t *Table) PrefetchInbound(spi uint32) {
 	}
 	if i := t.spis.invert(spi) & t.mask; int(i) < len(t.inbound) {
 		prefetch.Of(&t.inbound[i])
-		prefetch.Of(&t.keys[in][i])
+		t.keys[in][i].Prefetch()
 		prefetch.Of(&t.selectors[i])
 	}
 }
@@ -33,6 +33,6 @@ func (t *Table) PrefetchOf(a *Inbound) {
 func (t *Table) PrefetchOutbound(handle uint32) {
 	if i := handle & t.mask; int(i) < len(t.outbound) {
 		prefetch.Of(&t.outbound[i])
-		prefetch.Of(&t.keys[out][i])
+		t.keys[out][i].Prefetch()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"sallyport/dataplane/aesgcm"
+	"sallyport/dataplane/prefetch"
 	"sallyport/dataplane/registry"
 )
 
@@ -29,6 +30,12 @@ var (
 	ciphers registry.Registry[cipher.AEAD]
 	cbcKeys registry.Registry[*cbcKey]
 )
+
+// Prefetch asks for what of a key a packet needs first, if it is one of AES-GCM: six cache lines of nine.
+func (k *Key) Prefetch() {
+	prefetch.Of(&k.salt)
+	k.gcm.Prefetch()
+}
 
 // NewKey makes a key from the keying material of one direction, as Set does.
 func NewKey(suite Suite, keymat []byte) (*Key, error) {

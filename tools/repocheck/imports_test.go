@@ -32,7 +32,7 @@ var allowed = []struct {
 	{"dataplane/memio", []string{"dataplane/packet", "dataplane/xsk"}, "stands in for a socket, with its statistics"},
 	{"dataplane/tun", []string{"dataplane/packet", "dataplane/memio", "dataplane/xsk"}, "the gateway's own traffic, carried by an in-memory queue"},
 	{"bpf", []string{"dataplane/packet"}, "used by the data plane and by the load generator; knows neither"},
-	{"dataplane/transform", []string{"dataplane/aesgcm", "dataplane/packet", "dataplane/registry"}, "suites over the primitive"},
+	{"dataplane/transform", []string{"dataplane/aesgcm", "dataplane/packet", "dataplane/prefetch", "dataplane/registry"}, "suites over the primitive"},
 	{"dataplane/spd", []string{"dataplane/packet"}, "selectors match flows"},
 	{"dataplane/sad", []string{"dataplane/offheap", "dataplane/packet", "dataplane/prefetch", "dataplane/replay", "dataplane/spd", "dataplane/transform"}, "an association holds its key, window and selectors"},
 	{"dataplane/esp", []string{"dataplane/packet", "dataplane/aesgcm", "dataplane/replay", "dataplane/sad", "dataplane/spd", "dataplane/transform"}, "is given associations; never looks anything up but the parts of one"},
