@@ -648,6 +648,10 @@ func (m *manager) lost(p *peer, c *ikesa.Child, r ikesa.Reason) {
 		again = starts(c.DPDAction) || starts(c.StartAction)
 	case ikesa.ReasonReload:
 		again = l.want[c] == wantAlways
+	case ikesa.ReasonReplaced, ikesa.ReasonRedundant, ikesa.ReasonInitialContact:
+		// It made way for another one. If that is gone as well, the two sides did not agree which of them was to stay.
+		alive := func(o *peer) bool { return o != p && !o.ending }
+		again = l.want[c] == wantAlways && !slices.ContainsFunc(m.byIDs[p.ids], alive)
 	case ikesa.ReasonLifetime, ikesa.ReasonExpired, ikesa.ReasonInternal, ikesa.ReasonPanic, ikesa.ReasonTemporary, ikesa.ReasonChildNotFound:
 		again = starts(c.StartAction) || l.want[c] == wantAlways
 		if r == ikesa.ReasonInternal || r == ikesa.ReasonPanic {
@@ -714,7 +718,8 @@ func (m *manager) abandonOthers(p *peer) {
 const crossingTime = 2 * time.Second
 
 // uniqueTime is how far apart two IKE SAs of one pair of identities may come up and still count as simultaneous.
-const uniqueTime = 10 * time.Second
+// Retransmissions move them apart, by different times on either side; both must come to the same end.
+const uniqueTime = time.Minute
 
 // keepUnique enforces the connection's policy for several IKE SAs of one pair of identities.
 func (m *manager) keepUnique(p *peer) {

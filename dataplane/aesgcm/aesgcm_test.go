@@ -218,8 +218,8 @@ func TestBatchesOfMixedKeysAndLengths(t *testing.T) {
 func TestEveryWrongByteIsRefusedAndWiped(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, im *implementation) {
 		r := rand.New(rand.NewPCG(5, 6))
-		key := newKey(t, im, randomBytes(r, 16))
-		for _, length := range []int{0, 1, 15, 16, 17, 64, 100} {
+		for i, length := range []int{0, 1, 15, 16, 17, 64, 100, 240, 395, 1160, 1421} {
+			key := newKey(t, im, randomBytes(r, []int{16, 24, 32}[i%3]))
 			text, nonce, aad := randomBytes(r, length), randomBytes(r, NonceSize), randomBytes(r, AADMax)
 			_, sealed := framed(text, slack)
 			ops := []Op{opOf(key, nonce, aad, sealed)}

@@ -250,6 +250,7 @@ func (s *SA) succeed(now time.Time, initiator bool, choice suite.Choice, shared 
 // handOver gives everything that lives on to the successor: children, addresses, and
 // what waits to be done (RFC 7296, 2.18).
 func (s *SA) handOver(now time.Time, next *SA, out *Outputs) {
+	next.conn = s.conn // which a reload may have changed meanwhile
 	next.children, s.children = append(next.children, s.children...), nil
 	next.leases, s.leases = s.leases, nil
 	next.virtual, s.virtual = s.virtual, nil
