@@ -318,8 +318,9 @@ func (r *rig) paced(o *FindOptions, kind string, src *source) (*paced, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.bed.Defer(ring.close)
-	return &paced{ring, src, o.SenderCPU}, nil
+	p := &paced{ring: ring, source: src, cpu: o.SenderCPU}
+	r.bed.Defer(p.close)
+	return p, nil
 }
 
 // ready is a rig on which a contender carries packets.

@@ -4,9 +4,12 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -22,7 +25,19 @@ type paced struct {
 	ring   ring
 	source *source
 	cpu    int
+
+	running sync.Mutex  // held while it sends
+	stopped atomic.Bool // a signal takes the rig down under it
 }
+
+// close ends the sending and then closes the ring. Any goroutine may call it.
+func (p *paced) close() error {
+	p.stopped.Store(true)
+	p.running.Lock() // for good: nothing is sent any more
+	return p.ring.close()
+}
+
+var errStopped = errors.New("the sender was stopped")
 
 // clock is CLOCK_MONOTONIC in nanoseconds, which is what a BPF program's bpf_ktime_get_ns reads.
 func clock() int64 {
@@ -34,6 +49,10 @@ func clock() int64 {
 // run sends for so long and returns how many packets were due and how many left. At an infinite rate, everything is due
 // at once. It works on a thread of its own.
 func (p *paced) run(rate, seconds float64) (due, sent uint64, err error) {
+	if !p.running.TryLock() {
+		return 0, 0, errStopped
+	}
+	defer p.running.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -58,6 +77,9 @@ func (p *paced) loop(rate, seconds float64) (due, sent uint64, err error) {
 	}
 	// Packets that do not leave while the trial lasts are not sent any more: the sender, not the gateway, is at its end.
 	for sent < total {
+		if p.stopped.Load() {
+			return total, sent, errStopped
+		}
 		now := clock()
 		if now >= end+int64(10*time.Millisecond) || math.IsInf(rate, 1) && now >= end {
 			break
@@ -92,6 +114,9 @@ func (p *paced) loop(rate, seconds float64) (due, sent uint64, err error) {
 				return total, sent, err
 			}
 			sent += uint64(taken)
+			if p.stopped.Load() {
+				return total, sent, errStopped
+			}
 			if taken == 0 && clock() >= end+int64(10*time.Millisecond) {
 				return total, sent, nil
 			}
