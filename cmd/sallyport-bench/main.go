@@ -59,6 +59,6 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w%w", errUsage, err) })
-	root.AddCommand(pipelineCommand(stdout, stderr), cryptoCommand(stdout, stderr), peersCommand(stdout, stderr), vethCommand(stdout, stderr), wireCommand(stdout, stderr), ikeCommand(stdout, stderr), runCommand(stdout, stderr), reportCommand(stdout), compareCommand(stdout))
+	root.AddCommand(pipelineCommand(stdout, stderr), cryptoCommand(stdout, stderr), peersCommand(stdout, stderr), vethCommand(stdout, stderr), wireCommand(stdout, stderr), ikeCommand(stdout, stderr), runCommand(stdout, stderr), reportCommand(stdout), compareCommand(stdout), soakCommand(stdout, stderr))
 	return root
 }

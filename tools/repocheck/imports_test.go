@@ -54,7 +54,7 @@ var allowed = []struct {
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/ethtool", "dataplane/keeper", "dataplane/packet", "dataplane/xsk"}, "asks the daemon; detach and doctor look at links, routes and interfaces themselves"},
 	{"cmd/sallyport-bench", []string{"bench/...", "cmd/internal/version", "dataplane/threads", "dataplane/transform"}, "shows what bench measures, with threads as the daemon has them; suites have names"},
-	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/testbed"}, "measures everything"},
+	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/rig", "tools/testbed"}, "measures everything"},
 	{"tools/testbed", nil, "must be able to judge the gateway, so shares nothing with it"},
 	{"tools/rig", []string{"tools/testbed"}, "runs the programs as a user does and sees them from outside"},
 	{"tools/demo", []string{"tools/rig", "tools/testbed"}, "sees the gateway from outside, as a user does"},

@@ -25,6 +25,7 @@ type Watch struct {
 	Inner   []netip.Prefix // no frame may go from or to these ...
 	Pairs   []netip.Addr   // ... nor contain, anywhere, two neighbouring ones of these (v4) or one (v6)
 	Needles [][]byte       // no frame may contain these bytes
+	Nonces  bool           // no two packets of ESP may have SPI and IV in common; for suites with an IV of eight bytes
 }
 
 // Figures is what a capture has seen. The counts are of frames that ARRIVED on the
@@ -35,6 +36,7 @@ type Figures struct {
 	Kinds    map[string]uint64 `json:"kinds"`     // by Kind's name
 	Inner    uint64            `json:"inner"`     // frames from or to an inner address, or with one inside
 	Needles  uint64            `json:"plaintext"` // frames with a needle in them
+	Repeated uint64            `json:"repeated"`  // packets of ESP with the SPI and IV of an earlier one
 	Missed   uint64            `json:"missed"`    // frames that the kernel could not queue for the capture
 	Examples []string          `json:"examples,omitempty"`
 }
@@ -48,6 +50,7 @@ func (f Figures) Sub(earlier Figures) Figures {
 	f.Bytes -= earlier.Bytes
 	f.Inner -= earlier.Inner
 	f.Needles -= earlier.Needles
+	f.Repeated -= earlier.Repeated
 	f.Missed -= earlier.Missed
 	kinds := map[string]uint64{}
 	for k, v := range f.Kinds {
@@ -70,12 +73,13 @@ type Capture struct {
 	mu      sync.Mutex
 	figures Figures
 	kinds   [kindCount]uint64
+	nonces  nonces
 }
 
 // Capture starts capturing what arrives on the named interfaces. It ends with the bed or by Close.
 func (n *Namespace) Capture(watch Watch, names ...string) (*Capture, error) {
-	c := &Capture{watch: Watch{Inner: watch.Inner, Needles: slices.Clone(watch.Needles)}}
-	c.watch.Pairs = watch.Pairs
+	c := &Capture{watch: watch, nonces: nonces{}}
+	c.watch.Needles = slices.Clone(watch.Needles)
 	fds := make([]int, 0, len(names))
 	err := n.Do(func() error {
 		for _, name := range names {
@@ -196,6 +200,9 @@ func (c *Capture) see(frame []byte, length int, addresses [][]byte) {
 	c.figures.Frames++
 	c.figures.Bytes += uint64(length)
 	c.kinds[kind]++
+	if c.watch.Nonces && !c.nonces.add(espHeader(kind, frame)) {
+		c.figures.Repeated++
+	}
 	if inner {
 		c.figures.Inner++
 	}
