@@ -53,9 +53,6 @@ type FindOptions struct {
 	Ceilings bool
 }
 
-// sizeMinStamped is the smallest inner packet with a time stamp in it.
-const sizeMinStamped = stampAt + 12
-
 func (o *FindOptions) check() error {
 	if o.Runs < 1 || !(o.Trial > 0) || !(o.Sum >= o.Trial) || !(o.Width > 0 && o.Width < 1) {
 		return fmt.Errorf("%d runs of trials of %v seconds, %v at one load, to %v: want at least one, of some length", o.Runs, o.Trial, o.Sum, o.Width)

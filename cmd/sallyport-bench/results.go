@@ -24,7 +24,7 @@ func reportCommand(stdout io.Writer) *cobra.Command {
 		Long:  "Report reads files of rows, of one machine and one build, and writes a page that needs no network.",
 		RunE: func(_ *cobra.Command, files []string) error {
 			if len(files) == 0 {
-				return fmt.Errorf("%wwhich rows? sallyport-bench report FILE...", errUsage)
+				return fmt.Errorf("%wno files of rows named", errUsage)
 			}
 			all, err := merged(files)
 			if err != nil {
