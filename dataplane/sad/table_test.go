@@ -426,7 +426,7 @@ func TestHeaderTemplate(t *testing.T) {
 
 // TestInnerMTUIsExact finds the largest inner packet by building its length up.
 func TestInnerMTUIsExact(t *testing.T) {
-	tab := table(t, 64, 0)
+	tab := table(t, 4*len(transform.List()), 0)
 	for _, suite := range transform.List() {
 		for _, v6 := range []bool{false, true} {
 			for _, encap := range []bool{false, true} {

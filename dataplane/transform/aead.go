@@ -13,9 +13,28 @@ const ivAEAD = 8
 // place. The nonce is salt and IV (RFC 4106, 4; RFC 7634, 2), the additional data SPI and
 // sequence number, with ESN all 64 bits of it (RFC 4106, 5; RFC 7634, 2.1).
 func fillAEAD(a *aesgcm.Op, op *Op) {
-	p := (*[headerLen + ivAEAD]byte)(op.Packet)
 	*(*[4]byte)(a.Nonce[0:]) = op.Key.salt
-	*(*[8]byte)(a.Nonce[4:]) = [8]byte(p[headerLen:])
+	*(*[8]byte)(a.Nonce[4:]) = [8]byte(op.Packet[headerLen:])
+	fillAAD(a, op)
+	a.Buf = op.Packet[headerLen+ivAEAD:]
+}
+
+// fillImplicit does the same for a packet that holds no IV: that is the sequence number, with
+// leading zeros where it has 32 bits (RFC 8750, 4).
+func fillImplicit(a *aesgcm.Op, op *Op) {
+	*(*[4]byte)(a.Nonce[0:]) = op.Key.salt
+	var hi uint32
+	if op.ESN {
+		hi = op.SeqHi
+	}
+	binary.BigEndian.PutUint32(a.Nonce[4:], hi)
+	*(*[4]byte)(a.Nonce[8:]) = [4]byte(op.Packet[4:])
+	fillAAD(a, op)
+	a.Buf = op.Packet[headerLen:]
+}
+
+func fillAAD(a *aesgcm.Op, op *Op) {
+	p := (*[headerLen]byte)(op.Packet)
 	if op.ESN {
 		*(*[4]byte)(a.AAD[0:]) = [4]byte(p[0:])
 		binary.BigEndian.PutUint32(a.AAD[4:8], op.SeqHi)
@@ -25,7 +44,6 @@ func fillAEAD(a *aesgcm.Op, op *Op) {
 		*(*[8]byte)(a.AAD[0:]) = [8]byte(p[0:])
 		a.AADLen = 8
 	}
-	a.Buf = op.Packet[headerLen+ivAEAD:]
 }
 
 // sealChaCha uses a as the home of nonce and additional data, which would escape

@@ -11,6 +11,10 @@ import (
 // slices are worked on in pieces of this length.
 const BatchMax = 64
 
+// PacketMax is the longest packet, in bytes, of suites that cannot work in place: those of GMAC and of truncated tags. Their
+// longer packets fail.
+const PacketMax = 9216
+
 // headerLen is the length of SPI and sequence number.
 const headerLen = 8
 
@@ -36,6 +40,8 @@ type Op struct {
 type Batch struct {
 	gcm  [BatchMax]aesgcm.Op
 	from [BatchMax]uint8 // index of the op behind gcm[i]
+	// scratch holds a packet that cannot be worked on in place, plain what it decrypts to until that is verified.
+	scratch, plain [PacketMax + aesgcm.TagSize]byte
 }
 
 // Seal writes IV, ciphertext and ICV of each packet in place.
@@ -114,12 +120,24 @@ func (b *Batch) seal(ops []Op) {
 			b.PutSealGCM(n, op.Key, op.Packet, op.Counter, op.SeqHi, op.ESN)
 			b.from[n] = uint8(i)
 			n++
+		case KindGCMImplicit:
+			fillImplicit(&b.gcm[n], op)
+			b.gcm[n].Key = &op.Key.gcm
+			b.from[n] = uint8(i)
+			n++
 		case KindChaCha:
 			binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)
 			fillAEAD(&b.gcm[n], op)
 			sealChaCha(&b.gcm[n], op)
-		case KindCBC:
-			sealCBC(op)
+		case KindChaChaImplicit:
+			fillImplicit(&b.gcm[n], op)
+			sealChaCha(&b.gcm[n], op)
+		case KindGCMShort:
+			b.sealShort(b.gcm[n:n+1], op)
+		case KindGMAC:
+			b.sealGMAC(&b.gcm[n], op)
+		case KindCBC, KindNull:
+			sealMAC(op)
 		default:
 			fail(op)
 		}
@@ -137,11 +155,23 @@ func (b *Batch) open(ops []Op) {
 			b.PutOpenGCM(n, op.Key, op.Packet, op.SeqHi, op.ESN)
 			b.from[n] = uint8(i)
 			n++
+		case KindGCMImplicit:
+			fillImplicit(&b.gcm[n], op)
+			b.gcm[n].Key = &op.Key.gcm
+			b.from[n] = uint8(i)
+			n++
 		case KindChaCha:
 			fillAEAD(&b.gcm[n], op)
 			openChaCha(&b.gcm[n], op)
-		case KindCBC:
-			openCBC(op)
+		case KindChaChaImplicit:
+			fillImplicit(&b.gcm[n], op)
+			openChaCha(&b.gcm[n], op)
+		case KindGCMShort:
+			b.openShort(b.gcm[n:n+1], op)
+		case KindGMAC:
+			b.openGMAC(&b.gcm[n], op)
+		case KindCBC, KindNull:
+			openMAC(op)
 		default:
 			fail(op)
 		}
@@ -166,12 +196,8 @@ func kindOf(op *Op) Kind {
 	if op.Key == nil {
 		return KindNone
 	}
-	k := op.Key.kind
-	overhead := headerLen + ivAEAD + aesgcm.TagSize
-	if k == KindCBC {
-		overhead = headerLen + ivCBC + icvCBC
-	}
-	if len(op.Packet) < overhead {
+	k, info := op.Key.kind, op.Key.suite.Info()
+	if len(op.Packet) < headerLen+info.IVLen+info.ICVLen || len(op.Packet) > PacketMax && (k == KindGMAC || k == KindGCMShort) {
 		return KindNone
 	}
 	return k

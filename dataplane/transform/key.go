@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"crypto/aes"
 	"crypto/cipher"
 	"fmt"
 
@@ -19,7 +20,7 @@ type Key struct {
 	salt  [4]byte
 	suite Suite
 	kind  Kind
-	// other is the handle of what suites but AES-GCM use, in ciphers or cbcKeys; 0 without.
+	// other is the handle of what suites but AES-GCM use, in ciphers or macKeys; 0 without.
 	other uint32
 	_     [52]byte // so that the powers of H begin with a cache line
 	gcm   aesgcm.Key
@@ -28,7 +29,7 @@ type Key struct {
 // What keys have handles of, for the suites whose implementations live on the Go heap.
 var (
 	ciphers registry.Registry[cipher.AEAD]
-	cbcKeys registry.Registry[*cbcKey]
+	macKeys registry.Registry[*macKey]
 )
 
 // Prefetch asks for what of a key a packet needs first, if it is one of AES-GCM: six cache lines of nine.
@@ -60,17 +61,27 @@ func (k *Key) Set(suite Suite, keymat []byte) error {
 	secret, salt := keymat[:info.KeyLen-info.SaltLen], keymat[info.KeyLen-info.SaltLen:]
 	var err error
 	switch info.Kind {
-	case KindGCM:
+	case KindGCM, KindGCMShort, KindGCMImplicit:
 		err = k.gcm.Set(secret)
-	case KindChaCha:
+	case KindGMAC:
+		var block cipher.Block
+		if block, err = aes.NewCipher(secret); err != nil {
+			break
+		}
+		var aead cipher.AEAD
+		if aead, err = cipher.NewGCM(block); err == nil {
+			k.other = ciphers.Put(aead)
+		}
+	case KindChaCha, KindChaChaImplicit:
 		var aead cipher.AEAD
 		if aead, err = chacha20poly1305.New(secret); err == nil {
 			k.other = ciphers.Put(aead)
 		}
-	case KindCBC:
-		var cbc *cbcKey
-		if cbc, err = newCBCKey(secret[:len(secret)-integrityKeyLen], secret[len(secret)-integrityKeyLen:]); err == nil {
-			k.other = cbcKeys.Put(cbc)
+	case KindCBC, KindNull:
+		cut := len(secret) - info.Hash.Size()
+		var mac *macKey
+		if mac, err = newMACKey(info, secret[:cut], secret[cut:]); err == nil {
+			k.other = macKeys.Put(mac)
 		}
 	}
 	if err != nil {
@@ -86,10 +97,10 @@ func (k *Key) Set(suite Suite, keymat []byte) error {
 // Nobody may be inside Seal or Open with this key.
 func (k *Key) Zero() {
 	switch k.kind {
-	case KindChaCha:
+	case KindChaCha, KindChaChaImplicit, KindGMAC:
 		ciphers.Drop(k.other)
-	case KindCBC:
-		cbcKeys.Drop(k.other)
+	case KindCBC, KindNull:
+		macKeys.Drop(k.other)
 	}
 	k.gcm.Zero()
 	*k = Key{}
@@ -98,7 +109,7 @@ func (k *Key) Zero() {
 // Suite returns the suite that the key is for, None if it is no key.
 func (k *Key) Suite() Suite { return k.suite }
 
-// GCM says that the key is one of AES-GCM.
+// GCM says that the key is one of AES-GCM-16 with the IV in the packet.
 func (k *Key) GCM() bool { return k.kind == KindGCM }
 
 // Salt returns the nonce salt; zero for suites without one.

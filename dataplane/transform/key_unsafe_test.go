@@ -32,7 +32,7 @@ func TestKeyIsPlain(t *testing.T) {
 // TestZeroLeavesNothing looks at every byte of a key, and at what it had handles of.
 func TestZeroLeavesNothing(t *testing.T) {
 	for _, s := range List() {
-		before := ciphers.Len() + cbcKeys.Len()
+		before := ciphers.Len() + macKeys.Len()
 		k := newKey(t, s, bytes.Repeat([]byte{0x5a}, s.Info().KeyLen))
 		raw := unsafe.Slice((*byte)(unsafe.Pointer(k)), unsafe.Sizeof(*k))
 		k.Zero()
@@ -40,7 +40,7 @@ func TestZeroLeavesNothing(t *testing.T) {
 		if len(bytes.Trim(raw, "\x00")) > 0 {
 			t.Errorf("%s: %x is left", s, raw)
 		}
-		if after := ciphers.Len() + cbcKeys.Len(); after != before {
+		if after := ciphers.Len() + macKeys.Len(); after != before {
 			t.Errorf("%s: %d handles, %d before", s, after, before)
 		}
 	}

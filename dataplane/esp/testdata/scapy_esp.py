@@ -6,26 +6,92 @@
 
 Everything is hexadecimal. Packets are IP datagrams without Ethernet header.
 Needs Debian's python3-scapy and python3-cryptography. Scapy leaves the upper
-half of an extended sequence number out of separate ICVs, so CBC goes without ESN.
+half of an extended sequence number out of separate ICVs, so suites with HMAC go
+without ESN.
+
+Scapy 2.5.0 knows GCM with whole tags, ChaCha20-Poly1305, CBC, NULL and HMAC-SHA2. The
+rest is put together below: truncated tags and implicit IVs are variants of its own
+algorithms; GMAC is written over the AESGCM class of python3-cryptography.
 """
 import json
 import random
+import struct
 import sys
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import aead, algorithms, modes
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.ipsec import ESP, SecurityAssociation
+from scapy.layers.ipsec import CRYPT_ALGOS, ESP, CryptAlgo, IPSecIntegrityError, SecurityAssociation
 
+
+class Implicit(CryptAlgo):
+    """An algorithm whose IV is the sequence number, and is not sent (RFC 8750)."""
+
+    def __init__(self, name, cipher, key_size):
+        super().__init__(name, cipher=cipher, key_size=key_size, mode=None, salt_size=4, block_size=1, iv_size=0,
+                         icv_size=16, format_mode_iv=lambda sa, iv, **kw: sa.crypt_salt + sa.implicit)
+
+    def encrypt(self, sa, esp, key, icv_size=None, esn_en=False, esn=0):
+        sa.implicit = struct.pack("!LL", esn if esn_en else 0, esp.seq)
+        return super().encrypt(sa, esp, key, icv_size, esn_en, esn)
+
+    def decrypt(self, sa, esp, key, icv_size=None, esn_en=False, esn=0):
+        sa.implicit = struct.pack("!LL", esn if esn_en else 0, esp.seq)
+        return super().decrypt(sa, esp, key, icv_size, esn_en, esn)
+
+
+class GMAC(CryptAlgo):
+    """AES-GMAC (RFC 4543): nothing is encrypted, everything is additional data."""
+
+    def __init__(self):
+        super().__init__("NULL-AES-GMAC", cipher=None, mode=None, key_size=(16, 24, 32), salt_size=4, iv_size=8,
+                         icv_size=16)
+
+    @staticmethod
+    def covered(esp, rest, esn_en, esn):
+        numbers = struct.pack("!LLL", esp.spi, esn, esp.seq) if esn_en else struct.pack("!LL", esp.spi, esp.seq)
+        return numbers + rest
+
+    def encrypt(self, sa, esp, key, icv_size=None, esn_en=False, esn=0):
+        rest = esp.iv + esp.data_for_encryption()
+        icv = aead.AESGCM(key).encrypt(sa.crypt_salt + esp.iv, b"", self.covered(esp, rest, esn_en, esn))
+        return ESP(spi=esp.spi, seq=esp.seq, data=rest + icv)
+
+    def decrypt(self, sa, esp, key, icv_size=None, esn_en=False, esn=0):
+        rest, icv = esp.data[:-16], esp.data[-16:]
+        try:
+            aead.AESGCM(key).decrypt(sa.crypt_salt + rest[:8], icv, self.covered(esp, rest, esn_en, esn))
+        except InvalidTag as problem:
+            raise IPSecIntegrityError(problem)
+        return super().decrypt(sa, esp, key, 16)
+
+
+for length in (8, 12):
+    CRYPT_ALGOS["AES-GCM-%d" % length] = CryptAlgo(
+        "AES-GCM-%d" % length, cipher=algorithms.AES, mode=modes.GCM, salt_size=4, block_size=1, iv_size=8,
+        icv_size=length, format_mode_iv=lambda sa, iv, **kw: sa.crypt_salt + iv)
+CRYPT_ALGOS["AES-GCM-IIV"] = Implicit("AES-GCM-IIV", aead.AESGCM, (16, 24, 32))
+CRYPT_ALGOS["CHACHA20-POLY1305-IIV"] = Implicit("CHACHA20-POLY1305-IIV", aead.ChaCha20Poly1305, 32)
+CRYPT_ALGOS["NULL-AES-GMAC"] = GMAC()
+
+# By suite: encryption, length of its key, integrity or none.
 ALGORITHMS = {
-    "aes128gcm16": ("AES-GCM", 20), "aes192gcm16": ("AES-GCM", 28), "aes256gcm16": ("AES-GCM", 36),
-    "chacha20poly1305": ("CHACHA20-POLY1305", 36),
-    "aes128-sha256": ("AES-CBC", 16), "aes192-sha256": ("AES-CBC", 24), "aes256-sha256": ("AES-CBC", 32),
+    "chacha20poly1305": ("CHACHA20-POLY1305", 36, None), "chacha20poly1305iiv": ("CHACHA20-POLY1305-IIV", 36, None),
 }
+for bits in (128, 192, 256):
+    for word, name in (("gcm16", "AES-GCM"), ("gcm12", "AES-GCM-12"), ("gcm8", "AES-GCM-8"), ("gcm16iiv", "AES-GCM-IIV"),
+                       ("gmac", "NULL-AES-GMAC")):
+        ALGORITHMS["aes%d%s" % (bits, word)] = (name, bits // 8 + 4, None)
+    for size in (256, 384, 512):
+        ALGORITHMS["aes%d-sha%d" % (bits, size)] = ("AES-CBC", bits // 8, size)
+for size in (256, 384, 512):
+    ALGORITHMS["null-sha%d" % size] = ("NULL", 0, size)
 
 
 def association(suite, keymat, spi, esn, hi, tunnel=None, nat=None):
-    name, cut = ALGORITHMS[suite]
-    more = {"auth_algo": "SHA2-256-128", "auth_key": keymat[cut:]} if name == "AES-CBC" else {}
+    name, cut, size = ALGORITHMS[suite]
+    more = {"auth_algo": "SHA2-%d-%d" % (size, size // 2), "auth_key": keymat[cut:]} if size else {}
     return SecurityAssociation(ESP, spi=spi, crypt_algo=name, crypt_key=keymat[:cut], tunnel_header=tunnel,
                                nat_t_header=nat, esn_en=esn, esn=hi, **more)
 
@@ -33,12 +99,12 @@ def association(suite, keymat, spi, esn, hi, tunnel=None, nat=None):
 def generate():
     chance = random.Random(4303)
     vectors = []
-    for suite, (name, cut) in ALGORITHMS.items():
+    for suite, (name, cut, size) in ALGORITHMS.items():
         for outer in (4, 6):
             for inner in (4, 6):
                 for encap in (False, True):
-                    esn = name != "AES-CBC" and chance.random() < 0.5
-                    keymat = chance.randbytes(cut + (32 if name == "AES-CBC" else 0))
+                    esn = size is None and chance.random() < 0.5
+                    keymat = chance.randbytes(cut + (size or 0) // 8)
                     hi = chance.randrange(1, 5) if esn else 0
                     spi, seq = chance.randrange(256, 1 << 32), chance.randrange(1, 1 << 31)
                     tunnel = (IP(src="192.0.2.1", dst="192.0.2.2") if outer == 4
@@ -47,7 +113,7 @@ def generate():
                     packet = (IP(src="198.51.100.1", dst="203.0.113.1") / body if inner == 4
                               else IPv6(src="2001:db8:a::1", dst="2001:db8:b::1") / body)
                     sa = association(suite, keymat, spi, esn, hi, tunnel, UDP(sport=4500, dport=4500) if encap else None)
-                    iv = chance.randbytes(16 if name == "AES-CBC" else 8)
+                    iv = chance.randbytes(CRYPT_ALGOS[name].iv_size)
                     sealed = sa.encrypt(packet, seq_num=seq, iv=iv, esn_en=esn, esn=hi)
                     sealed = bytearray(bytes(sealed))
                     if outer == 4 and encap:  # scapy 2.5.0 computes the UDP length before ESP is behind it
