@@ -41,6 +41,7 @@ type WorkerStats struct {
 	Delivered                    uint64 // to the IKE side
 	Sealed, Opened               uint64
 	HandedOut, HandedIn, Parked  uint64
+	Waited                       uint64 // for an association
 	ICMPSuppressed, EventsLost   uint64
 	Dropped, FreeFrames          uint64
 }
@@ -131,7 +132,7 @@ func workerStats(c *worker.Counters) WorkerStats {
 		Punted: c.Punted.Load(), Originated: c.Originated.Load(), Bypassed: c.Bypassed.Load(),
 		Delivered: c.Delivered.Load(),
 		Sealed:    c.Sealed.Load(), Opened: c.Opened.Load(),
-		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(),
+		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(), Waited: c.Waited.Load(),
 		ICMPSuppressed: c.ICMPSuppressed.Load(), EventsLost: c.EventsLost.Load(), FreeFrames: c.FreeFrames.Load(),
 	}
 }
@@ -154,6 +155,7 @@ func (s *WorkerStats) add(o *WorkerStats) {
 	s.HandedOut += o.HandedOut
 	s.HandedIn += o.HandedIn
 	s.Parked += o.Parked
+	s.Waited += o.Waited
 	s.ICMPSuppressed += o.ICMPSuppressed
 	s.EventsLost += o.EventsLost
 	s.Dropped += o.Dropped

@@ -217,7 +217,7 @@ func sentence(s, last *control.TraceStep) string {
 			add("by %s", s.Interface)
 		}
 	default:
-		if s.Drop == "" && s.Class != last.Class {
+		if s.Drop == "" && s.Class != last.Class && s.Class != "waiting" {
 			add("%s", s.Class)
 		}
 	}
@@ -226,6 +226,8 @@ func sentence(s, last *control.TraceStep) string {
 		add("handed to worker %d", *s.ToWorker)
 	case s.ToWorker != nil:
 		add("handed to another worker")
+	case s.Class == "waiting":
+		add("kept until its tunnel has an association")
 	case s.Parked:
 		add("waits for its neighbour's link address")
 	}

@@ -124,9 +124,10 @@ const (
 	ClassPunt           // to the kernel through TUN
 	ClassTransmit       // complete, to be sent by the worker that owns a queue of Port
 	ClassIKE            // to the IKE side
+	ClassWaiting        // kept until its tunnel has an outbound association
 )
 
-var classNames = [...]string{"", "outbound", "inbound", "forward", "punt", "transmit", "ike"}
+var classNames = [...]string{"", "outbound", "inbound", "forward", "punt", "transmit", "ike", "waiting"}
 
 // String returns the word for a class; "" for none yet.
 func (c Class) String() string { return classNames[c] }

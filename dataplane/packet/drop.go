@@ -114,7 +114,7 @@ var Drops = [DropCount]DropInfo{
 	DropSpoofed:           {"spoofed", Attack, "A packet with a protected source arrived on an interface that is not protected.", "RFC 2827"},
 	DropPolicyDiscard:     {"policy-discard", Normal, "A policy says discard.", "RFC 4301, 4.4.1"},
 	DropNoPolicy:          {"no-policy", Warning, "No policy matches a packet that may leave only under one.", "RFC 4301, 5.1"},
-	DropNoOutbound:        {"no-outbound", Warning, "Policy says protect, and no outbound association is installed.", "RFC 4301, 5.1"},
+	DropNoOutbound:        {"no-outbound", Warning, "Policy says protect, and no outbound association is installed, or came while the packet waited for one.", "RFC 4301, 5.1"},
 	DropExposed:           {"exposed", Warning, "What came out of a tunnel would leave in the clear by an interface that is not protected: the route to the protected network is gone, or wrong.", "RFC 4301, 5.2"},
 	DropFragmentNoPorts:   {"fragment-no-ports", Warning, "A later fragment has no ports, and the policy selects by port.", "RFC 4301, 7"},
 	DropSequenceExhausted: {"sequence-exhausted", Warning, "The outbound association has used its last sequence number.", "RFC 4303, 3.3.3"},

@@ -83,7 +83,8 @@ type Table struct {
 	bindings   bindings
 	crowded    atomic.Bool
 
-	// cold: behind the mutex
+	// cold: behind the mutex, but for bound, which counts calls of Bind
+	bound    atomic.Uint64
 	mu       sync.Mutex
 	closed   bool
 	mappings [4]offheap.Mapping // associations, then keys, by direction

@@ -48,6 +48,7 @@ func (w *Worker) claimOutbound() {
 			if mine = w.group.sad.LookupOutbound(handle); mine == nil {
 				w.acquire(b.P[i].Tunnel, &b.Flows[i])
 				w.drop(i, packet.DropNoOutbound)
+				w.await(int(i))
 				continue
 			}
 			if !w.claim(i, &mine.Ownership) {

@@ -37,21 +37,27 @@ func (w *Worker) classify() {
 		if p.Class != packet.ClassNone || p.Reason != packet.DropNone {
 			continue
 		}
-		flow := &b.Flows[i]
-		switch {
-		case p.Port == w.tables.IKE:
-			p.Class = packet.ClassForward // no policy speaks of it (RFC 4301, 4.4.1)
-		case p.Port == w.tables.TUN:
-			p.Class, p.Reason = w.classifyLocal(i)
-		case w.tables.Endpoints.Has(flow):
-			p.Class, p.Reason = w.classifyEndpoint(p, b.IP(i))
-		default:
-			p.Class, p.Reason = w.classifyCleartext(i)
-		}
-		if p.Reason == packet.DropNone {
+		switch p.Class, p.Reason = w.judge(i); p.Reason {
+		case packet.DropNone:
 			w.enlist(i)
+		case packet.DropNoOutbound:
+			w.await(i)
 		}
 	}
+}
+
+// judge says what is to be done with packet i, which is parsed and came from a queue, or why it ends.
+func (w *Worker) judge(i int) (packet.Class, packet.Drop) {
+	p := &w.batch.P[i]
+	switch {
+	case p.Port == w.tables.IKE:
+		return packet.ClassForward, 0 // no policy speaks of it (RFC 4301, 4.4.1)
+	case p.Port == w.tables.TUN:
+		return w.classifyLocal(i)
+	case w.tables.Endpoints.Has(&w.batch.Flows[i]):
+		return w.classifyEndpoint(p, w.batch.IP(i))
+	}
+	return w.classifyCleartext(i)
 }
 
 // foresee asks for what is remembered of packet i's flow.

@@ -29,6 +29,7 @@ type Counters struct {
 	HandedOut packet.Counter // packets given to other workers
 	HandedIn  packet.Counter // packets taken from other workers
 	Parked    packet.Counter // packets that waited for a neighbour
+	Waited    packet.Counter // packets that waited for an association
 
 	FreeFrames packet.Counter // frames of the worker's home that it holds idle: a level, not a count
 

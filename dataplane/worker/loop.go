@@ -137,6 +137,9 @@ func (w *Worker) take() {
 	if len(w.parked) > 0 {
 		w.unpark()
 	}
+	if len(w.waiting.list) > 0 {
+		w.resumeWaiting()
+	}
 	for k := range w.rx {
 		if b.N >= w.burst {
 			break

@@ -21,21 +21,26 @@ func (w *Worker) routeDecapsulated() {
 			w.drop(i, reason)
 			continue
 		}
-		known := w.flows.policy(w.places[i], &b.Flows[i])
-		switch known.match {
-		case spd.NeedsPorts:
-			w.drop(i, packet.DropFragmentNoPorts)
-			continue
-		case spd.Matched:
-			p.Class, p.Reason = w.obey(p, &b.Flows[i], known)
-			if p.Reason != packet.DropNone {
-				continue
-			}
-		default:
-			p.Class = packet.ClassForward
+		switch p.Class, p.Reason = w.judgeDecapsulated(int(i)); p.Reason {
+		case packet.DropNone:
+			w.enlist(int(i))
+		case packet.DropNoOutbound:
+			w.await(int(i))
 		}
-		w.enlist(int(i))
 	}
+}
+
+// judgeDecapsulated is judge for what came out of an association.
+func (w *Worker) judgeDecapsulated(i int) (packet.Class, packet.Drop) {
+	flow := &w.batch.Flows[i]
+	known := w.flows.policy(w.places[i], flow)
+	switch known.match {
+	case spd.NeedsPorts:
+		return 0, packet.DropFragmentNoPorts
+	case spd.Matched:
+		return w.obey(&w.batch.P[i], flow, known)
+	}
+	return packet.ClassForward, 0
 }
 
 // routeForward finds the next hop of everything that leaves as it is, and readies it.

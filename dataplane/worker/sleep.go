@@ -74,7 +74,11 @@ func (w *Worker) sleep() {
 	}
 	w.Counters.Sleeps.Add(1)
 	w.group.sad.Sleep(w.ID)
-	unix.Poll(w.poll, pollTimeout) // an interruption is as good as a time-out
+	timeout := pollTimeout
+	if len(w.waiting.list) > 0 {
+		timeout = waitingPoll
+	}
+	unix.Poll(w.poll, timeout) // an interruption is as good as a time-out
 	w.group.sad.Wake(w.ID)
 	if w.poll[0].Revents != 0 {
 		var b [8]byte

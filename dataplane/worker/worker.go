@@ -142,6 +142,7 @@ func NewGroup(c Config) (*Group, error) {
 			free:    make([]uint64, 0, per),
 			events:  newRing[Event](eventSlots),
 			limiter: forward.NewLimiter(icmpRate, icmpBurst),
+			waiting: newWaiting(per),
 		}
 		w.borrow = w.takeFree
 		w.batch.Mem = c.Mem
@@ -232,6 +233,7 @@ type Worker struct {
 	injected  queueOf[packet.Packet]
 	parked    []parkedPacket
 	parkedAt  uint32 // FIB generation at which parked packets were tried last
+	waiting   waiting
 	descs     [packet.BatchMax]packet.Desc
 	addrs     [packet.BatchMax]uint64
 	poll      []unix.PollFd
@@ -441,6 +443,10 @@ func (w *Worker) end() {
 		w.discard(&w.parked[i].packet)
 	}
 	w.parked = w.parked[:0]
+	for i := range w.waiting.list {
+		w.discard(&w.waiting.list[i].packet)
+	}
+	w.waiting.list = w.waiting.list[:0]
 }
 
 func (w *Worker) discard(p *packet.Packet) {

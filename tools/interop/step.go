@@ -195,6 +195,7 @@ type ping struct {
 	From     string        `yaml:"from"` // instead of host-a: an address of gateway a, a virtual one
 	To       string        `yaml:"to"`   // instead of host-b: an address of gateway b
 	Answered bool          `yaml:"answered"`
+	First    bool          `yaml:"first"` // the very first must be answered, late rather than never
 	Within   time.Duration `yaml:"within"`
 }
 
@@ -218,13 +219,20 @@ func (a *ping) perform(ctx context.Context, r *run) error {
 	if !a.Answered && r.reference { // its kernel forwards what no tunnel takes
 		return nil
 	}
-	_, err = h.ping(ctx, r.network.mark)
+	patience := 500 * time.Millisecond
+	if a.First {
+		patience = a.Within
+	}
+	lost, err := h.ping(ctx, r.network.mark, patience)
 	if !a.Answered {
 		if err == nil {
 			return fmt.Errorf("pings from %s to %s were answered, though nothing should let them pass", h.near, h.far)
 		}
 		r.check("nothing passes")
 		return nil
+	}
+	if err == nil && a.First && lost > 0 {
+		err = fmt.Errorf("the first %d pings from %s were not answered", lost, h.near)
 	}
 	if err != nil {
 		return err

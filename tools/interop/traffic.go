@@ -40,8 +40,8 @@ func (n *network) hosts(family string) (hosts, error) {
 const pingsNeeded = 5
 
 // ping sends echo requests to the far host until one is answered, while the context lasts, then some
-// more, which all must be. It returns how many got lost before the first answer.
-func (h hosts) ping(ctx context.Context, mark []byte) (warmup int, err error) {
+// more, which all must be. It returns how many got lost before the first answer, for each of which it waited with patience.
+func (h hosts) ping(ctx context.Context, mark []byte, patience time.Duration) (warmup int, err error) {
 	network := map[int]string{4: "ip4:icmp", 6: "ip6:ipv6-icmp"}[h.family]
 	conn, err := rig.ListenPacket(h.a, network, h.near)
 	if err != nil {
@@ -54,7 +54,7 @@ func (h hosts) ping(ctx context.Context, mark []byte) (warmup int, err error) {
 		if h.family == 4 { // the kernel writes the checksum of ICMPv6 itself
 			binary.BigEndian.PutUint16(request[2:], checksum(request))
 		}
-		wait := 500 * time.Millisecond
+		wait := patience
 		if int(seq) > warmup+1 { // this one must be answered, however busy the machine is
 			wait = 3 * time.Second
 		}

@@ -373,7 +373,7 @@ type TraceStep struct {
 	SourcePort  uint16    `json:"source_port,omitempty"`
 	DestPort    uint16    `json:"destination_port,omitempty"`
 	TTL         uint8     `json:"ttl,omitempty"`
-	Class       string    `json:"class,omitempty"` // what is to be done with it: inbound, outbound, forward, punt, transmit, ike
+	Class       string    `json:"class,omitempty"` // what is to be done with it: inbound, outbound, forward, punt, transmit, ike, waiting
 	Association string    `json:"association,omitempty"`
 	SPI         string    `json:"spi,omitempty"`
 	Sequence    uint64    `json:"sequence,omitempty"`
