@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -20,6 +21,7 @@ import (
 	"sallyport/cmd/internal/config"
 	"sallyport/cmd/internal/control"
 	"sallyport/cmd/internal/version"
+	"sallyport/dataplane/transform"
 )
 
 // Exit codes: what was asked for failed, the command line or a checked file is
@@ -178,5 +180,21 @@ func (t *tool) check(file string) error {
 		fmt.Fprintf(t.out, ", %s with manual keys", count(n, "association"))
 	}
 	fmt.Fprintln(t.out)
+	printSuites(t.out, c.Suites)
 	return nil
+}
+
+// printSuites lists ESP suites by how far RFC 8221 obliges a peer to have them.
+func printSuites(w io.Writer, suites []transform.Suite) {
+	for _, level := range []transform.Level{transform.Must, transform.Should, transform.May} {
+		var names []string
+		for _, s := range transform.List() {
+			if s.Info().Level == level && slices.Contains(suites, s) {
+				names = append(names, s.String())
+			}
+		}
+		if len(names) > 0 {
+			fmt.Fprintf(w, "  ESP, %s by RFC 8221: %s\n", level, strings.Join(names, ", "))
+		}
+	}
 }

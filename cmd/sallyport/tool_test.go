@@ -293,6 +293,46 @@ func TestErrorsHaveExitCodesAndHelp(t *testing.T) {
 	}
 }
 
+// What a file's children may agree on is shown with its level, whatever is weak with a warning.
+func TestCheckNamesSuitesByLevel(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "s.yaml")
+	text := `interfaces: {eth1: {role: protected}, eth2: {role: outside}}
+connections:
+  site-b:
+    local_addrs: 192.0.2.1
+    remote_addrs: 192.0.2.2
+    children: {net: {local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25, esp_proposals: %s}}
+secrets: {ike-site-b: {id: 192.0.2.2, secret: "c29tZSBsb25nIHNlY3JldCBmb3IgYSB0ZXN0IG9mIHRoZSB0b29s"}}
+`
+	for _, c := range []struct {
+		proposals string
+		want      []string
+	}{
+		{"default", []string{
+			"  ESP, MUST by RFC 8221: aes256gcm16, aes128gcm16, aes256-sha256, aes128-sha256\n",
+			"  ESP, SHOULD by RFC 8221: chacha20poly1305, aes256-sha512, aes128-sha512\n",
+			"  ESP, MAY by RFC 8221: aes256-sha384, aes128-sha384\n",
+		}},
+		{"[aes256gcm12, null-sha256]", []string{
+			"warning: FILE:6:79: connections.site-b.children.net.esp_proposals: null-sha256 does not encrypt",
+			"  ESP, MUST by RFC 8221: null-sha256\n  ESP, MAY by RFC 8221: aes256gcm12\n",
+		}},
+		{"aes128gcm8", []string{"aes128gcm16 has a whole one"}},
+		{"aes256gmac", []string{"aes256gmac does not encrypt"}},
+	} {
+		os.WriteFile(file, fmt.Appendf(nil, text, c.proposals), 0o600)
+		code, out, errs := cli("check", file)
+		for _, want := range c.want {
+			if want = strings.ReplaceAll(want, "FILE", file); code != 0 || !strings.Contains(out, want) {
+				t.Errorf("%s: exit %d, %q is not in\n%s%s", c.proposals, code, want, out, errs)
+			}
+		}
+		if n := strings.Count(out, "warning"); n != strings.Count(strings.Join(c.want, ""), "warning") && n != 1 {
+			t.Errorf("%s: %d warnings\n%s", c.proposals, n, out)
+		}
+	}
+}
+
 func TestDoctorNamesFaultsAndFixes(t *testing.T) {
 	root := t.TempDir()
 	write := func(path, text string) {

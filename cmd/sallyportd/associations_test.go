@@ -13,6 +13,7 @@ import (
 	"sallyport/dataplane"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
 	"sallyport/ike/ikesa"
 	"sallyport/ike/message"
 	"sallyport/ike/suite"
@@ -107,6 +108,58 @@ func up(t *testing.T, a *associations, c *ikesa.Connection, remote string) (spiI
 		t.Fatal(err)
 	}
 	return spi, a.children[spi].out
+}
+
+// What IKE can agree on for ESP is exactly what the data plane has, under the same name and with the same keys.
+func TestNegotiatedSuitesAreThoseOfTheDataPlane(t *testing.T) {
+	a, _, c := kernelOf(t)
+	keys, err := suite.DeriveIKE(suite.Choice{Encr: message.EncrAESGCM16, KeyLen: 256, PRF: message.PRFHMACSHA2384, KE: message.KECurve25519},
+		make([]byte, 32), make([]byte, 32), make([]byte, 32), 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agreed := map[transform.Suite]bool{}
+	for _, s := range transform.List() {
+		p, err := suite.ParseESP(s.String())
+		if err != nil {
+			t.Errorf("%s: %v", s, err)
+			continue
+		}
+		own := []suite.Proposal{p}
+		choice, answer, err := suite.Select(suite.Offer(own, []byte{1, 2, 3, 4}), own, suite.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+		if accepted, err := suite.Accept(answer, own); err != nil || accepted != choice {
+			t.Errorf("%s: the initiator takes %v, %v", s, accepted, err)
+		}
+		in, out, err := keys.ChildKeymat(choice, nil, make([]byte, 32), make([]byte, 32), true)
+		if err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+		spi, _ := a.NewChildSPI()
+		conn := c.Connections[0]
+		child := &ikesa.ChildSA{
+			Connection: conn, Child: conn.Children[0], SPIIn: spi, SPIOut: spi, Choice: choice, KeyIn: in, KeyOut: out,
+			Local: netip.MustParseAddrPort("192.0.2.1:4500"), Remote: netip.MustParseAddrPort("192.0.2.2:4500"),
+			LocalTS: []message.TrafficSelector{conn.Children[0].LocalTS[0].TS}, RemoteTS: []message.TrafficSelector{conn.Children[0].RemoteTS[0].TS},
+		}
+		for _, inbound := range []bool{false, true} {
+			params, _, err := params(child, inbound)
+			if err != nil || params.Suite != s || len(params.Keymat) != s.Info().KeyLen {
+				t.Errorf("%s, inbound %v: %s with %d bytes of keying material, %v", s, inbound, params.Suite, len(params.Keymat), err)
+			}
+		}
+		agreed[s] = true
+	}
+	// And what is offered without being asked.
+	for _, p := range suite.DefaultESP() {
+		for _, name := range p.Ciphers() {
+			if s, err := transform.Parse(name); err != nil || !agreed[s] || !s.Info().Encrypts() || s.Info().ICVLen < 16 {
+				t.Errorf("%s is offered by default: %v", name, err)
+			}
+		}
+	}
 }
 
 func TestTheNewestOfAChildSendsAndItsPredecessorIfItGoes(t *testing.T) {

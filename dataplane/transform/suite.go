@@ -88,48 +88,52 @@ type Info struct {
 	Kind  Kind
 	// Hash is that of the HMAC, 0 without one. Its key is as long as its output (RFC 4868, 2.1.1), and the end of the keying material.
 	Hash crypto.Hash
-	// Level is the requirement of RFC 8221, 5 and 6; what it does not name may be implemented (RFC 8221, 1.1).
-	Level string
+	// Level is the requirement of RFC 8221, 5 and 6, the lower one of encryption and integrity; what it does not name MAY be
+	// implemented (RFC 8221, 1.2).
+	Level Level
 }
 
-// The levels of RFC 8221. Those of AES are for 128 and 256 bits; 192 bits are at MAY.
+// Level says how far an implementation is obliged to have something (RFC 2119).
+type Level string
+
+// The levels of suites. AES in CBC and in GCM with whole tags is at MUST for 128 and 256 bits, at MAY for 192 (RFC 8221, 5).
 const (
-	levelMust   = "MUST"
-	levelShould = "SHOULD"
-	levelMay    = "MAY"
+	Must   Level = "MUST"
+	Should Level = "SHOULD"
+	May    Level = "MAY"
 )
 
 var infos = [suiteCount]Info{
 	None:                {Name: "none"},
-	AES128GCM16:         {"aes128gcm16", 20, 4, 8, 16, 4, KindGCM, 0, levelMust},
-	AES192GCM16:         {"aes192gcm16", 28, 4, 8, 16, 4, KindGCM, 0, levelMay},
-	AES256GCM16:         {"aes256gcm16", 36, 4, 8, 16, 4, KindGCM, 0, levelMust},
-	ChaCha20Poly1305:    {"chacha20poly1305", 36, 4, 8, 16, 4, KindChaCha, 0, levelShould},
-	AES128CBCSHA256:     {"aes128-sha256", 48, 0, 16, 16, 16, KindCBC, crypto.SHA256, levelMust},
-	AES192CBCSHA256:     {"aes192-sha256", 56, 0, 16, 16, 16, KindCBC, crypto.SHA256, levelMay},
-	AES256CBCSHA256:     {"aes256-sha256", 64, 0, 16, 16, 16, KindCBC, crypto.SHA256, levelMust},
-	AES128CBCSHA384:     {"aes128-sha384", 64, 0, 16, 24, 16, KindCBC, crypto.SHA384, levelMay},
-	AES192CBCSHA384:     {"aes192-sha384", 72, 0, 16, 24, 16, KindCBC, crypto.SHA384, levelMay},
-	AES256CBCSHA384:     {"aes256-sha384", 80, 0, 16, 24, 16, KindCBC, crypto.SHA384, levelMay},
-	AES128CBCSHA512:     {"aes128-sha512", 80, 0, 16, 32, 16, KindCBC, crypto.SHA512, levelShould},
-	AES192CBCSHA512:     {"aes192-sha512", 88, 0, 16, 32, 16, KindCBC, crypto.SHA512, levelMay},
-	AES256CBCSHA512:     {"aes256-sha512", 96, 0, 16, 32, 16, KindCBC, crypto.SHA512, levelShould},
-	AES128GCM12:         {"aes128gcm12", 20, 4, 8, 12, 4, KindGCMShort, 0, levelMay},
-	AES192GCM12:         {"aes192gcm12", 28, 4, 8, 12, 4, KindGCMShort, 0, levelMay},
-	AES256GCM12:         {"aes256gcm12", 36, 4, 8, 12, 4, KindGCMShort, 0, levelMay},
-	AES128GCM8:          {"aes128gcm8", 20, 4, 8, 8, 4, KindGCMShort, 0, levelMay},
-	AES192GCM8:          {"aes192gcm8", 28, 4, 8, 8, 4, KindGCMShort, 0, levelMay},
-	AES256GCM8:          {"aes256gcm8", 36, 4, 8, 8, 4, KindGCMShort, 0, levelMay},
-	AES128GCM16IIV:      {"aes128gcm16iiv", 20, 4, 0, 16, 4, KindGCMImplicit, 0, levelMay},
-	AES192GCM16IIV:      {"aes192gcm16iiv", 28, 4, 0, 16, 4, KindGCMImplicit, 0, levelMay},
-	AES256GCM16IIV:      {"aes256gcm16iiv", 36, 4, 0, 16, 4, KindGCMImplicit, 0, levelMay},
-	ChaCha20Poly1305IIV: {"chacha20poly1305iiv", 36, 4, 0, 16, 4, KindChaChaImplicit, 0, levelMay},
-	AES128GMAC:          {"aes128gmac", 20, 4, 8, 16, 4, KindGMAC, 0, levelMay},
-	AES192GMAC:          {"aes192gmac", 28, 4, 8, 16, 4, KindGMAC, 0, levelMay},
-	AES256GMAC:          {"aes256gmac", 36, 4, 8, 16, 4, KindGMAC, 0, levelMay},
-	NullSHA256:          {"null-sha256", 32, 0, 0, 16, 4, KindNull, crypto.SHA256, levelMust},
-	NullSHA384:          {"null-sha384", 48, 0, 0, 24, 4, KindNull, crypto.SHA384, levelMay},
-	NullSHA512:          {"null-sha512", 64, 0, 0, 32, 4, KindNull, crypto.SHA512, levelShould},
+	AES128GCM16:         {"aes128gcm16", 20, 4, 8, 16, 4, KindGCM, 0, Must},
+	AES192GCM16:         {"aes192gcm16", 28, 4, 8, 16, 4, KindGCM, 0, May},
+	AES256GCM16:         {"aes256gcm16", 36, 4, 8, 16, 4, KindGCM, 0, Must},
+	ChaCha20Poly1305:    {"chacha20poly1305", 36, 4, 8, 16, 4, KindChaCha, 0, Should},
+	AES128CBCSHA256:     {"aes128-sha256", 48, 0, 16, 16, 16, KindCBC, crypto.SHA256, Must},
+	AES192CBCSHA256:     {"aes192-sha256", 56, 0, 16, 16, 16, KindCBC, crypto.SHA256, May},
+	AES256CBCSHA256:     {"aes256-sha256", 64, 0, 16, 16, 16, KindCBC, crypto.SHA256, Must},
+	AES128CBCSHA384:     {"aes128-sha384", 64, 0, 16, 24, 16, KindCBC, crypto.SHA384, May},
+	AES192CBCSHA384:     {"aes192-sha384", 72, 0, 16, 24, 16, KindCBC, crypto.SHA384, May},
+	AES256CBCSHA384:     {"aes256-sha384", 80, 0, 16, 24, 16, KindCBC, crypto.SHA384, May},
+	AES128CBCSHA512:     {"aes128-sha512", 80, 0, 16, 32, 16, KindCBC, crypto.SHA512, Should},
+	AES192CBCSHA512:     {"aes192-sha512", 88, 0, 16, 32, 16, KindCBC, crypto.SHA512, May},
+	AES256CBCSHA512:     {"aes256-sha512", 96, 0, 16, 32, 16, KindCBC, crypto.SHA512, Should},
+	AES128GCM12:         {"aes128gcm12", 20, 4, 8, 12, 4, KindGCMShort, 0, May},
+	AES192GCM12:         {"aes192gcm12", 28, 4, 8, 12, 4, KindGCMShort, 0, May},
+	AES256GCM12:         {"aes256gcm12", 36, 4, 8, 12, 4, KindGCMShort, 0, May},
+	AES128GCM8:          {"aes128gcm8", 20, 4, 8, 8, 4, KindGCMShort, 0, May},
+	AES192GCM8:          {"aes192gcm8", 28, 4, 8, 8, 4, KindGCMShort, 0, May},
+	AES256GCM8:          {"aes256gcm8", 36, 4, 8, 8, 4, KindGCMShort, 0, May},
+	AES128GCM16IIV:      {"aes128gcm16iiv", 20, 4, 0, 16, 4, KindGCMImplicit, 0, May},
+	AES192GCM16IIV:      {"aes192gcm16iiv", 28, 4, 0, 16, 4, KindGCMImplicit, 0, May},
+	AES256GCM16IIV:      {"aes256gcm16iiv", 36, 4, 0, 16, 4, KindGCMImplicit, 0, May},
+	ChaCha20Poly1305IIV: {"chacha20poly1305iiv", 36, 4, 0, 16, 4, KindChaChaImplicit, 0, May},
+	AES128GMAC:          {"aes128gmac", 20, 4, 8, 16, 4, KindGMAC, 0, May},
+	AES192GMAC:          {"aes192gmac", 28, 4, 8, 16, 4, KindGMAC, 0, May},
+	AES256GMAC:          {"aes256gmac", 36, 4, 8, 16, 4, KindGMAC, 0, May},
+	NullSHA256:          {"null-sha256", 32, 0, 0, 16, 4, KindNull, crypto.SHA256, Must},
+	NullSHA384:          {"null-sha384", 48, 0, 0, 24, 4, KindNull, crypto.SHA384, May},
+	NullSHA512:          {"null-sha512", 64, 0, 0, 32, 4, KindNull, crypto.SHA512, Should},
 }
 
 // Largest values of the table, for room that is planned before the suite is known.

@@ -36,18 +36,20 @@ func (t TransformType) String() string {
 
 // Encryption transforms (IANA, "Transform Type 1"). Only what some peer may offer and we name is listed.
 const (
-	Encr3DES             uint16 = 3
-	EncrNULL             uint16 = 11
-	EncrAESCBC           uint16 = 12
-	EncrAESCTR           uint16 = 13
-	EncrAESCCM8          uint16 = 14
-	EncrAESCCM12         uint16 = 15
-	EncrAESCCM16         uint16 = 16
-	EncrAESGCM8          uint16 = 18
-	EncrAESGCM12         uint16 = 19
-	EncrAESGCM16         uint16 = 20
-	EncrNullAuthAESGMAC  uint16 = 21
-	EncrChaCha20Poly1305 uint16 = 28
+	Encr3DES                uint16 = 3
+	EncrNULL                uint16 = 11
+	EncrAESCBC              uint16 = 12
+	EncrAESCTR              uint16 = 13
+	EncrAESCCM8             uint16 = 14
+	EncrAESCCM12            uint16 = 15
+	EncrAESCCM16            uint16 = 16
+	EncrAESGCM8             uint16 = 18
+	EncrAESGCM12            uint16 = 19
+	EncrAESGCM16            uint16 = 20
+	EncrNullAuthAESGMAC     uint16 = 21 // RFC 4543, 8
+	EncrChaCha20Poly1305    uint16 = 28
+	EncrAESGCM16IIV         uint16 = 30 // RFC 8750, 8
+	EncrChaCha20Poly1305IIV uint16 = 31 // RFC 8750, 8
 )
 
 // Pseudo-random functions (IANA, "Transform Type 2").

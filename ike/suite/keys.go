@@ -175,7 +175,7 @@ func derive(c Choice, prf *prfInfo, seed, ni, nr []byte, spiI, spiR message.SPI)
 // mistake of ours.
 func (c Choice) check() (*prfInfo, error) {
 	prf, encr := prfOf(c.PRF), cipherOf(c.encryption())
-	if prf == nil || encr == nil || encr.aead() != (c.Integ == message.AuthNone) || !encr.aead() && integOf(c.Integ) == nil {
+	if prf == nil || encr == nil || encr.espOnly != "" || encr.aead() != (c.Integ == message.AuthNone) || !encr.aead() && integOf(c.Integ) == nil {
 		return nil, fmt.Errorf("%v is no choice for an IKE SA", c)
 	}
 	return prf, nil
@@ -184,10 +184,10 @@ func (c Choice) check() (*prfInfo, error) {
 func (c Choice) childKeymatLen() (int, error) {
 	encr, integ := cipherOf(c.encryption()), integOf(c.Integ)
 	switch {
-	case encr == nil || !encr.inESP || encr.aead() != (c.Integ == message.AuthNone):
+	case encr == nil || encr.aead() != (c.Integ == message.AuthNone):
 	case encr.aead():
 		return encr.keymat(), nil
-	case integ != nil && integ.inESP:
+	case integ != nil:
 		return encr.keymat() + integ.key, nil
 	}
 	return 0, fmt.Errorf("%v is no choice for ESP", c)

@@ -151,6 +151,9 @@ func TestPRFTakesKeysOfAnyLength(t *testing.T) {
 // eachChoice runs a test with every way to protect IKE messages.
 func eachChoice(t *testing.T, test func(t *testing.T, k *Keys)) {
 	for _, c := range ciphers {
+		if c.espOnly != "" {
+			continue
+		}
 		for _, p := range prfs {
 			choice := Choice{Encr: c.encr.ID, KeyLen: c.encr.KeyLen, PRF: p.id, KE: message.KECurve25519}
 			if c.aead() {
@@ -387,6 +390,10 @@ func TestChoicesThatAreNoneAreErrors(t *testing.T) {
 		func(c *Choice) { c.PRF = 2 },
 		func(c *Choice) { c.Integ = message.AuthHMACSHA2256128 },
 		func(c *Choice) { c.Encr = message.EncrAESCBC },
+		func(c *Choice) { c.Encr = message.EncrAESGCM12 },
+		func(c *Choice) { c.Encr = message.EncrAESGCM16IIV },
+		func(c *Choice) { c.Encr = message.EncrNullAuthAESGMAC },
+		func(c *Choice) { c.Encr, c.KeyLen, c.Integ = message.EncrNULL, 0, message.AuthHMACSHA2256128 },
 	} {
 		c := good
 		change(&c)
@@ -399,7 +406,7 @@ func TestChoicesThatAreNoneAreErrors(t *testing.T) {
 		t.Error("rekeyed without a key exchange")
 	}
 	for _, c := range []Choice{
-		{}, {Encr: message.EncrAESCBC, KeyLen: 128}, {Encr: message.EncrAESCBC, KeyLen: 128, Integ: message.AuthHMACSHA2512256},
+		{}, {Encr: message.EncrAESCBC, KeyLen: 128}, {Encr: message.EncrAESCBC, KeyLen: 128, Integ: message.AuthAESXCBC96},
 		{Encr: message.EncrAESGCM16, KeyLen: 128, Integ: message.AuthHMACSHA2256128}, {Encr: message.EncrNULL},
 	} {
 		if _, _, err := k.ChildKeymat(c, nil, nil, nil, true); err == nil {
@@ -412,6 +419,7 @@ func TestChildKeymatHasTheDataPlanesLengths(t *testing.T) {
 	k := newKeys(t, choiceOf(t, "aes256gcm16-prfsha384-x25519"))
 	for word, n := range map[string]int{
 		"aes128gcm16": 20, "aes192gcm16": 28, "aes256gcm16": 36, "chacha20poly1305": 36, "aes128-sha256": 48, "aes192-sha256": 56, "aes256-sha256": 64,
+		"aes128-sha384": 64, "aes256-sha512": 96, "aes128gcm8": 20, "aes256gcm12": 36, "aes256gcm16iiv": 36, "chacha20poly1305iiv": 36, "aes192gmac": 28, "null-sha384": 48,
 	} {
 		p, err := ParseESP(word)
 		if err != nil {

@@ -73,14 +73,14 @@ func (p *Proposal) add(name string) error {
 		return nil
 	case ike && w.kind == wordESN:
 		return fmt.Errorf("%q belongs to a proposal for ESP", name)
+	case ike && w.kind == wordEncr && cipherOf(w.encr).espOnly != "":
+		return fmt.Errorf("%q belongs to a proposal for ESP: %s", name, cipherOf(w.encr).espOnly)
 	case ike && w.noIKE && w.id == message.KENone:
 		return fmt.Errorf("%q: an IKE SA needs a key exchange", name)
 	case ike && w.noIKE:
 		return fmt.Errorf("%q does not fit the first message, which cannot be sent in fragments: write %q after another key exchange", name, "ke1_"+name)
 	case !ike && w.kind == wordPRF:
 		return fmt.Errorf("%q belongs to a proposal for IKE", name)
-	case !ike && !w.inESP:
-		return fmt.Errorf("%q is not implemented for ESP", name)
 	}
 	switch w.kind {
 	case wordEncr:
@@ -205,6 +205,22 @@ func (p Proposal) String() string {
 		}
 	}
 	return strings.Join(names, "-")
+}
+
+// Ciphers returns what can be chosen of a proposal for ESP, the preferred first, as [Choice.Cipher] names it.
+func (p *Proposal) Ciphers() []string {
+	var all []string
+	for _, e := range p.Encr {
+		c := Choice{Encr: e.ID, KeyLen: e.KeyLen}
+		if cipherOf(e).aead() {
+			all = append(all, c.Cipher())
+			continue
+		}
+		for _, c.Integ = range p.Integ {
+			all = append(all, c.Cipher())
+		}
+	}
+	return all
 }
 
 // Message returns the proposal as it stands on the wire, with this number and SPI.

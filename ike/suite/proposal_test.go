@@ -45,6 +45,11 @@ func TestProposalsAreReadAsStrongSwanWritesThem(t *testing.T) {
 		{ParseIKE, "aes256gcm16-prfsha384-mlkem768", "aes256gcm16-prfsha384-mlkem768"},
 		{ParseESP, "aes256gcm16", "aes256gcm16-esn-noesn"},
 		{ParseESP, "aes256gcm16-noesn", "aes256gcm16-noesn"},
+		{ParseESP, "aes256gcm12-aes128gcm96-aes192gcm64-noesn", "aes256gcm12-aes128gcm12-aes192gcm8-noesn"},
+		{ParseESP, "aes256-aes128-sha512-sha2_384-noesn", "aes256-aes128-sha512-sha384-noesn"},
+		{ParseESP, "aes256gcm16-aes256gcm16iiv-chacha20poly1305iiv-esn", "aes256gcm16-aes256gcm16iiv-chacha20poly1305iiv-esn"},
+		{ParseESP, "aes256gmac-aes128gmac-x25519-noesn", "aes256gmac-aes128gmac-x25519-noesn"},
+		{ParseESP, "null-sha256-noesn", "null-sha256-noesn"},
 		{ParseESP, "aes128-sha256-modp2048-none-noesn-esn", "aes128-sha256-modp2048-none-noesn-esn"},
 		{ParseESP, "aes128gcm16-sha256-x25519-modpnone", "aes128gcm16-x25519-none-esn-noesn"},
 		{ParseESP, "chacha20poly1305-x25519-ke1_mlkem1024-ke1_none", "chacha20poly1305-x25519-ke1_mlkem1024-ke1_none-esn-noesn"},
@@ -100,9 +105,13 @@ func TestProposalsThatAreRefusedSayWhy(t *testing.T) {
 		{ParseIKE, "aes256gcm16-prfsha384-mlkem512", "ML-KEM-512"},
 		{ParseIKE, strings.Repeat("aes256gcm16-", 100), "characters"},
 		{ParseESP, "aes256gcm16-prfsha384", "belongs to a proposal for IKE"},
-		{ParseESP, "aes256-sha512", "not implemented for ESP"},
 		{ParseESP, "aes256", "needs an integrity algorithm"},
-		{ParseESP, "null-sha256", "NULL"},
+		{ParseESP, "null", "needs an integrity algorithm"},
+		{ParseESP, "aes256gmac-null-sha256", "write two proposals"},
+		{ParseIKE, "null-sha256-x25519", "always encrypted"},
+		{ParseIKE, "aes256gmac-prfsha256-x25519", "always encrypted"},
+		{ParseIKE, "aes256gcm16iiv-prfsha256-x25519", "sequence number"},
+		{ParseIKE, "aes128gcm12-prfsha256-x25519", "too short"},
 		{ParseESP, "aes256gcm16-ke1_mlkem768", "without a first one"},
 		{ParseESP, "x25519", "no encryption"},
 	} {
@@ -130,6 +139,20 @@ func TestWordsAreEitherKnownOrRefused(t *testing.T) {
 	}
 }
 
+// Every combination of two words that ParseESP takes names a cipher as the data plane does: encryption, then a checksum if it needs one.
+func TestCiphersOfAProposal(t *testing.T) {
+	for text, want := range map[string]string{
+		"aes256gcm16-chacha20poly1305iiv":   "aes256gcm16 chacha20poly1305iiv",
+		"aes256-null-sha512-sha256-x25519":  "aes256-sha512 aes256-sha256 null-sha512 null-sha256",
+		"aes256gmac-aes128gcm8-sha256-none": "aes256gmac aes128gcm8",
+	} {
+		p, err := ParseESP(text)
+		if got := strings.Join(p.Ciphers(), " "); err != nil || got != want {
+			t.Errorf("%s: %s, %v; want %s", text, got, err, want)
+		}
+	}
+}
+
 // RFC 8247 and 8221: every MUST and SHOULD that is neither for small devices nor on its way out.
 func TestDefaultsHaveWhatPeersMustHave(t *testing.T) {
 	for _, text := range []string{
@@ -139,7 +162,7 @@ func TestDefaultsHaveWhatPeersMustHave(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	for _, text := range []string{"aes128-sha256-noesn", "aes256-sha256-esn", "aes128gcm16-noesn", "chacha20poly1305-esn", "aes256gcm16-modp2048-noesn"} {
+	for _, text := range []string{"aes128-sha256-noesn", "aes256-sha256-esn", "aes256-sha512-noesn", "aes128-sha384-esn", "aes128gcm16-noesn", "chacha20poly1305-esn", "aes256gcm16-modp2048-noesn"} {
 		if _, _, err := Select(Offer(esp(t, text), nil), DefaultESP(), Options{}); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}

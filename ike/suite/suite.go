@@ -35,13 +35,13 @@ type Encryption struct {
 type cipherInfo struct {
 	word    string
 	encr    Encryption
-	salt    int // of the keying material, after the key (RFC 5282, 7.1; RFC 7634, 2)
+	salt    int // of the keying material, after the key (RFC 5282, 7.1; RFC 7634, 2; RFC 4543, 5.4)
 	iv      int
 	icv     int // 0: needs an integrity algorithm
 	align   int // of payloads, padding and pad length together
 	fixed   bool
 	kind    cipherKind
-	inESP   bool
+	espOnly string   // why an IKE SA cannot use it; "" if it can
 	aliases []string // strongSwan's other words for it
 }
 
@@ -51,6 +51,14 @@ const (
 	kindGCM cipherKind = iota
 	kindChaCha
 	kindCBC
+	kindESP // worked on by the data plane alone
+)
+
+// Why an IKE SA does without.
+const (
+	shortTag   = "a checksum of less than 16 bytes is too short for an IKE SA"
+	implicitIV = "only ESP has a sequence number to take the IV from (RFC 8750, 4)"
+	readable   = "an IKE SA is always encrypted"
 )
 
 func (c *cipherInfo) aead() bool  { return c.icv != 0 }
@@ -58,13 +66,27 @@ func (c *cipherInfo) keymat() int { return c.encr.KeyLen/8 + c.salt }
 
 // ciphers are in the order of preference.
 var ciphers = []cipherInfo{
-	{"aes256gcm16", Encryption{message.EncrAESGCM16, 256}, 4, 8, 16, 1, false, kindGCM, true, []string{"aes256gcm128", "aes256gcm"}},
-	{"aes128gcm16", Encryption{message.EncrAESGCM16, 128}, 4, 8, 16, 1, false, kindGCM, true, []string{"aes128gcm128", "aes128gcm", "aesgcm16"}},
-	{"chacha20poly1305", Encryption{message.EncrChaCha20Poly1305, 256}, 4, 8, 16, 1, true, kindChaCha, true, nil},
-	{"aes192gcm16", Encryption{message.EncrAESGCM16, 192}, 4, 8, 16, 1, false, kindGCM, true, []string{"aes192gcm128", "aes192gcm"}},
-	{"aes256", Encryption{message.EncrAESCBC, 256}, 0, 16, 0, 16, false, kindCBC, true, []string{"aes256cbc"}},
-	{"aes128", Encryption{message.EncrAESCBC, 128}, 0, 16, 0, 16, false, kindCBC, true, []string{"aes", "aes128cbc"}},
-	{"aes192", Encryption{message.EncrAESCBC, 192}, 0, 16, 0, 16, false, kindCBC, true, []string{"aes192cbc"}},
+	{"aes256gcm16", Encryption{message.EncrAESGCM16, 256}, 4, 8, 16, 1, false, kindGCM, "", []string{"aes256gcm128", "aes256gcm"}},
+	{"aes128gcm16", Encryption{message.EncrAESGCM16, 128}, 4, 8, 16, 1, false, kindGCM, "", []string{"aes128gcm128", "aes128gcm", "aesgcm16"}},
+	{"chacha20poly1305", Encryption{message.EncrChaCha20Poly1305, 256}, 4, 8, 16, 1, true, kindChaCha, "", nil},
+	{"aes192gcm16", Encryption{message.EncrAESGCM16, 192}, 4, 8, 16, 1, false, kindGCM, "", []string{"aes192gcm128", "aes192gcm"}},
+	{"aes256", Encryption{message.EncrAESCBC, 256}, 0, 16, 0, 16, false, kindCBC, "", []string{"aes256cbc"}},
+	{"aes128", Encryption{message.EncrAESCBC, 128}, 0, 16, 0, 16, false, kindCBC, "", []string{"aes", "aes128cbc"}},
+	{"aes192", Encryption{message.EncrAESCBC, 192}, 0, 16, 0, 16, false, kindCBC, "", []string{"aes192cbc"}},
+	{"aes256gcm16iiv", Encryption{message.EncrAESGCM16IIV, 256}, 4, 0, 16, 4, false, kindESP, implicitIV, nil},
+	{"aes128gcm16iiv", Encryption{message.EncrAESGCM16IIV, 128}, 4, 0, 16, 4, false, kindESP, implicitIV, nil},
+	{"aes192gcm16iiv", Encryption{message.EncrAESGCM16IIV, 192}, 4, 0, 16, 4, false, kindESP, implicitIV, nil},
+	{"chacha20poly1305iiv", Encryption{message.EncrChaCha20Poly1305IIV, 256}, 4, 0, 16, 4, true, kindESP, implicitIV, nil},
+	{"aes256gcm12", Encryption{message.EncrAESGCM12, 256}, 4, 8, 12, 4, false, kindESP, shortTag, []string{"aes256gcm96"}},
+	{"aes128gcm12", Encryption{message.EncrAESGCM12, 128}, 4, 8, 12, 4, false, kindESP, shortTag, []string{"aes128gcm96"}},
+	{"aes192gcm12", Encryption{message.EncrAESGCM12, 192}, 4, 8, 12, 4, false, kindESP, shortTag, []string{"aes192gcm96"}},
+	{"aes256gcm8", Encryption{message.EncrAESGCM8, 256}, 4, 8, 8, 4, false, kindESP, shortTag, []string{"aes256gcm64"}},
+	{"aes128gcm8", Encryption{message.EncrAESGCM8, 128}, 4, 8, 8, 4, false, kindESP, shortTag, []string{"aes128gcm64"}},
+	{"aes192gcm8", Encryption{message.EncrAESGCM8, 192}, 4, 8, 8, 4, false, kindESP, shortTag, []string{"aes192gcm64"}},
+	{"aes256gmac", Encryption{message.EncrNullAuthAESGMAC, 256}, 4, 8, 16, 4, false, kindESP, readable, nil},
+	{"aes128gmac", Encryption{message.EncrNullAuthAESGMAC, 128}, 4, 8, 16, 4, false, kindESP, readable, nil},
+	{"aes192gmac", Encryption{message.EncrNullAuthAESGMAC, 192}, 4, 8, 16, 4, false, kindESP, readable, nil},
+	{"null", Encryption{message.EncrNULL, 0}, 0, 0, 0, 4, false, kindESP, readable, nil},
 }
 
 func cipherOf(e Encryption) *cipherInfo {
@@ -78,18 +100,17 @@ func cipherOf(e Encryption) *cipherInfo {
 
 // integInfo describes an integrity algorithm of RFC 4868. Lengths are in bytes.
 type integInfo struct {
-	word  string
-	id    uint16
-	key   int
-	icv   int
-	prf   uint16 // the PRF of a proposal that names none
-	inESP bool
+	word string
+	id   uint16
+	key  int
+	icv  int
+	prf  uint16 // the PRF of a proposal that names none
 }
 
 var integs = []integInfo{
-	{"sha256", message.AuthHMACSHA2256128, 32, 16, message.PRFHMACSHA2256, true},
-	{"sha384", message.AuthHMACSHA2384192, 48, 24, message.PRFHMACSHA2384, false},
-	{"sha512", message.AuthHMACSHA2512256, 64, 32, message.PRFHMACSHA2512, false},
+	{"sha256", message.AuthHMACSHA2256128, 32, 16, message.PRFHMACSHA2256},
+	{"sha384", message.AuthHMACSHA2384192, 48, 24, message.PRFHMACSHA2384},
+	{"sha512", message.AuthHMACSHA2512256, 64, 32, message.PRFHMACSHA2512},
 }
 
 func integOf(id uint16) *integInfo {

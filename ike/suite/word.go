@@ -26,7 +26,6 @@ type word struct {
 	encr  Encryption
 	id    uint16
 	esn   bool
-	inESP bool
 	noIKE bool
 }
 
@@ -39,21 +38,21 @@ var words = func() map[string]word {
 		}
 	}
 	for _, c := range ciphers {
-		add(word{kind: wordEncr, encr: c.encr, inESP: c.inESP}, append(c.aliases, c.word)...)
+		add(word{kind: wordEncr, encr: c.encr}, append(c.aliases, c.word)...)
 	}
 	for _, i := range integs {
 		size := strings.TrimPrefix(i.word, "sha")
-		add(word{kind: wordInteg, id: i.id, inESP: i.inESP}, i.word, "sha2_"+size)
+		add(word{kind: wordInteg, id: i.id}, i.word, "sha2_"+size)
 	}
 	for _, p := range prfs {
 		add(word{kind: wordPRF, id: p.id}, p.word)
 	}
 	for _, g := range groups {
-		add(word{kind: wordKE, id: g.id, inESP: true, noIKE: g.noIKE}, append(g.aliases, g.word)...)
+		add(word{kind: wordKE, id: g.id, noIKE: g.noIKE}, append(g.aliases, g.word)...)
 	}
-	add(word{kind: wordKE, id: message.KENone, inESP: true, noIKE: true}, "none", "modpnone")
-	add(word{kind: wordESN, esn: true, inESP: true}, "esn")
-	add(word{kind: wordESN, inESP: true}, "noesn")
+	add(word{kind: wordKE, id: message.KENone, noIKE: true}, "none", "modpnone")
+	add(word{kind: wordESN, esn: true}, "esn")
+	add(word{kind: wordESN}, "noesn")
 	return all
 }()
 
@@ -67,10 +66,6 @@ var refusedWords = []struct{ word, reason string }{
 	{"serpent*", "Serpent is not registered for IKEv2"},
 	{"twofish*", "Twofish is not registered for IKEv2"},
 	{"camellia*", "Camellia is not implemented"},
-	{"null", "NULL encryption is not implemented"},
-	{"aes128gmac", "NULL encryption is not implemented"},
-	{"aes192gmac", "NULL encryption is not implemented"},
-	{"aes256gmac", "NULL encryption is not implemented"},
 	{"aesxcbc", "AES-XCBC is for small devices only (RFC 8247, 2.3)"},
 	{"aescmac", "AES-CMAC is not implemented"},
 	{"prfaesxcbc", "AES-XCBC is for small devices only (RFC 8247, 2.2)"},
@@ -113,8 +108,6 @@ func refusal(name string) string {
 			return "AES-CTR is not implemented"
 		case strings.Contains(name, "ccm"):
 			return "AES-CCM is for small devices only (RFC 8247, 2.1)"
-		case strings.HasSuffix(name, "gcm8"), strings.HasSuffix(name, "gcm12"), strings.HasSuffix(name, "gcm64"), strings.HasSuffix(name, "gcm96"):
-			return "a checksum of less than 16 bytes is too short (RFC 8221, 5)"
 		}
 	}
 	return ""

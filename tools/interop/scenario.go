@@ -32,6 +32,7 @@ type scenario struct {
 type expect struct {
 	Smoke       bool              `yaml:"smoke"`       // part of the smoke subset; a variant can say so too
 	Reference   *bool             `yaml:"reference"`   // false: needs what strongSwan cannot do here, so that it cannot play the gateway's part
+	Readable    bool              `yaml:"readable"`    // the suite does not encrypt
 	Topology    string            `yaml:"topology"`    // direct, routed, nat-sallyport or nat-strongswan
 	Credentials *credentials      `yaml:"credentials"` // certificates; none if not given
 	Initiators  []string          `yaml:"initiators"`  // the steps are done once for each; both if not given

@@ -253,7 +253,7 @@ func ikeOf(name string, m *vici.Message) ikeSA {
 
 // algorithms are the proposal words of what vici calls by its registry name.
 var algorithms = map[string]string{
-	"AES_GCM_16": "aes%sgcm16", "AES_CBC": "aes%s", "CHACHA20_POLY1305": "chacha20poly1305",
+	"AES_GCM_16": "aes%sgcm16", "AES_GCM_12": "aes%sgcm12", "AES_GCM_8": "aes%sgcm8", "AES_CBC": "aes%s", "CHACHA20_POLY1305": "chacha20poly1305", "NULL": "null",
 	"HMAC_SHA2_256_128": "sha256", "HMAC_SHA2_384_192": "sha384", "HMAC_SHA2_512_256": "sha512",
 	"PRF_HMAC_SHA2_256": "prfsha256", "PRF_HMAC_SHA2_384": "prfsha384", "PRF_HMAC_SHA2_512": "prfsha512",
 	"MODP_2048": "modp2048", "MODP_3072": "modp3072", "MODP_4096": "modp4096",

@@ -36,6 +36,7 @@ type Figures struct {
 	Kinds    map[string]uint64 `json:"kinds"`     // by Kind's name
 	Inner    uint64            `json:"inner"`     // frames from or to an inner address, or with one inside
 	Needles  uint64            `json:"plaintext"` // frames with a needle in them
+	Bare     uint64            `json:"bare"`      // those of either that are not ESP
 	Repeated uint64            `json:"repeated"`  // packets of ESP with the SPI and IV of an earlier one
 	Missed   uint64            `json:"missed"`    // frames that the kernel could not queue for the capture
 	Examples []string          `json:"examples,omitempty"`
@@ -50,6 +51,7 @@ func (f Figures) Sub(earlier Figures) Figures {
 	f.Bytes -= earlier.Bytes
 	f.Inner -= earlier.Inner
 	f.Needles -= earlier.Needles
+	f.Bare -= earlier.Bare
 	f.Repeated -= earlier.Repeated
 	f.Missed -= earlier.Missed
 	kinds := map[string]uint64{}
@@ -208,6 +210,9 @@ func (c *Capture) see(frame []byte, length int, addresses [][]byte) {
 	}
 	if needle {
 		c.figures.Needles++
+	}
+	if (inner || needle) && kind != ESP && kind != ESPInUDP {
+		c.figures.Bare++
 	}
 	if (inner || needle || kind == Other) && len(c.figures.Examples) < captureExamplesMax {
 		c.figures.Examples = append(c.figures.Examples, describe(frame))

@@ -149,6 +149,7 @@ func TestCaptureCountsKindsAndFindsWhatItWatchesFor(t *testing.T) {
 	send("udp", "198.51.100.2:9", []byte("x"))                                     // inner header
 	send("udp", "192.0.2.2:9", []byte{1, 2, 3, 203, 0, 113, 2, 203, 0, 113, 1, 9}) // inner header inside
 	send("ip4:50", "192.0.2.2", append([]byte{0, 0, 1, 1}, make([]byte, 60)...))
+	send("ip4:50", "192.0.2.2", []byte("ESP with a needle in the hay")) // that does not encrypt
 	f, err := c.Settled(100*time.Millisecond, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -158,10 +159,11 @@ func TestCaptureCountsKindsAndFindsWhatItWatchesFor(t *testing.T) {
 		got, want uint64
 	}{
 		{"ESP in UDP", f.Kinds["esp-in-udp"], 101},
-		{"ESP", f.Kinds["esp"], 1},
-		{"both", f.ESP(), 102},
+		{"ESP", f.Kinds["esp"], 2},
+		{"both", f.ESP(), 103},
 		{"IKE", f.Kinds["ike"], 1},
-		{"plaintext", f.Needles, 1},
+		{"plaintext", f.Needles, 2},
+		{"outside ESP", f.Bare, f.Needles + f.Inner - 1},
 		{"missed", f.Missed, 0},
 	} {
 		if x.got != x.want {

@@ -24,6 +24,7 @@ import (
 	"syscall"
 
 	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
 	"sallyport/ike/auth"
 	"sallyport/ike/ikesa"
 )
@@ -90,7 +91,9 @@ type Config struct {
 	// Connections are those that are negotiated, Store what they prove and trust.
 	Connections []*ikesa.Connection
 	Store       *auth.Store
-	Warnings    []Issue
+	// Suites are those that a child may have, each once.
+	Suites   []transform.Suite
+	Warnings []Issue
 }
 
 // Fence is one fence: against packets to a remote protected prefix; or, where the remote side of a tunnel is
@@ -538,6 +541,7 @@ func (k *checker) manual() {
 				continue
 			}
 		}
+		k.suite(proposal.Suite, t.path+".esp_proposals")
 		local, _ := t.connection.LocalAddrs[0].Addr()
 		remote, _ := t.connection.RemoteAddrs[0].Addr()
 		in, okIn := k.key(path, "key_in", m.KeyIn, m.KeyInFile, proposal)

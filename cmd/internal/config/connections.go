@@ -10,6 +10,7 @@ import (
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
 	"sallyport/ike/suite"
 )
 
@@ -234,8 +235,19 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 // negotiable checks what concerns the negotiation of a child, and fills in what depends on others. known says
 // whether its selectors are known before.
 func (k *checker) negotiable(c *Connection, child *Child, path string, known bool) {
-	if _, err := proposals(child.ESPProposals, suite.ParseESP, suite.DefaultESP()); err != nil {
+	offers, err := proposals(child.ESPProposals, suite.ParseESP, suite.DefaultESP())
+	if err != nil {
 		k.errorAt(path+".esp_proposals", "%s.esp_proposals: %v", path, err)
+	}
+	for i := range offers {
+		for _, name := range offers[i].Ciphers() {
+			s, err := transform.Parse(name)
+			if err != nil {
+				k.errorAt(path+".esp_proposals", "%s.esp_proposals: %v", path, err)
+				continue
+			}
+			k.suite(s, path+".esp_proposals")
+		}
 	}
 	if len(child.LocalTS) > selectorsMax || len(child.RemoteTS) > selectorsMax {
 		k.errorAt(path, "%s: more than %d selectors on a side", path, selectorsMax)
@@ -310,6 +322,19 @@ func (k *checker) negotiable(c *Connection, child *Child, path string, known boo
 	}
 	if strings.Contains(child.StartAction, "start") && child.Inactivity.Duration != 0 {
 		k.warnAt(path+".inactivity", "%s: start_action brings up what inactivity takes down", path)
+	}
+}
+
+// suite notes a suite that traffic may be protected with, and warns of what it lacks.
+func (k *checker) suite(s transform.Suite, path string) {
+	switch info := s.Info(); {
+	case !info.Encrypts():
+		k.warnAt(path, "%s: %s does not encrypt: whoever is on the way can read the traffic", path, s)
+	case info.ICVLen < 12:
+		k.warnAt(path, "%s: %s has a checksum of %d bytes, of which SP 800-38D, appendix C, allows only few packets a key; %s has a whole one", path, s, info.ICVLen, strings.TrimSuffix(s.String(), "8")+"16")
+	}
+	if !slices.Contains(k.Suites, s) {
+		k.Suites = append(k.Suites, s)
 	}
 }
 
