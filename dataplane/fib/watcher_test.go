@@ -181,7 +181,7 @@ func TestRoutesReachTheSnapshot(t *testing.T) {
 	// The gateway's own routes and fences are not for itself.
 	route("198.51.100.0/24", func(n *netlink.Route) { n.Gw = gw })
 	r.kind(t, "198.51.100.1", fib.Forward)
-	testbed.Must(t, r.keeper.AddRoute(keeper.Fence(netip.MustParsePrefix("198.51.100.0/25"))))
+	testbed.Must(t, r.keeper.ReconcileRoutes([]keeper.Route{keeper.Fence(netip.MustParsePrefix("198.51.100.0/25"))}))
 	// An IPv4 destination through an IPv6 neighbour.
 	route("198.18.1.0/24", func(n *netlink.Route) {
 		n.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: net.ParseIP("2001:db8:1::2")}

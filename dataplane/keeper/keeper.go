@@ -20,11 +20,11 @@ const Protocol = 83
 //
 // While the gateway runs, its own traffic for a remote protected prefix goes into the TUN device;
 // when process and device are gone, the kernel takes their route away and the fence is next.
-// Both come before what routing daemons and DHCP install (20 and up; IPv6's default is 1024), so
-// a route for the same prefix through an interface cannot carry protected traffic in the clear.
-// An IPv4 route without a metric (0) for exactly the same prefix still wins.
+// Both stand in tables of their own, one for each length of a prefix, which rules ask before the main
+// table (see ReconcileRoutes): so a route of somebody else for the same prefix, or a shorter one, cannot
+// carry protected traffic in the clear, whatever its metric.
 //
-// A longer prefix always wins over a fence. That is wanted where a connected network lies
+// A longer prefix of the main table always wins over a fence. That is wanted where a connected network lies
 // within a remote prefix (local 198.51.100.0/25 inside remote 198.51.100.0/24: hosts of our own
 // stay reachable), and means that a fence does not hold for a part of the remote prefix that
 // somebody routes elsewhere on purpose. There only the XDP program protects.
@@ -33,7 +33,7 @@ const (
 	MetricFence = 2
 )
 
-// Route is a route of the gateway's own, in the main table.
+// Route is a route of the gateway's own, in the table for its prefix's length.
 type Route struct {
 	Prefix netip.Prefix
 	// Interface is where the route leads to; empty for a fence (an unreachable route).
@@ -72,15 +72,11 @@ type Keeper interface {
 	// or takes it over from a process that has ended.
 	AttachXDP(s *bpf.Steering, ifname string, ifindex int, mode bpf.Mode, pinDir string) (*bpf.Link, error)
 
-	// AddRoute adds r, or makes our route for the same prefix and metric equal to it. A route of
-	// somebody else with the same prefix and metric is left alone, and an error.
-	AddRoute(r Route) error
-	// DeleteRoute deletes our route with r's prefix and metric.
-	DeleteRoute(r Route) error
 	// Routes lists the gateway's own routes.
 	Routes() ([]Route, error)
-	// ReconcileRoutes makes the gateway's own routes exactly want: first it adds, then it
-	// deletes, so no prefix is without a fence in between.
+	// ReconcileRoutes makes the gateway's own routes exactly want, and leads packets to them: first it adds, then it
+	// deletes, so no prefix is without a fence in between. A route of somebody else in our tables with the prefix
+	// and metric of one of ours is left alone, and an error.
 	ReconcileRoutes(want []Route) error
 	// ReconcileSources fences a tunnel for everything, for which a route in the main table would take the
 	// gateway itself off the network. Packets from these prefixes that would follow the default route

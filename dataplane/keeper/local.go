@@ -54,7 +54,7 @@ func (l *Local) SocketUDP(family int, port uint16) (int, error) { return datagra
 // kernelRoute translates r.
 func (l *Local) kernelRoute(r Route) (*netlink.Route, error) {
 	k := &netlink.Route{
-		Dst: ipNet(r.Prefix.Masked()), Protocol: Protocol, Priority: int(r.Metric), Table: unix.RT_TABLE_MAIN,
+		Dst: ipNet(r.Prefix.Masked()), Protocol: Protocol, Priority: int(r.Metric), Table: lengthTable + r.Prefix.Bits(),
 		Type: unix.RTN_UNREACHABLE, Family: family(r.Prefix.Addr()),
 	}
 	if r.Interface == "" {
@@ -74,8 +74,8 @@ func (l *Local) kernelRoute(r Route) (*netlink.Route, error) {
 	return k, nil
 }
 
-// AddRoute implements [Keeper].
-func (l *Local) AddRoute(r Route) error {
+// addRoute adds r, or makes our route for the same prefix and metric equal to it.
+func (l *Local) addRoute(r Route) error {
 	k, err := l.kernelRoute(r)
 	if err != nil {
 		return err
@@ -101,10 +101,10 @@ func (l *Local) AddRoute(r Route) error {
 	return routeError("adding", r, errors.New("somebody else has a route with this prefix and metric"))
 }
 
-// DeleteRoute implements [Keeper].
-func (l *Local) DeleteRoute(r Route) error {
+// deleteRoute deletes our route with r's prefix and metric.
+func (l *Local) deleteRoute(r Route) error {
 	k := &netlink.Route{
-		Dst: ipNet(r.Prefix.Masked()), Protocol: Protocol, Priority: int(r.Metric), Table: unix.RT_TABLE_MAIN,
+		Dst: ipNet(r.Prefix.Masked()), Protocol: Protocol, Priority: int(r.Metric), Table: lengthTable + r.Prefix.Bits(),
 		Scope: netlink.SCOPE_NOWHERE, Family: family(r.Prefix.Addr()),
 	}
 	err := l.handle.RouteDel(k)
@@ -124,7 +124,7 @@ func (l *Local) Routes() ([]Route, error) {
 	for _, n := range links {
 		names[n.Attrs().Index] = n.Attrs().Name
 	}
-	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN, Protocol: Protocol}
+	filter := &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Protocol: Protocol}
 	var list []netlink.Route
 	for range 8 {
 		list, err = l.handle.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
@@ -138,10 +138,10 @@ func (l *Local) Routes() ([]Route, error) {
 	var out []Route
 	for i := range list {
 		k := &list[i]
-		if k.Protocol != Protocol || k.Table != unix.RT_TABLE_MAIN {
+		r := Route{Prefix: prefix(k), Metric: uint32(k.Priority)}
+		if k.Protocol != Protocol || k.Table != lengthTable+r.Prefix.Bits() {
 			continue
 		}
-		r := Route{Prefix: prefix(k), Metric: uint32(k.Priority)}
 		if k.Type == unix.RTN_UNICAST {
 			r.Interface = names[k.LinkIndex]
 		}
@@ -173,12 +173,13 @@ func (l *Local) ReconcileRoutes(want []Route) error {
 	for _, r := range want {
 		wanted[keyOf(r)] = true
 		if !slices.ContainsFunc(present[keyOf(r)], func(h Route) bool { return equalRoutes(h, r) }) {
-			failed = append(failed, l.AddRoute(r))
+			failed = append(failed, l.addRoute(r))
 		}
 	}
+	failed = append(failed, l.reconcileLengths(want))
 	for _, h := range have {
 		if !wanted[keyOf(h)] {
-			failed = append(failed, l.DeleteRoute(h))
+			failed = append(failed, l.deleteRoute(h))
 		}
 	}
 	return errors.Join(failed...)

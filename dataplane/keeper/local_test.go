@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane/keeper"
 	"sallyport/tools/testbed"
@@ -57,15 +58,24 @@ func TestRoutesAreReconciled(t *testing.T) {
 	check(want)
 	testbed.Must(t, k.ReconcileRoutes(want[:1]))
 	check(want[:1])
-	testbed.Must(t, k.DeleteRoute(want[1])) // not there
-	if err := k.AddRoute(keeper.Fence(netip.MustParsePrefix("203.0.113.0/24"))); err == nil {
-		t.Error("a foreign route was overwritten")
-	}
 	if got, err := netlink.RouteGet(net.IPv4(203, 0, 113, 1)); err != nil || !got[0].Gw.Equal(foreign.Gw) {
 		t.Errorf("the foreign route is gone: %v %v", got, err)
 	}
+	// Somebody else's route in one of our tables is not overwritten.
+	foreign.Table = 8300 + 24
+	testbed.Must(t, netlink.RouteAdd(foreign))
+	if err := k.ReconcileRoutes([]keeper.Route{keeper.Fence(netip.MustParsePrefix("203.0.113.0/24"))}); err == nil {
+		t.Error("a foreign route was overwritten")
+	}
 	testbed.Must(t, k.ReconcileRoutes(nil))
 	check(nil)
+	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+	testbed.Must(t, err)
+	for _, r := range rules {
+		if r.Protocol == keeper.Protocol {
+			t.Errorf("left behind: %v", r)
+		}
+	}
 	p := netip.MustParsePrefix("2001:db8:1::1/64")
 	for range 2 {
 		testbed.Must(t, k.AddAddress("v0", p))
@@ -76,8 +86,15 @@ func TestRoutesAreReconciled(t *testing.T) {
 }
 
 // TestFenceHoldsWhenTUNVanishes: with forwarding on and a default route to the outside, protected
-// prefixes become unreachable, not cleartext, when the device goes; a connected prefix inside stays.
+// prefixes become unreachable, not cleartext, when the device goes, whatever metric a route for the same prefix
+// has; a connected prefix inside stays, and so do the rules of others for other destinations.
 func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
+	for name, metrics := range map[string][2]int{"usual": {100, 100}, "lowest": {0, 1}} {
+		t.Run(name, func(t *testing.T) { fenceHolds(t, metrics) })
+	}
+}
+
+func fenceHolds(t *testing.T, metrics [2]int) {
 	ns := testbed.Thread(t)
 	testbed.AddVeth(t, "out0", ns)
 	testbed.AddVeth(t, "in0", ns)
@@ -88,25 +105,45 @@ func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
 	testbed.AddAddress(t, h, "out0", "192.0.2.1/24")
 	testbed.AddAddress(t, h, "in0", "198.51.100.1/25")
 	testbed.AddAddress(t, h, "out0", "2001:db8:1::1/64")
+	testbed.AddAddress(t, h, "in0", "2001:db8:2:1::1/64")
 	k := local(t)
 	tun, err := k.OpenTUN("spf0", 1400)
 	if err != nil {
 		t.Fatal(err)
 	}
-	remote := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:2::/48")}
-	// Routes of others for the default, and for the very prefix with a usual metric.
-	for _, p := range append(slices.Clone(remote), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")) {
-		gw := net.ParseIP("192.0.2.9")
-		if p.Addr().Is6() {
-			gw = net.ParseIP("2001:db8:1::9")
-		}
-		testbed.Must(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Gw: gw, Priority: 100}))
+	remote := []netip.Prefix{
+		netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.19.7.9/32"),
+		netip.MustParsePrefix("2001:db8:2::/48"), netip.MustParsePrefix("2001:db8:3::9/128"),
 	}
+	gateway := func(p netip.Prefix) (net.IP, int) {
+		if p.Addr().Is6() {
+			return net.ParseIP("2001:db8:1::9"), metrics[1]
+		}
+		return net.ParseIP("192.0.2.9"), metrics[0]
+	}
+	for i := range 40 { // more than have rules of their own
+		remote = append(remote, netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(100 + i), 0}), 24))
+	}
+	route := func(p netip.Prefix, table int) {
+		gw, metric := gateway(p)
+		testbed.Must(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Gw: gw, Priority: metric, Table: table}))
+	}
+	// Routes of others for the default, for the very prefixes, and by a rule of theirs for something else.
+	for _, p := range append(slices.Clone(remote), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")) {
+		route(p, 0)
+	}
+	route(netip.MustParsePrefix("192.0.2.128/25"), 0)
+	testbed.Must(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(192, 0, 2, 128).To4(), Mask: net.CIDRMask(25, 32)}, Type: unix.RTN_PROHIBIT, Table: 77}))
+	theirs := netlink.NewRule()
+	theirs.Priority, theirs.Table, theirs.Family = 9000, 77, unix.AF_INET
+	testbed.Must(t, netlink.RuleAdd(theirs))
 	var want []keeper.Route
 	for _, p := range remote {
 		want = append(want, keeper.Fence(p), keeper.Through(p, tun.Name, netip.Addr{}))
 	}
-	testbed.Must(t, k.ReconcileRoutes(want))
+	for range 2 { // doing it again changes nothing
+		testbed.Must(t, k.ReconcileRoutes(want))
+	}
 	leads := func(dst string) int {
 		got, err := netlink.RouteGet(net.ParseIP(dst))
 		if err != nil {
@@ -114,21 +151,37 @@ func TestFenceHoldsWhenTUNVanishes(t *testing.T) {
 		}
 		return got[0].LinkIndex
 	}
-	for _, dst := range []string{"198.51.100.200", "2001:db8:2::5"} {
+	inside := []string{"198.51.100.200", "198.18.0.1", "198.19.7.9", "203.0.100.1", "203.0.139.9", "2001:db8:2::5", "2001:db8:3::9"}
+	for _, dst := range inside {
 		if leads(dst) != tun.Ifindex {
 			t.Errorf("%s does not go into the TUN device", dst)
 		}
 	}
+	in, _ := netlink.LinkByName("in0")
+	out, _ := netlink.LinkByName("out0")
+	others := func() {
+		for dst, index := range map[string]int{
+			"198.51.100.7": in.Attrs().Index, "2001:db8:2:1::7": in.Attrs().Index, // connected networks inside remote prefixes
+			"203.0.200.1": out.Attrs().Index, "2001:db8:3::8": out.Attrs().Index, "192.0.2.7": out.Attrs().Index,
+			"192.0.2.130": 0, // by the rule of others, not by main
+		} {
+			if leads(dst) != index {
+				t.Errorf("%s goes by interface %d, not by %d", dst, leads(dst), index)
+			}
+		}
+	}
+	others()
 	tun.File.Close()
 	testbed.Eventually(t, "the device is gone", func() bool { _, err := netlink.LinkByName("spf0"); return err != nil })
-	for _, dst := range []string{"198.51.100.200", "2001:db8:2::5"} {
+	for _, dst := range inside {
 		if leads(dst) != 0 {
 			t.Errorf("%s leaves in the clear", dst)
 		}
 	}
-	in, _ := netlink.LinkByName("in0")
-	if leads("198.51.100.7") != in.Attrs().Index {
-		t.Error("the connected network inside the remote prefix is cut off")
+	others()
+	testbed.Must(t, k.ReconcileRoutes(want[:1]))
+	if leads("198.51.100.200") != 0 || leads("203.0.100.1") != out.Attrs().Index {
+		t.Error("fewer prefixes: not exactly those are fenced")
 	}
 }
 

@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -15,7 +14,7 @@ import (
 const SourceTable = 83
 
 // Priorities of the rules that lead there, for packets from a fenced prefix: first the main
-// table without its default route, then SourceTable. They come after the local table (0), and
+// table without its default route, then SourceTable. They come after those by destination, and
 // before main (32766).
 const (
 	ruleMain   = 8300
@@ -33,7 +32,7 @@ func (l *Local) ReconcileSources(from []netip.Prefix, tun string) error {
 				failed = append(failed, l.sourceRoute(Through(all, tun, netip.Addr{}), l.handle.RouteReplace))
 			}
 		}
-		failed = append(failed, l.reconcileRules(family(all.Addr()), from))
+		failed = append(failed, l.reconcileRules(family(all.Addr()), ruleMain, ruleSource, sourceRules(from, all.Addr().Is4())))
 		if !used {
 			failed = append(failed, l.sourceRoute(Fence(all), l.handle.RouteDel))
 		}
@@ -54,41 +53,14 @@ func (l *Local) sourceRoute(r Route, do func(*netlink.Route) error) error {
 	return nil
 }
 
-// reconcileRules makes the gateway's own rules of one family exactly those for the prefixes of it.
-func (l *Local) reconcileRules(family int, from []netip.Prefix) error {
-	var want []*netlink.Rule
+// sourceRules returns the rules for the prefixes of one family.
+func sourceRules(from []netip.Prefix, v4 bool) (rules []*netlink.Rule) {
 	for _, p := range from {
-		if p.Addr().Is4() != (family == unix.AF_INET) {
-			continue
-		}
-		for _, x := range []struct{ priority, table, suppress int }{{ruleMain, unix.RT_TABLE_MAIN, 0}, {ruleSource, SourceTable, -1}} {
-			r := netlink.NewRule()
-			r.Family, r.Src, r.Protocol = family, ipNet(p.Masked()), Protocol
-			r.Priority, r.Table, r.SuppressPrefixlen = x.priority, x.table, x.suppress
-			want = append(want, r)
+		if p.Addr().Is4() == v4 {
+			main, own := newRule(p.Addr(), ruleMain, unix.RT_TABLE_MAIN), newRule(p.Addr(), ruleSource, SourceTable)
+			main.Src, main.SuppressPrefixlen, own.Src = ipNet(p.Masked()), 0, ipNet(p.Masked())
+			rules = append(rules, main, own)
 		}
 	}
-	list, err := l.handle.RuleList(family)
-	if err != nil {
-		return fmt.Errorf("listing routing rules: %w", err)
-	}
-	same := func(a, b *netlink.Rule) bool {
-		return a.Priority == b.Priority && a.Src != nil && b.Src != nil && a.Src.String() == b.Src.String()
-	}
-	var failed []error
-	for _, r := range want {
-		if err := l.handle.RuleAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
-			failed = append(failed, fmt.Errorf("adding the routing rule for packets from %v: %w", r.Src, err))
-		}
-	}
-	for i := range list {
-		h := &list[i]
-		if h.Protocol != Protocol || slices.ContainsFunc(want, func(r *netlink.Rule) bool { return same(h, r) }) {
-			continue
-		}
-		if err := l.handle.RuleDel(h); err != nil && !errors.Is(err, unix.ENOENT) {
-			failed = append(failed, fmt.Errorf("deleting the routing rule for packets from %v: %w", h.Src, err))
-		}
-	}
-	return errors.Join(failed...)
+	return rules
 }
