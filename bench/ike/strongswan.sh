@@ -15,7 +15,8 @@ $apt update
 $apt source --download-only strongswan || ls strongswan_*.orig.tar.bz2 >/dev/null   # of all that it fetches, only this is needed
 tar xf strongswan_*.orig.tar.bz2
 cd strongswan-*/
-./configure -q --prefix="$folder/root" --sysconfdir="$folder/root/etc" --disable-defaults --enable-silent-rules \
+./configure -q --prefix="$folder/root" --sysconfdir="$folder/root/etc" \
+	--with-systemdsystemunitdir="$folder/root/systemd" --disable-defaults --enable-silent-rules \
 	--enable-charon --enable-ikev2 --enable-vici --enable-swanctl --enable-socket-default --enable-kernel-netlink \
 	--enable-load-tester --enable-updown --enable-openssl --enable-aes --enable-aesni --enable-sha1 --enable-sha2 \
 	--enable-hmac --enable-kdf --enable-gcm --enable-nonce --enable-random --enable-drbg --enable-curve25519 --enable-gmp \

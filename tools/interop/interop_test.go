@@ -109,16 +109,18 @@ func TestWantSeesEveryDifference(t *testing.T) {
 	}
 }
 
-// TestGatewaysAreCertifiedByTheRoot, by way of an intermediate that must be sent along.
+// TestGatewaysAreCertifiedByTheRoot, by way of intermediates that must be sent along.
 func TestGatewaysAreCertifiedByTheRoot(t *testing.T) {
-	for _, kind := range []string{"p256", "p384", "p521", "ed25519", "rsa2048"} {
-		p, err := issue(credentials{Key: kind, Names: 3, CRL: true}, "http://192.0.2.254")
+	for i, kind := range []string{"p256", "p384", "p521", "ed25519", "rsa2048"} {
+		p, err := issue(credentials{Key: kind, Names: 3, CRL: true, Depth: 1 + i%2}, "http://192.0.2.254")
 		if err != nil {
 			t.Fatal(err)
 		}
 		roots, middles := x509.NewCertPool(), x509.NewCertPool()
 		roots.AppendCertsFromPEM(p.root)
-		middles.AppendCertsFromPEM(p.strongSwan.intermediate)
+		for _, text := range p.strongSwan.intermediates {
+			middles.AppendCertsFromPEM(text)
+		}
 		block, _ := pem.Decode(p.strongSwan.cert)
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {

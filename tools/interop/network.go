@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -159,6 +160,32 @@ table ip lose {
 `, percent))
 }
 
+// cut makes the router throw away what comes from or goes to an address outside, or nothing any more if it is empty.
+func (n *network) cut(address string) error {
+	rule := ""
+	if address != "" {
+		rule = "ip saddr " + address + " drop\n\t\tip daddr " + address + " drop"
+	}
+	return n.rules(`table ip cut
+delete table ip cut
+table ip cut {
+	chain on {
+		type filter hook forward priority 0
+		` + rule + `
+	}
+}
+`)
+}
+
+// forget makes the NAT drop a UDP mapping after so many seconds of silence.
+func (n *network) forget(seconds int) error {
+	if n.nat == nil {
+		return errors.New("no NAT stands between the gateways in this topology")
+	}
+	text := strconv.Itoa(seconds)
+	return errors.Join(n.nat.Sysctl("net.netfilter.nf_conntrack_udp_timeout", text), n.nat.Sysctl("net.netfilter.nf_conntrack_udp_timeout_stream", text))
+}
+
 // addressLists is where revocation lists are to be had, in the transit network.
 const addressLists = "192.0.2.254"
 
@@ -207,9 +234,9 @@ func (n *network) rebind() error {
 	return n.nat.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 }
 
-// move gives a gateway another outer address and takes the old one away, new one first.
+// move gives a gateway another outer address and takes the old one, if one is named, away: new one first.
 func move(ns *testbed.Namespace, from, to string) error {
-	if err := ns.Address("wan", to+prefixLength(to)); err != nil {
+	if err := ns.Address("wan", to+prefixLength(to)); err != nil || from == "" {
 		return err
 	}
 	link, err := ns.Netlink().LinkByName("wan")

@@ -119,12 +119,15 @@ func (r *run) equip(bed *testbed.Bed, folder string, o options) error {
 		if err != nil {
 			return err
 		}
-		if c.CRL {
+		if c.CRL || c.OCSP {
 			if err := r.network.publish(bed, p); err != nil {
 				return err
 			}
 		}
 		r.authority = p
+		if c.Without == strongswan {
+			p.strongSwan.intermediates = nil
+		}
 		ours, theirs = p.folder(p.sallyport), p.folder(p.strongSwan)
 	}
 	peer, err := newStrongSwan(r.network.gwB, filepath.Join(folder, "strongswan"), put(r.scenario.Swanctl), r.scenario.StrongSwan, theirs)

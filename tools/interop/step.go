@@ -39,6 +39,10 @@ var verbs = map[string]func() action{
 	"move":    func() action { return &moving{} },
 	"rebind":  func() action { return &rebinding{} },
 	"lose":    func() action { return &losing{} },
+	"cut":     func() action { return &cutting{} },
+	"mend":    func() action { return &cutting{} },
+	"forget":  func() action { return &forgetting{} },
+	"answer":  func() action { return &answering{} },
 	"revoke":  func() action { return &revoking{} },
 	"flood":   func() action { return &flood{Count: 3} },
 	"log":     func() action { return &logged{Within: 3 * time.Second} },
@@ -298,6 +302,7 @@ func (*counted) perform(ctx context.Context, r *run) error {
 type rekey struct {
 	By         string        `yaml:"by"`
 	Both       bool          `yaml:"both"` // the other side at the same time
+	Due        bool          `yaml:"due"`  // nobody is told to: its time comes, or it is reauthenticated
 	Within     time.Duration `yaml:"within"`
 	Connection string        `yaml:"connection"`
 	Child      string        `yaml:"child"`
@@ -351,8 +356,10 @@ func (a *rekey) perform(ctx context.Context, r *run) error {
 		defer func() { <-second }()
 		name = "both at once"
 	}
-	if err := by.Rekey(ctx, a.Connection, a.Child); err != nil && !a.Both {
-		return err
+	if !a.Due {
+		if err := by.Rekey(ctx, a.Connection, a.Child); err != nil && !a.Both {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.Within)
 	defer cancel()
@@ -374,6 +381,10 @@ func (a *rekey) perform(ctx context.Context, r *run) error {
 	what := "child"
 	if a.Child == "" {
 		what = "IKE"
+	}
+	if a.Due {
+		r.check("new %s SA by %s, unasked", what, name)
+		return nil
 	}
 	r.check("%s rekeyed by %s", what, name)
 	return nil
@@ -451,7 +462,40 @@ func (a *losing) perform(_ context.Context, r *run) error {
 	return r.network.lose(a.Percent)
 }
 
-// revoking has the root authority revoke the intermediate one of a side.
+// cutting makes one address of a side unreachable, or mends that.
+type cutting struct {
+	Address string `yaml:"address"`
+}
+
+func (a *cutting) perform(_ context.Context, r *run) error {
+	if a.Address != "" {
+		r.check("%s is cut off", a.Address)
+	}
+	return r.network.cut(a.Address)
+}
+
+// forgetting makes the NAT forget mappings that are silent.
+type forgetting struct {
+	After time.Duration `yaml:"after"`
+}
+
+func (a *forgetting) perform(_ context.Context, r *run) error {
+	return r.network.forget(int(a.After / time.Second))
+}
+
+// answering tells the OCSP responders what to say from now on.
+type answering struct {
+	With string `yaml:"with"`
+}
+
+func (a *answering) perform(_ context.Context, r *run) error {
+	if r.authority == nil {
+		return errors.New("this scenario has no certificates")
+	}
+	return r.authority.answer(a.With)
+}
+
+// revoking has the authority of a side revoke its certificate.
 type revoking struct {
 	Side string `yaml:"side"`
 }
