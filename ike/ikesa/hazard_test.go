@@ -212,6 +212,38 @@ func TestForgedAnswersAreBounded(t *testing.T) {
 	w.idle()
 }
 
+// RFC 7296, 2.21.2: some errors mean that the responder has no IKE SA, even beside its proof of who it is; the others are
+// about the child alone.
+func TestFatalErrorBesideTheProofEndsTheHandshake(t *testing.T) {
+	for n, want := range map[message.NotifyType]State{
+		message.InvalidSyntax: StateEnded, message.UnsupportedCriticalPayload: StateEnded, message.AuthenticationFailed: StateEnded,
+		message.NoProposalChosen: StateEstablished, message.TSUnacceptable: StateEstablished,
+	} {
+		w := newWorld(t, 23)
+		a := w.hosts["a"]
+		s := a.initiate(InitiatorOptions{})
+		w.pass("a")
+		w.pass("b")
+		w.pass("a")
+		_, receive := s.keys.Protector(true)
+		m := must(message.Parse(w.take("b").Data))
+		if err := m.Open(receive); err != nil {
+			t.Fatal(err)
+		}
+		proof := slices.DeleteFunc(m.Payloads, func(p message.Payload) bool { return p.Type() != message.TypeIDr && p.Type() != message.TypeAuth })
+		send, _ := s.keys.Protector(false)
+		h := message.Header{InitiatorSPI: s.spiI, ResponderSPI: s.spiR, Exchange: message.IKEAuth, Flags: message.Response, MessageID: 1}
+		a.inject(s, must(message.AppendProtected(nil, h, append(proof, &message.Notify{Notify: n}), send, 0))[0])
+		w.advance(2 * time.Second)
+		if s.state != want {
+			t.Errorf("%v: %v", n, s.state)
+		}
+		if len(a.in)+len(a.spis) > 0 {
+			t.Errorf("%v: %d associations, %d SPIs are left", n, len(a.in), len(a.spis))
+		}
+	}
+}
+
 // Clear errors in answer to IKE_SA_INIT end the handshake only if nothing better comes.
 func TestForgedErrorDoesNotEndTheHandshake(t *testing.T) {
 	w := newWorld(t, 5)

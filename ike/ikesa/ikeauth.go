@@ -159,6 +159,10 @@ func (s *SA) denounce(now time.Time, err error, out *Outputs) {
 // authenticated completes the initiator's handshake.
 func (s *SA) authenticated(now time.Time, m *message.Message, out *Outputs) {
 	h := s.handshake
+	if n := m.ErrorNotify(); n != nil && endsIKE(n.Notify) {
+		s.refusedHandshake(now, m, n, out)
+		return
+	}
 	s.establish(now, m, out)
 	if n := m.Notify(message.AuthLifetime); n != nil { // RFC 4478
 		s.limitAuthentication(now, n.Data)
@@ -180,6 +184,11 @@ func (s *SA) authenticated(now time.Time, m *message.Message, out *Outputs) {
 		s.add(&childExchange{conf: c}, now)
 	}
 	s.forgetHandshake()
+}
+
+// endsIKE says whether an error means that the peer has no IKE SA, even beside its proof of who it is (RFC 7296, 2.21.2).
+func endsIKE(n message.NotifyType) bool {
+	return n == message.InvalidSyntax || n == message.UnsupportedCriticalPayload || n == message.AuthenticationFailed
 }
 
 // firstChildMade installs the child of IKE_AUTH, or reports why there is none. The IKE
