@@ -131,6 +131,9 @@ func (c *Checker) certificate(ctx context.Context, chain *Chain, i int) (status,
 		if err == nil && s != unknown {
 			return s, nil
 		}
+		if err == nil {
+			err = fmt.Errorf("asking %s: the responder does not know the certificate", uri)
+		}
 		all = errors.Join(all, err)
 	}
 	uris := chain.crlURIs(i)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -184,6 +185,17 @@ func TestRevocationPolicies(t *testing.T) {
 				t.Errorf("%s, %v: the chain says that it needs no check", c.what, r)
 			}
 		}
+	}
+}
+
+// TestUnknownSaysWhoWasAsked: a responder that does not know a certificate is not the same as none to ask.
+func TestUnknownSaysWhoWasAsked(t *testing.T) {
+	root := authtest.NewRoot("root", authtest.Key("p256", 9))
+	cert := root.Issue(peer, authtest.Key("p256", 0), authtest.URIs(nil, []string{ocspURI}))
+	w := &web{answers: map[string]func() (int, []byte){ocspURI: says(root.OCSP(cert, ocsp.Unknown, nil))}}
+	err := NewChecker(w, clock).Check(context.Background(), chainFor(t, Strict, root, cert))
+	if !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), ocspURI+": the responder does not know the certificate") {
+		t.Error(err)
 	}
 }
 
