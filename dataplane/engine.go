@@ -217,7 +217,7 @@ func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
 }
 
 // framesWanted is enough to fill every ring of every queue and still have a batch in each
-// worker's hands.
+// worker's hands, and fragments that wait for others.
 func (e *Engine) framesWanted() int {
 	queues := 1 // TUN
 	for _, p := range e.ports {
@@ -227,7 +227,7 @@ func (e *Engine) framesWanted() int {
 	if e.ike != nil {
 		ike = (queues + e.cfg.Workers) * 2 * ikeRing
 	}
-	return queues*2*e.cfg.RingSize + ike + e.cfg.Workers*16*packet.BatchMax
+	return queues*2*e.cfg.RingSize + ike + e.cfg.Workers*(16*packet.BatchMax+worker.FragmentFrames)
 }
 
 func (e *Engine) build() (err error) {

@@ -262,7 +262,7 @@ func (g *gateway) dropped() map[string]uint64 {
 func (g *gateway) settled() {
 	g.t.Helper()
 	s := g.Stats().Total
-	if in, out := s.Received+s.Originated, s.Sent+s.Punted+s.Delivered+s.Dropped; in != out {
+	if in, out := s.Received+s.Originated, s.Sent+s.Punted+s.Delivered+s.Merged+s.Dropped; in != out {
 		g.t.Errorf("%d packets received and %d made, but %d sent, %d punted, %d dropped: %v",
 			s.Received, s.Originated, s.Sent, s.Punted, s.Dropped, g.dropped())
 	}

@@ -11,7 +11,7 @@ import (
 
 // Stats is what the engine has counted since its start. Once no packet is in flight,
 //
-//	Received + Originated = Sent + Punted + Delivered + sum of Drops
+//	Received + Originated = Sent + Punted + Delivered + Merged + sum of Drops
 type Stats struct {
 	Total   WorkerStats // the workers' sums; Busy is the mean
 	Workers []WorkerStats
@@ -39,6 +39,7 @@ type WorkerStats struct {
 	Sent, SentBytes, SentESP     uint64
 	Punted, Originated, Bypassed uint64
 	Delivered                    uint64 // to the IKE side
+	Merged, Reassembled          uint64 // outer fragments that became part of another, and datagrams that came of it
 	Sealed, Opened               uint64
 	HandedOut, HandedIn, Parked  uint64
 	Waited                       uint64 // for an association
@@ -130,8 +131,8 @@ func workerStats(c *worker.Counters) WorkerStats {
 		Received: c.Received.Load(), ReceivedBytes: c.ReceivedBytes.Load(),
 		Sent: c.Sent.Load(), SentBytes: c.SentBytes.Load(), SentESP: c.SentESP.Load(),
 		Punted: c.Punted.Load(), Originated: c.Originated.Load(), Bypassed: c.Bypassed.Load(),
-		Delivered: c.Delivered.Load(),
-		Sealed:    c.Sealed.Load(), Opened: c.Opened.Load(),
+		Delivered: c.Delivered.Load(), Merged: c.Merged.Load(), Reassembled: c.Reassembled.Load(),
+		Sealed: c.Sealed.Load(), Opened: c.Opened.Load(),
 		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(), Waited: c.Waited.Load(),
 		ICMPSuppressed: c.ICMPSuppressed.Load(), EventsLost: c.EventsLost.Load(), FreeFrames: c.FreeFrames.Load(),
 	}
@@ -150,6 +151,8 @@ func (s *WorkerStats) add(o *WorkerStats) {
 	s.Originated += o.Originated
 	s.Bypassed += o.Bypassed
 	s.Delivered += o.Delivered
+	s.Merged += o.Merged
+	s.Reassembled += o.Reassembled
 	s.Sealed += o.Sealed
 	s.Opened += o.Opened
 	s.HandedOut += o.HandedOut

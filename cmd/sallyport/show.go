@@ -30,7 +30,7 @@ func (t *tool) status(cmd *cobra.Command, _ []string) error {
 		fmt.Fprintln(t.out, "warning:", w)
 	}
 	p := s.Totals
-	fmt.Fprintf(t.out, "received %d, originated %d, sent %d, to the kernel %d, to IKE %d, dropped %d\n\n", p.Received, p.Originated, p.Sent, p.Punted, p.Delivered, p.Dropped)
+	fmt.Fprintf(t.out, "received %d, originated %d, sent %d, to the kernel %d, to IKE %d, merged %d, dropped %d\n\n", p.Received, p.Originated, p.Sent, p.Punted, p.Delivered, p.Merged, p.Dropped)
 	t.table("WORKER\tCORE\tBUSY\tIN\tOUT\tDROPS\tHANDOVERS\tSLEEPS\tFREE FRAMES", func(w io.Writer) {
 		for _, k := range s.Workers {
 			fmt.Fprintf(w, "%d\t%s\t%.0f %%\t%d\t%d\t%d\t%d\t%d\t%d\n", k.Worker, core(k.Core), k.Busy*100, k.PacketsIn, k.PacketsOut, k.Drops, k.Handovers, k.Sleeps, k.FramesFree)
@@ -357,7 +357,7 @@ func (t *tool) countersCommand() *cobra.Command {
 
 func (t *tool) counters(c control.Counters, all bool) {
 	p := c.Totals
-	fmt.Fprintf(t.out, "received %d + originated %d; sent %d + to the kernel %d + to IKE %d + dropped %d\n\n", p.Received, p.Originated, p.Sent, p.Punted, p.Delivered, p.Dropped)
+	fmt.Fprintf(t.out, "received %d + originated %d; sent %d + to the kernel %d + to IKE %d + merged %d + dropped %d\n\n", p.Received, p.Originated, p.Sent, p.Punted, p.Delivered, p.Merged, p.Dropped)
 	if p.Dropped == 0 && !all {
 		fmt.Fprintln(t.out, "no packet was dropped")
 	} else {

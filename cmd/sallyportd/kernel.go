@@ -343,7 +343,7 @@ func (p *packets) Snapshot() snapshot {
 	out := snapshot{Drops: s.Drops, XDP: []control.Named{}, Workers: []control.Worker{}, Ports: []control.Port{}}
 	t := &s.Total
 	out.Totals = control.Totals{
-		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Delivered: t.Delivered, Dropped: t.Dropped,
+		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Delivered: t.Delivered, Merged: t.Merged, Dropped: t.Dropped,
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
 	}
 	for i := range s.Workers {

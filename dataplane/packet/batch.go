@@ -125,9 +125,10 @@ const (
 	ClassTransmit       // complete, to be sent by the worker that owns a queue of Port
 	ClassIKE            // to the IKE side
 	ClassWaiting        // kept until its tunnel has an outbound association
+	ClassFragment       // a fragment, for the worker that keeps those between its addresses
 )
 
-var classNames = [...]string{"", "outbound", "inbound", "forward", "punt", "transmit", "ike", "waiting"}
+var classNames = [...]string{"", "outbound", "inbound", "forward", "punt", "transmit", "ike", "waiting", "fragment"}
 
 // String returns the word for a class; "" for none yet.
 func (c Class) String() string { return classNames[c] }

@@ -18,6 +18,13 @@ const (
 	DropMartian
 
 	DropOuterFragment
+	DropBadFragment
+	DropTinyFragment
+	DropFragmentOverlap
+	DropDuplicateFragment
+	DropFragmentTooLarge
+	DropFragmentLimit
+	DropFragmentTimeout
 	DropShortESP
 	DropReservedSPI
 	DropNoAssociation
@@ -92,23 +99,30 @@ var Drops = [DropCount]DropInfo{
 	DropBadExtensionHeader: {"bad-extension-header", Attack, "The IPv6 extension header chain is cut short or too long.", "RFC 8200, 4"},
 	DropMartian:            {"martian", Attack, "The source or destination address may not be forwarded.", "RFC 1812, 5.3.7"},
 
-	DropOuterFragment:    {"outer-fragment", Warning, "A fragment of an ESP packet; outer fragments are not reassembled.", "RFC 4303, 3.4.1"},
-	DropShortESP:         {"short-esp", Attack, "The ESP packet is too short for its header, IV, trailer and ICV, or not aligned.", "RFC 4303, 2"},
-	DropReservedSPI:      {"reserved-spi", Attack, "The SPI lies in 0 to 255, which is reserved.", "RFC 4303, 2.1"},
-	DropNoAssociation:    {"no-association", Warning, "No inbound association has this SPI.", "RFC 4303, 3.4.2"},
-	DropWrongEndpoint:    {"wrong-endpoint", Attack, "The association exists, but not between these outer addresses or not with this encapsulation.", "RFC 4301, 4.1"},
-	DropKeepalive:        {"keepalive", Normal, "A NAT keepalive: one byte 0xff on UDP 4500.", "RFC 3948, 2.3"},
-	DropUnexpectedAH:     {"unexpected-ah", Warning, "An AH packet, and no association uses AH.", "RFC 4302, 3.4.2"},
-	DropUnexpectedIKE:    {"unexpected-ike", Normal, "An IKE message arrived, and no IKE runs here.", "RFC 3948, 2.2"},
-	DropTooOld:           {"too-old", Warning, "The sequence number lies left of the replay window.", "RFC 4303, 3.4.3"},
-	DropReplayed:         {"replayed", Attack, "The sequence number was received before.", "RFC 4303, 3.4.3"},
-	DropBadICV:           {"bad-icv", Attack, "The integrity check value does not match.", "RFC 4303, 3.4.4"},
-	DropBadTrailer:       {"bad-trailer", Attack, "Pad length or padding contradicts the authenticated packet.", "RFC 4303, 2.4"},
-	DropDummy:            {"dummy", Normal, "A dummy packet (next header 59), sent to hide traffic patterns.", "RFC 4303, 2.6"},
-	DropBadInner:         {"bad-inner", Attack, "The decrypted packet is not a well-formed IP packet.", "RFC 4303, 3.4.4"},
-	DropBadNextHeader:    {"bad-next-header", Warning, "The next header is not one that this association's mode carries.", "RFC 4303, 2.6"},
-	DropNotECNCapable:    {"not-ecn-capable", Warning, "Congestion was marked on the way, but the decrypted packet's transport is not ECN-capable: the loss is the signal.", "RFC 6040, 4.2"},
-	DropSelectorMismatch: {"selector-mismatch", Attack, "The decrypted packet lies outside the association's selectors.", "RFC 4301, 5.2 step 4"},
+	DropOuterFragment:     {"outer-fragment", Attack, "A fragment of an outer packet reached decryption.", "RFC 4303, 3.4.1"},
+	DropBadFragment:       {"bad-fragment", Attack, "A fragment without data, of a length that no fragment has, that contradicts the others of its datagram about its end, or with a mixture of ECN fields that no sender makes.", "RFC 8200, 4.5; RFC 3168, 5.3"},
+	DropTinyFragment:      {"tiny-fragment", Attack, "A first fragment that ends before the SPI and sequence number.", "RFC 1858, 3"},
+	DropFragmentOverlap:   {"fragment-overlap", Attack, "Fragments of one datagram overlap; all of them are dropped.", "RFC 5722, 3"},
+	DropDuplicateFragment: {"duplicate-fragment", Normal, "An exact copy of a fragment that is there already.", "RFC 8200, 4.5"},
+	DropFragmentTooLarge:  {"fragment-too-large", Warning, "The datagram is larger than a frame holds.", ""},
+	DropFragmentLimit:     {"fragment-limit", Warning, "Too many fragments of one datagram, or too many that wait: another source takes less room.", "RFC 4301, 7"},
+	DropFragmentTimeout:   {"fragment-timeout", Warning, "The rest of the datagram did not come in time.", "RFC 8200, 4.5"},
+	DropShortESP:          {"short-esp", Attack, "The ESP packet is too short for its header, IV, trailer and ICV, or not aligned.", "RFC 4303, 2"},
+	DropReservedSPI:       {"reserved-spi", Attack, "The SPI lies in 0 to 255, which is reserved.", "RFC 4303, 2.1"},
+	DropNoAssociation:     {"no-association", Warning, "No inbound association has this SPI.", "RFC 4303, 3.4.2"},
+	DropWrongEndpoint:     {"wrong-endpoint", Attack, "The association exists, but not between these outer addresses or not with this encapsulation.", "RFC 4301, 4.1"},
+	DropKeepalive:         {"keepalive", Normal, "A NAT keepalive: one byte 0xff on UDP 4500.", "RFC 3948, 2.3"},
+	DropUnexpectedAH:      {"unexpected-ah", Warning, "An AH packet, and no association uses AH.", "RFC 4302, 3.4.2"},
+	DropUnexpectedIKE:     {"unexpected-ike", Normal, "An IKE message arrived, and no IKE runs here.", "RFC 3948, 2.2"},
+	DropTooOld:            {"too-old", Warning, "The sequence number lies left of the replay window.", "RFC 4303, 3.4.3"},
+	DropReplayed:          {"replayed", Attack, "The sequence number was received before.", "RFC 4303, 3.4.3"},
+	DropBadICV:            {"bad-icv", Attack, "The integrity check value does not match.", "RFC 4303, 3.4.4"},
+	DropBadTrailer:        {"bad-trailer", Attack, "Pad length or padding contradicts the authenticated packet.", "RFC 4303, 2.4"},
+	DropDummy:             {"dummy", Normal, "A dummy packet (next header 59), sent to hide traffic patterns.", "RFC 4303, 2.6"},
+	DropBadInner:          {"bad-inner", Attack, "The decrypted packet is not a well-formed IP packet.", "RFC 4303, 3.4.4"},
+	DropBadNextHeader:     {"bad-next-header", Warning, "The next header is not one that this association's mode carries.", "RFC 4303, 2.6"},
+	DropNotECNCapable:     {"not-ecn-capable", Warning, "Congestion was marked on the way, but the decrypted packet's transport is not ECN-capable: the loss is the signal.", "RFC 6040, 4.2"},
+	DropSelectorMismatch:  {"selector-mismatch", Attack, "The decrypted packet lies outside the association's selectors.", "RFC 4301, 5.2 step 4"},
 
 	DropCleartext:         {"cleartext", Attack, "A cleartext packet arrived that policy says must be protected.", "RFC 4301, 5.2"},
 	DropSpoofed:           {"spoofed", Attack, "A packet with a protected source arrived on an interface that is not protected.", "RFC 2827"},
@@ -116,7 +130,7 @@ var Drops = [DropCount]DropInfo{
 	DropNoPolicy:          {"no-policy", Warning, "No policy matches a packet that may leave only under one.", "RFC 4301, 5.1"},
 	DropNoOutbound:        {"no-outbound", Warning, "Policy says protect, and no outbound association is installed, or came while the packet waited for one.", "RFC 4301, 5.1"},
 	DropExposed:           {"exposed", Warning, "What came out of a tunnel would leave in the clear by an interface that is not protected: the route to the protected network is gone, or wrong.", "RFC 4301, 5.2"},
-	DropFragmentNoPorts:   {"fragment-no-ports", Warning, "A later fragment has no ports, and the policy selects by port.", "RFC 4301, 7"},
+	DropFragmentNoPorts:   {"fragment-no-ports", Warning, "A later fragment has no ports, the policy selects by port, and the first fragment did not come before it.", "RFC 4301, 7"},
 	DropSequenceExhausted: {"sequence-exhausted", Warning, "The outbound association has used its last sequence number.", "RFC 4303, 3.3.3"},
 	DropTooBig:            {"too-big", Normal, "The packet does not fit the tunnel's MTU; its sender is told by ICMP, within the rate limit.", "RFC 4301, 8.2.1"},
 	DropNoRoom:            {"no-room", Warning, "The frame has no room for the encapsulation.", ""},

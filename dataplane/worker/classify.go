@@ -72,18 +72,15 @@ func (w *Worker) foresee(i int) {
 // is not IPsec at all goes to the kernel.
 func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, packet.Drop) {
 	payload := ip[p.L4-p.L3:]
+	if p.Flags&packet.FlagFragment != 0 && (p.Proto == packet.ProtoESP || p.Proto == packet.ProtoUDP || p.Proto == packet.ProtoAH) {
+		return packet.ClassFragment, 0
+	}
 	switch p.Proto {
 	case unix.IPPROTO_ESP:
-		if p.Flags&packet.FlagFragment != 0 {
-			return 0, packet.DropOuterFragment
-		}
 		return w.classifyESP(p, payload)
 	case unix.IPPROTO_AH:
 		return 0, packet.DropUnexpectedAH
 	case unix.IPPROTO_UDP:
-		if p.Flags&packet.FlagLaterFragment != 0 {
-			return packet.ClassPunt, 0 // the kernel reassembles it with a first fragment that was not ours
-		}
 		if p.DstPort == portIKE {
 			return w.classifyIKE(p)
 		}
@@ -97,9 +94,6 @@ func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, pa
 		if len(payload) >= 4 && binary.BigEndian.Uint32(payload) == 0 {
 			return w.classifyIKE(p) // the non-ESP marker, RFC 3948, 2.2
 		}
-		if p.Flags&packet.FlagFragment != 0 {
-			return 0, packet.DropOuterFragment
-		}
 		if len(payload) == 1 && payload[0] == 0xff {
 			return 0, packet.DropKeepalive
 		}
@@ -108,13 +102,10 @@ func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, pa
 	return packet.ClassPunt, 0
 }
 
-// classifyIKE judges an IKE message. The kernel, whose sockets listen too, puts fragments together.
+// classifyIKE judges an IKE message.
 func (w *Worker) classifyIKE(p *packet.Packet) (packet.Class, packet.Drop) {
-	switch {
-	case w.tables.IKE == NoPort:
+	if w.tables.IKE == NoPort {
 		return 0, packet.DropUnexpectedIKE
-	case p.Flags&packet.FlagFragment != 0:
-		return packet.ClassPunt, 0
 	}
 	return packet.ClassIKE, 0
 }

@@ -5,7 +5,7 @@ import "sallyport/dataplane/packet"
 // Counters are one worker's counters. The worker alone writes them; anyone may
 // read. Once the worker is idle
 //
-//	Received + Originated = Sent + Punted + Delivered + sum of Drops + HandedOut - HandedIn
+//	Received + Originated = Sent + Punted + Delivered + Merged + sum of Drops + HandedOut - HandedIn
 //
 // and over all workers HandedOut = HandedIn, but for what lies in the rings.
 type Counters struct {
@@ -19,6 +19,8 @@ type Counters struct {
 	Punted         packet.Counter // packets put on the queue to the kernel
 	Delivered      packet.Counter // packets put on the queue to the IKE side
 	Originated     packet.Counter // packets that the gateway made: ICMP errors, fragments beyond the first
+	Merged         packet.Counter // fragments whose data went into another one's frame: outer datagrams that were put together
+	Reassembled    packet.Counter // outer datagrams that were put together
 	EventsLost     packet.Counter // events for key management that found their ring full
 	ICMPSuppressed packet.Counter // ICMP errors that the rate limit or RFC 1122 forbade
 	Bypassed       packet.Counter // cleartext packets forwarded as policy or the lack of one allows

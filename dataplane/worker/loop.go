@@ -25,6 +25,9 @@ func (w *Worker) Step(now int64) int {
 		w.express()
 		w.expressInbound()
 		w.classify()
+		if len(w.lists.fragment) > 0 {
+			w.gather()
+		}
 		w.observe(StageClassify)
 
 		w.claimInbound()
@@ -140,6 +143,9 @@ func (w *Worker) take() {
 	if len(w.waiting.list) > 0 {
 		w.resumeWaiting()
 	}
+	if w.fragments.Waiting() {
+		w.expireFragments()
+	}
 	for k := range w.rx {
 		if b.N >= w.burst {
 			break
@@ -211,6 +217,8 @@ func (w *Worker) enlist(i int) {
 		l.transmit = append(l.transmit, uint8(i))
 	case packet.ClassIKE:
 		l.ike = append(l.ike, uint8(i))
+	case packet.ClassFragment:
+		l.fragment = append(l.fragment, uint8(i))
 	}
 }
 

@@ -3,8 +3,7 @@
 // classify, find the association, open, route, seal, send, give frames back.
 //
 // A worker looks up and decides. It never touches packet bytes: that is for esp
-// (encapsulation) and forward (TTL, MSS, MACs, ICMP). It does not speak IKE and
-// does not reassemble outer fragments.
+// (encapsulation), forward (TTL, MSS, MACs, ICMP) and ipfrag (fragments). It does not speak IKE.
 //
 // # Ownership
 //
@@ -16,6 +15,7 @@
 package worker
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -24,6 +24,7 @@ import (
 
 	"sallyport/dataplane/esp"
 	"sallyport/dataplane/forward"
+	"sallyport/dataplane/ipfrag"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
 )
@@ -72,6 +73,8 @@ type Group struct {
 	tables   atomic.Pointer[Tables]
 	resolve  func(ifindex int, addr netip.Addr)
 	homeSize uint64 // bytes of UMEM that are home to one worker
+	// fragmentSeed decides which worker has the fragments between two addresses.
+	fragmentSeed uint64
 
 	handover [][]*ring[packet.Packet] // [from][to]
 	homeward [][]*ring[uint64]        // [from][to]: frames on their way home
@@ -101,7 +104,7 @@ func NewGroup(c Config) (*Group, error) {
 		mem:      c.Mem,
 		sad:      c.SAD,
 		resolve:  c.Resolve,
-		homeSize: uint64(per) * packet.FrameSize,
+		homeSize: uint64(per) * packet.FrameSize, fragmentSeed: rand.Uint64(),
 		handover: make([][]*ring[packet.Packet], c.Workers),
 		homeward: make([][]*ring[uint64], c.Workers),
 	}
@@ -143,6 +146,8 @@ func NewGroup(c Config) (*Group, error) {
 			events:  newRing[Event](eventSlots),
 			limiter: forward.NewLimiter(icmpRate, icmpBurst),
 			waiting: newWaiting(per),
+			// At most an eighth of the frames: what waits must not keep the others from moving.
+			fragments: ipfrag.NewReassembler(c.Mem, min(FragmentFrames, per/8)),
 		}
 		w.borrow = w.takeFree
 		w.batch.Mem = c.Mem
@@ -231,6 +236,7 @@ type Worker struct {
 	pieces    [fragmentsMax]packet.Packet
 	borrow    func() (uint64, bool) // takeFree, bound once
 	injected  queueOf[packet.Packet]
+	fragments *ipfrag.Reassembler // of outer datagrams
 	parked    []parkedPacket
 	parkedAt  uint32 // FIB generation at which parked packets were tried last
 	waiting   waiting
@@ -252,10 +258,10 @@ type Worker struct {
 
 // lists are the live indices into the batch, by what is to be done with them.
 type lists struct {
-	in, out, forward, punt, transmit, ike []uint8
+	in, out, forward, punt, transmit, ike, fragment []uint8
 	// what took the short way to the same point, until the two join
 	shortIn, shortOut, shortForward []uint8
-	store                           [9][packet.BatchMax]uint8
+	store                           [10][packet.BatchMax]uint8
 	joined                          [3][packet.BatchMax]uint8
 	nextJoined                      int
 }
@@ -270,6 +276,7 @@ func (l *lists) reset() {
 	l.shortIn = l.store[6][:0]
 	l.shortOut = l.store[7][:0]
 	l.shortForward = l.store[8][:0]
+	l.fragment = l.store[9][:0]
 	l.nextJoined = 0
 }
 
@@ -438,6 +445,9 @@ func (w *Worker) end() {
 	for w.injected.len() > 0 {
 		p := w.injected.get()
 		w.discard(&p)
+	}
+	for w.fragments.Drain() {
+		w.endFragments()
 	}
 	for i := range w.parked {
 		w.discard(&w.parked[i].packet)

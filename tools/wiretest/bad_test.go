@@ -133,8 +133,9 @@ func (w *wire) attacks() []attack {
 	add("hop count at its end in the tunnel", w.peer, "esp", "ttl-expired", w.esp(craft.FixIPv4(expired))).made = 1
 
 	// What is not for a tunnel.
-	add("outer fragments", w.peer, "esp", "outer-fragment", w.fragment(w.esp(inner), 0x2000), w.fragment(w.esp(inner), 0x2010), w.fragment(w.esp(inner), 0x0010))
-	add("fragments of UDP", w.peer, "udp-fragment", "outer-fragment", w.fragment(w.outer(craft.UDPv, craft.UDP(peer4, gw4, 4500, 4500, inner)), 0x2000))
+	part := w.outer(craft.ESPv, w.in.Carry(1, inner)[:64])
+	add("outer fragments that overlap", w.peer, "esp", "fragment-overlap", w.fragment(part, 0x2000), w.fragment(part, 0x2007), w.fragment(part, 0x0010))
+	add("fragments of UDP, for no association", w.peer, "udp-fragment", "no-association", w.fragment(w.outer(craft.UDPv, craft.UDP(peer4, gw4, 4500, 4500, inner)), 0x2000))
 	add("AH", w.peer, "ah", "unexpected-ah", w.outer(craft.AH, make([]byte, 40)))
 	add("keepalives", w.peer, "drop-keepalive", "", w.outer(craft.UDPv, craft.UDP(peer4, gw4, 4500, 4500, []byte{0xff})), w.toGateway(craft.IP(peer6, gw6, craft.UDPv, craft.UDP(peer6, gw6, 4500, 4500, []byte{0xff}))))
 	add("runts in UDP", w.peer, "esp-in-udp", "short-esp", w.outer(craft.UDPv, craft.UDP(peer4, gw4, 4500, 4500, []byte{1})), w.outer(craft.UDPv, craft.UDP(peer4, gw4, 4500, 4500, []byte{1, 2, 3, 4, 5, 6, 7})))
@@ -160,7 +161,7 @@ func (w *wire) attacks() []attack {
 	add("too big for the tunnel", w.host, "protect", "too-big", w.fromHost(big)).made = 1
 	add("ICMP errors about our packets", w.peer, "icmp-error", "", w.icmpError()).punted = 1
 	add("fragments of UDP that may be the kernel's", w.peer, "udp-fragment", "",
-		w.fragment(w.outer(craft.UDPv, craft.UDP(peer4, gw4, 53, 53, inner)), 0x2000), w.fragment(w.outer(craft.UDPv, inner), 0x0010)).punted = 2
+		w.fragment(w.outer(craft.UDPv, craft.UDP(peer4, gw4, 53, 53, inner[:len(inner)&^7])), 0x2000), w.fragment(w.outer(craft.UDPv, inner), 0x0010)).punted = 2
 
 	// And what is unusual but right.
 	add("options", w.peer, "esp", "", w.toGateway(craft.IPv4(peer4, gw4, craft.ESPv, w.in.Carry(w.next(), w.good(far4, host4)), []byte{7, 7, 4, 0, 0, 0, 0, 0}))).passed = 1

@@ -96,7 +96,7 @@ type Queue struct {
 }
 
 // Totals are the gateway's packets. Once the rings are idle,
-// Received + Originated = Sent + Punted + Delivered + Dropped.
+// Received + Originated = Sent + Punted + Delivered + Merged + Dropped.
 type Totals struct {
 	Received   uint64 `json:"received"`
 	Originated uint64 `json:"originated"`
@@ -104,6 +104,7 @@ type Totals struct {
 	SentESP    uint64 `json:"sent_esp"` // of sent: sealed by this gateway
 	Punted     uint64 `json:"punted"`
 	Delivered  uint64 `json:"delivered"` // to IKE
+	Merged     uint64 `json:"merged"`    // fragments of outer datagrams that were put together, but for one of each
 	Dropped    uint64 `json:"dropped"`
 	BytesIn    uint64 `json:"bytes_in"`
 	BytesOut   uint64 `json:"bytes_out"`

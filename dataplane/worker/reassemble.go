@@ -1,0 +1,120 @@
+package worker
+
+import (
+	"encoding/binary"
+
+	"sallyport/dataplane/ipfrag"
+	"sallyport/dataplane/packet"
+)
+
+// FragmentFrames bounds the frames that one worker keeps for fragments.
+const FragmentFrames = 512
+
+// gather takes the fragments to our outer addresses out of the batch. One worker has all those between two addresses, wherever
+// they arrive. What is whole goes on as if it had come so; later fragments of what is not ours go to
+// the kernel, which puts it together.
+func (w *Worker) gather() {
+	b := &w.batch
+	for _, i := range w.lists.fragment {
+		p, flow := &b.P[i], &b.Flows[i]
+		if owner := int(ipfrag.Spread(flow, w.group.fragmentSeed) % uint32(len(w.group.Workers))); owner != w.ID {
+			p.Class = packet.ClassFragment
+			w.handOver(i, owner)
+			continue
+		}
+		kind, reason := w.whose(p, b.IP(int(i))[p.L4-p.L3:])
+		if reason != packet.DropNone {
+			w.fragments.Refuse(p, flow, reason)
+			w.endFragments()
+			w.drop(i, reason)
+			continue
+		}
+		fate, reason := w.fragments.Add(p, flow, kind, w.now)
+		w.endFragments()
+		switch fate {
+		case ipfrag.Dropped:
+			w.drop(i, reason)
+		case ipfrag.Passed:
+			p.Class = packet.ClassPunt
+			w.enlist(int(i))
+		case ipfrag.Whole:
+			w.Counters.Reassembled.Add(1)
+			if p.Reason = packet.Parse(b, int(i)); p.Reason == packet.DropNone {
+				p.Class, p.Reason = w.classifyEndpoint(p, b.IP(int(i)))
+			}
+			if p.Reason == packet.DropNone {
+				w.enlist(int(i))
+			}
+		}
+	}
+}
+
+// whose says what a fragment with record p tells of its datagram. data is what follows the headers. A first fragment
+// must hold SPI and sequence number of an association that exists: who sends others makes nothing wait.
+func (w *Worker) whose(p *packet.Packet, data []byte) (ipfrag.Kind, packet.Drop) {
+	later := p.Flags&packet.FlagLaterFragment != 0
+	if p.Proto == packet.ProtoUDP {
+		switch {
+		case later:
+			return ipfrag.Unknown, 0
+		case len(data) < 8:
+			return 0, packet.DropTinyFragment
+		case p.DstPort != portESP:
+			return ipfrag.Foreign, 0
+		case len(data) < 8+8:
+			return 0, packet.DropTinyFragment
+		}
+		if data = data[8:]; binary.BigEndian.Uint32(data) == 0 {
+			return ipfrag.Foreign, 0 // IKE; the kernel's sockets take datagrams of any size
+		}
+	} else if later {
+		return ipfrag.Ours, 0
+	}
+	if p.Proto == packet.ProtoAH {
+		if len(data) < 12 {
+			return 0, packet.DropTinyFragment
+		}
+		data = data[4:]
+	}
+	if len(data) < 8 {
+		return 0, packet.DropTinyFragment
+	}
+	spi := binary.BigEndian.Uint32(data)
+	if spi < 256 {
+		return 0, packet.DropReservedSPI
+	}
+	if w.group.sad.LookupInbound(spi) == nil {
+		return 0, packet.DropNoAssociation
+	}
+	return ipfrag.Known, 0
+}
+
+// endFragments ends the fragments that the last call gave up, or that are part of a whole datagram now.
+func (w *Worker) endFragments() {
+	for k := range w.fragments.Others {
+		o := &w.fragments.Others[k]
+		switch o.Fate {
+		case ipfrag.Merged:
+			w.Counters.Merged.Add(1)
+			w.release(o.Packet.Addr)
+		case ipfrag.Passed:
+			if w.injected.len() < injectedMax {
+				o.Packet.Class = packet.ClassPunt
+				w.injected.put(o.Packet)
+				continue
+			}
+			o.Reason = packet.DropPuntFull
+			fallthrough
+		default:
+			w.Counters.Drops[o.Reason].Add(1)
+			w.release(o.Packet.Addr)
+		}
+	}
+}
+
+// expireFragments ends what waited too long for its other fragments.
+func (w *Worker) expireFragments() {
+	for w.fragments.Expire(w.now) {
+		w.endFragments()
+	}
+}
