@@ -1,11 +1,11 @@
 // Package replay is the anti-replay window of RFC 4303, 3.4.3, with the
 // inference of extended sequence numbers of its appendix A2.2.
 //
-// The window is a ring of Size bits, one for each sequence number from
-// Top-Size+1 to Top; the bit of a number is number mod Size. Moving the top
-// clears the bits that it passes, so nothing is ever shifted (the idea of RFC
-// 6479, with masks in place of its spare word). The bits lie in words that the
-// caller provides, so a window holds no pointer.
+// The window is the sequence numbers from Top-Size+1 to Top. Their bits stand in a
+// ring of whole words, at least Size bits, a power of two: the bit of a number is number
+// mod the ring's length. Moving the top clears the bits that it passes, so nothing is
+// ever shifted (the idea of RFC 6479, with masks in place of its spare word). The bits lie
+// in words that the caller provides, so a window holds no pointer.
 //
 // A packet's way: Infer, Check, authentication, Advance. Only Advance changes the
 // window, so a forged packet moves nothing; it checks again, because another packet
@@ -19,9 +19,9 @@ import (
 	"sallyport/dataplane/packet"
 )
 
-// Bounds and default of the window size, in sequence numbers.
+// Bounds and default of the window size, in sequence numbers. RFC 4303, 3.4.3 has the smallest.
 const (
-	SizeMin     = 64
+	SizeMin     = 32
 	SizeMax     = 65536
 	SizeDefault = 4096
 )
@@ -38,40 +38,44 @@ const (
 	Replayed
 )
 
-// Round returns the size that a wish for size numbers gives: the next power of two
-// in SizeMin..SizeMax.
-func Round(size uint32) uint32 {
-	if size <= SizeMin {
-		return SizeMin
-	}
-	if size >= SizeMax {
-		return SizeMax
-	}
-	return 1 << bits.Len32(size-1)
-}
+// clip returns the size nearest to size that a window can have.
+func clip(size uint32) uint32 { return min(max(size, SizeMin), SizeMax) }
 
-// Words returns how many 64-bit words a window of Round(size) numbers takes.
-func Words(size uint32) int { return int(Round(size) / 64) }
+// Words returns how many 64-bit words the ring of a window of size numbers takes: a power of two.
+func Words(size uint32) int { return int(ring(clip(size)) / 64) }
+
+// ring returns the length in bits of the ring for a window of size numbers.
+func ring(size uint32) uint32 { return max(64, uint32(1)<<bits.Len32(size-1)) }
 
 // Window is the state of one inbound association beside its bits: 16 bytes.
 // Make it with [New]. Its methods take the words of bits, always the same and
-// zero at first, Words(size) of them.
+// zero at first, Words of them.
 type Window struct {
 	top  packet.Counter // highest authenticated sequence number; 0 at first
-	size uint32         // power of two
+	ring uint32         // bits in the ring, a power of two
+	span uint16         // size - 1: how far below the top the oldest number lies
 	// ESN says that sequence numbers are extended to 64 bits (RFC 4303, 2.2.1).
 	ESN bool
 }
 
-// New returns a window of Round(size) numbers that has seen nothing.
-func New(size uint32, esn bool) Window { return Window{size: Round(size), ESN: esn} }
+// New returns a window of size numbers that has seen nothing. A size out of bounds becomes the nearest within.
+func New(size uint32, esn bool) Window {
+	size = clip(size)
+	return Window{ring: ring(size), span: uint16(size - 1), ESN: esn}
+}
 
 // Top returns the highest sequence number that was authenticated, 0 if none was.
 // Anyone may call it.
 func (w *Window) Top() uint64 { return w.top.Load() }
 
 // Size returns the window's size in sequence numbers.
-func (w *Window) Size() uint32 { return w.size }
+func (w *Window) Size() uint32 { return uint32(w.span) + 1 }
+
+// Words returns how many words of bits the window takes.
+func (w *Window) Words() int { return int(w.ring / 64) }
+
+// Place returns the index of the word that holds the bit of a sequence number.
+func (w *Window) Place(seq uint64) uint32 { return (uint32(seq) & (w.ring - 1)) / 64 }
 
 // Infer returns the sequence number of a packet that carries lo. Without ESN it
 // is lo. With ESN the upper half is the one that puts the number into the window
@@ -84,8 +88,9 @@ func (w *Window) Infer(lo uint32) uint64 {
 	}
 	top := w.top.Load()
 	hi, topLo := uint32(top>>32), uint32(top)
-	bottom := topLo - w.size + 1 // mod 2^32
-	if topLo >= w.size-1 {       // case A: the window lies in one subspace
+	span := uint32(w.span)
+	bottom := topLo - span // mod 2^32
+	if topLo >= span {     // case A: the window lies in one subspace
 		if lo < bottom {
 			if hi == 1<<32-1 {
 				return 0
@@ -105,10 +110,10 @@ func (w *Window) Check(words []uint64, seq uint64) Verdict {
 	if seq > top {
 		return OK
 	}
-	if seq == 0 || top-seq >= uint64(w.size) {
+	if seq == 0 || top-seq > uint64(w.span) {
 		return TooOld
 	}
-	at := uint32(seq) & (w.size - 1)
+	at := uint32(seq) & (w.ring - 1)
 	if words[at/64]>>(at%64)&1 != 0 {
 		return Replayed
 	}
@@ -123,22 +128,22 @@ func (w *Window) Advance(words []uint64, seq uint64) Verdict {
 		return v
 	}
 	if top := w.top.Load(); seq > top {
-		if seq-top >= uint64(w.size) {
-			clear(words[:w.size/64])
+		if seq-top >= uint64(w.ring) {
+			clear(words[:w.ring/64])
 		} else {
 			w.forget(words, uint32(top+1), uint32(seq))
 		}
 		w.top.Add(seq - top)
 	}
-	at := uint32(seq) & (w.size - 1)
+	at := uint32(seq) & (w.ring - 1)
 	words[at/64] |= 1 << (at % 64)
 	return OK
 }
 
-// forget clears the bits of the numbers from first to last, fewer than size of them.
+// forget clears the bits of the numbers from first to last, fewer than the ring has.
 func (w *Window) forget(words []uint64, first, last uint32) {
-	first &= w.size - 1
-	last &= w.size - 1
+	first &= w.ring - 1
+	last &= w.ring - 1
 	i, end := first/64, last/64
 	low := ^uint64(0) << (first % 64)    // bits from first up
 	high := ^uint64(0) >> (63 - last%64) // bits up to last
@@ -154,4 +159,4 @@ func (w *Window) forget(words []uint64, first, last uint32) {
 }
 
 // next returns the index of the word behind word i in the ring.
-func (w *Window) next(i uint32) uint32 { return (i + 1) & (w.size/64 - 1) }
+func (w *Window) next(i uint32) uint32 { return (i + 1) & (w.ring/64 - 1) }

@@ -55,7 +55,7 @@ func (o *oracle) infer(lo uint32) uint64 {
 func start(size uint32, esn bool, top uint64) (*Window, []uint64, *oracle) {
 	w := New(size, esn)
 	words := make([]uint64, Words(size))
-	o := &oracle{size: uint64(w.Size()), seen: map[uint64]bool{}}
+	o := &oracle{size: uint64(size), seen: map[uint64]bool{}}
 	if top != 0 {
 		w.Advance(words, top)
 		o.advance(top)
@@ -63,15 +63,36 @@ func start(size uint32, esn bool, top uint64) (*Window, []uint64, *oracle) {
 	return &w, words, o
 }
 
-var sizes = []uint32{64, 100, 128, 4096, 65536}
+// sizes are powers of two and others, smaller than one word and larger than the default.
+var sizes = []uint32{32, 33, 63, 64, 65, 100, 128, 1000, 4096, 65535, 65536}
 
-func TestSizesRoundUpToPowersOfTwo(t *testing.T) {
-	for _, c := range [][2]uint32{{0, 64}, {1, 64}, {64, 64}, {65, 128}, {100, 128}, {4096, 4096}, {4097, 8192}, {65536, 65536}, {1 << 31, 65536}} {
-		if got := Round(c[0]); got != c[1] {
-			t.Errorf("Round(%d) = %d, want %d", c[0], got, c[1])
+func TestSizesAreTakenExactly(t *testing.T) {
+	for _, c := range []struct{ wish, size, words uint32 }{
+		{0, 32, 1}, {31, 32, 1}, {32, 32, 1}, {33, 33, 1}, {64, 64, 1}, {65, 65, 2}, {100, 100, 2}, {129, 129, 4},
+		{4096, 4096, 64}, {4097, 4097, 128}, {65535, 65535, 1024}, {65536, 65536, 1024}, {1 << 31, 65536, 1024},
+	} {
+		w := New(c.wish, true)
+		if w.Size() != c.size || w.Words() != int(c.words) || Words(c.wish) != int(c.words) {
+			t.Errorf("a window of %d: %d numbers in %d words, Words says %d", c.wish, w.Size(), w.Words(), Words(c.wish))
 		}
-		if got := Words(c[0]); got != int(c[1])/64 {
-			t.Errorf("Words(%d) = %d", c[0], got)
+	}
+}
+
+// TestSmallestWindow states the smallest window by example, on both sides of 2^32: 32 numbers are 32, not the 64 of a word.
+func TestSmallestWindow(t *testing.T) {
+	for _, top := range []uint64{100, 1<<32 - 1, 1 << 32, 1<<32 + 30, 1<<32 + 31} {
+		w, words, _ := start(32, true, top)
+		for _, c := range []struct {
+			below uint64
+			want  Verdict
+		}{{0, Replayed}, {1, OK}, {31, OK}, {32, TooOld}, {33, TooOld}, {63, TooOld}} {
+			if got := w.Check(words, top-c.below); got != c.want {
+				t.Errorf("top %#x: the number %d below has verdict %d, want %d", top, c.below, got, c.want)
+			}
+		}
+		// What fell out of the window while its bit was still set is old, not replayed; and is new again 2^32 later.
+		if w.Advance(words, top+40) != OK || w.Check(words, top) != TooOld || w.Infer(uint32(top)) != top+1<<32 {
+			t.Errorf("top %#x: what fell out of the window", top)
 		}
 	}
 }
@@ -187,13 +208,13 @@ func TestWindowAgreesWithSet(t *testing.T) {
 				span := steps[r.IntN(len(steps))]
 				seq := o.top + r.Uint64N(span)
 				if r.IntN(2) == 0 {
-					if back := r.Uint64N(o.size + 3); back <= o.top {
+					if back := r.Uint64N(max(o.size+3, 70)); back <= o.top {
 						seq = o.top - back
 					} else {
 						seq = 0
 					}
 				}
-				if seq < o.top && seq+o.size+10 < o.top || seq > o.top && seq-o.top > 1<<40 {
+				if seq < o.top && seq+o.size+80 < o.top || seq > o.top && seq-o.top > 1<<40 {
 					continue // wrapped past the end of all numbers
 				}
 				step(t, w, words, o, seq)

@@ -25,8 +25,7 @@ func (t *Table) PrefetchInbound(spi uint32) {
 // packet in order belongs.
 func (t *Table) PrefetchOf(a *Inbound) {
 	prefetch.Of(t.selectors[a.Slot])
-	next := uint32(a.Window.Top()+1) & (a.Window.Size() - 1)
-	prefetch.Of(&t.words.all[a.bits+next/64])
+	prefetch.Of(&t.words.all[a.bits+a.Window.Place(a.Window.Top()+1)])
 }
 
 // PrefetchOutbound asks for the outbound association with a handle and its key.

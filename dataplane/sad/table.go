@@ -92,7 +92,7 @@ type Table struct {
 	moved    sync.Map           // Handle to *Params: what Move left for an owner
 	slots    [2]slots
 	limbo    queue[removed]
-	bits     [17]freeBits // by log2 of the window size
+	bits     [11]freeBits // by log2 of the words of a window
 	bitsNext uint32       // first replay word that was never used
 }
 
@@ -329,13 +329,13 @@ func (t *Table) nextGeneration(direction int, slot uint32) uint32 {
 
 // takeBits returns the index of the first of the zero words of a window.
 func (t *Table) takeBits(size uint32) (uint32, error) {
-	class := &t.bits[bits.Len32(replay.Round(size)-1)]
-	if n := len(*class); n > 0 {
-		block := (*class)[n-1]
-		*class = (*class)[:n-1]
+	n := replay.Words(size)
+	class := &t.bits[bits.Len(uint(n-1))]
+	if last := len(*class) - 1; last >= 0 {
+		block := (*class)[last]
+		*class = (*class)[:last]
 		return block, nil
 	}
-	n := replay.Words(size)
 	if err := t.words.grow(int(t.bitsNext) + n); err != nil {
 		return 0, err
 	}
@@ -422,7 +422,7 @@ func (t *Table) reclaim() {
 		t.keys[r.direction][r.slot].Zero()
 		if r.direction == in {
 			a := &t.inbound[r.slot]
-			class := &t.bits[bits.Len32(a.Window.Size()-1)]
+			class := &t.bits[bits.Len(uint(a.Window.Words()-1))]
 			clear(t.Bits(a))
 			*class = append(*class, a.bits)
 			t.selectors[r.slot] = nil
@@ -475,7 +475,7 @@ func (t *Table) Selectors(slot uint32) *spd.Selectors { return t.selectors[slot]
 
 // Bits returns the words of an inbound association's replay window; the owner's.
 func (t *Table) Bits(a *Inbound) []uint64 {
-	n := a.bits + a.Window.Size()/64
+	n := a.bits + uint32(a.Window.Words())
 	return t.words.all[a.bits:n:n]
 }
 

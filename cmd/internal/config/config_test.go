@@ -136,7 +136,7 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"suite", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, esp_proposals: aes256gcm61-esn"), `did you mean "aes256gcm16"?`},
 		{"protocol", replace("198.51.100.0/25", `"198.51.100.0/25[tpc/80]"`), `did you mean "tcp"?`},
 		{"role", replace("role: protected", "role: protekted"), `did you mean "protected"?`},
-		{"window", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, replay_window: 32"), `32 is not between 64 and 65536`},
+		{"window", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, replay_window: 31"), `31 is not between 32 and 65536`},
 		{"mtu", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, mtu: 9000"), `9000 is not between 576 and`},
 		{"workers", "workers: {count: 65}\n" + tenLines, `65 is not between 1 and 64`},
 		{"cores", "workers: {count: 3, cores: 1-2}\n" + tenLines, `2 cores for 3 workers`},

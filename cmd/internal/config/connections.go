@@ -210,7 +210,7 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		k.errorAt(path, "%q: a child's name has no / and no spaces", shorten(child.Name))
 	}
 	k.oneOf(path+".mode", child.Mode, "tunnel")
-	k.between(path+".replay_window", child.ReplayWindow, 64, 65536)
+	k.between(path+".replay_window", child.ReplayWindow, 32, 65536)
 	if child.MTU != 0 {
 		low := 576 // RFC 791: every IPv4 host takes this much
 		if slices.ContainsFunc(c.RemoteAddrs, func(e Endpoint) bool { a, single := e.Addr(); return single && a.Is6() }) {

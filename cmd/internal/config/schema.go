@@ -151,7 +151,7 @@ type Child struct {
 	CloseAction  string            `yaml:"close_action"`  // when the peer closes it; none, trap or start
 	DPDAction    string            `yaml:"dpd_action"`    // when the peer is dead; none, trap or start
 	Inactivity   Duration          `yaml:"inactivity"`    // closed after so long without traffic; 0: never
-	ReplayWindow int               `yaml:"replay_window"` // packets, 64 to 65536
+	ReplayWindow int               `yaml:"replay_window"` // packets, 32 to 65536
 	CopyDSCP     bool              `yaml:"copy_dscp"`
 	CopyDF       bool              `yaml:"copy_df"`
 	CopyECN      bool              `yaml:"copy_ecn"`
