@@ -86,6 +86,8 @@ type Row struct {
 	Bounds *Bounds `json:"bounds,omitempty"`
 	// Loss is what was lost at each load, by rising load.
 	Loss []LossPoint `json:"loss,omitempty"`
+	// Drops are what the gateway dropped in its last search, by its own reasons, and what the rings before it could not take.
+	Drops []Drop `json:"drops,omitempty"`
 	// Latency has the percentiles at each load, by rising load.
 	Latency []Latency `json:"latency,omitempty"`
 	// Command repeats the measurement.
@@ -110,6 +112,15 @@ type Bounds struct {
 	Upper  float64 `json:"upper"`
 	Trials int     `json:"trials"`
 	Goal   string  `json:"goal"` // in words: the share that may be lost, and for how long
+	// Disturbed trials, during which other work had the CPUs, were taken again, up to a limit.
+	Disturbed int    `json:"disturbed,omitempty"`
+	Packets   uint64 `json:"packets,omitempty"` // sent in all trials
+}
+
+// Drop is a reason for which packets were dropped.
+type Drop struct {
+	Name    string `json:"name"`
+	Packets uint64 `json:"packets"`
 }
 
 // LossPoint is one load of a loss curve.

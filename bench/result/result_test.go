@@ -41,7 +41,7 @@ func TestFileRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "results.json")
 	f := NewFile("v0")
 	f.Add(NewRow("a/b", "ns", "cmd", []float64{1, 2}).With(Parameters{Size: "64", Bytes: 64, Direction: "encrypt"}).Against("p", []float64{3, 4}))
-	f.Add(Row{Name: "wire/pdr", Unit: "Mpps", Value: 1, Bounds: &Bounds{0.9, 1.1, 7, "0.5 %"},
+	f.Add(Row{Name: "wire/pdr", Unit: "Mpps", Value: 1, Bounds: &Bounds{0.9, 1.1, 7, "0.5 %", 2, 9000}, Drops: []Drop{{"bad-icv", 3}},
 		Loss: []LossPoint{{1, 0.01, 2, 3}}, Latency: []Latency{{"50 %", 0.5, 10, []Percentile{{99.99, 12}}}}})
 	f.Miss("wire", "no root")
 	f.Interfaces = []Interface{{"wan", "veth", 2, "copy", "veth cannot"}}

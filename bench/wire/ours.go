@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -10,9 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/bench/result"
 	"sallyport/tools/testbed"
 )
 
@@ -78,7 +81,7 @@ connections:
     local_addrs: %s
     remote_addrs: %s
     children:
-`, place, filepath.Join(r.folder, "sock-"+place), o.WorkerCPU, filepath.Join(pins, place), protected, outside, local, remote)
+`, place, r.socket(place), o.WorkerCPU, filepath.Join(pins, place), protected, outside, local, remote)
 	for i := range tunnels {
 		localTS, remoteTS := innerLocal, innerRemote
 		if len(tunnels) > 1 {
@@ -105,3 +108,60 @@ connections:
 	}
 	return r.start(g.ns, exec.Command(filepath.Join(o.Bin, "sallyportd"), "--config", file))
 }
+
+// socket is where the gateway that encrypts or decrypts is asked.
+func (r *rig) socket(place string) string { return filepath.Join(r.folder, "sock-"+place) }
+
+// drops asks the gateways of the rig what they have dropped since they started, and adds what the rings before them could not take.
+func (a *ready) drops(o *Options) ([]result.Drop, error) {
+	var all []result.Drop
+	add := func(name string, packets uint64) {
+		if packets == 0 {
+			return
+		}
+		if i := slices.IndexFunc(all, func(d result.Drop) bool { return d.Name == name }); i >= 0 {
+			all[i].Packets += packets
+			return
+		}
+		all = append(all, result.Drop{Name: name, Packets: packets})
+	}
+	for _, place := range []string{Encrypt, Decrypt} {
+		if _, err := os.Stat(a.socket(place)); err != nil {
+			continue // the rig has only the other one
+		}
+		text, err := exec.Command(filepath.Join(o.Bin, "sallyport"), "--socket", a.socket(place), "counters", "--json").Output()
+		if err != nil {
+			return nil, fmt.Errorf("asking the gateway for its counters: %w", err)
+		}
+		var counters struct {
+			Drops []result.Drop `json:"drops"`
+			Ports []struct {
+				Queues []struct {
+					RxDropped  uint64 `json:"rx_dropped"`
+					RxRingFull uint64 `json:"rx_ring_full"`
+				} `json:"queues"`
+			} `json:"ports"`
+		}
+		if err := json.Unmarshal(text, &counters); err != nil {
+			return nil, fmt.Errorf("the gateway's counters: %w", err)
+		}
+		for _, d := range counters.Drops {
+			add(d.Name, d.Packets)
+		}
+		for _, p := range counters.Ports {
+			for _, q := range p.Queues {
+				add(DropSocket, q.RxDropped)
+				add(DropRing, q.RxRingFull)
+			}
+		}
+	}
+	add(DropVeth, a.droppedByVeth())
+	return all, nil
+}
+
+// Names of what is lost outside the gateway's own table of reasons.
+const (
+	DropSocket = "AF_XDP socket"  // the kernel had no frame of the gateway's to copy to
+	DropRing   = "AF_XDP ring"    // the gateway did not empty its RX ring in time
+	DropVeth   = "the rig's veth" // a veth's own ring of 256 packets was full
+)

@@ -57,6 +57,7 @@ type rig struct {
 	macs              map[string]net.HardwareAddr // by interface
 	sink              *sink
 	generator         *generator
+	processes         map[int]bool // this one and those of the gateways
 }
 
 // newRig builds the namespaces and cables. Nothing sends yet.
@@ -65,7 +66,7 @@ func newRig(two bool) (_ *rig, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{bed: bed, macs: map[string]net.HardwareAddr{}}
+	r := &rig{bed: bed, macs: map[string]net.HardwareAddr{}, processes: map[int]bool{os.Getpid(): true}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, bed.Close())
@@ -174,7 +175,11 @@ func (r *rig) start(ns *testbed.Namespace, cmd *exec.Cmd) (*testbed.Process, err
 		cmd.Args = append([]string{"nice", "-n", strconv.Itoa(niceness), cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = path
 	}
-	return ns.Start(cmd)
+	p, err := ns.Start(cmd)
+	if err == nil {
+		r.processes[cmd.Process.Pid] = true
+	}
+	return p, err
 }
 
 func (r *rig) log() string { return r.folder + "/gateway.log" }

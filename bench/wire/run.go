@@ -20,6 +20,7 @@ type Options struct {
 	Peer       string   // path of ipsec-secgw; "" for none
 	Testpmd    string   // path of DPDK's testpmd; "" for none
 	Wireguard  string   // path of wireguard-go; "" for none. It and Kernel are for [Find] only.
+	StrongSwan string   // path of strongSwan's charon, with ESP in user space; "" for none. For [Find] only.
 	Kernel     bool     // the kernel's forwarding, too
 	Directions []string // encrypt, decrypt
 	Sizes      []int    // of the inner packets, SizeMin to SizeMax
@@ -76,20 +77,21 @@ const (
 	testpmd
 	kernel
 	wireguard
+	strongSwan
 	contenders
 )
 
 func (c contender) String() string {
-	return [...]string{"the sink alone", "sallyportd", secgw.Name, TestpmdName, KernelName, WireguardName}[c]
+	return [...]string{"the sink alone", "sallyportd", secgw.Name, TestpmdName, KernelName, WireguardName, StrongSwanName}[c]
 }
 
 // suffix tells the rows beside one contender from those beside another.
 func (c contender) suffix() string {
-	return [contenders]string{testpmd: "/ceiling", kernel: "/kernel", wireguard: "/wireguard"}[c]
+	return [contenders]string{testpmd: "/ceiling", kernel: "/kernel", wireguard: "/wireguard", strongSwan: "/strongswan"}[c]
 }
 
 // byStack says that a contender receives by the kernel's network stack: veth's ring is then what it receives by.
-func (c contender) byStack() bool { return c == kernel || c == wireguard }
+func (c contender) byStack() bool { return c == kernel || c == wireguard || c == strongSwan }
 
 // contenders are those that carry packets in this run.
 func (o *Options) contenders() []contender {
@@ -105,6 +107,9 @@ func (o *Options) contenders() []contender {
 	}
 	if o.Wireguard != "" {
 		all = append(all, wireguard)
+	}
+	if o.StrongSwan != "" {
+		all = append(all, strongSwan)
 	}
 	return all
 }
@@ -130,11 +135,11 @@ func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 		}
 	}
 	if o.Peer != "" || o.Testpmd != "" {
-		release, err := secgw.ReserveHugePages()
+		pages, err := reserve()
 		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, release()) }()
+		defer func() { err = errors.Join(err, pages.Close()) }()
 	}
 	var rows []result.Row
 	for _, direction := range o.Directions {
@@ -189,6 +194,11 @@ func (r *rig) startContender(o *Options, who contender, t traffic, tunnels []tun
 			return nil, err
 		}
 		return p, r.attachSink(r.drain, sinkIf, wireguardWires(t), sampling)
+	case strongSwan:
+		if p, err = r.startStrongSwan(o); err != nil {
+			return nil, err
+		}
+		return p, r.attachSink(r.drain, sinkIf, strongSwanWires(t), sampling)
 	case testpmd, kernel: // what goes in comes out
 		err = r.attachSink(r.drain, sinkIf, t.offered(), sampling)
 	default:

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cilium/ebpf/rlimit"
 
+	"sallyport/bench/result"
 	"sallyport/dataplane/packet"
 	"sallyport/tools/craft"
 	"sallyport/tools/testbed"
@@ -154,11 +155,7 @@ func TestNothingStaysBehind(t *testing.T) {
 		t.Errorf("a failure leaves %v", left)
 	}
 
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/sallyportd").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	o.Bin, o.Sum = bin, 1000 // a search that does not end by itself
+	o.Bin, o.Sum = programs(t), 1000 // a search that does not end by itself
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(2*time.Second, cancel)
 	if _, _, err := Find(ctx, o); !errors.Is(err, context.Canceled) {
@@ -166,5 +163,98 @@ func TestNothingStaysBehind(t *testing.T) {
 	}
 	if left := ours(); len(left) > 0 {
 		t.Errorf("an interruption leaves %v", left)
+	}
+}
+
+// programs builds sallyportd and sallyport.
+func programs(t *testing.T) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/sallyportd", "../../cmd/sallyport").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return bin
+}
+
+// A run that may take no time says so of every case, and measures the senders all the same.
+func TestABoundedRunTellsWhatItLeftOut(t *testing.T) {
+	testbed.Need(t, testbed.Root...)
+	rows, holes, err := Find(t.Context(), FindOptions{
+		Options: Options{Runs: 2, WorkerCPU: 1, Directions: []string{Encrypt, Decrypt}, Bin: t.TempDir()},
+		Sizes:   []string{"1420"}, Tunnels: []int{1}, Sender: SenderXSK, Trial: 0.1, Sum: 0.1, Width: 0.1, LatencySeconds: 0.1, Within: 0.001,
+	})
+	if err != nil || len(rows) != 2 || len(holes) != 2 {
+		t.Fatalf("%d rows, %v, %v", len(rows), holes, err)
+	}
+	for i, name := range []string{"wire/encrypt/1420", "wire/decrypt/1420"} {
+		if holes[i].Name != name || !strings.Contains(holes[i].Reason, "no time was left") {
+			t.Errorf("%+v", holes[i])
+		}
+	}
+}
+
+// What the gateway drops is told by its own words: here ESP under keys that are not its own.
+func TestDropsAreTold(t *testing.T) {
+	testbed.Need(t, testbed.Root...)
+	f := &finder{FindOptions: FindOptions{Options: Options{WorkerCPU: 1, Bin: programs(t)}, Sender: SenderXSK}}
+	a, err := f.prepare(&scene{direction: Decrypt, size: "64", tunnels: 1}, ours, false)
+	testbed.Must(t, err)
+	t.Cleanup(func() { testbed.Must(t, a.close()) })
+	strangers, err := newTunnels(1)
+	testbed.Must(t, err)
+	strangers[0].seq = 1 << 20 // beyond what was sent so far
+	a.paced.source = newSource(a.traffic, strangers, a.macs[inIf], a.macs[senderIf])
+	o, err := a.trial(a.paced, 5000, 0.1)
+	testbed.Must(t, err)
+	drops, err := a.drops(&f.Options)
+	testbed.Must(t, err)
+	if i := slices.IndexFunc(drops, func(d result.Drop) bool { return d.Name == "bad-icv" }); i < 0 || drops[i].Packets+o.byVeth < o.sent || o.received > 0 {
+		t.Errorf("%+v, %+v", drops, o)
+	}
+}
+
+// strongSwan's own ESP comes out at the length that the sink looks for.
+func TestStrongSwanCarries(t *testing.T) {
+	charon, err := FindStrongSwan()
+	if err != nil {
+		t.Skip(err)
+	}
+	testbed.Need(t, testbed.Root...)
+	f := &finder{FindOptions: FindOptions{Options: Options{WorkerCPU: 1, StrongSwan: charon}, Sender: SenderXSK}}
+	for _, size := range []string{"64", "1280"} {
+		a, err := f.prepare(&scene{direction: Encrypt, size: size, tunnels: 1}, strongSwan, false)
+		testbed.Must(t, err)
+		o, err := a.trial(a.paced, 2000, 0.1)
+		if testbed.Must(t, err); o.received == 0 || a.sink.others() > 10 {
+			t.Errorf("%s bytes: %+v, %d others", size, o, a.sink.others())
+		}
+		testbed.Must(t, a.close())
+	}
+	if (&scene{direction: Encrypt, size: "1420", tunnels: 1}).carries(strongSwan) {
+		t.Error("1420 bytes do not fit its TUN device")
+	}
+}
+
+// Only what has no part in a measurement counts as a disturbance.
+func TestOthersAreSeen(t *testing.T) {
+	c := exec.Command("sh", "-c", "while :; do :; done")
+	testbed.Must(t, c.Start())
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	ran := func(o *others) time.Duration {
+		before := o.ran()
+		time.Sleep(200 * time.Millisecond)
+		after := o.ran()
+		for name := range after { // what else this machine does is not asked here
+			if !strings.HasPrefix(name, "/proc/"+strconv.Itoa(c.Process.Pid)+"/") {
+				delete(after, name)
+			}
+		}
+		return between(before, after)
+	}
+	if got := ran(&others{}); got <= 0 || got > time.Second {
+		t.Errorf("a process that never rests ran %v", got)
+	}
+	if got := ran(&others{ours: map[int]bool{c.Process.Pid: true}}); got != 0 {
+		t.Errorf("a process of the measurement counts with %v", got)
 	}
 }

@@ -28,26 +28,28 @@ type part struct {
 	needs func(o *runOptions) string
 }
 
-// quick takes two minutes: what every machine can tell about itself, and the peers if they are built already.
+// quick takes two minutes: what every machine can tell about itself, and the peers in memory if they are built already.
 var quick = []part{
-	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 3, nil},
-	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.15"}, 15, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 15, nil},
-	{"veth", []string{"veth", "--sizes", "64,1420", "--runs", "3", "--seconds", "0.5"}, 20, (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--sizes", "64,1420", "--runs", "3", "--seconds", "1"}, 65, (*runOptions).needsPeers},
+	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 4, nil},
+	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.12"}, 14, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 10, nil},
+	{"wire", []string{"wire", "--quick"}, 60, (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64,1420", "--runs", "3", "--seconds", "1"}, 30, (*runOptions).needsPeers},
 }
 
-// full takes half an hour: all sizes, suites and directions, scaling, every mode of the peers.
+// full takes half an hour: all sizes, suites and directions, scaling, every peer that can be had.
 var full = []part{
-	{"crypto", []string{"crypto", "--runs", "31", "--seconds", "0.01"}, 90, nil},
-	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9"}, 160, nil},
-	{"suites", []string{"pipeline", "--sizes", "64,512,1420", "--suites", "aes256gcm16,chacha20poly1305,aes128-sha256", "--associations", "1", "--runs", "7"}, 70, nil},
-	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.5"}, 150, nil},
-	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 40, needsCores(2)},
-	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 60, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 240, nil},
-	{"veth", []string{"veth", "--runs", "7", "--seconds", "1.5"}, 200, (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--runs", "7", "--seconds", "2"}, 500, (*runOptions).needsRoot},
+	{"crypto", []string{"crypto", "--runs", "31"}, 40, nil},
+	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9"}, 110, nil},
+	{"suites", []string{"pipeline", "--sizes", "64,512,1420", "--suites", "aes256gcm16,chacha20poly1305,aes128-sha256", "--associations", "1", "--runs", "7", "--seconds", "0.2"}, 45, nil},
+	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 100, nil},
+	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 30, needsCores(2)},
+	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 45, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 150, nil},
+	{"wire", []string{"wire", "--build-peers", "--runs", "5", "--trial", "0.2", "--sum", "0.4", "--latency", "0.5", "--within", "840"}, 840, (*runOptions).needsNamespaces},
+	{"tunnels", []string{"wire", "--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "10,100,1000", "--runs", "3", "--trial", "0.2", "--sum", "0.4", "--latency", "0",
+		"--peer=", "--testpmd=", "--kernel=false", "--wireguard=", "--strongswan=", "--within", "120"}, 100, (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 200, (*runOptions).needsRoot},
 }
 
 type runOptions struct {
@@ -100,7 +102,7 @@ func (o *runOptions) needsPeers() string {
 	if why := o.needsRoot(); why != "" {
 		return why
 	}
-	if _, err := os.Stat("build/peers/ipsec-secgw/build/ipsec-secgw"); err != nil && os.Getenv(peerVariable) == "" {
+	if existing(secgwBuilt) == "" && os.Getenv(peerVariable) == "" {
 		return "DPDK's ipsec-secgw is not built yet: sallyport-bench peers installs and builds it"
 	}
 	return ""
@@ -207,13 +209,8 @@ const graceTime = 20 * time.Second
 // measure runs a part and returns why it failed, "" if it did not. An interruption reaches it as such, so that it cleans up.
 func (o *runOptions) measure(ctx context.Context, self string, p part, json string, stderr io.Writer) string {
 	args := append(append([]string{}, p.args...), "--json", json)
-	if p.name == "veth" {
+	if p.args[0] == "wire" {
 		args = append(args, "--bin", o.bin)
-		if program := "build/peers/ipsec-secgw/build/ipsec-secgw"; os.Getenv(peerVariable) == "" {
-			if _, err := os.Stat(program); err == nil {
-				args = append(args, "--peer", program)
-			}
-		}
 	}
 	c := exec.CommandContext(ctx, self, args...)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }

@@ -46,12 +46,17 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
 			o.Log = func(what string) { fmt.Fprintln(stderr, " ", what) }
 			file := newFile()
+			for _, h := range absent(cmd.Flags().Changed, &o.Options) {
+				file.Miss(h.Name, h.Reason)
+			}
 			rows, holes, err := wire.Find(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
+			file.Add(rows...)
+			file.Holes = append(file.Holes, holes...)
 			printRows(rows, "%.3f", stdout)
-			for _, h := range holes {
+			for _, h := range file.Holes {
 				fmt.Fprintf(stdout, "not measured: %s: %s\n", h.Name, h.Reason)
 			}
 			unstable := 0
@@ -61,7 +66,6 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 				}
 			}
 			fmt.Fprintf(stdout, "%d of %d rows are unstable (spread above %.0f %%)\n", unstable, len(rows), 100*result.SpreadMax)
-			file.Rows, file.Holes = append(file.Rows, rows...), holes
 			return writeRows(file, json, stdout)
 		},
 	}
@@ -72,6 +76,8 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.StringVar(&o.Testpmd, "testpmd", testpmd, "path of DPDK's testpmd, \"\" for none")
 	f.BoolVar(&o.Kernel, "kernel", true, "beside the kernel's plain forwarding, which encrypts nothing: a ceiling")
 	f.StringVar(&o.Wireguard, "wireguard", existing(wireguardBuilt), "path of wireguard-go, \"\" for none")
+	charon, _ := wire.FindStrongSwan()
+	f.StringVar(&o.StrongSwan, "strongswan", charon, "path of strongSwan's charon, whose plugin kernel-libipsec does ESP in user space; \"\" for none")
 	f.BoolVar(&build, "build-peers", false, "build ipsec-secgw (from Debian's packages) and wireguard-go (from the module proxy) into "+peersFolder+" first")
 	f.StringSliceVar(&o.Directions, "directions", []string{wire.Encrypt, wire.Decrypt, wire.Both}, "directions")
 	f.StringSliceVar(&o.Sizes, "sizes", []string{"64", "512", "1420", wire.IMIX}, "inner packets' sizes in bytes, or "+wire.IMIX)
@@ -83,9 +89,10 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.Float64Var(&o.Sum, "sum", 0.9, "seconds that trials at one load last together")
 	f.Float64Var(&o.Width, "width", 0.04, "how close the bounds come, as a share")
 	f.Float64Var(&o.LatencySeconds, "latency", 1, "seconds of a trial of latency, 0 for none")
+	f.Float64Var(&o.Within, "within", 0, "seconds after which nothing new is begun; what is left is told; 0 for no limit")
 	f.IntVar(&o.SenderCPU, "sender-cpu", 0, "CPU of the sender")
 	f.IntVar(&o.WorkerCPU, "worker-cpu", 1, "CPU of the gateway's worker")
-	f.BoolVar(&quick, "quick", false, "within a minute: encrypt and decrypt of 64 and 1420 bytes, two searches each, sallyportd alone")
+	f.BoolVar(&quick, "quick", false, "within a minute: encrypt and decrypt of 64 and 1420 bytes, three searches each, sallyportd alone")
 	f.StringVar(&json, "json", "", "file to write the rows to")
 	return c
 }
@@ -96,6 +103,22 @@ const (
 	secgwBuilt     = peersFolder + "/ipsec-secgw/build/ipsec-secgw"
 	wireguardBuilt = peersFolder + "/wireguard/" + wire.WireguardName
 )
+
+// absent are the peers that are not here and were not declined by their flag, and what is missing for each.
+func absent(declined func(flag string) bool, o *wire.Options) (holes []result.Hole) {
+	miss := func(flag, path, name, why string) {
+		if path == "" && !declined(flag) {
+			holes = append(holes, result.Hole{Name: "wire/" + name, Reason: why})
+		}
+	}
+	miss("peer", o.Peer, secgw.Name, "not built: --build-peers does it, from Debian's packages")
+	miss("testpmd", o.Testpmd, wire.TestpmdName, "dpdk-testpmd is not installed: Debian's package dpdk has it")
+	miss("wireguard", o.Wireguard, wire.WireguardName, "not built: --build-peers does it, from the module proxy")
+	if _, err := wire.FindStrongSwan(); err != nil {
+		miss("strongswan", o.StrongSwan, wire.StrongSwanName, err.Error())
+	}
+	return holes
+}
 
 // existing is the path, if there is something.
 func existing(path string) string {
