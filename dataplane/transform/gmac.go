@@ -7,7 +7,8 @@ import (
 )
 
 // gmacAAD returns what GMAC authenticates: SPI, sequence number, with ESN all 64 bits of it, IV, and everything up to the
-// ICV (RFC 4543, 3.3). With ESN that is a copy in the scratch.
+// ICV (RFC 4543, 3.3). With ESN that is a copy in the scratch. RFC 4543, 7 says that the IV is left out, but the test cases of
+// its author (draft-mcgrew-gcm-test-01) have it in, and so have other implementations.
 func (b *Batch) gmacAAD(op *Op) []byte {
 	covered := op.Packet[:len(op.Packet)-aesgcm.TagSize]
 	if !op.ESN {
