@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -35,6 +36,38 @@ func TestEverySuiteIsVerified(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestLibraryOpensWhatItSeals is for every suite; each round takes all packets once.
+func TestLibraryOpensWhatItSeals(t *testing.T) {
+	for _, suite := range transform.List() {
+		for _, decrypt := range []bool{false, true} {
+			l, err := NewLibrary(Options{Suite: suite, Decrypt: decrypt, Sizes: []int{SizeMin, 100, SizeMax}, Packets: 64})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := bytes.Clone(l.packets[1].text)
+			s, err := l.Measure(0)
+			if err != nil || s.Packets != 64 || s.Best <= 0 {
+				t.Errorf("%s, decrypt=%v: %d packets, %v ns, %v", suite, decrypt, s.Packets, s.Best, err)
+			}
+			if same := bytes.Equal(before, l.packets[1].text); same != (decrypt || !suite.Info().Encrypts()) {
+				t.Errorf("%s, decrypt=%v: the text is what it was: %v", suite, decrypt, same)
+			}
+			if n := testing.AllocsPerRun(5, func() { l.seal(&l.packets[0]) }); n != 0 {
+				t.Errorf("%s: %v allocations a packet", suite, n)
+			}
+		}
+	}
+	l, err := NewLibrary(Options{Suite: transform.AES128GMAC, Decrypt: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.seal(&l.packets[0])
+	l.packets[0].text[3] ^= 1
+	if l.open(&l.packets[0]) == nil {
+		t.Error("a changed text opens")
 	}
 }
 

@@ -54,7 +54,7 @@ func HTML(f *result.File) ([]byte, error) {
 		}
 	}
 	x := index(f.Rows)
-	for _, s := range []section{x.gateway(), x.cost(), x.scaling(), x.cipher(), x.wire(), x.keys(), x.others()} {
+	for _, s := range []section{x.gateway(), x.cost(), x.suites(), x.scaling(), x.cipher(), x.wire(), x.keys(), x.others()} {
 		if len(s.Rows) > 0 {
 			v.Sections = append(v.Sections, s)
 		}
@@ -229,6 +229,36 @@ func (x *rows) cost() section {
 		}).with(cipher, rest))
 	}
 	return section{"What a packet costs", "Nanoseconds a packet on one core.", drawn(charts...), list}
+}
+
+// suites are the ciphers beside the standard library's.
+func (x *rows) suites() section {
+	list := x.take(func(words []string, r *result.Row) bool {
+		return words[0] == "gateway" && words[len(words)-1] == "library" && r.Ratio > 0
+	})
+	var labels []string
+	for _, r := range list {
+		if !slices.Contains(labels, r.Parameters.Suite) {
+			labels = append(labels, r.Parameters.Suite)
+		}
+	}
+	var charts []*chart
+	for _, size := range []string{"64", "1420"} {
+		for _, direction := range []string{"encrypt", "decrypt"} {
+			name := func(suite string) string {
+				for _, r := range list {
+					if p := r.Parameters; p.Suite == suite && p.Direction == direction && p.Size == size {
+						return r.Name
+					}
+				}
+				return ""
+			}
+			charts = append(charts, (&chart{
+				Title: "Suites at " + size + " bytes, " + direction, Unit: "ns", Labels: labels, Bars: true, Note: "Time of a packet on one core.",
+			}).with(x.line("Sallyport, whole gateway", labels, name, "ns", "", value), x.line("standard library, ciphers alone", labels, name, "ns", "", peerValue)))
+		}
+	}
+	return section{"Suites", "What a whole gateway takes for a packet of each suite, and what Go's standard library takes for its ciphers alone, in turn in one run.", drawn(charts...), list}
 }
 
 // scaling is what more associations and more workers do.

@@ -47,7 +47,8 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 			"256 flows, or one for each association if there are more. One packet in 1,000 is checked by an implementation\n" +
 			"of its own. Sizes are those of the inner IPv4 packet; imix is 64, 576 and 1420 bytes as 7 : 4 : 1. Best is the\n" +
 			"fastest round of the source: on a machine with other work it still tells what a change is worth, the median\n" +
-			"does not. Cycles are those of the clock that /proc/cpuinfo names. With --churn associations are installed and\n" +
+			"does not. Library is the time of the suite's ciphers alone in Go's standard library, with packets as many and as\n" +
+			"long, measured in turn with the gateway; once for one association and worker. Cycles are those of the clock that /proc/cpuinfo names. With --churn associations are installed and\n" +
 			"removed meanwhile, and the rows tell how many, and the time of the slowest batches with and without that.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,7 +61,7 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringSliceVar(&o.sizes, "sizes", []string{"64", "128", "256", "512", "1024", "1420", "imix"}, "inner packets' sizes in bytes, or imix")
-	f.StringSliceVar(&o.suites, "suites", []string{suiteDefault}, "ESP suites by proposal word")
+	f.StringSliceVar(&o.suites, "suites", []string{suiteDefault}, "ESP suites by proposal word, or all")
 	f.StringSliceVar(&o.directions, "directions", []string{"encrypt", "decrypt"}, "directions")
 	f.IntSliceVar(&o.associations, "associations", []int{1, 64}, "numbers of associations that the packets spread over")
 	f.Float64Var(&o.seconds, "seconds", 0.3, "time of one measurement")
@@ -78,6 +79,7 @@ type measurement struct {
 	options    pipeline.Options
 	samples    []pipeline.Sample
 	churned    []pipeline.Sample // the same while associations come and go
+	library    []pipeline.Sample // what the standard library takes for the ciphers alone
 	changes    []float64         // thousand associations a second
 }
 
@@ -87,7 +89,14 @@ func (o *pipelineOptions) cases() ([]*measurement, error) {
 		return nil, fmt.Errorf("%d runs of %v seconds", o.runs, o.seconds)
 	}
 	var all []*measurement
-	for _, name := range o.suites {
+	names := o.suites
+	if slices.Equal(names, []string{"all"}) {
+		names = nil
+		for _, s := range transform.List() {
+			names = append(names, s.String())
+		}
+	}
+	for _, name := range names {
 		suite, err := transform.Parse(name)
 		if err != nil {
 			return nil, err
@@ -198,7 +207,10 @@ func (m *measurement) measure(o *pipelineOptions) error {
 	if !o.churn {
 		s, err := r.Measure(0, atLeast, o.cores)
 		m.samples = append(m.samples, s)
-		return err
+		if err != nil || !m.plain() {
+			return err
+		}
+		return m.measureLibrary(o, atLeast/2)
 	}
 	s, err := r.MeasureGaps(0, atLeast, o.cores)
 	if err != nil {
@@ -209,6 +221,29 @@ func (m *measurement) measure(o *pipelineOptions) error {
 	changes, churnErr := churn.Stop()
 	m.samples, m.churned, m.changes = append(m.samples, s), append(m.churned, churned), append(m.changes, changes.PerSecond()/1e3)
 	return errors.Join(err, churnErr)
+}
+
+// plain says that nothing but the cipher is measured beside the usual way of a packet.
+func (m *measurement) plain() bool { return m.options.Associations == 1 && m.options.Workers == 1 }
+
+// measureLibrary takes one sample of the standard library, on the core that the worker had.
+func (m *measurement) measureLibrary(o *pipelineOptions, atLeast time.Duration) error {
+	l, err := pipeline.NewLibrary(m.options)
+	if err != nil {
+		return err
+	}
+	work := func() error {
+		if _, err := l.Measure(atLeast / 10); err != nil {
+			return err
+		}
+		s, err := l.Measure(atLeast)
+		m.library = append(m.library, s)
+		return err
+	}
+	if len(o.cores) > 0 {
+		return pipeline.OnCore(o.cores[0], work)
+	}
+	return work()
 }
 
 // figures returns one figure of each sample.
@@ -225,7 +260,7 @@ func slowest(s pipeline.Sample) float64 { return float64(s.Gaps.ValueAtPercentil
 
 func (o *pipelineOptions) report(file *result.File, cases []*measurement, stdout io.Writer) error {
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "benchmark\tMpps\tns/packet\tcycles\tbest ns\tGbit/s\tallocs\tspread")
+	fmt.Fprintln(w, "benchmark\tMpps\tns/packet\tcycles\tbest ns\tGbit/s\tallocs\tspread\tlibrary ns\tratio")
 	for _, m := range cases {
 		command := m.command(o)
 		add := func(name, unit string, samples []float64) result.Row {
@@ -237,8 +272,15 @@ func (o *pipelineOptions) report(file *result.File, cases []*measurement, stdout
 		cost := add(m.name, "ns", figures(m.samples, pipeline.Sample.Nanoseconds))
 		best := add(m.name+"/best", "ns", figures(m.samples, func(s pipeline.Sample) float64 { return s.Best }))
 		allocations := add(m.name+"/allocations", "allocs", figures(m.samples, func(s pipeline.Sample) float64 { return s.Allocations }))
-		fmt.Fprintf(w, "%s\t%.2f\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f %%\n", m.name, rate.Value, cost.Value, cost.Value*file.Host.GHz(),
-			slices.Min(best.Samples), rate.Value*m.meanBits()/1e3, allocations.Value, 100*rate.Spread())
+		library := "\t"
+		if len(m.library) > 0 {
+			row := result.NewRow(m.name+"/library", "ns", command, cost.Samples).With(m.parameters()).
+				Against("standard library, ciphers alone", figures(m.library, pipeline.Sample.Nanoseconds))
+			file.Rows = append(file.Rows, row)
+			library = fmt.Sprintf("%.0f\t%.2f", row.PeerValue, row.Ratio)
+		}
+		fmt.Fprintf(w, "%s\t%.2f\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f %%\t%s\n", m.name, rate.Value, cost.Value, cost.Value*file.Host.GHz(),
+			slices.Min(best.Samples), rate.Value*m.meanBits()/1e3, allocations.Value, 100*rate.Spread(), library)
 		if !o.churn {
 			continue
 		}

@@ -21,11 +21,14 @@ func TestPipelineWritesRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Rows) != 2*2*2*2*4 { // directions, sizes, suites, associations, figures
+	if len(f.Rows) != 2*2*2*(2*4+1) { // directions, sizes, suites, associations, figures; the library's once
 		t.Errorf("%d rows", len(f.Rows))
 	}
-	want := map[string]bool{"gateway/encrypt/64": true, "gateway/decrypt/imix": true, "gateway/decrypt/64/aes256-sha256/associations=3": true}
+	want := map[string]bool{"gateway/encrypt/64": true, "gateway/decrypt/imix": true, "gateway/decrypt/64/aes256-sha256/associations=3": true, "gateway/decrypt/imix/library": true}
 	for _, r := range f.Rows {
+		if library := strings.HasSuffix(r.Name, "/library"); library != (r.Ratio > 0) || library && len(r.PeerSamples) != 2 {
+			t.Errorf("row %+v", r)
+		}
 		delete(want, r.Name)
 		if r.Value < 0 || r.Value == 0 && r.Unit != "allocs" || len(r.Samples) != 2 || (r.Unit != "Mpps" && r.Unit != "ns" && r.Unit != "allocs") || !strings.Contains(r.Command, "--associations") {
 			t.Errorf("row %+v", r)

@@ -41,7 +41,7 @@ var quick = []part{
 var full = []part{
 	{"crypto", []string{"crypto", "--runs", "31"}, 40, nil},
 	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9"}, 110, nil},
-	{"suites", []string{"pipeline", "--sizes", "64,512,1420", "--suites", "aes256gcm16,chacha20poly1305,aes128-sha256", "--associations", "1", "--runs", "7", "--seconds", "0.2"}, 45, nil},
+	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "3", "--seconds", "0.1"}, 100, nil},
 	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 100, nil},
 	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 30, needsCores(2)},
 	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 45, nil},
