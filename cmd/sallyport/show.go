@@ -173,6 +173,9 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 			drops += x.Packets
 			why = append(why, fmt.Sprintf("%s %d", x.Name, x.Packets))
 		}
+		if len(d.Terms) > 0 {
+			fmt.Fprintf(t.out, ", %s", strings.Join(d.Terms, ", "))
+		}
 		fmt.Fprintf(t.out, ", drops %d", drops)
 		if len(why) > 0 {
 			fmt.Fprintf(t.out, " (%s)", strings.Join(why, ", "))
@@ -224,6 +227,9 @@ func (t *tool) manualSA(a control.SA) {
 	}
 	fmt.Fprintf(t.out, ", worker %s\n  %d packets, %d bytes, sequence %d\n", worker, a.Packets, a.Bytes, a.Sequence)
 	fmt.Fprintf(t.out, "  %s === %s\n", strings.Join(a.LocalTS, " "), strings.Join(a.RemoteTS, " "))
+	if len(a.Terms) > 0 {
+		fmt.Fprintf(t.out, "  %s\n", strings.Join(a.Terms, "; "))
+	}
 	for _, d := range a.Drops {
 		if d.Packets > 0 {
 			fmt.Fprintf(t.out, "  dropped %d: %s\n", d.Packets, d.Name)

@@ -157,6 +157,7 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 		Lifetime: sad.Lifetime{SoftBytes: c.SoftBytes, HardBytes: c.HardBytes, SoftPackets: c.SoftPackets, HardPackets: c.HardPackets},
 		Created:  time.Now(),
 	}
+	p.Filter, p.Limit = data.Terms.Of(inbound)
 	if c.Encap {
 		p.LocalPort, p.RemotePort = c.Local.Port(), c.Remote.Port()
 	}

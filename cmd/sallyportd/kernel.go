@@ -316,7 +316,7 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 		Local: a.Local, Remote: a.Remote, Encap: a.Encap, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
 		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
 		CopyDSCP: a.CopyDSCP, CopyDF: a.CopyDF, ECN: a.Copy6040ECN, SetDF: a.SetDF,
-		Manual: true, MTU: a.MTU, Created: time.Now(),
+		Manual: true, MTU: a.MTU, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
 	})
 	return h.Value(), err
 }
@@ -407,6 +407,26 @@ func (p *packets) Associations() (n int) {
 	return n
 }
 
+// terms says in words what holds for an association's inner packets.
+func terms(p *sad.Params) (list []string) {
+	if f := p.Filter; f != nil {
+		word := "allow"
+		if f.Deny {
+			word = "deny"
+		}
+		list = append(list, fmt.Sprintf("filter of %d rules, else %s", len(f.Rules), word))
+	}
+	for _, l := range []struct {
+		rate uint64
+		unit string
+	}{{p.Limit.Packets, "packets/s"}, {p.Limit.Bytes, "bytes/s"}} {
+		if l.rate > 0 {
+			list = append(list, fmt.Sprintf("limit %d %s, burst %v", l.rate, l.unit, p.Limit.Burst))
+		}
+	}
+	return list
+}
+
 func association(i *sad.Info) control.SA {
 	a := control.SA{
 		Name: i.Params.Name, Direction: "out", SPI: fmt.Sprintf("0x%08x", i.Params.SPI), Suite: i.Params.Suite.String(), ESN: i.Params.ESN,
@@ -417,6 +437,7 @@ func association(i *sad.Info) control.SA {
 	if i.Params.Encap {
 		a.Encap = "udp"
 	}
+	a.Terms = terms(&i.Params)
 	if i.Params.Inbound {
 		a.Direction, a.Window = "in", i.Params.Window
 	}
@@ -425,7 +446,8 @@ func association(i *sad.Info) control.SA {
 		count uint64
 	}{
 		{"replayed", i.Replayed}, {"too-old", i.TooOld}, {"bad-icv", i.BadICV},
-		{"too-big", i.TooBig}, {"sequence-exhausted", i.Exhausted}, {"other", i.OtherDrops},
+		{"too-big", i.TooBig}, {"sequence-exhausted", i.Exhausted},
+		{"filtered", i.Filtered}, {"rate-limited", i.Limited}, {"lifetime-ended", i.Ended}, {"other", i.OtherDrops},
 	} {
 		if d.count > 0 {
 			a.Drops = append(a.Drops, control.Drop{Name: d.name, Packets: d.count})

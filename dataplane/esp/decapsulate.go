@@ -173,7 +173,10 @@ func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
 	in.Packets.Add(packets)
 	in.Bytes.Add(bytes)
 	in.Last.Set(uint64(s.Now))
-	if in.Reached(in.Bytes.Load(), in.Packets.Load()) {
+	if bytes, packets := in.Bytes.Load(), in.Packets.Load(); in.Reached(bytes, packets) {
+		if s.table.InboundTerms(in.Slot).Over(bytes, packets) {
+			in.Flags |= sad.FlagEnded
+		}
 		s.report(Report{Inbound: in})
 	}
 }

@@ -189,7 +189,10 @@ func (s *Scratch) countSent(o *sad.Outbound, packets, bytes uint64) {
 	o.Packets.Add(packets)
 	o.Bytes.Add(bytes)
 	o.Last.Set(uint64(s.Now))
-	if o.Reached(o.Bytes.Load(), o.Packets.Load()) {
+	if bytes, packets := o.Bytes.Load(), o.Packets.Load(); o.Reached(bytes, packets) {
+		if s.table.OutboundTerms(o.Slot).Over(bytes, packets) {
+			o.Flags |= sad.FlagEnded
+		}
 		s.report(Report{Outbound: o})
 	}
 }

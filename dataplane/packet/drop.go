@@ -49,6 +49,9 @@ const (
 	DropNoOutbound
 	DropExposed
 	DropFragmentNoPorts
+	DropFiltered
+	DropRateLimited
+	DropLifetimeEnded
 	DropSequenceExhausted
 	DropTooBig
 	DropNoRoom
@@ -131,6 +134,9 @@ var Drops = [DropCount]DropInfo{
 	DropNoOutbound:        {"no-outbound", Warning, "Policy says protect, and no outbound association is installed, or came while the packet waited for one.", "RFC 4301, 5.1"},
 	DropExposed:           {"exposed", Warning, "What came out of a tunnel would leave in the clear by an interface that is not protected: the route to the protected network is gone, or wrong.", "RFC 4301, 5.2"},
 	DropFragmentNoPorts:   {"fragment-no-ports", Warning, "A later fragment has no ports, the policy selects by port, and the first fragment did not come before it.", "RFC 4301, 7"},
+	DropFiltered:          {"filtered", Normal, "The tunnel's filter denies the packet.", "RFC 4301, 4.1"},
+	DropRateLimited:       {"rate-limited", Normal, "The tunnel carries more than its rate limit allows in this direction.", ""},
+	DropLifetimeEnded:     {"lifetime-ended", Warning, "The association has carried as many bytes or packets as it may.", "RFC 4301, 4.4.2.1"},
 	DropSequenceExhausted: {"sequence-exhausted", Warning, "The outbound association has used its last sequence number.", "RFC 4303, 3.3.3"},
 	DropTooBig:            {"too-big", Normal, "The packet does not fit the tunnel's MTU; its sender is told by ICMP, within the rate limit.", "RFC 4301, 8.2.1"},
 	DropNoRoom:            {"no-room", Warning, "The frame has no room for the encapsulation.", ""},

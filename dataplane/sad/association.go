@@ -32,6 +32,10 @@ const (
 	FlagRoaming
 	// FlagManual says that the keys come from the configuration, not from IKE.
 	FlagManual
+	// FlagGuarded says that every packet has to pass a filter or a rate limit, see [Terms]. Such associations take the long way.
+	FlagGuarded
+	// FlagEnded says that a hard bound of the lifetime is reached; the owner sets it.
+	FlagEnded
 )
 
 // HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP, with 8 bytes to spare.

@@ -19,6 +19,7 @@ type Info struct {
 	Packets, Bytes uint64
 	// Replayed, TooOld and BadICV are inbound, TooBig and Exhausted outbound drops.
 	Replayed, TooOld, BadICV, TooBig, Exhausted, OtherDrops uint64
+	Filtered, Limited, Ended                                uint64
 }
 
 // Len returns the numbers of live associations.
@@ -66,6 +67,9 @@ func (t *Table) snapshot(infos []Info, direction, from int) ([]Info, bool) {
 			t.inbound[i].info(&info)
 		} else {
 			t.outbound[i].info(&info)
+		}
+		if m := t.terms[direction][i]; m != nil {
+			info.Filtered, info.Limited, info.Ended = m.Filtered.Load(), m.Limited.Load(), m.Ended.Load()
 		}
 		infos = append(infos, info)
 	}

@@ -41,10 +41,15 @@ func (b *Bounds) Reached(bytes, packets uint64) bool {
 	return bytes >= atomic.LoadUint64(&b.bytes) || packets >= atomic.LoadUint64(&b.packets)
 }
 
-// Disarm keeps Reached from being true until Expire. Only the owner calls it.
-func (b *Bounds) Disarm() {
-	atomic.StoreUint64(&b.bytes, unbounded)
-	atomic.StoreUint64(&b.packets, unbounded)
+// Told keeps Reached from being true until Expire, or until a hard bound in t, which may be nil, is reached that was not yet. Only the
+// owner calls it, with its counts.
+func (b *Bounds) Told(t *Terms, bytes, packets uint64) {
+	next := Lifetime{}
+	if t != nil && !t.Over(bytes, packets) {
+		next = t.hard
+	}
+	atomic.StoreUint64(&b.bytes, least(next.HardBytes, unbounded))
+	atomic.StoreUint64(&b.packets, least(next.HardPackets, unbounded))
 }
 
 // arm sets the next bounds of an association that has carried so much: the soft ones, or, when they are reached, the hard ones.

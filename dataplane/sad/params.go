@@ -48,6 +48,9 @@ type Params struct {
 	MTU uint16
 	// Lifetime bounds what the association carries.
 	Lifetime Lifetime
+	// Filter and Limit say which of the inner packets pass, and how many; nil and 0 all of them.
+	Filter *Filter
+	Limit  Limit
 	// Roaming inbound associations accept packets from any outer source, in UDP or not (RFC 7296, 2.23),
 	// and tell of it when the newest one came from elsewhere.
 	Roaming bool
@@ -78,6 +81,9 @@ func (p *Params) check() error {
 	case !p.Inbound && p.Sequence > p.sequenceMax():
 		return fmt.Errorf("sequence number %d without extended sequence numbers", p.Sequence)
 	}
+	if err := p.Limit.check(); err != nil {
+		return err
+	}
 	if p.Window == 0 {
 		p.Window = replay.SizeDefault
 	}
@@ -107,7 +113,7 @@ func (p *Params) flags() Flags {
 		{p.Encap && p.UDPChecksum && p.Local.Is6(), FlagUDPChecksum},
 		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.CopyDSCP, FlagCopyDSCP},
 		{p.CopyDF, FlagCopyDF}, {p.SetDF, FlagSetDF}, {p.Manual, FlagManual},
-		{p.Inbound && p.Roaming, FlagRoaming},
+		{p.Inbound && p.Roaming, FlagRoaming}, {p.guarded(), FlagGuarded},
 	} {
 		if x.on {
 			f |= x.flag
@@ -136,7 +142,7 @@ func (in *Inbound) fill(p *Params, slot, bits uint32) {
 
 // place writes what depends on the endpoints.
 func (in *Inbound) place(p *Params) {
-	in.Flags, in.Version = p.flags(), p.version()
+	in.Flags, in.Version = p.flags()|in.Flags&FlagEnded, p.version()
 	in.LocalPort, in.RemotePort = p.LocalPort, p.RemotePort
 	clear(in.Local[:])
 	clear(in.Remote[:])
@@ -169,7 +175,7 @@ func (o *Outbound) fill(p *Params, slot uint32) {
 
 // place writes what depends on the endpoints.
 func (o *Outbound) place(p *Params) {
-	o.Flags, o.Version = p.flags(), p.version()
+	o.Flags, o.Version = p.flags()|o.Flags&FlagEnded, p.version()
 	o.Hop, o.HopGeneration = 0, 0
 	o.HeaderSum, o.UDPSum, o.UDP = 0, 0, 0
 	proto := uint8(protoESP)

@@ -78,6 +78,7 @@ type Table struct {
 	words      words
 	keys       [2][]transform.Key // by direction and slot; written before publication
 	selectors  []*spd.Selectors
+	terms      [2][]*Terms // by direction and slot; nil for most
 	configured configured
 	epochs     epochs
 	bindings   bindings
@@ -136,6 +137,7 @@ func New(c Config) (*Table, error) {
 	for d := range t.slots {
 		t.slots[d].generation = make([]uint32, c.Capacity)
 		t.slots[d].params = make([]*Params, c.Capacity)
+		t.terms[d] = make([]*Terms, c.Capacity)
 	}
 	err := t.open(c.Capacity)
 	if err != nil {
@@ -214,6 +216,10 @@ func (t *Table) install(p *Params) (Handle, error) {
 			return 0, err
 		}
 	}
+	terms, err := p.terms()
+	if err != nil {
+		return 0, err
+	}
 	kept := *p
 	kept.Keymat = nil
 
@@ -223,12 +229,12 @@ func (t *Table) install(p *Params) (Handle, error) {
 		return 0, errors.New("table is closed")
 	}
 	if p.Inbound {
-		return t.installInbound(&kept, p.Keymat, selectors)
+		return t.installInbound(&kept, p.Keymat, selectors, terms)
 	}
-	return t.installOutbound(&kept, p.Keymat)
+	return t.installOutbound(&kept, p.Keymat, terms)
 }
 
-func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selectors) (Handle, error) {
+func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selectors, terms *Terms) (Handle, error) {
 	chosen := p.SPI != 0
 	if chosen && t.LookupInbound(p.SPI) != nil {
 		return 0, fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
@@ -266,7 +272,7 @@ func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selector
 	}
 	a := &t.inbound[slot]
 	a.fill(p, slot, block)
-	t.selectors[slot], t.slots[in].params[slot] = selectors, p
+	t.selectors[slot], t.terms[in][slot], t.slots[in].params[slot] = selectors, terms, p
 	atomic.StoreUint32(&a.live, p.SPI)
 	if chosen {
 		t.configured.insert(p.SPI, slot)
@@ -275,7 +281,7 @@ func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selector
 	return InboundHandle(p.SPI), nil
 }
 
-func (t *Table) installOutbound(p *Params, keymat []byte) (Handle, error) {
+func (t *Table) installOutbound(p *Params, keymat []byte, terms *Terms) (Handle, error) {
 	slot, err := t.take(out)
 	if err != nil {
 		return 0, err
@@ -287,7 +293,7 @@ func (t *Table) installOutbound(p *Params, keymat []byte) (Handle, error) {
 	h := t.nextGeneration(out, slot)
 	a := &t.outbound[slot]
 	a.fill(p, slot)
-	t.slots[out].params[slot] = p
+	t.terms[out][slot], t.slots[out].params[slot] = terms, p
 	atomic.StoreUint32(&a.live, h)
 	t.count(out, 1)
 	return Handle(h), nil
@@ -420,6 +426,7 @@ func (t *Table) reclaim() {
 		}
 		t.limbo.pop()
 		t.keys[r.direction][r.slot].Zero()
+		t.terms[r.direction][r.slot] = nil
 		if r.direction == in {
 			a := &t.inbound[r.slot]
 			class := &t.bits[bits.Len(uint(a.Window.Words()-1))]

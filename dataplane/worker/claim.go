@@ -31,6 +31,14 @@ func (w *Worker) claimInbound() {
 			if w.crowded {
 				w.group.sad.PrefetchOf(mine)
 			}
+			if mine.Flags&sad.FlagGuarded != 0 {
+				w.guarded = true
+			}
+		}
+		if mine.Flags&sad.FlagEnded != 0 {
+			w.group.sad.InboundTerms(mine.Slot).Ended.Add(1)
+			w.drop(i, packet.DropLifetimeEnded)
+			continue
 		}
 		w.inbound[i] = mine
 		kept = append(kept, i)
@@ -62,6 +70,9 @@ func (w *Worker) claimOutbound() {
 				}
 			}
 			of = handle
+		}
+		if mine.Flags&(sad.FlagEnded|sad.FlagGuarded) != 0 && !w.admits(i, mine) {
+			continue
 		}
 		w.outbound[i] = mine
 		kept = append(kept, i)

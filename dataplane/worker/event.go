@@ -78,11 +78,13 @@ func (w *Worker) report() {
 			}
 		case r.Inbound != nil:
 			if w.tell(Event{Kind: EventBound, Handle: sad.InboundHandle(r.Inbound.SPI)}) {
-				r.Inbound.Disarm()
+				in := r.Inbound
+				in.Told(w.group.sad.InboundTerms(in.Slot), in.Bytes.Load(), in.Packets.Load())
 			}
 		default:
 			if w.tell(Event{Kind: EventBound, Handle: r.Outbound.Handle()}) {
-				r.Outbound.Disarm()
+				o := r.Outbound
+				o.Told(w.group.sad.OutboundTerms(o.Slot), o.Bytes.Load(), o.Packets.Load())
 			}
 		}
 		*r = esp.Report{}

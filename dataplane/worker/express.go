@@ -13,6 +13,9 @@ import (
 // expressLen is the part of a frame that express reads: Ethernet header, IPv4 header without options, and of TCP the flags.
 const expressLen = packet.EtherLen + 20 + 14
 
+// notPlain are the flags of associations whose packets need something special.
+const notPlain = sad.FlagGuarded | sad.FlagEnded
+
 // express takes the packets that need nothing special from reception to the point where they are to be encapsulated: what classify,
 // claimOutbound and admitOutbound come to for them, in one pass that calls nothing. It leaves every other packet as it
 // was, for those stages, and so need not know what is wrong with one.
@@ -91,7 +94,7 @@ func (w *Worker) express() {
 		}
 		if sa == nil || handle != of {
 			sa = table.LookupOutbound(handle)
-			if sa == nil || sa.Owner() != w.ID || sa.Asked() || sa.HopGeneration != t.FIB.Generation {
+			if sa == nil || sa.Owner() != w.ID || sa.Asked() || sa.Flags&notPlain != 0 || sa.HopGeneration != t.FIB.Generation {
 				sa = nil
 				continue
 			}
@@ -186,7 +189,7 @@ func (w *Worker) expressInbound() {
 				continue
 			}
 			flow := packet.Flow{Dst: packet.Addr{Lo: uint64(binary.BigEndian.Uint32(h[30:]))}, Version: 4}
-			if sa.Owner() != w.ID || sa.Asked() || sa.Version != 4 || sa.Flags&sad.FlagEncap != 0 || !t.Endpoints.Has(&flow) {
+			if sa.Owner() != w.ID || sa.Asked() || sa.Version != 4 || sa.Flags&(sad.FlagEncap|notPlain) != 0 || !t.Endpoints.Has(&flow) {
 				sa = nil
 				continue
 			}

@@ -35,6 +35,7 @@ func (w *Worker) Step(now int64) int {
 		w.observe(StageClaim)
 		w.lists.in = w.esp.Decapsulate(&w.batch, w.lists.in, w.inbound[:])
 		w.observe(StageOpen)
+		w.guardDecapsulated()
 		w.expressDecapsulated()
 		w.routeDecapsulated()
 		w.observe(StageRoute)

@@ -206,6 +206,7 @@ type Worker struct {
 	batch    packet.Batch
 	burst    int
 	tables   *Tables
+	guarded  bool  // the batch may have inbound packets of associations with terms for each packet
 	crowded  bool  // there are more associations than the caches hold
 	now      int64 // nanoseconds on the monotonic clock, at the start of the step
 	inbound  [packet.BatchMax]*sad.Inbound

@@ -50,7 +50,7 @@ var allowed = []struct {
 	{"ike/ikesa", []string{"ike/auth", "ike/message", "ike/suite"}, "one IKE SA: drives the three below it"},
 	{"ike/...", []string{"ike/..."}, "never imports the data plane: the daemon translates"},
 	{"ike", []string{"ike/..."}, "never imports the data plane: the daemon translates"},
-	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/spd", "dataplane/transform", "ike/auth", "ike/ikesa", "ike/message", "ike/suite"}, "configuration describes policies, connections and credentials in the terms of those who take them"},
+	{"cmd/internal/...", []string{"cmd/internal/...", "dataplane/packet", "dataplane/sad", "dataplane/spd", "dataplane/transform", "ike/auth", "ike/ikesa", "ike/message", "ike/suite"}, "configuration describes policies, connections and credentials in the terms of those who take them"},
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/ethtool", "dataplane/keeper", "dataplane/packet", "dataplane/transform", "dataplane/xsk"}, "asks the daemon; detach and doctor look at links, routes and interfaces themselves; check names suites"},
 	{"cmd/sallyport-bench", []string{"bench/...", "cmd/internal/version", "dataplane/threads", "dataplane/transform"}, "shows what bench measures, with threads as the daemon has them; suites have names"},

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"syscall"
 
+	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
 	"sallyport/ike/auth"
@@ -53,6 +54,8 @@ type Association struct {
 	Selectors                            []spd.Selector
 	CopyDSCP, CopyDF, Copy6040ECN, SetDF bool
 	MTU                                  uint16 // bytes of the outer packet; 0: the route's
+	Filter                               *sad.Filter
+	Limit                                sad.Limit
 }
 
 // ID names an association for a reload: what it serves, its direction and SPI.
@@ -207,6 +210,7 @@ type tunnel struct {
 	selectors  []spd.Selector // none: known only once negotiated
 	text       string         // of the selectors, to find those that are the same
 	manual     bool           // keys come from this file
+	terms      Terms
 	used       bool
 }
 
@@ -563,6 +567,7 @@ func (k *checker) manual() {
 		receive.Inbound, receive.SPI, receive.Key, receive.Window = true, uint32(m.SPIIn), in, uint32(t.child.ReplayWindow)
 		send.SPI, send.Key = uint32(m.SPIOut), out
 		for _, a := range []*Association{&receive, &send} {
+			a.Filter, a.Limit = t.terms.Of(a.Inbound)
 			if other, taken := keys[a.KeyID()]; taken {
 				k.errorAt(path, "%s: the key of %s is that of %s too; two users of one key repeat nonces (NIST SP 800-38D, 8.2)", path, a.ID(), other)
 			}

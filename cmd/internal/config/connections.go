@@ -218,7 +218,7 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		}
 		k.between(path+".mtu", int(child.MTU), low, mtuMax)
 	}
-	t := &tunnel{connection: c, child: child, path: path, manual: manual}
+	t := &tunnel{connection: c, child: child, path: path, manual: manual, terms: k.terms(child, path)}
 	if manual {
 		k.notDynamic(path, child.LocalTS, child.RemoteTS)
 		t.selectors = k.selectors(path, child.LocalTS, child.RemoteTS)

@@ -17,6 +17,7 @@ type DataPath struct {
 	CopyDSCP, CopyDF, CopyECN, SetDF bool
 	UDPChecksum                      bool
 	MTU                              uint16 // bytes of the outer packet; 0: the route's
+	Terms                            Terms
 }
 
 // exchange translates what was checked into what the IKE server takes.
@@ -62,12 +63,12 @@ func (k *checker) translated(c *Connection) *ikesa.Connection {
 	// Errors were reported when the proposals were checked.
 	out.Proposals, _ = proposals(c.Proposals, suite.ParseIKE, suite.DefaultIKE())
 	for j := range c.Children {
-		out.Children = append(out.Children, negotiatedChild(c, &c.Children[j]))
+		out.Children = append(out.Children, k.negotiatedChild(c, &c.Children[j]))
 	}
 	return out
 }
 
-func negotiatedChild(c *Connection, child *Child) *ikesa.Child {
+func (k *checker) negotiatedChild(c *Connection, child *Child) *ikesa.Child {
 	actions := map[string]ikesa.ChildAction{
 		"none": ikesa.ActionNone, "trap": ikesa.ActionTrap, "start": ikesa.ActionStart, "trap|start": ikesa.ActionTrapStart,
 	}
@@ -81,7 +82,7 @@ func negotiatedChild(c *Connection, child *Child) *ikesa.Child {
 		Data: &DataPath{
 			Name: c.Name + "/" + child.Name, Priority: c.Priority, Window: uint32(child.ReplayWindow),
 			CopyDSCP: child.CopyDSCP, CopyDF: child.CopyDF, CopyECN: child.CopyECN, SetDF: child.SetDF,
-			UDPChecksum: c.UDPChecksum, MTU: uint16(child.MTU),
+			UDPChecksum: c.UDPChecksum, MTU: uint16(child.MTU), Terms: k.children[c.Name+"/"+child.Name].terms,
 		},
 	}
 	out.Proposals, _ = proposals(child.ESPProposals, suite.ParseESP, suite.DefaultESP())

@@ -157,6 +157,11 @@ type Child struct {
 	CopyECN      bool              `yaml:"copy_ecn"`
 	SetDF        bool              `yaml:"set_df"` // DF where nothing is copied
 	MTU          AutoInt           `yaml:"mtu"`    // of the outer packet, bytes; auto: the route's
+	// Filters judge inner packets, the first that matches; what none matches is judged by FilterDefault.
+	Filters       []FilterRule `yaml:"filters"`
+	FilterDefault string       `yaml:"filter_default"` // allow or deny
+	LimitIn       RateLimit    `yaml:"limit_in"`
+	LimitOut      RateLimit    `yaml:"limit_out"`
 }
 
 // SecretItem is a preshared key, if its name begins with ike, or a private key, if with private.
@@ -232,6 +237,7 @@ func (c *Connection) setDefaults() {
 
 func (c *Child) setDefaults() {
 	c.Mode, c.ReplayWindow = "tunnel", 4096
+	c.FilterDefault, c.LimitIn.Burst, c.LimitOut.Burst = "allow", Duration{unset}, Duration{unset}
 	c.CopyDSCP, c.CopyDF, c.CopyECN = true, true, true
 	c.RekeyTime, c.LifeTime, c.RandTime = Duration{time.Hour}, Duration{unset}, Duration{unset}
 }

@@ -64,16 +64,9 @@ func (t *TrafficSelector) parse(text string) error {
 		return fmt.Errorf("%q: the closing ] is missing", shorten(text))
 	}
 	proto, ports, hasPorts := strings.Cut(filter, "/")
-	if n, ok := protocols[proto]; ok {
-		t.Proto = n
-	} else if n, err := strconv.ParseUint(proto, 10, 8); err == nil {
-		t.Proto = uint8(n)
-	} else {
-		names := make([]string, 0, len(protocols))
-		for k := range protocols {
-			names = append(names, k)
-		}
-		return fmt.Errorf("unknown protocol %q: did you mean %q?", shorten(proto), nearest(proto, sorted(names)))
+	var err error
+	if t.Proto, err = protocolOf(proto); err != nil {
+		return err
 	}
 	if !hasPorts || ports == "any" {
 		return nil
@@ -92,6 +85,21 @@ func (t *TrafficSelector) parse(text string) error {
 	}
 	t.Ports = spd.PortRange{First: uint16(a), Last: uint16(b)}
 	return nil
+}
+
+// protocolOf reads a protocol's word or number.
+func protocolOf(text string) (uint8, error) {
+	if n, ok := protocols[text]; ok {
+		return n, nil
+	}
+	if n, err := strconv.ParseUint(text, 10, 8); err == nil {
+		return uint8(n), nil
+	}
+	names := make([]string, 0, len(protocols))
+	for k := range protocols {
+		names = append(names, k)
+	}
+	return 0, fmt.Errorf("unknown protocol %q: did you mean %q?", shorten(text), nearest(text, sorted(names)))
 }
 
 // portsOf says whether packets of a protocol begin with two ports: TCP, UDP, DCCP, SCTP and UDP-Lite.

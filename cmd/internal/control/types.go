@@ -200,6 +200,7 @@ type Direction struct {
 	Window   uint32    `json:"window"` // packets; 0 for out
 	Worker   int       `json:"worker"` // of the data plane; -1: none yet
 	Drops    []Drop    `json:"drops"`
+	Terms    []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
 }
 
 // Connection is a configured connection.
@@ -265,6 +266,7 @@ type SA struct {
 	InstalledAt time.Time `json:"installed_at"`
 	LocalTS     []string  `json:"local_ts"`
 	RemoteTS    []string  `json:"remote_ts"`
+	Terms       []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
 }
 
 // SAQuery narrows the lists of IKE SAs and associations.
