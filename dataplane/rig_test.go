@@ -76,6 +76,7 @@ type options struct {
 	noBind          bool
 	cores           []int
 	ike             bool
+	service         bool // the tunnel is for UDP port 5000 behind B only
 	live            bool // the engine runs its workers itself, after Start
 }
 
@@ -163,6 +164,19 @@ func selector(me, peer side) spd.Selector {
 	}
 }
 
+func (o options) selector(me, peer side) spd.Selector {
+	s := selector(me, peer)
+	if o.service {
+		s.Proto = 17
+		if ports := (spd.PortRange{First: 5000, Last: 5000}); me == sideB {
+			s.LocalPorts = ports
+		} else {
+			s.RemotePorts = ports
+		}
+	}
+	return s
+}
+
 func keymat(s transform.Suite, seed uint64) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
 	k := make([]byte, s.Info().KeyLen)
@@ -178,7 +192,7 @@ func (g *gateway) tunnel(me, peer side, o options, out, in uint32) {
 	o = o.withDefaults()
 	base := sad.Params{
 		Name: "rig", Suite: o.suite, Local: me.outer4, Remote: peer.outer4, Encap: o.encap, ESN: o.esn, Window: o.window,
-		Selectors: []spd.Selector{selector(me, peer)}, CopyDSCP: true, CopyDF: true, ECN: true,
+		Selectors: []spd.Selector{o.selector(me, peer)}, CopyDSCP: true, CopyDF: true, ECN: true,
 	}
 	if o.outer6 {
 		base.Local, base.Remote = me.outer6, peer.outer6

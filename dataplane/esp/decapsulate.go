@@ -232,13 +232,39 @@ func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound) packet.Dro
 		}
 	}
 
-	switch s.table.Selectors(in.Slot).MatchInbound(&b.Flows[i]) {
+	selectors := s.table.Selectors(in.Slot)
+	match := selectors.MatchInbound(&b.Flows[i])
+	if match != spd.Matched || p.Flags&packet.FlagFragment != 0 {
+		match = s.matchAgain(b, i, in, selectors, match)
+	}
+	switch match {
 	case spd.Matched:
 		return packet.DropNone
 	case spd.NeedsPorts:
 		return packet.DropFragmentNoPorts
 	}
 	return packet.DropSelectorMismatch
+}
+
+// matchAgain judges what selectors alone do not: later fragments by the ports of the first one, which it remembers where they matter
+// (RFC 4301, 7), and ICMP errors by the packet that they are about (RFC 4301, 6.2).
+func (s *Scratch) matchAgain(b *packet.Batch, i int, in *sad.Inbound, selectors *spd.Selectors, match spd.Match) spd.Match {
+	p, flow := &b.P[i], &b.Flows[i]
+	switch {
+	case match == spd.NoMatch:
+		if reported, ok := packet.Reported(b, i); ok {
+			return selectors.MatchInbound(&reported)
+		}
+	case match == spd.NeedsPorts:
+		if s.Ports.Inherit(p, flow, b.IP(i), in.SPI, s.Now) {
+			return selectors.MatchInbound(flow)
+		}
+	case flow.Flags&packet.FlagLaterFragment == 0:
+		if later := flow.Later(); selectors.MatchInbound(&later) == spd.NeedsPorts {
+			s.Ports.Remember(p, flow, b.IP(i), in.SPI, s.Now)
+		}
+	}
+	return match
 }
 
 // follow reports where packet i, the newest of a roaming association, came from, if that is not its peer (RFC 7296, 2.23).

@@ -281,7 +281,8 @@ func TestLaterFragmentNeedsPorts(t *testing.T) {
 	for _, c := range []struct {
 		port, fragment uint16
 		want           packet.Drop
-	}{{53, 0, packet.DropNone}, {54, 0, packet.DropSelectorMismatch}, {53, 0x2000, packet.DropNone}, {0, 7, packet.DropFragmentNoPorts}} {
+	}{{53, 0, packet.DropNone}, {54, 0, packet.DropSelectorMismatch}, {0, 7, packet.DropFragmentNoPorts},
+		{53, 0x2000, packet.DropNone}, {0, 7, packet.DropNone}, {0, 2, packet.DropFragmentNoPorts}} {
 		if reason := g.open1(to(c.port, c.fragment), tu.in); reason != c.want {
 			t.Errorf("port %d, fragment field %#x: %v, want %v", c.port, c.fragment, reason, c.want)
 		}

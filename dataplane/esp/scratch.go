@@ -21,6 +21,7 @@ package esp
 import (
 	"math/rand/v2"
 
+	"sallyport/dataplane/ipfrag"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/transform"
@@ -43,6 +44,9 @@ type Scratch struct {
 	Now int64
 	// Reports are what the last batches found out about associations. The caller takes them away.
 	Reports []Report
+
+	// Ports remembers the ports of first fragments for those of the same datagram that come later.
+	Ports *ipfrag.Ports
 
 	// ECNAlarms counts packets whose outer and inner ECN fields no correct encapsulator
 	// combines (RFC 6040, 4.2). They are forwarded.
@@ -77,7 +81,7 @@ type Report struct {
 // NewScratch returns the scratch of one worker for the associations of a table.
 func NewScratch(table *sad.Table) *Scratch {
 	// Each packet leaves one report of a move at most, and one of a bound.
-	return &Scratch{table: table, id: uint16(rand.Uint32()), Reports: make([]Report, 0, 4*packet.BatchMax)}
+	return &Scratch{table: table, id: uint16(rand.Uint32()), Ports: ipfrag.NewPorts(), Reports: make([]Report, 0, 4*packet.BatchMax)}
 }
 
 // headerLen is the length of SPI and sequence number.

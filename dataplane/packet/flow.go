@@ -73,6 +73,14 @@ func (f *Flow) Back() Flow {
 	return back
 }
 
+// Later returns the flow of a later fragment of the same datagram: it has no ports.
+func (f *Flow) Later() Flow {
+	later := *f
+	later.SrcPort, later.DstPort = 0, 0
+	later.Flags = later.Flags&^FlagPorts | FlagFragment | FlagLaterFragment
+	return later
+}
+
 // FlowOf returns the flow of packet i as it stands in the frame, which [Parse] or [ParseIP]
 // accepted before or this gateway made. It does not allocate.
 func FlowOf(b *Batch, i int) (f Flow) {

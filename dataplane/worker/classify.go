@@ -37,22 +37,31 @@ func (w *Worker) classify() {
 		if p.Class != packet.ClassNone || p.Reason != packet.DropNone {
 			continue
 		}
-		switch p.Class, p.Reason = w.judge(i); p.Reason {
-		case packet.DropNone:
-			w.enlist(i)
-		case packet.DropNoOutbound:
-			w.await(i)
-		}
+		w.place(i)
+	}
+}
+
+// place puts packet i, which is parsed and came from a queue, on the list of what is to be done with it, or ends it.
+func (w *Worker) place(i int) {
+	p := &w.batch.P[i]
+	switch p.Class, p.Reason = w.judge(i); p.Reason {
+	case packet.DropNone:
+		w.enlist(i)
+	case packet.DropNoOutbound:
+		w.await(i)
 	}
 }
 
 // judge says what is to be done with packet i, which is parsed and came from a queue, or why it ends.
 func (w *Worker) judge(i int) (packet.Class, packet.Drop) {
 	p := &w.batch.P[i]
+	local := p.Port == w.tables.TUN
 	switch {
 	case p.Port == w.tables.IKE:
 		return packet.ClassForward, 0 // no policy speaks of it (RFC 4301, 4.4.1)
-	case p.Port == w.tables.TUN:
+	case p.Flags&packet.FlagFragment != 0 && (local || !w.tables.Endpoints.Has(&w.batch.Flows[i])) && w.follow(i, 0):
+		return packet.ClassFragment, 0
+	case local:
 		return w.classifyLocal(i)
 	case w.tables.Endpoints.Has(&w.batch.Flows[i]):
 		return w.classifyEndpoint(p, w.batch.IP(i))
@@ -134,9 +143,25 @@ func (w *Worker) classifyLocal(i int) (packet.Class, packet.Drop) {
 	case spd.NeedsPorts:
 		return 0, packet.DropFragmentNoPorts
 	case spd.NoMatch:
-		return 0, packet.DropNoPolicy
+		if known = w.reported(i); known == nil {
+			return 0, packet.DropNoPolicy
+		}
 	}
 	return w.obey(&w.batch.P[i], &w.batch.Flows[i], known)
+}
+
+// reported returns the protect policy of the traffic that the ICMP error of packet i is about: the error goes the same way as what that
+// answers, whoever reports it (RFC 4301, 6.1.1). It returns nil if i is no such error, or if there is no such policy.
+func (w *Worker) reported(i int) *flowEntry {
+	flow, ok := packet.Reported(&w.batch, i)
+	if !ok {
+		return nil
+	}
+	known := w.flows.policy(w.flows.place(&flow), &flow)
+	if known.match != spd.Matched || known.action != spd.Protect {
+		return nil
+	}
+	return known
 }
 
 // classifyCleartext judges a packet in the clear, by the side it came from.
@@ -154,6 +179,11 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 			return 0, packet.DropFragmentNoPorts
 		}
 		return w.obey(p, flow, known)
+	}
+	if role&Protected != 0 {
+		if known := w.reported(i); known != nil {
+			return w.obey(p, flow, known)
+		}
 	}
 	index, match := t.SPD.Inbound(flow)
 	if match != spd.NoMatch {

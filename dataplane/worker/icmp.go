@@ -68,7 +68,8 @@ func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) 
 
 // answerSource chooses the source address of an ICMP error about p. An error to a host behind a
 // tunnel must go back through it (RFC 4301, 6): then the source is an own address that a
-// protect policy covers, and handle is the association to use. Without either there is no error.
+// protect policy covers, or any if there is none, as the error goes with the traffic that it is about; handle is the
+// association to use. Without either there is no error.
 func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Addr, handle uint32) {
 	t := w.tables
 	if p.Flags&packet.FlagDecapsulated != 0 {
@@ -89,13 +90,23 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 				return own, handle
 			}
 		}
+		back := flow.Back()
+		index, match := t.SPD.Outbound(&back)
+		if match != spd.Matched || t.SPD.Policy(index).Action != spd.Protect {
+			return netip.Addr{}, 0
+		}
+		if handle = w.group.sad.Bound(t.SPD.Policy(index).Tunnel); handle == 0 {
+			return netip.Addr{}, 0
+		}
+		for k := range t.Ports {
+			if src = t.Ports[k].source(flow.Version); t.Ports[k].Role&Protected != 0 && src.IsValid() {
+				return src, handle
+			}
+		}
 		return netip.Addr{}, 0
 	}
 	if int(p.Port) >= len(t.Ports) {
 		return netip.Addr{}, 0
 	}
-	if flow.Version == 4 {
-		return t.Ports[p.Port].Source4, 0
-	}
-	return t.Ports[p.Port].Source6, 0
+	return t.Ports[p.Port].source(flow.Version), 0
 }

@@ -10,16 +10,20 @@ import (
 // FragmentFrames bounds the frames that one worker keeps for fragments.
 const FragmentFrames = 512
 
-// gather takes the fragments to our outer addresses out of the batch. One worker has all those between two addresses, wherever
-// they arrive. What is whole goes on as if it had come so; later fragments of what is not ours go to
-// the kernel, which puts it together.
+// gather takes care of fragments that belong together. One worker has all those between two addresses, wherever they arrive. What is for
+// our outer addresses is put together, and goes on as if it had come so; later fragments of what is not ours go to
+// the kernel, which does the same. Others are judged by the ports of their first fragment.
 func (w *Worker) gather() {
 	b := &w.batch
 	for _, i := range w.lists.fragment {
 		p, flow := &b.P[i], &b.Flows[i]
-		if owner := int(ipfrag.Spread(flow, w.group.fragmentSeed) % uint32(len(w.group.Workers))); owner != w.ID {
-			p.Class = packet.ClassFragment
+		if owner := w.fragmentOwner(flow); owner != w.ID {
 			w.handOver(i, owner)
+			continue
+		}
+		if p.Port == w.tables.TUN || !w.tables.Endpoints.Has(flow) {
+			w.foresee(int(i))
+			w.place(int(i))
 			continue
 		}
 		kind, reason := w.whose(p, b.IP(int(i))[p.L4-p.L3:])
@@ -40,10 +44,7 @@ func (w *Worker) gather() {
 		case ipfrag.Whole:
 			w.Counters.Reassembled.Add(1)
 			if p.Reason = packet.Parse(b, int(i)); p.Reason == packet.DropNone {
-				p.Class, p.Reason = w.classifyEndpoint(p, b.IP(int(i)))
-			}
-			if p.Reason == packet.DropNone {
-				w.enlist(int(i))
+				w.place(int(i))
 			}
 		}
 	}

@@ -33,6 +33,9 @@ func (w *Worker) routeDecapsulated() {
 // judgeDecapsulated is judge for what came out of an association.
 func (w *Worker) judgeDecapsulated(i int) (packet.Class, packet.Drop) {
 	flow := &w.batch.Flows[i]
+	if flow.Flags&packet.FlagFragment != 0 {
+		w.follow(i, w.batch.P[i].SPI)
+	}
 	known := w.flows.policy(w.places[i], flow)
 	switch known.match {
 	case spd.NeedsPorts:

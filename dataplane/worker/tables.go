@@ -28,6 +28,13 @@ type Port struct {
 	Source4, Source6 netip.Addr
 }
 
+func (p *Port) source(version uint8) netip.Addr {
+	if version == 4 {
+		return p.Source4
+	}
+	return p.Source6
+}
+
 // Tables is everything that workers look up and never change: an immutable
 // snapshot, loaded once a batch.
 type Tables struct {

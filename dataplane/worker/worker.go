@@ -145,11 +145,13 @@ func NewGroup(c Config) (*Group, error) {
 			free:    make([]uint64, 0, per),
 			events:  newRing[Event](eventSlots),
 			limiter: forward.NewLimiter(icmpRate, icmpBurst),
+			ports:   ipfrag.NewPorts(),
 			waiting: newWaiting(per),
 			// At most an eighth of the frames: what waits must not keep the others from moving.
 			fragments: ipfrag.NewReassembler(c.Mem, min(FragmentFrames, per/8)),
 		}
 		w.borrow = w.takeFree
+		w.esp.Ports = w.ports
 		w.batch.Mem = c.Mem
 		for k := range per {
 			w.free = append(w.free, uint64(i)*g.homeSize+uint64(k)*packet.FrameSize)
@@ -238,6 +240,7 @@ type Worker struct {
 	borrow    func() (uint64, bool) // takeFree, bound once
 	injected  queueOf[packet.Packet]
 	fragments *ipfrag.Reassembler // of outer datagrams
+	ports     *ipfrag.Ports       // of first fragments
 	parked    []parkedPacket
 	parkedAt  uint32 // FIB generation at which parked packets were tried last
 	waiting   waiting
