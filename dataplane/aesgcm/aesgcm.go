@@ -48,6 +48,8 @@ type Op struct {
 	AADLen uint8
 	// OK is the result.
 	OK bool
+	// match has a bit for each byte of the tag that was as it should be, the first one's the lowest, where assembly opened the op.
+	match uint16
 	// Buf is the text followed by TagSize bytes. Shorter buffers fail the op.
 	Buf []byte
 }
@@ -57,3 +59,7 @@ func Seal(ops []Op) { active.seal(ops) }
 
 // Open verifies each op's tag and decrypts its text in place.
 func Open(ops []Op) { active.open(ops) }
+
+// OpenTruncated is Open for tags of which the first n bytes were sent (SP 800-38D, 7.2); n is 8, 12 or 16. The bytes of Buf behind them may be
+// anything, and are left so or wiped. Seal makes such tags, as the beginning of whole ones.
+func OpenTruncated(ops []Op, n int) { active.openTruncated(ops, n) }

@@ -2677,14 +2677,16 @@ lastRound26:
 	VPXOR   (R9)(R10*1), X1, X1
 
 	// Behind the text nothing changes.
-	// The tag is compared as one word.
-	VPXOR  X0, X1, X1
-	XORL   BX, BX
-	VPTEST X1, X1
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X0, X1, X1
+	VPMOVMSKB X1, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks25:
 	// blocks: 1
@@ -2796,14 +2798,16 @@ lastRound27:
 	VPXOR   (R9), X0, X0
 	VMOVDQU X0, (R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks24:
 	CMPQ BX, $0x03
@@ -2949,14 +2953,16 @@ lastRound29:
 	VPXOR   16(R9), X0, X0
 	VMOVDQU X0, 16(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks28:
 	// blocks: 3
@@ -3130,14 +3136,16 @@ lastRound30:
 	VPXOR   32(R9), X0, X0
 	VMOVDQU X0, 32(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks23:
 	CMPQ BX, $0x06
@@ -3347,14 +3355,16 @@ lastRound33:
 	VPXOR   48(R9), X0, X0
 	VMOVDQU X0, 48(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks32:
 	// blocks: 5
@@ -3590,14 +3600,16 @@ lastRound34:
 	VPXOR   64(R9), X0, X0
 	VMOVDQU X0, 64(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks31:
 	CMPQ BX, $0x07
@@ -3867,14 +3879,16 @@ lastRound36:
 	VPXOR   80(R9), X0, X0
 	VMOVDQU X0, 80(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks35:
 	CMPQ BX, $0x08
@@ -4175,14 +4189,16 @@ lastRound38:
 	VPXOR   96(R9), X0, X0
 	VMOVDQU X0, 96(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks37:
 	// blocks: 8
@@ -4511,14 +4527,16 @@ lastRound39:
 	VPXOR   112(R9), X0, X0
 	VMOVDQU X0, 112(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 long:
 	MOVQ R9, SI

@@ -3,7 +3,7 @@ package aesgcm
 //go:generate go run -C ../../tools/asmgen . ../../dataplane/aesgcm
 
 // The assembly takes the ops from the first on and returns how many of them went well. It
-// sets OK, and leaves the buffers of those that did not go well to be wiped.
+// sets OK, opening also match, and leaves the buffers of those that did not go well to be wiped.
 
 //go:noescape
 func sealAESNI(ops *Op, n int) (done int)
@@ -69,6 +69,27 @@ func bySize(short, long assembly, min int) func([]Op) (done int) {
 			ops = ops[run:]
 		}
 		return done
+	}
+}
+
+// openers completes functions that open, in assembly.
+func openers(call func(ops []Op) (done int)) (open func([]Op), openTruncated func([]Op, int)) {
+	return overBatch(call), func(ops []Op, n int) {
+		if len(ops) == 0 {
+			return
+		}
+		for i := range ops {
+			ops[i].match = 0 // of one that cannot be worked on nothing is compared
+		}
+		call(ops)
+		want := uint16(1)<<n - 1
+		for i := range ops {
+			if op := &ops[i]; op.match&want == want {
+				op.OK = true
+			} else {
+				fail(op)
+			}
+		}
 	}
 }
 

@@ -2733,7 +2733,7 @@ end:
 	RET
 
 // func openAVX512(ops *byte, n int) (done int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
 TEXT ·openAVX512(SB), NOSPLIT, $0-24
 	MOVQ      ops+0(FP), AX
 	MOVQ      n+8(FP), CX
@@ -3177,15 +3177,15 @@ lastRoundBv:
 	VPXORQ          Z0, Z6, Z6
 	VMOVDQU8        Z6, K4, -16(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X0, X4, X4
-	VPTESTMQ X4, X4, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X0, X4, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksBu:
@@ -3276,15 +3276,15 @@ lastRoundBx:
 	VPXORQ          Z0, Z6, Z6
 	VMOVDQU8        Z6, K4, -16(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X0, X4, X4
-	VPTESTMQ X4, X4, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X0, X4, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksBw:
@@ -3383,15 +3383,15 @@ lastRoundBy:
 	VPXORQ          Z0, Z6, Z6
 	VMOVDQU8        Z6, K4, -16(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X0, X4, X4
-	VPTESTMQ X4, X4, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X0, X4, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksBt:
@@ -3517,15 +3517,15 @@ lastRoundCb:
 	VPXORQ          Z0, Z6, Z6
 	VMOVDQU8        Z6, K4, 48(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X5, X5
-	VPTESTMQ X5, X5, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X5, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCa:
@@ -3646,15 +3646,15 @@ lastRoundCc:
 	VPXORQ          Z0, Z6, Z6
 	VMOVDQU8        Z6, K4, 48(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X5, X5
-	VPTESTMQ X5, X5, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X5, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksBz:
@@ -3778,15 +3778,15 @@ lastRoundCe:
 	VPXORQ          Z0, Z6, Z6
 	VMOVDQU8        Z6, K4, 48(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X5, X5
-	VPTESTMQ X5, X5, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X5, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCd:
@@ -3918,15 +3918,15 @@ lastRoundCf:
 	VPXORQ          Z0, Z6, Z6
 	VMOVDQU8        Z6, K4, 48(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X5, X5
-	VPTESTMQ X5, X5, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X5, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksBs:
@@ -4086,15 +4086,15 @@ lastRoundCi:
 	VPXORQ          Z0, Z11, Z11
 	VMOVDQU8        Z11, K4, 112(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X6, X6
-	VPTESTMQ X6, X6, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X6, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCh:
@@ -4252,15 +4252,15 @@ lastRoundCk:
 	VPXORQ          Z0, Z11, Z11
 	VMOVDQU8        Z11, K4, 112(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X6, X6
-	VPTESTMQ X6, X6, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X6, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCj:
@@ -4415,15 +4415,15 @@ lastRoundCl:
 	VPXORQ          Z0, Z11, Z11
 	VMOVDQU8        Z11, K4, 112(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X6, X6
-	VPTESTMQ X6, X6, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X6, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCg:
@@ -4594,15 +4594,15 @@ lastRoundCo:
 	VPXORQ          Z0, Z11, Z11
 	VMOVDQU8        Z11, K4, 112(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X6, X6
-	VPTESTMQ X6, X6, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X6, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCn:
@@ -4791,15 +4791,15 @@ lastRoundCp:
 	VPXORQ          Z0, Z14, Z14
 	VMOVDQU8        Z14, K4, 176(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X7, X7
-	VPTESTMQ X7, X7, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X7, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCm:
@@ -4991,15 +4991,15 @@ lastRoundCr:
 	VPXORQ          Z0, Z14, Z14
 	VMOVDQU8        Z14, K4, 176(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X7, X7
-	VPTESTMQ X7, X7, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X7, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 blocksCq:
@@ -5188,15 +5188,15 @@ lastRoundCs:
 	VPXORQ          Z0, Z14, Z14
 	VMOVDQU8        Z14, K4, 176(R8)
 
-	// The tag is compared as one word.
-	VPXORQ   X4, X7, X7
-	VPTESTMQ X7, X7, K4
-	KMOVB    K4, BX
-	TESTL    BX, BX
-	MOVL     $0x00000000, BX
-	SETEQ    BL
-	MOVB     BL, 33(AX)
-	ADDQ     BX, DX
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X4, X7, K4
+	KMOVW    K4, BX
+	MOVW     BX, 34(AX)
+	XORL     SI, SI
+	CMPL     BX, $0x0000ffff
+	SETEQ    SI
+	MOVB     SI, 33(AX)
+	ADDQ     SI, DX
 	JMP      next
 
 refuse:

@@ -16,10 +16,12 @@ type implementation struct {
 	expand func(*Key, []byte) error
 	seal   func([]Op)
 	open   func([]Op)
+	// openTruncated is OpenTruncated.
+	openTruncated func([]Op, int)
 }
 
 // generic is the twin in Go of all others.
-var generic = implementation{"generic", true, true, expandGeneric, sealGeneric, openGeneric}
+var generic = implementation{"generic", true, true, expandGeneric, sealGeneric, openGeneric, openTruncatedGeneric}
 
 // implementations lists every implementation that was built, the preferred first.
 var implementations = append(assembled(), generic)

@@ -36,7 +36,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 	var key Key
 	for name, want := range map[string]uintptr{
 		"opKey": unsafe.Offsetof(op.Key), "opNonce": unsafe.Offsetof(op.Nonce), "opAAD": unsafe.Offsetof(op.AAD),
-		"opAADLen": unsafe.Offsetof(op.AADLen), "opOK": unsafe.Offsetof(op.OK), "opBuf": unsafe.Offsetof(op.Buf),
+		"opAADLen": unsafe.Offsetof(op.AADLen), "opOK": unsafe.Offsetof(op.OK), "opMatch": unsafe.Offsetof(op.match), "opBuf": unsafe.Offsetof(op.Buf),
 		"opLen": unsafe.Offsetof(op.Buf) + unsafe.Sizeof(uintptr(0)), "opSize": unsafe.Sizeof(op),
 		"keyPowers": unsafe.Offsetof(key.powers), "keyRounds": unsafe.Offsetof(key.rounds), "keyRound": unsafe.Offsetof(key.round),
 		"tagSize": TagSize, "aadMax": AADMax, "powerMax": powerMax,

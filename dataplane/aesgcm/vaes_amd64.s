@@ -3331,14 +3331,16 @@ lastRound38:
 	VPXOR   (R9)(R10*1), X1, X1
 
 	// Behind the text nothing changes.
-	// The tag is compared as one word.
-	VPXOR  X0, X1, X1
-	XORL   BX, BX
-	VPTEST X1, X1
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X0, X1, X1
+	VPMOVMSKB X1, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks37:
 	// blocks: 1
@@ -3430,14 +3432,16 @@ lastRound39:
 	VPXOR        (R9), X0, X0
 	VMOVDQU      X0, (R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks36:
 	CMPQ BX, $0x03
@@ -3546,14 +3550,16 @@ lastRound41:
 	VPXOR   (R9), Y0, Y0
 	VMOVDQU Y0, (R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks40:
 	// blocks: 3
@@ -3676,14 +3682,16 @@ lastRound42:
 	VPXOR        32(R9), X0, X0
 	VMOVDQU      X0, 32(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks35:
 	CMPQ BX, $0x06
@@ -3825,14 +3833,16 @@ lastRound45:
 	VPXOR   32(R9), Y0, Y0
 	VMOVDQU Y0, 32(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks44:
 	// blocks: 5
@@ -3986,14 +3996,16 @@ lastRound46:
 	VPXOR        64(R9), X0, X0
 	VMOVDQU      X0, 64(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks43:
 	CMPQ BX, $0x07
@@ -4164,14 +4176,16 @@ lastRound48:
 	VPXOR   64(R9), Y0, Y0
 	VMOVDQU Y0, 64(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks47:
 	CMPQ BX, $0x08
@@ -4359,14 +4373,16 @@ lastRound50:
 	VPXOR        96(R9), X0, X0
 	VMOVDQU      X0, 96(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 blocks49:
 	// blocks: 8
@@ -4565,14 +4581,16 @@ lastRound51:
 	VPXOR   96(R9), Y0, Y0
 	VMOVDQU Y0, 96(R9)
 
-	// The tag is compared as one word.
-	VPXOR  X1, X2, X2
-	XORL   BX, BX
-	VPTEST X2, X2
-	SETEQ  BL
-	MOVB   BL, 33(AX)
-	ADDQ   BX, DX
-	JMP    next
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  X1, X2, X2
+	VPMOVMSKB X2, BX
+	MOVW      BX, 34(AX)
+	XORL      SI, SI
+	CMPL      BX, $0x0000ffff
+	SETEQ     SI
+	MOVB      SI, 33(AX)
+	ADDQ      SI, DX
+	JMP       next
 
 long:
 	MOVQ R9, SI

@@ -40,8 +40,8 @@ type Op struct {
 type Batch struct {
 	gcm  [BatchMax]aesgcm.Op
 	from [BatchMax]uint8 // index of the op behind gcm[i]
-	// scratch holds a packet that cannot be worked on in place, plain what it decrypts to until that is verified.
-	scratch, plain [PacketMax + aesgcm.TagSize]byte
+	// scratch holds a packet that cannot be worked on in place.
+	scratch [PacketMax + aesgcm.TagSize]byte
 }
 
 // Seal writes IV, ciphertext and ICV of each packet in place.

@@ -1,55 +1,41 @@
 package transform
 
 import (
-	"crypto/subtle"
 	"encoding/binary"
 
 	"sallyport/dataplane/aesgcm"
 )
 
-// Packets of AES-GCM with a truncated tag are worked on in the scratch, since the cipher's tags are whole. a is one op of the
+// Packets of AES-GCM with a truncated tag are worked on in the scratch, where there is room for a whole one. a is one op of the
 // cipher, as a slice.
 
 // sealShort encrypts the text, and sends the first bytes of its tag.
 func (b *Batch) sealShort(a []aesgcm.Op, op *Op) {
 	binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)
-	text := shortText(op)
-	if !b.runShort(a, op, text) {
+	b.shorten(a, op)
+	aesgcm.Seal(a)
+	b.finishShort(a, op)
+}
+
+// openShort decrypts the text and verifies the part of its tag that was sent. The text leaves the scratch only then.
+func (b *Batch) openShort(a []aesgcm.Op, op *Op) {
+	b.shorten(a, op)
+	aesgcm.OpenTruncated(a, op.Key.suite.Info().ICVLen)
+	b.finishShort(a, op)
+}
+
+// shorten makes a from op, with what lies behind the IV in the scratch.
+func (b *Batch) shorten(a []aesgcm.Op, op *Op) {
+	fillAEAD(&a[0], op)
+	n := copy(b.scratch[:], op.Packet[headerLen+ivAEAD:])
+	a[0].Key, a[0].Buf = &op.Key.gcm, b.scratch[:n-op.Key.suite.Info().ICVLen+aesgcm.TagSize]
+}
+
+func (b *Batch) finishShort(a []aesgcm.Op, op *Op) {
+	if !a[0].OK {
 		fail(op)
 		return
 	}
-	copy(text, b.scratch[:len(text)])
-	copy(op.Packet[len(op.Packet)-op.Key.suite.Info().ICVLen:], b.scratch[len(text):])
+	copy(op.Packet[headerLen+ivAEAD:], b.scratch[:])
 	op.OK = true
-}
-
-// openShort decrypts in the scratch, encrypts again there for the tag, and lets the text out only if that matches. GCM's
-// encryption is a key stream, so that encrypting twice decrypts.
-func (b *Batch) openShort(a []aesgcm.Op, op *Op) {
-	text, icv := shortText(op), op.Key.suite.Info().ICVLen
-	ok := b.runShort(a, op, text)
-	plain := b.plain[:len(text)]
-	copy(plain, b.scratch[:len(text)])
-	ok = ok && b.runShort(a, op, plain)
-	if !ok || subtle.ConstantTimeCompare(b.scratch[len(text):len(text)+icv], op.Packet[len(op.Packet)-icv:]) != 1 {
-		fail(op)
-	} else {
-		copy(text, plain)
-		op.OK = true
-	}
-	clear(plain)
-}
-
-// shortText is what lies between IV and ICV.
-func shortText(op *Op) []byte {
-	return op.Packet[headerLen+ivAEAD : len(op.Packet)-op.Key.suite.Info().ICVLen]
-}
-
-// runShort leaves the encrypted text and its whole tag in the scratch.
-func (b *Batch) runShort(a []aesgcm.Op, op *Op, text []byte) bool {
-	fillAEAD(&a[0], op)
-	copy(b.scratch[:], text)
-	a[0].Key, a[0].Buf = &op.Key.gcm, b.scratch[:len(text)+aesgcm.TagSize]
-	aesgcm.Seal(a)
-	return a[0].OK
 }

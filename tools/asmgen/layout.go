@@ -13,6 +13,7 @@ const (
 	opAAD    = 20
 	opAADLen = 32
 	opOK     = 33
+	opMatch  = 34
 	opBuf    = 40
 	opLen    = 48
 	opSize   = 64
