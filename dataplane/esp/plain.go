@@ -15,41 +15,67 @@ const (
 	plainICVLen    = 16
 )
 
+// plainFront is what stands in front of the inner datagram in the usual form, plainBack what stands behind its padding and trailer.
+const (
+	plainFront = plainHeaderLen + plainIVLen
+	plainBack  = plainICVLen
+)
+
+// run is what encapsulatePlain put into packets of one association, one after the other.
+type run struct {
+	sa             *sad.Outbound
+	packets, bytes uint64
+}
+
 // encapsulatePlain puts the first of the live packets, as many as have the form that most have, into ESP packets: see preparePlain. It
 // appends those that live to kept, which may lie in front of live in the same array, and returns what is left of live.
 func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sad.Outbound) (_, rest []uint8) {
-	n := 0
+	n, runs := 0, s.runs[:0]
 	for n < len(live) && n < packet.BatchMax {
-		o, p := sa[live[n]], &b.P[live[n]]
-		s.bytes[n] = p.End - p.L3
-		if !s.plain(o) || !s.preparePlain(p, b.Mem, o, n) {
+		o := sa[live[n]]
+		if !s.plain(o) {
 			break
 		}
-		n++
+		packets, bytes := s.preparePlain(b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
+		if packets == 0 {
+			break
+		}
+		runs = append(runs, run{o, uint64(packets), bytes})
+		n += packets
 	}
 	done, rest := live[:n], live[n:]
 	if n == 0 {
 		return kept, rest
 	}
-	failed := n - s.crypto.SealGCM(n)
-	var run *sad.Outbound
-	var packets, bytes uint64
-	for k, i := range done {
-		o := sa[i]
-		if failed > 0 && !s.crypto.DoneGCM(k) {
-			s.failOutbound(b, i, o)
-			continue
-		}
-		if o != run {
-			s.countSent(run, packets, bytes)
-			run, packets, bytes = o, 0, 0
-		}
-		packets++
-		bytes += uint64(s.bytes[k])
-		kept = append(kept, i)
+	if s.crypto.SealGCM(n) < n {
+		return s.finishFailed(b, kept, done, sa, runs), rest
 	}
-	s.countSent(run, packets, bytes)
-	return kept, rest
+	for k := range runs {
+		s.countSent(runs[k].sa, runs[k].packets, runs[k].bytes)
+	}
+	return append(kept, done...), rest
+}
+
+// finishFailed ends those of the packets that were not sealed and counts the others. Its list is that of encapsulatePlain.
+func (s *Scratch) finishFailed(b *packet.Batch, kept, done []uint8, sa []*sad.Outbound, runs []run) []uint8 {
+	k := 0
+	for _, r := range runs {
+		for range r.packets {
+			i := done[k]
+			if s.crypto.DoneGCM(k) {
+				kept = append(kept, i)
+			} else {
+				s.failOutbound(b, i, sa[i])
+				r.packets--
+				r.bytes -= uint64(s.bytes[k])
+			}
+			k++
+		}
+		if r.packets > 0 {
+			s.countSent(r.sa, r.packets, r.bytes)
+		}
+	}
+	return kept
 }
 
 // plain says that packets for an association, or none, have the form that preparePlain is for.
@@ -58,36 +84,15 @@ func (s *Scratch) plain(o *sad.Outbound) bool {
 }
 
 // preparePlain is prepareOutbound for the form that most tunnels have: ESP right behind an outer IPv4 header, and AES-GCM. It
-// writes whole words. It returns false, and has done nothing, where anything is
+// takes the first of the live packets as ops from n on, all of them for o, writes whole words, and returns how many packets they
+// are and the bytes of their datagrams. It stops, and has done nothing, at a packet for another association or where anything is
 // out of the ordinary; prepareOutbound then says what.
 //
 //	outer                8               16              24          28
 //	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
-func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, n int) bool {
-	key := s.table.OutboundKey(o.Slot)
-	inner := p.Addr + uint64(p.L3)
-	length := uint64(p.End - p.L3)
-	pad := -(length + trailerLen) & 3
-	body := length + pad + trailerLen
-	front := uint64(plainHeaderLen + o.IVLen)
-	outer := inner - front
-	end := inner + body + uint64(o.ICVLen)
-	chunk := packet.Chunk(p.Addr)
-	last := o.Seq.Load()
-	if inner < chunk+packet.EtherLen+front || end+packet.TailSlack > chunk+packet.FrameSize || last >= o.SeqMax || end > uint64(len(mem)) {
-		return false
-	}
-	seq := last + 1
-	o.Seq.Set(seq)
-
-	// Padding 1, 2, 3, its length and next header in one store, which may reach into the ICV's place.
-	next := uint64(packet.ProtoIPv4)
-	if p.Version == 6 {
-		next = packet.ProtoIPv6
-	}
-	trailer := 0x03_02_01&(1<<(8*pad)-1) | (pad|next<<8)<<(8*pad)
-	binary.LittleEndian.PutUint64(mem[inner+length:], trailer)
-
+func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound, o *sad.Outbound, n int) (packets int, bytes uint64) {
+	mem := b.Mem
+	// What the association's packets have in common.
 	var tosMask uint8
 	if o.Flags&sad.FlagCopyDSCP != 0 {
 		tosMask = 0xfc
@@ -95,44 +100,75 @@ func (s *Scratch) preparePlain(p *packet.Packet, mem []byte, o *sad.Outbound, n 
 	if o.Flags&sad.FlagECN != 0 {
 		tosMask |= 0x03
 	}
-	tos := p.TOS & tosMask
-	flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
-	df := o.Flags&sad.FlagSetDF != 0
-	if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
-		df = p.Flags&packet.FlagDF != 0
+	ttl, middle := binary.BigEndian.Uint64(o.Header[8:]), binary.LittleEndian.Uint64(o.Header[16:])
+	seal := s.crypto.SealRun(s.table.OutboundKey(o.Slot), uint32(middle>>32), o.Flags&sad.FlagESN != 0)
+	seq, last := o.Seq.Load(), o.SeqMax
+	for _, i := range live {
+		if sa[i] != o {
+			break
+		}
+		p := &b.P[i]
+		inner := p.Addr + uint64(p.L3)
+		length := uint64(p.End - p.L3)
+		pad := -(length + trailerLen) & 3
+		text := inner + length + pad + trailerLen
+		outer, end, chunk := inner-plainFront, text+plainBack, packet.Chunk(p.Addr)
+		if inner < chunk+packet.EtherLen+plainFront || end+packet.TailSlack > chunk+packet.FrameSize || seq >= last || end > uint64(len(mem)) {
+			break
+		}
+		seq++
+
+		// Padding 1, 2, 3, its length and next header in one store, which may reach into the ICV's place.
+		next := uint64(packet.ProtoIPv4)
+		if p.Version == 6 {
+			next = packet.ProtoIPv6
+		}
+		trailer := 0x03_02_01&(1<<(8*pad)-1) | (pad|next<<8)<<(8*pad)
+		binary.LittleEndian.PutUint64(mem[inner+length:], trailer)
+
+		tos := p.TOS & tosMask
+		flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
+		df := o.Flags&sad.FlagSetDF != 0
+		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
+			df = p.Flags&packet.FlagDF != 0
+		}
+		var fragment uint64 // identification and flags
+		if df {
+			flags |= packet.FlagDF
+			fragment = ipv4DF
+		} else {
+			s.id++
+			fragment = uint64(s.id) << 16
+		}
+		total := end - outer
+		sum := uint64(o.HeaderSum) + uint64(tos) + total + fragment>>16 + fragment&0xffff
+		sum = sum>>16 + sum&0xffff
+		sum = sum>>16 + sum&0xffff
+		check := ^uint16(sum>>16 + sum)
+
+		h := (*[plainFront]byte)(mem[outer:])
+		const start = 0x4500 << 48 // version and header length
+		binary.BigEndian.PutUint64(h[0:], start|uint64(tos)<<48|total<<32|fragment)
+		binary.BigEndian.PutUint64(h[8:], ttl|uint64(check)<<32)
+		binary.LittleEndian.PutUint64(h[16:], middle)
+		binary.BigEndian.PutUint32(h[24:], uint32(seq))
+		binary.BigEndian.PutUint64(h[28:], seq)
+		seal.Put(s.crypto.GCM(n+packets), mem[inner:end:chunk+packet.FrameSize], seq)
+
+		p.Addr = outer - packet.EtherLen
+		p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
+		p.End = packet.EtherLen + uint16(total)
+		p.Len = p.End
+		p.SrcPort, p.DstPort = 0, 0
+		p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
+		p.Flags = flags
+		p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, seq
+		s.bytes[(n+packets)&(packet.BatchMax-1)] = uint16(length)
+		packets++
+		bytes += length
 	}
-	var fragment uint64 // identification and flags
-	if df {
-		flags |= packet.FlagDF
-		fragment = ipv4DF
-	} else {
-		s.id++
-		fragment = uint64(s.id) << 16
-	}
-	total := end - outer
-	sum := uint64(o.HeaderSum) + uint64(tos) + total + fragment>>16 + fragment&0xffff
-	sum = sum>>16 + sum&0xffff
-	sum = sum>>16 + sum&0xffff
-	check := ^uint16(sum>>16 + sum)
-
-	h := (*[plainHeaderLen]byte)(mem[outer:])
-	const start = 0x4500 << 48 // version and header length
-	binary.BigEndian.PutUint64(h[0:], start|uint64(tos)<<48|total<<32|fragment)
-	binary.BigEndian.PutUint64(h[8:], binary.BigEndian.Uint64(o.Header[8:])|uint64(check)<<32)
-	binary.LittleEndian.PutUint64(h[16:], binary.LittleEndian.Uint64(o.Header[16:]))
-	binary.BigEndian.PutUint32(h[24:], uint32(seq))
-
-	s.crypto.PutSealGCM(n, key, mem[outer+ipv4Len:end:chunk+packet.FrameSize], seq, uint32(seq>>32), o.Flags&sad.FlagESN != 0)
-
-	p.Addr = outer - packet.EtherLen
-	p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
-	p.End = packet.EtherLen + uint16(total)
-	p.Len = p.End
-	p.SrcPort, p.DstPort = 0, 0
-	p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
-	p.Flags = flags
-	p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, seq
-	return true
+	o.Seq.Set(seq)
+	return packets, bytes
 }
 
 // plainInbound says that packets for an association, or none, have the form that prepareOpen is for.

@@ -36,6 +36,7 @@ type Scratch struct {
 	ops    [packet.BatchMax]transform.Op
 	rec    [packet.BatchMax]record
 	bytes  [packet.BatchMax]uint16 // of the inner datagrams that encapsulatePlain is at work on
+	runs   [packet.BatchMax]run
 
 	// id is the last identification given to an outer IPv4 header that may be fragmented.
 	id uint16

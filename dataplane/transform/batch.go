@@ -92,6 +92,40 @@ func (b *Batch) putGCM(i int, k *Key, packet []byte, iv uint64, seqHi uint32, es
 	g.Buf, g.Key = packet[headerLen+ivAEAD:], &k.gcm
 }
 
+// GCM returns op i, below BatchMax, of a batch that is AES-GCM from one end to the other, for [GCMRun.Put].
+func (b *Batch) GCM(i int) *aesgcm.Op { return &b.gcm[i&(BatchMax-1)] }
+
+// GCMRun is what packets to be sealed with one key of AES-GCM, one after the other, have in common.
+type GCMRun struct {
+	key    *aesgcm.Key
+	salt   uint32
+	spi    uint32
+	aadLen uint8
+}
+
+// SealRun returns the run of a key, for which k.GCM() is true; spi is as it stands in the packet, read as a little-endian word.
+func (b *Batch) SealRun(k *Key, spi uint32, esn bool) GCMRun {
+	r := GCMRun{&k.gcm, binary.LittleEndian.Uint32(k.salt[:]), spi, 8}
+	if esn {
+		r.aadLen = 12
+	}
+	return r
+}
+
+// Put makes g the op of the packet with sequence number seq. text reaches from behind the IV to the end of the ICV; IV, and what
+// stands in front of it, are the caller's.
+func (r *GCMRun) Put(g *aesgcm.Op, text []byte, seq uint64) {
+	word := bits.ReverseBytes64(seq) // as IV, and as upper and lower half of the extended sequence number
+	binary.LittleEndian.PutUint32(g.Nonce[0:], r.salt)
+	binary.LittleEndian.PutUint64(g.Nonce[4:], word)
+	if r.aadLen == 8 {
+		word >>= 32
+	}
+	binary.LittleEndian.PutUint32(g.AAD[0:], r.spi)
+	binary.LittleEndian.PutUint64(g.AAD[4:], word)
+	g.AADLen, g.Key, g.Buf = r.aadLen, r.key, text
+}
+
 // SealGCM seals the first n ops, and returns how many of them went well. The packet of one that did not is wiped behind its IV.
 func (b *Batch) SealGCM(n int) (done int) {
 	aesgcm.Seal(b.gcm[:n])
