@@ -21,6 +21,16 @@ const (
 	plainBack  = plainICVLen
 )
 
+// trailers holds padding 1, 2, 3, its length and next header as a little-endian word, by half the inner version, odd for 6, and length of padding.
+var trailers = func() (t [2][4]uint64) {
+	for v, next := range [2]uint64{packet.ProtoIPv4, packet.ProtoIPv6} {
+		for pad := range uint64(4) {
+			t[v][pad] = 0x03_02_01&(1<<(8*pad)-1) | (pad|next<<8)<<(8*pad)
+		}
+	}
+	return t
+}()
+
 // run is what encapsulatePlain put into packets of one association, one after the other.
 type run struct {
 	sa             *sad.Outbound
@@ -118,13 +128,8 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 		}
 		seq++
 
-		// Padding 1, 2, 3, its length and next header in one store, which may reach into the ICV's place.
-		next := uint64(packet.ProtoIPv4)
-		if p.Version == 6 {
-			next = packet.ProtoIPv6
-		}
-		trailer := 0x03_02_01&(1<<(8*pad)-1) | (pad|next<<8)<<(8*pad)
-		binary.LittleEndian.PutUint64(mem[inner+length:], trailer)
+		// In one store, which may reach into the ICV's place.
+		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[p.Version>>1&1][pad])
 
 		tos := p.TOS & tosMask
 		flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)

@@ -25,25 +25,30 @@ func LinkOf(src, dst *[6]byte) Link {
 	return l
 }
 
-// Write puts the header directly in front of the IP header of packet p in mem and cuts off what follows the datagram, so that L3 is 14
-// and Len is End. A VLAN tag is left behind; where less than 14 bytes lie between
-// Addr and the IP header, Addr moves down, and the caller's frame has that headroom.
-func (l *Link) Write(mem []byte, p *packet.Packet) {
-	if p.L3 != packet.EtherLen || p.Len != p.End {
-		reseat(p, p.Addr+uint64(p.L3)-packet.EtherLen, packet.EtherLen)
-	}
-	h, tail := (*[packet.EtherLen]byte)(mem[p.Addr:]), l.tail4
-	if p.Version == 6 {
+// Put writes the header in front of a datagram of an IP version.
+func (l *Link) Put(h *[packet.EtherLen]byte, version uint8) {
+	tail := l.tail4
+	if version == 6 {
 		tail = l.tail6
 	}
 	binary.LittleEndian.PutUint64(h[0:], l.head)
 	binary.LittleEndian.PutUint64(h[6:], tail)
 }
 
-// WriteEthernet writes the untagged Ethernet header from src to dst as [Link.Write] does.
+// Seat makes room for [Link.Put] at p.Addr, directly in front of p's IP header, and cuts off what follows the datagram: L3 is 14
+// then, and Len is End. A VLAN tag is left behind; where less than 14 bytes lie between
+// Addr and the IP header, Addr moves down, and the caller's frame has that headroom.
+func Seat(p *packet.Packet) {
+	if p.L3 != packet.EtherLen || p.Len != p.End {
+		reseat(p, p.Addr+uint64(p.L3)-packet.EtherLen, packet.EtherLen)
+	}
+}
+
+// WriteEthernet writes the untagged Ethernet header from src to dst, see [Seat] and [Link.Put].
 func WriteEthernet(b *packet.Batch, i int, src, dst *[6]byte) {
-	l := LinkOf(src, dst)
-	l.Write(b.Mem, &b.P[i])
+	p, l := &b.P[i], LinkOf(src, dst)
+	Seat(p)
+	l.Put((*[packet.EtherLen]byte)(b.Mem[p.Addr:]), p.Version)
 }
 
 // reseat makes p's IP header start l3 bytes behind addr, keeps the length of

@@ -45,7 +45,8 @@ func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
 			w.sendHop(i)
 			continue
 		}
-		link.Write(b.Mem, p)
+		forward.Seat(p)
+		link.Put((*[packet.EtherLen]byte)(b.Mem[p.Addr:]), p.Version)
 		p.Port = hop.Port
 		w.stage(queue, p)
 	}
