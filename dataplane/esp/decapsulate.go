@@ -142,20 +142,30 @@ func dropOf(v replay.Verdict) packet.Drop {
 // live to live.
 func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound, n int) []uint8 {
 	var run *sad.Inbound
+	var words []uint64
+	var selectors *spd.Selectors
 	var packets, bytes uint64
 	for k := range n {
 		r := &s.rec[k]
 		i := r.index
 		in := sa[i]
-		reason := s.accept(b, r, in)
+		if in != run {
+			s.countReceived(run, packets, bytes)
+			run, packets, bytes = in, 0, 0
+			words, selectors = s.table.Bits(in), s.table.Selectors(in.Slot)
+		}
+		reason := packet.DropBadICV
+		if r.ok {
+			if verdict := in.Window.Advance(words, b.P[i].Seq); verdict != replay.OK {
+				reason = dropOf(verdict)
+			} else if reason = packet.DropNone; r.moved || !acceptPlain(b, r, in, selectors) {
+				reason = s.accept(b, r, in, selectors)
+			}
+		}
 		if reason != packet.DropNone {
 			b.P[i].Reason = reason
 			countInbound(in, reason)
 			continue
-		}
-		if in != run {
-			s.countReceived(run, packets, bytes)
-			run, packets, bytes = in, 0, 0
 		}
 		packets++
 		bytes += uint64(b.P[i].End - b.P[i].L3)
@@ -167,7 +177,7 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 
 // countReceived counts what a run of packets of one association carried; nil is no run.
 func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
-	if in == nil {
+	if packets == 0 {
 		return
 	}
 	in.Packets.Add(packets)
@@ -181,23 +191,16 @@ func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
 	}
 }
 
-// accept judges the packet behind record r, in these steps:
+// accept judges the packet behind record r, whose ICV matched and which the window took, in these steps:
 //
-//  1. the ICV matched;
-//  2. the window, re-checked and moved, and the peer, if it has;
-//  3. trailer: next header, pad length, padding;
-//  4. the inner header;
-//  5. ECN (RFC 6040);
-//  6. selectors (RFC 4301, 5.2 step 4).
-func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound) packet.Drop {
+//  1. the peer, if it has moved;
+//  2. trailer: next header, pad length, padding;
+//  3. the inner header;
+//  4. ECN (RFC 6040);
+//  5. selectors (RFC 4301, 5.2 step 4).
+func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors) packet.Drop {
 	i := int(r.index)
 	p := &b.P[i]
-	if !r.ok {
-		return packet.DropBadICV
-	}
-	if verdict := in.Window.Advance(s.table.Bits(in), p.Seq); verdict != replay.OK {
-		return dropOf(verdict)
-	}
 	if r.moved && p.Seq == in.Window.Top() {
 		s.follow(b, i, in)
 	}
@@ -232,7 +235,6 @@ func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound) packet.Dro
 		}
 	}
 
-	selectors := s.table.Selectors(in.Slot)
 	match := selectors.MatchInbound(&b.Flows[i])
 	if match != spd.Matched || p.Flags&packet.FlagFragment != 0 {
 		match = s.matchAgain(b, i, in, selectors, match)

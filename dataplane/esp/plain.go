@@ -2,10 +2,12 @@ package esp
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/replay"
 	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
 )
 
 // Lengths of the usual form: what most prepared headers hold, IPv4, SPI and sequence number; and what AES-GCM adds (RFC 4106).
@@ -111,7 +113,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 		tosMask |= 0x03
 	}
 	ttl, middle := binary.BigEndian.Uint64(o.Header[8:]), binary.LittleEndian.Uint64(o.Header[16:])
-	seal := s.crypto.SealRun(s.table.OutboundKey(o.Slot), uint32(middle>>32), o.Flags&sad.FlagESN != 0)
+	seal := s.crypto.Run(s.table.OutboundKey(o.Slot), uint32(middle>>32), o.Flags&sad.FlagESN != 0)
 	seq, last := o.Seq.Load(), o.SeqMax
 	for _, i := range live {
 		if sa[i] != o {
@@ -158,7 +160,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 		binary.LittleEndian.PutUint64(h[16:], middle)
 		binary.BigEndian.PutUint32(h[24:], uint32(seq))
 		binary.BigEndian.PutUint64(h[28:], seq)
-		seal.Put(s.crypto.GCM(n+packets), mem[inner:end:chunk+packet.FrameSize], seq)
+		seal.Put(s.crypto.GCM(n+packets), mem[inner:end:chunk+packet.FrameSize], bits.ReverseBytes64(seq), seq)
 
 		p.Addr = outer - packet.EtherLen
 		p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
@@ -185,10 +187,15 @@ func (s *Scratch) plainInbound(in *sad.Inbound) bool {
 func (s *Scratch) decapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sad.Inbound) (_, rest []uint8) {
 	n := 0
 	for n < len(live) && n < packet.BatchMax {
-		if i := live[n]; !s.plainInbound(sa[i]) || !s.prepareOpen(&b.P[i], b.Mem, sa[i], i, n) {
+		in := sa[live[n]]
+		if !s.plainInbound(in) {
 			break
 		}
-		n++
+		packets := s.prepareOpen(b, live[n:min(len(live), packet.BatchMax)], sa, in, n)
+		if packets == 0 {
+			break
+		}
+		n += packets
 	}
 	if n == 0 {
 		return kept, live
@@ -200,28 +207,65 @@ func (s *Scratch) decapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 	return s.finishInbound(b, kept, sa, n), live[n:]
 }
 
-// prepareOpen is prepareInbound for ESP right behind an outer IPv4 header without options, and AES-GCM. It returns false, and has done
-// nothing, where anything is out of the ordinary or wrong; prepareInbound then says what.
-func (s *Scratch) prepareOpen(p *packet.Packet, mem []byte, in *sad.Inbound, i uint8, n int) bool {
-	at := p.Addr + uint64(p.L4) // of the ESP header
-	end := p.Addr + uint64(p.End)
-	length := end - at
-	const overhead = headerLen + plainIVLen + plainICVLen
-	if p.L4-p.L3 != ipv4Len || p.Version != 4 || p.Proto != packet.ProtoESP || p.Flags&packet.FlagFragment != 0 ||
-		length < overhead+trailerLen || length&3 != overhead&3 {
+// prepareOpen is prepareInbound for ESP right behind an outer IPv4 header without options, and AES-GCM. It takes the first of the live
+// packets as ops from n on, all of them for in, and returns how many. It stops, and has done
+// nothing, at a packet for another association or where anything is out of the ordinary or wrong; prepareInbound then says what.
+func (s *Scratch) prepareOpen(b *packet.Batch, live []uint8, sa []*sad.Inbound, in *sad.Inbound, n int) (packets int) {
+	mem := b.Mem
+	// What the association's packets have in common.
+	addresses := uint64(binary.LittleEndian.Uint32(in.Remote[:])) | uint64(binary.LittleEndian.Uint32(in.Local[:]))<<32
+	spi := bits.ReverseBytes32(in.SPI)
+	open := s.crypto.Run(s.table.InboundKey(in.Slot), spi, in.Flags&sad.FlagESN != 0)
+	window, words := &in.Window, s.table.Bits(in)
+	for _, i := range live {
+		if sa[i] != in {
+			break
+		}
+		p := &b.P[i]
+		outer := p.Addr + uint64(p.L3)
+		end := p.Addr + uint64(p.End)
+		if p.L4-p.L3 != ipv4Len || p.Version != 4 || p.Proto != packet.ProtoESP || p.Flags&packet.FlagFragment != 0 ||
+			end < outer+plainFront+trailerLen+plainBack || (end-outer-plainFront-plainBack)&3 != 0 {
+			break
+		}
+		h := (*[plainFront]byte)(mem[outer:])
+		if binary.LittleEndian.Uint64(h[12:]) != addresses || binary.LittleEndian.Uint32(h[20:]) != spi {
+			break
+		}
+		seq := window.Infer(binary.BigEndian.Uint32(h[24:]))
+		if window.Check(words, seq) != replay.OK {
+			break
+		}
+		p.SPI, p.Slot, p.Seq = in.SPI, in.Slot, seq
+		r := &s.rec[(n+packets)&(packet.BatchMax-1)]
+		r.index, r.tos, r.moved, r.esp, r.length = i, p.TOS, false, outer+ipv4Len, uint16(end-outer-ipv4Len)
+		open.Put(s.crypto.GCM(n+packets), mem[outer+plainFront:end:packet.Chunk(p.Addr)+packet.FrameSize], binary.LittleEndian.Uint64(h[28:]), seq)
+		packets++
+	}
+	return packets
+}
+
+// acceptPlain is accept for the inner packets that most are: IPv4 for packet.ParsePlain, with a trailer
+// as short as AES-GCM needs, in an outer header that says nothing of congestion. It returns false where anything is out of the ordinary or wrong; accept, which begins anew, then says what.
+func acceptPlain(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors) bool {
+	i := r.index
+	p, f := &b.P[i], &b.Flows[i]
+	front := headerLen + uint64(in.IVLen)
+	end := r.esp + uint64(r.length) - uint64(in.ICVLen)
+	if r.tos&0b11 != packet.ECNNotECT || end < r.esp+front+packet.PlainLen-packet.EtherLen+8 {
 		return false
 	}
-	h := (*[plainHeaderLen]byte)(mem[p.Addr+uint64(p.L3):])
-	if [4]byte(h[12:]) != [4]byte(in.Remote[:]) || [4]byte(h[16:]) != [4]byte(in.Local[:]) || binary.BigEndian.Uint32(h[20:]) != in.SPI {
+	trailer := binary.LittleEndian.Uint64(b.Mem[end-8:])
+	next, pad := trailer>>56, trailer>>48&0xff
+	if next != packet.ProtoIPv4 || pad > 3 || trailer>>(48-8*pad) != trailers[0][pad] {
 		return false
 	}
-	seq := in.Window.Infer(binary.BigEndian.Uint32(h[24:]))
-	if in.Window.Check(s.table.Bits(in), seq) != replay.OK {
+	p.Addr = r.esp + front - packet.EtherLen
+	p.Len = uint16(end - trailerLen - pad - p.Addr)
+	p.Flags = packet.FlagDecapsulated
+	if !packet.ParsePlain(p, f, (*[packet.PlainLen]byte)(b.Mem[p.Addr:])) || selectors.MatchInbound(f) != spd.Matched {
 		return false
 	}
-	p.SPI, p.Slot, p.Seq = in.SPI, in.Slot, seq
-	r := &s.rec[n]
-	r.index, r.tos, r.moved, r.esp, r.length = i, p.TOS, false, at, uint16(length)
-	s.crypto.PutOpenGCM(n, s.table.InboundKey(in.Slot), mem[at:end:packet.Chunk(p.Addr)+packet.FrameSize], uint32(seq>>32), in.Flags&sad.FlagESN != 0)
+	p.Len = p.End
 	return true
 }

@@ -60,7 +60,7 @@ func Parse(b *Batch, i int) Drop {
 	p := &b.P[i]
 	f := b.Frame(i)
 	p.Flags &= flagsKept
-	if len(f) >= plainLen && f[12] == 0x08 && f[13] == 0x00 && parsePlain(p, &b.Flows[i], (*[plainLen]byte)(f)) {
+	if len(f) >= PlainLen && f[12] == 0x08 && f[13] == 0x00 && ParsePlain(p, &b.Flows[i], (*[PlainLen]byte)(f)) {
 		return DropNone
 	}
 	if len(f) < EtherLen {
@@ -86,10 +86,10 @@ func Parse(b *Batch, i int) Drop {
 	return DropNotIP
 }
 
-// plainLen is the part of a frame that [parsePlain] reads: Ethernet header, IPv4 header without options, ports.
-const plainLen = EtherLen + 20 + 4
+// PlainLen is the part of a frame that [ParsePlain] reads: Ethernet header, IPv4 header without options, ports.
+const PlainLen = EtherLen + 20 + 4
 
-// parsePlain is Parse and ParseIP for what most packets are: IPv4 without options, whole, with UDP, TCP or ESP in it, whose header lies
+// ParsePlain is Parse and ParseIP for what most packets are: IPv4 without options, whole, with UDP, TCP or ESP in it, whose header lies
 // EtherLen bytes behind the frame's start. It reads whole words and leaves everything else, and whatever is wrong, to
 // the rest of them.
 //
@@ -97,7 +97,7 @@ const plainLen = EtherLen + 20 + 4
 //	a     12-19  EtherType (not looked at), version and header length, TOS, total length, identification
 //	b     20-27  fragment, TTL, protocol, checksum, source (first half)
 //	c     28-35  source (second half), destination, source port
-func parsePlain(p *Packet, f *Flow, h *[plainLen]byte) bool {
+func ParsePlain(p *Packet, f *Flow, h *[PlainLen]byte) bool {
 	a, b, c := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]), binary.LittleEndian.Uint64(h[28:])
 	const (
 		fragmented   = 0xffbf // of b: all but DF
@@ -146,7 +146,7 @@ func ParseIP(b *Batch, i int) Drop {
 	p := &b.P[i]
 	f := b.Frame(i)
 	p.Flags &= flagsKept
-	if p.L3 == EtherLen && len(f) >= plainLen && parsePlain(p, &b.Flows[i], (*[plainLen]byte)(f)) {
+	if p.L3 == EtherLen && len(f) >= PlainLen && ParsePlain(p, &b.Flows[i], (*[PlainLen]byte)(f)) {
 		return DropNone
 	}
 	if int(p.L3) >= len(f) {

@@ -62,40 +62,10 @@ func (b *Batch) Open(ops []Op) {
 	b.open(ops)
 }
 
-// PutSealGCM makes op i of a batch that is AES-GCM from one end to the other, for [Batch.SealGCM]. It takes what [Op] holds, and writes the
-// IV. i is below BatchMax; k.GCM() is true; packet holds IV and ICV at least.
-func (b *Batch) PutSealGCM(i int, k *Key, packet []byte, counter uint64, seqHi uint32, esn bool) {
-	binary.BigEndian.PutUint64(packet[headerLen:], counter)
-	b.putGCM(i, k, packet, bits.ReverseBytes64(counter), seqHi, esn)
-}
-
-// PutOpenGCM does the same for [Batch.OpenGCM].
-func (b *Batch) PutOpenGCM(i int, k *Key, packet []byte, seqHi uint32, esn bool) {
-	b.putGCM(i, k, packet, binary.LittleEndian.Uint64(packet[headerLen:]), seqHi, esn)
-}
-
-// putGCM makes an op, see fillAEAD; iv is the word that stands in the packet.
-func (b *Batch) putGCM(i int, k *Key, packet []byte, iv uint64, seqHi uint32, esn bool) {
-	p, g := (*[headerLen + ivAEAD]byte)(packet), &b.gcm[i]
-	*(*[4]byte)(g.Nonce[0:]) = k.salt
-	binary.LittleEndian.PutUint64(g.Nonce[4:], iv)
-	spi, low := binary.LittleEndian.Uint32(p[0:]), binary.LittleEndian.Uint32(p[4:])
-	binary.LittleEndian.PutUint32(g.AAD[0:], spi)
-	if esn {
-		binary.BigEndian.PutUint32(g.AAD[4:], seqHi)
-		binary.LittleEndian.PutUint32(g.AAD[8:], low)
-		g.AADLen = 12
-	} else {
-		binary.LittleEndian.PutUint32(g.AAD[4:], low)
-		g.AADLen = 8
-	}
-	g.Buf, g.Key = packet[headerLen+ivAEAD:], &k.gcm
-}
-
 // GCM returns op i, below BatchMax, of a batch that is AES-GCM from one end to the other, for [GCMRun.Put].
 func (b *Batch) GCM(i int) *aesgcm.Op { return &b.gcm[i&(BatchMax-1)] }
 
-// GCMRun is what packets to be sealed with one key of AES-GCM, one after the other, have in common.
+// GCMRun is what packets for one key of AES-GCM, one after the other, have in common.
 type GCMRun struct {
 	key    *aesgcm.Key
 	salt   uint32
@@ -103,8 +73,8 @@ type GCMRun struct {
 	aadLen uint8
 }
 
-// SealRun returns the run of a key, for which k.GCM() is true; spi is as it stands in the packet, read as a little-endian word.
-func (b *Batch) SealRun(k *Key, spi uint32, esn bool) GCMRun {
+// Run returns the run of a key, for which k.GCM() is true; spi is as it stands in the packet, read as a little-endian word.
+func (b *Batch) Run(k *Key, spi uint32, esn bool) GCMRun {
 	r := GCMRun{&k.gcm, binary.LittleEndian.Uint32(k.salt[:]), spi, 8}
 	if esn {
 		r.aadLen = 12
@@ -112,18 +82,25 @@ func (b *Batch) SealRun(k *Key, spi uint32, esn bool) GCMRun {
 	return r
 }
 
-// Put makes g the op of the packet with sequence number seq. text reaches from behind the IV to the end of the ICV; IV, and what
-// stands in front of it, are the caller's.
-func (r *GCMRun) Put(g *aesgcm.Op, text []byte, seq uint64) {
-	word := bits.ReverseBytes64(seq) // as IV, and as upper and lower half of the extended sequence number
+// Put makes g the op of the packet with an IV, as it stands in the packet, read as a little-endian word, and with sequence number seq. text
+// reaches from behind the IV to the end of the ICV; IV, and what stands in front of it, are the caller's.
+func (r *GCMRun) Put(g *aesgcm.Op, text []byte, iv, seq uint64) {
 	binary.LittleEndian.PutUint32(g.Nonce[0:], r.salt)
-	binary.LittleEndian.PutUint64(g.Nonce[4:], word)
+	binary.LittleEndian.PutUint64(g.Nonce[4:], iv)
+	word := bits.ReverseBytes64(seq) // both halves of the extended sequence number
 	if r.aadLen == 8 {
 		word >>= 32
 	}
 	binary.LittleEndian.PutUint32(g.AAD[0:], r.spi)
 	binary.LittleEndian.PutUint64(g.AAD[4:], word)
 	g.AADLen, g.Key, g.Buf = r.aadLen, r.key, text
+}
+
+// putGCM makes op the AES-GCM op i; the IV stands in the packet.
+func (b *Batch) putGCM(i int, op *Op) {
+	r := b.Run(op.Key, binary.LittleEndian.Uint32(op.Packet), op.ESN)
+	seq := uint64(op.SeqHi)<<32 | uint64(binary.BigEndian.Uint32(op.Packet[4:]))
+	r.Put(&b.gcm[i], op.Packet[headerLen+ivAEAD:], binary.LittleEndian.Uint64(op.Packet[headerLen:]), seq)
 }
 
 // SealGCM seals the first n ops, and returns how many of them went well. The packet of one that did not is wiped behind its IV.
@@ -151,7 +128,8 @@ func (b *Batch) seal(ops []Op) {
 		op := &ops[i]
 		switch kindOf(op) {
 		case KindGCM:
-			b.PutSealGCM(n, op.Key, op.Packet, op.Counter, op.SeqHi, op.ESN)
+			binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)
+			b.putGCM(n, op)
 			b.from[n] = uint8(i)
 			n++
 		case KindGCMImplicit:
@@ -186,7 +164,7 @@ func (b *Batch) open(ops []Op) {
 		op := &ops[i]
 		switch kindOf(op) {
 		case KindGCM:
-			b.PutOpenGCM(n, op.Key, op.Packet, op.SeqHi, op.ESN)
+			b.putGCM(n, op)
 			b.from[n] = uint8(i)
 			n++
 		case KindGCMImplicit:
