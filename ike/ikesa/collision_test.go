@@ -2,8 +2,11 @@ package ikesa
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"sallyport/ike/message"
 )
 
 // TestCollisionsInEveryOrder lets both hosts begin something at once and delivers
@@ -126,4 +129,36 @@ func (w *world) conclude(name string, left, dropped bool) {
 		w.t.Errorf("%s: they disagree", name)
 	}
 	w.idle()
+}
+
+// TestLoserOfACollisionThatThePeerForgot: both hosts rekey the IKE SA, and a throws away the answer to its own request once b's
+// has overtaken it. Nobody deletes what b made for it then but b, which does not take it for an IKE SA that carries anything.
+func TestLoserOfACollisionThatThePeerForgot(t *testing.T) {
+	w := newWorld(t, 1)
+	a, b := w.hosts["a"], w.hosts["b"]
+	a.initiate(InitiatorOptions{})
+	w.settle()
+	a.command(Liveness{})
+	w.settle()
+	old := a.last
+	a.first, b.first = 0x10, 0x80 // a's has the lowest nonce: it loses
+	a.command(RekeyIKE{})
+	b.command(RekeyIKE{})
+	a.first, b.first = 0xf0, 0xf0
+	w.pass("a") // b answers, and waits for the answer to its own
+	w.net = slices.DeleteFunc(w.net, func(p *packet) bool { return p.from == b && must(message.ParseHeader(p.Data)).IsResponse() })
+	old.dropRequest()
+	w.settle()
+	established := 0
+	for _, s := range b.sorted() {
+		if s.state == StateEstablished {
+			established++
+		}
+	}
+	if established != 1 || len(b.sas) != 2 {
+		w.state()
+		t.Errorf("%d of %d IKE SAs of b are established\n%s", established, len(b.sas), w.log.String())
+	}
+	w.advanceWith(time.Minute, w.settle)
+	w.agree(0)
 }

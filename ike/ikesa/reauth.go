@@ -8,7 +8,7 @@ import (
 // reauthenticate makes the IKE SA anew beside this one, and deletes this one when the
 // new one has its children: make before break (RFC 7296, 2.8.3).
 func (s *SA) reauthenticate(now time.Time, out *Outputs) {
-	if s.state != StateEstablished || s.replacement != nil || s.redundant {
+	if s.state != StateEstablished || s.replacement != nil {
 		return
 	}
 	if !s.unhindered() || s.replaces != nil { // one after the other

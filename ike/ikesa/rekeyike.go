@@ -196,7 +196,7 @@ func (t *ikeRekey) finish(s *SA, now time.Time, out *Outputs) {
 // SA, because then it belongs to the successor, and not on a successor before a collision
 // is decided for it.
 func (s *SA) unhindered() bool {
-	return s.state == StateEstablished && s.collision == nil && s.predecessor == nil && !s.redundant
+	return s.state == StateEstablished && s.collision == nil && s.predecessor == nil
 }
 
 // standBack leaves the IKE SA to the successor that the peer's rekey made, or will make.
@@ -209,18 +209,20 @@ func (s *SA) standBack(now time.Time, out *Outputs) {
 	s.await(now)
 }
 
-// superfluous waits for the delete of a successor that lost.
+// superfluous waits for the delete of a successor that lost. A peer that threw our answer away has never made its
+// half, and a wrong one may wait for us: we do not wait for long, and delete it ourselves.
 func (s *SA) superfluous(now time.Time) {
 	s.predecessor, s.redundant = nil, true
-	s.rekeyAt, s.reauthAt, s.livenessAt, s.keepaliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	s.expireAt = now.Add(rekeyedTime)
+	s.awaitFor(now, redundantTime)
 }
 
 // await waits for the peer's delete of this SA, which has been replaced.
-func (s *SA) await(now time.Time) {
+func (s *SA) await(now time.Time) { s.awaitFor(now, rekeyedTime) }
+
+func (s *SA) awaitFor(now time.Time, wait time.Duration) {
 	if s.state == StateEstablished {
 		s.state = StateRekeyed
-		s.expireAt = now.Add(rekeyedTime)
+		s.expireAt = now.Add(wait)
 		s.rekeyAt, s.reauthAt, s.livenessAt, s.keepaliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	}
 }

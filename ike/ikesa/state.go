@@ -12,7 +12,7 @@ const (
 	StateAuth                      // IKE_AUTH is on its way, or awaited
 	StateVerifying                 // the peer is authenticated but for the revocation of its certificate
 	StateEstablished
-	StateRekeyed  // a successor has the children; the delete is awaited
+	StateRekeyed  // another SA has the children, or won a collision; the delete is awaited
 	StateDeleting // our delete is on its way, or waits for the window
 	StateEnded
 	stateCount

@@ -27,6 +27,8 @@ const (
 	confirmTime = 10 * time.Second
 	// rekeyedTime is how long a rekeyed SA waits for its delete before it sends one.
 	rekeyedTime = 60 * time.Second
+	// redundantTime is the same for one that lost a collision: whoever made it deletes it at once, and does so again within this time.
+	redundantTime = 10 * time.Second
 	// proofTime is how often the responder of an exchange that made a child looks whether
 	// the peer uses it, if it asks for nothing else. After proofTimeMax, when the peer would
 	// have given up to wait for our answer, it has the child in any case.
@@ -70,7 +72,7 @@ func (s *SA) Deadline() time.Time {
 		}
 	}
 	soonest(s.halfOpenUntil)
-	if s.state == StateEstablished && !s.redundant {
+	if s.state == StateEstablished {
 		soonest(s.renewAt)
 		soonest(s.expiryAt)
 	}
@@ -168,7 +170,7 @@ func (s *SA) tickLifetime(now time.Time, out *Outputs) {
 		s.end(now, ReasonHalfOpen, out)
 		return
 	}
-	if s.state == StateEstablished && !s.redundant && due(s.expiryAt, now) {
+	if s.state == StateEstablished && due(s.expiryAt, now) {
 		s.expiryAt = time.Time{}
 		if s.outlived(now) {
 			s.deleteIKE(now, ReasonExpired, out)
@@ -179,11 +181,10 @@ func (s *SA) tickLifetime(now time.Time, out *Outputs) {
 	if due(s.expireAt, now) {
 		s.expireAt = time.Time{}
 		switch {
-		case s.redundant: // whoever made it would have deleted it; it does not know it
-			s.end(now, ReasonRedundant, out)
-			return
 		case s.state == StateEstablished:
 			s.deleteIKE(now, ReasonLifetime, out)
+		case s.state == StateRekeyed && s.redundant:
+			s.deleteIKE(now, ReasonRedundant, out)
 		case s.state == StateRekeyed:
 			s.deleteIKE(now, ReasonRekeyed, out)
 		case s.state == StateDeleting:

@@ -199,8 +199,6 @@ func (s *SA) unanswered(now time.Time, out *Outputs) {
 		s.abortHandshake(now, &fault{reason: ReasonTimeout}, out)
 	case s.successor != nil: // what lives on will find out for itself
 		s.end(now, ReasonRekeyed, out)
-	case s.redundant:
-		s.end(now, ReasonRedundant, out)
 	default:
 		s.end(now, ReasonPeerDead, out)
 	}
