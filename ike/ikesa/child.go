@@ -119,9 +119,10 @@ func (s *SA) limit(c *child, d *ChildSA) {
 	}
 }
 
-// release installs the outbound direction, which replaces the predecessor's.
+// release installs the outbound direction, which replaces the predecessor's: not on an SA that is about to go, which
+// may be in the way of another one's child by now.
 func (s *SA) release(c *child, out *Outputs) {
-	if c.outbound || c.redundant || s.outdone(c) {
+	if c.outbound || c.redundant || s.state == StateDeleting || s.outdone(c) {
 		return
 	}
 	d := s.describe(c)
@@ -151,6 +152,20 @@ func (s *SA) confirmAll(out *Outputs) {
 	}
 }
 
+// lookForProof confirms a child that the peer uses, or of which it has had long enough to get our answer: it would have given up the
+// IKE SA otherwise. That it has not, it must show first.
+func (s *SA) lookForProof(now time.Time, c *child, out *Outputs) {
+	if u, ok := s.env.Usage(c.spiIn, c.spiOut); ok && !u.LastIn.IsZero() {
+		s.confirm(c, out)
+		return
+	}
+	if s.observe(); !s.lastIn.Before(c.created.Add(proofTimeMax)) {
+		s.confirm(c, out)
+	} else if !now.Before(c.created.Add(proofTimeMax)) {
+		s.add(&liveness{}, now)
+	}
+}
+
 // remove takes a child down. A successor that waited for that sends from now on
 // (RFC 7296, 2.8).
 func (s *SA) remove(c *child, reason Reason, out *Outputs) {
@@ -175,9 +190,7 @@ func (s *SA) tickChildren(now time.Time, out *Outputs) {
 	for _, c := range slices.Clone(s.children) {
 		if due(c.proofAt, now) {
 			c.proofAt = now.Add(proofTime)
-			if u, ok := s.env.Usage(c.spiIn, c.spiOut); ok && !u.LastIn.IsZero() || now.Sub(c.created) >= proofTimeMax {
-				s.confirm(c, out)
-			}
+			s.lookForProof(now, c, out)
 		}
 		if due(c.rekeyAt, now) && s.paced(now, &c.rekeyAt) {
 			if c.state == childUp && !c.redundant {

@@ -66,7 +66,30 @@ func (t *childDelete) drop(s *SA) {
 }
 
 // ikeDelete says goodbye. Before anything else that waits.
-type ikeDelete struct{}
+type ikeDelete struct {
+	unheard bool // the request before it was not answered
+}
+
+// tries is how often the goodbye is repeated.
+func (t *ikeDelete) tries() int {
+	if t.unheard {
+		return 1
+	}
+	return deleteTries
+}
+
+// lastWord gives up a request that is not answered while the delete waits for the window: perhaps the peer lives, has it, and only its
+// answers are lost. Then it takes the delete, and need not find out by itself that we are gone. False if there is no more to say.
+func (s *SA) lastWord() bool {
+	for i := range s.queue {
+		if t, ok := s.queue[i].task.(*ikeDelete); ok {
+			t.unheard = true
+			s.dropRequest()
+			return true
+		}
+	}
+	return false
+}
 
 func (*ikeDelete) allowed(s *SA) bool { return s.state == StateDeleting }
 

@@ -217,7 +217,7 @@ func (s *SA) superfluous(now time.Time) {
 }
 
 // await waits for the peer's delete of this SA, which has been replaced.
-func (s *SA) await(now time.Time) { s.awaitFor(now, rekeyedTime) }
+func (s *SA) await(now time.Time) { s.awaitFor(now, replacedTime) }
 
 func (s *SA) awaitFor(now time.Time, wait time.Duration) {
 	if s.state == StateEstablished {
@@ -270,15 +270,18 @@ func (s *SA) handOver(now time.Time, next *SA, out *Outputs) {
 	next.predecessor = nil
 	s.successor = next
 	s.rekeyAt, s.reauthAt, s.livenessAt, s.keepaliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	for _, q := range s.queue {
+	waiting := s.queue
+	s.queue = nil
+	for _, q := range waiting {
 		switch q.task.(type) {
-		case *ikeRekey, *ikeDelete, *liveness:
+		case *ikeRekey, *liveness:
 			q.task.drop(s)
+		case *ikeDelete: // of this SA, which goes in any case
+			s.queue = append(s.queue, q)
 		default:
 			next.queue = append(next.queue, q)
 		}
 	}
-	s.queue = nil
 	s.report(out, Event{Kind: EventRekeyed, Successor: next})
 	if s.state == StateDeleting { // the peer has moved everything there: that one goes, too
 		next.deleteIKE(now, s.reason, out)

@@ -20,15 +20,18 @@ func TestTwoHostsAgreeAfterEveryOrder(t *testing.T) {
 		runs = 10000
 	}
 	for seed := range runs {
-		simulate(t, seed, "aes128gcm16-esn-noesn", "aes128gcm16-prfsha256-x25519", 60)
+		simulate(t, seed, "aes128gcm16-esn-noesn", "aes128gcm16-prfsha256-x25519", 60, false)
+		simulate(t, seed, "aes128gcm16-esn-noesn", "aes128gcm16-prfsha256-x25519", 90, true)
 	}
 	for seed := range runs / 10 { // additional key exchanges make exchanges long
-		simulate(t, seed, "aes128gcm16-x25519-ke1_ecp256", "aes128gcm16-prfsha256-x25519-ke1_ecp256", 60)
+		simulate(t, seed, "aes128gcm16-x25519-ke1_ecp256", "aes128gcm16-prfsha256-x25519-ke1_ecp256", 60, false)
+		simulate(t, seed, "aes128gcm16-x25519-ke1_ecp256", "aes128gcm16-prfsha256-x25519-ke1_ecp256", 90, true)
 	}
 }
 
-// simulate runs one seed. A failure names it.
-func simulate(t *testing.T, seed uint64, esp, ike string, steps int) {
+// simulate runs one seed. A failure names it. With hard the network loses a fifth of what it carries, and one of the hosts
+// reauthenticates, too (both would leave two IKE SAs, of which the server chooses).
+func simulate(t *testing.T, seed uint64, esp, ike string, steps int, hard bool) {
 	w := newWorld(t, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for _, h := range w.hosts {
@@ -38,6 +41,11 @@ func simulate(t *testing.T, seed uint64, esp, ike string, steps int) {
 			Name: "other", Proposals: h.conn.Children[0].Proposals,
 			LocalTS: []Selector{prefixSelector("2001:db8::/32")}, RemoteTS: []Selector{prefixSelector("2001:db8::/32")},
 		})
+	}
+	if hard { // who could not say goodbye is missed
+		for _, h := range w.hosts {
+			h.conn.DPDDelay = 30 * time.Second
+		}
 	}
 	w.hosts["a"].initiate(InitiatorOptions{})
 	w.settle()
@@ -56,6 +64,10 @@ func simulate(t *testing.T, seed uint64, esp, ike string, steps int) {
 			i := rng.IntN(len(w.net))
 			p := w.net[i]
 			w.net = slices.Delete(w.net, i, i+1)
+			if hard && rng.IntN(5) == 0 {
+				fmt.Fprintln(&w.log, "lost:", w.describe(p))
+				break
+			}
 			fmt.Fprintln(&w.log, w.describe(p))
 			w.deliver(p)
 			if rng.IntN(8) == 0 {
@@ -86,6 +98,9 @@ func simulate(t *testing.T, seed uint64, esp, ike string, steps int) {
 			}
 		case n < 98:
 			h.command(Liveness{})
+		case hard && h.name == "a":
+			fmt.Fprintln(&w.log, "a reauthenticates")
+			h.command(Reauth{})
 		}
 		if t.Failed() {
 			return

@@ -25,17 +25,16 @@ const (
 	// confirmTime is how long a responder waits for a sign of life after IKE_AUTH
 	// before it asks for one.
 	confirmTime = 10 * time.Second
-	// rekeyedTime is how long a rekeyed SA waits for its delete before it sends one.
-	rekeyedTime = 60 * time.Second
-	// redundantTime is the same for one that lost a collision: whoever made it deletes it at once, and does so again within this time.
+	// redundantTime is how long an IKE SA that lost a collision waits for its delete before it sends one: whoever made it deletes it at
+	// once, and does so again within this time.
 	redundantTime = 10 * time.Second
 	// proofTime is how often the responder of an exchange that made a child looks whether
-	// the peer uses it, if it asks for nothing else. After proofTimeMax, when the peer would
-	// have given up to wait for our answer, it has the child in any case.
+	// the peer uses it, if it asks for nothing else. A peer that lives after proofTimeMax, when it would
+	// have given up to wait for our answer, has the child in any case.
 	proofTime    = 10 * time.Second
 	proofTimeMax = 3 * time.Minute
-	// replacedTime is how long a child that the peer has rekeyed waits for its delete: no
-	// less than the peer's retransmissions may take.
+	// replacedTime is how long an IKE SA or a child that the peer has rekeyed waits for its delete before it sends one: no
+	// less than the peer's retransmissions may take, which still asks for our answer.
 	replacedTime = 4 * time.Minute
 	// retryTime is the first wait after TEMPORARY_FAILURE, and half of its jitter; it doubles.
 	retryTime    = 4 * time.Second

@@ -98,8 +98,8 @@ func (s *SA) seal(h message.Header, payloads []message.Payload) ([][]byte, error
 // ask sends a request and starts its retransmission.
 func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []message.Payload, out *Outputs) {
 	r := &request{task: t, exchange: x, id: s.nextOut, triesMax: s.retransmit().Tries}
-	if _, ok := t.(*ikeDelete); ok {
-		r.triesMax = min(r.triesMax, deleteTries)
+	if d, ok := t.(*ikeDelete); ok {
+		r.triesMax = min(r.triesMax, d.tries())
 	}
 	h := s.header(x, r.id, false)
 	if x == message.IKESAInit {
@@ -193,6 +193,7 @@ func (s *SA) overdue(now time.Time, out *Outputs) {
 // unanswered ends the SA whose request nobody answers (RFC 7296, 2.4).
 func (s *SA) unanswered(now time.Time, out *Outputs) {
 	switch {
+	case s.state == StateDeleting && s.lastWord(): // comes next
 	case s.state == StateDeleting:
 		s.end(now, s.reason, out)
 	case s.state < StateEstablished:
