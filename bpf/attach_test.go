@@ -58,7 +58,7 @@ func helperAttach() {
 			return err
 		}
 		if err := errors.Join(
-			s.SetPrefixes(prefixes("198.51.100.0/24"), prefixes("203.0.113.0/24")),
+			s.SetPrefixes(prefixes("198.51.100.0/24"), prefixes("203.0.113.0/24"), nil),
 			s.SetPort(ifi.Index, 0, Protected),
 			s.SetSocket(0, 0, Data, fd)); err != nil {
 			return err
@@ -189,7 +189,7 @@ func send(fd int, frame []byte) error {
 
 func (r *rig) gateway(t *testing.T) *Steering {
 	s := load(t)
-	check(t, s.SetPrefixes(prefixes("198.51.100.0/24"), prefixes("203.0.113.0/24")))
+	check(t, s.SetPrefixes(prefixes("198.51.100.0/24"), prefixes("203.0.113.0/24"), nil))
 	check(t, s.SetPort(r.ifindex, 0, Protected))
 	return s
 }

@@ -14,6 +14,7 @@ const (
 	flagLocal  = steerPrefixFlagPREFIX_LOCAL
 	flagRemote = steerPrefixFlagPREFIX_REMOTE
 	flagNamed  = steerPrefixFlagPREFIX_NAMED
+	flagPeer   = steerPrefixFlagPREFIX_PEER
 )
 
 // special are the ranges that no tunnel carries unless a policy names a prefix inside them.
@@ -26,13 +27,14 @@ var special = []netip.Prefix{
 }
 
 // SetPrefixes makes local and remote the whole set of protected prefixes: the
-// union of the protect policies' local and remote selectors. The change is made
+// union of the protect policies' local and remote selectors. Peers, which are in remote too, are the remote addresses of
+// transport mode: what they send to an endpoint in the clear is for the workers to judge. The change is made
 // entry by entry in an order in which no packet is judged by less than both
 // the old and the new set protect.
-func (s *Steering) SetPrefixes(local, remote []netip.Prefix) error {
+func (s *Steering) SetPrefixes(local, remote, peers []netip.Prefix) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	want, err := unionFlags(local, remote)
+	want, err := unionFlags(local, remote, peers)
 	if err != nil {
 		return err
 	}
@@ -55,7 +57,7 @@ func (s *Steering) SetPrefixes(local, remote []netip.Prefix) error {
 
 // unionFlags gives every prefix the flags of all prefixes that cover it, itself
 // included: a trie look-up sees the longest match only.
-func unionFlags(local, remote []netip.Prefix) (map[netip.Prefix]steerPrefixFlag, error) {
+func unionFlags(local, remote, peers []netip.Prefix) (map[netip.Prefix]steerPrefixFlag, error) {
 	set := make(map[netip.Prefix]steerPrefixFlag, len(local)+len(remote))
 	add := func(prefixes []netip.Prefix, flag steerPrefixFlag) error {
 		for _, p := range prefixes {
@@ -70,6 +72,9 @@ func unionFlags(local, remote []netip.Prefix) (map[netip.Prefix]steerPrefixFlag,
 		return nil, err
 	}
 	if err := add(remote, flagRemote); err != nil {
+		return nil, err
+	}
+	if err := add(peers, flagPeer); err != nil {
 		return nil, err
 	}
 	inheritFlags(set)

@@ -64,9 +64,9 @@ func TestPrefixStepsNeverProtectLessThanBothSets(t *testing.T) {
 		}
 		oldLocal, oldRemote := lists()
 		newLocal, newRemote := lists()
-		have, err := unionFlags(oldLocal, oldRemote)
+		have, err := unionFlags(oldLocal, oldRemote, nil)
 		check(t, err)
-		want, err := unionFlags(newLocal, newRemote)
+		want, err := unionFlags(newLocal, newRemote, nil)
 		check(t, err)
 		sample := make([]netip.Addr, 60)
 		for i := range sample {
@@ -98,7 +98,7 @@ func TestPrefixStepsNeverProtectLessThanBothSets(t *testing.T) {
 }
 
 func TestPrefixStepsOfNoChangeAreNone(t *testing.T) {
-	set, err := unionFlags(prefixes("198.51.100.0/24", "198.51.100.128/25"), prefixes("0.0.0.0/0", "::/0"))
+	set, err := unionFlags(prefixes("198.51.100.0/24", "198.51.100.128/25"), prefixes("0.0.0.0/0", "::/0"), nil)
 	check(t, err)
 	if steps := prefixSteps(set, set); len(steps) != 0 {
 		t.Errorf("steps %v", steps)
@@ -111,7 +111,7 @@ func TestKernelTrieAnswersLikeTheList(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	for range 20 {
 		local, remote := randomPrefixes(r, 12), randomPrefixes(r, 12)
-		check(t, s.SetPrefixes(local, remote))
+		check(t, s.SetPrefixes(local, remote, nil))
 		for range 60 {
 			a := randomAddr(r)
 			m, key := s.prefixKey(netip.PrefixFrom(a, a.BitLen()))
@@ -131,7 +131,7 @@ func BenchmarkSetPrefixes(b *testing.B) {
 		remote = append(remote, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18 + byte(i&1), byte(i >> 1), byte(i >> 9 << 3)}), 29))
 	}
 	for b.Loop() {
-		check(b, s.SetPrefixes(nil, remote))
-		check(b, s.SetPrefixes(nil, nil))
+		check(b, s.SetPrefixes(nil, remote, nil))
+		check(b, s.SetPrefixes(nil, nil, nil))
 	}
 }

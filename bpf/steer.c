@@ -230,6 +230,8 @@ static __always_inline int classify(struct cursor c, __u32 roles)
 		if (verdict != GO_ON)
 			return verdict;
 	}
+	if (dst & ADDRESS_ENDPOINT && prefix_flags(&ip, &ip.src) & PREFIX_PEER)
+		return COUNTER_CLEARTEXT; /* transport mode wants some of it protected: the worker knows */
 	if (dst)
 		return COUNTER_PASS_OWN;
 	return by_policy(&ip, roles);

@@ -58,6 +58,7 @@ const (
 	steerPrefixFlagPREFIX_LOCAL  steerPrefixFlag = 1
 	steerPrefixFlagPREFIX_REMOTE steerPrefixFlag = 2
 	steerPrefixFlagPREFIX_NAMED  steerPrefixFlag = 4
+	steerPrefixFlagPREFIX_PEER   steerPrefixFlag = 8
 )
 
 type steerRole uint32

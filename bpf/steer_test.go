@@ -68,7 +68,7 @@ func gateway(t testing.TB, local, remote []netip.Prefix) *Steering {
 	s := load(t)
 	check(t, s.SetEndpoints(addrs(gw4, gw6)))
 	check(t, s.SetOwn(addrs(gw4, gw6, lan4, lan6)))
-	check(t, s.SetPrefixes(local, remote))
+	check(t, s.SetPrefixes(local, remote, nil))
 	return s
 }
 
@@ -338,6 +338,28 @@ func TestSteerPolicyForEverythingLeavesTheGatewayAlone(t *testing.T) {
 	testCases(t, gateway(t, all, all), allCases)
 }
 
+// TestSteerTransport: what a peer in transport mode sends to an endpoint in the clear is for the worker, and dropped without one;
+// what keeps IKE and the link alive is not, nor what others send.
+func TestSteerTransport(t *testing.T) {
+	s := load(t)
+	check(t, s.SetEndpoints(addrs(gw4, gw6)))
+	check(t, s.SetOwn(addrs(gw4, gw6, lan4, lan6)))
+	peers := prefixes(peer4+"/32", peer6+"/128")
+	check(t, s.SetPrefixes(prefixes(gw4+"/32", gw6+"/128"), peers, peers))
+	testCases(t, s, []steerCase{
+		{"ESP", Outside, ip4(v4{src: peer4, dst: gw4, proto: protoESP}.with(esp...)), ESP},
+		{"IKE", Outside, ip4(v4{src: peer4, dst: gw4, proto: protoUDP}.with(udp(500, 500, ikeMsg...)...)), IKEMessage},
+		{"TCP", Outside, ip4(v4{src: peer4, dst: gw4, proto: protoTCP}.with(tcp...)), Cleartext},
+		{"TCP v6", Outside, ip6(v6{src: peer6, dst: gw6, proto: protoTCP}.with(tcp...)), Cleartext},
+		{"TCP by a protected port", Protected, ip4(v4{src: peer4, dst: gw4, proto: protoTCP}.with(tcp...)), Cleartext},
+		{"ping", Outside, ip4(v4{src: peer4, dst: gw4, proto: protoICMP}.with(icmp(8, 0, nil)...)), Cleartext},
+		{"UDP fragment", Outside, ip4(v4{src: peer4, dst: gw4, proto: protoUDP, offset: 100}.with(ikeMsg...)), UDPFragment},
+		{"neighbour solicitation", Outside, ip6(v6{src: peer6, dst: gw6, proto: protoICMP6, hops: 255}.with(icmp(135, 0, nil)...)), PassNeighbour},
+		{"TCP to an address that is no endpoint", Outside, ip4(v4{src: peer4, dst: lan4, proto: protoTCP}.with(tcp...)), PassOwn},
+		{"TCP of another", Outside, ip4(v4{src: other4, dst: gw4, proto: protoTCP}.with(tcp...)), PassOwn},
+	})
+}
+
 func TestSteerNamedMulticastAndLinkLocal(t *testing.T) {
 	s := gateway(t, prefixes("198.51.100.0/24", "2001:db8:a::/64"),
 		prefixes("0.0.0.0/0", "239.1.0.0/16", "169.254.7.0/30", "ff0e::/16"))
@@ -427,8 +449,8 @@ func TestSetRejectsWhatTheMapsCannotHold(t *testing.T) {
 		"queue":          s.SetSocket(0, QueuesMax, Data, 0),
 		"not AF_XDP":     s.SetSocket(0, 0, Data, int(os.Stdin.Fd())),
 		"zero address":   s.SetOwn([]netip.Addr{{}}),
-		"zero prefix":    s.SetPrefixes([]netip.Prefix{{}}, nil),
-		"mapped address": s.SetPrefixes(nil, prefixes("::ffff:192.0.2.0/120")),
+		"zero prefix":    s.SetPrefixes([]netip.Prefix{{}}, nil, nil),
+		"mapped address": s.SetPrefixes(nil, prefixes("::ffff:192.0.2.0/120"), nil),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)

@@ -30,6 +30,7 @@ enum prefix_flag {
 	PREFIX_LOCAL = 1,
 	PREFIX_REMOTE = 2,
 	PREFIX_NAMED = 4, /* a policy names multicast or link-local addresses */
+	PREFIX_PEER = 8,  /* the other end of transport mode */
 };
 
 /* The verdicts. Every frame is counted in exactly one of them. Their order is

@@ -170,7 +170,7 @@ type Engine struct {
 	learned  []netip.Addr // endpoints besides those of policies
 	ports    []*port
 	steering *bpf.Steering
-	steered  [2][]netip.Prefix // local and remote prefixes that it was told
+	steered  [3][]netip.Prefix // local and remote prefixes and peers that it was told
 	domain   *xsk.Domain
 	watcher  *fib.Watcher
 	device   *keeper.TUN

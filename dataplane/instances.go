@@ -21,6 +21,7 @@ type Instance struct {
 	// Priority orders instances of one policy, the lower first; equal ones the newest first.
 	Priority  int
 	Selectors []spd.Selector
+	Transport bool
 }
 
 // InstanceTunnelMin is the first tunnel number that AddPolicy gives out. Configured tunnels have lower ones.
@@ -150,7 +151,8 @@ func (s *instances) placed(configured []spd.Policy) (all []spd.Policy) {
 	add := func(before int) {
 		for len(list) > 0 && at(list[0]) <= before {
 			all = append(all, spd.Policy{
-				Name: list[0].Name, Action: spd.Protect, Selectors: list[0].Selectors, Tunnel: list[0].tunnel, Negotiated: true,
+				Name: list[0].Name, Action: spd.Protect, Selectors: list[0].Selectors, Tunnel: list[0].tunnel,
+				Transport: list[0].Transport, Negotiated: true,
 			})
 			list = list[1:]
 		}

@@ -99,7 +99,7 @@ func (e *Engine) prepare() (err error) {
 	if e.steering, err = e.keeper.LoadSteering(); err != nil {
 		return err
 	}
-	e.steered = [2][]netip.Prefix{}
+	e.steered = [3][]netip.Prefix{}
 	if err := e.probe(); err != nil {
 		return err
 	}
@@ -163,19 +163,20 @@ func (e *Engine) steer() error {
 		return nil
 	}
 	local, remote := e.tables.SPD.Prefixes()
+	peers := e.tables.SPD.Peers()
 	if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {
 		return fmt.Errorf("telling the steering program our endpoints: %w", err)
 	}
 	if err := e.steering.SetOwn(e.tables.Own); err != nil {
 		return fmt.Errorf("telling the steering program our addresses: %w", err)
 	}
-	if slices.Equal(local, e.steered[0]) && slices.Equal(remote, e.steered[1]) {
+	if slices.Equal(local, e.steered[0]) && slices.Equal(remote, e.steered[1]) && slices.Equal(peers, e.steered[2]) {
 		return nil // negotiated policies mostly lie inside configured ones
 	}
-	if err := e.steering.SetPrefixes(local, remote); err != nil {
+	if err := e.steering.SetPrefixes(local, remote, peers); err != nil {
 		return fmt.Errorf("telling the steering program the protected prefixes: %w", err)
 	}
-	e.steered = [2][]netip.Prefix{local, remote}
+	e.steered = [3][]netip.Prefix{local, remote, peers}
 	return nil
 }
 

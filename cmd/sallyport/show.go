@@ -219,6 +219,9 @@ func (t *tool) manualSA(a control.SA) {
 		worker = fmt.Sprint(a.Worker)
 	}
 	fmt.Fprintf(t.out, "  suite %s, %s", a.Suite, esn)
+	if a.Mode == "transport" {
+		fmt.Fprint(t.out, ", transport mode")
+	}
 	if a.Encap == "udp" {
 		fmt.Fprint(t.out, ", in UDP")
 	}

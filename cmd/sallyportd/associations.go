@@ -39,7 +39,7 @@ type plane interface {
 type associations struct {
 	plane plane
 	// virtual learns which virtual addresses peers gave us or took back, and follow what may be sent from them:
-	// the policies of all children for virtual addresses of ours.
+	// the policies of all children for virtual addresses of ours, and of those in transport mode whose peer was not known before.
 	virtual func(add, remove []netip.Addr)
 	follow  func(policies []config.Policy)
 
@@ -64,7 +64,8 @@ type path struct {
 	key    string
 	tunnel uint32
 	made   bool           // its policy was made for it, and ends with its last child
-	ours   []spd.Selector // from a virtual address of ours; nil for all others
+	ours   []spd.Selector // from an address of ours, of which the configuration says nothing; nil for all others
+	host   bool           // in transport mode
 	users  []*installed
 }
 
@@ -152,7 +153,7 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 	}
 	p := sad.Params{
 		Name: data.Name, SPI: c.SPIOut, Inbound: inbound, Suite: s, Keymat: c.KeyOut, Local: c.Local.Addr(), Remote: c.Remote.Addr(),
-		Encap: c.Encap, UDPChecksum: data.UDPChecksum, ESN: c.Choice.ESN, Selectors: selectors,
+		Encap: c.Encap, Transport: c.Mode == ikesa.Transport, UDPChecksum: data.UDPChecksum, ESN: c.Choice.ESN, Selectors: selectors,
 		CopyDSCP: data.CopyDSCP, CopyDF: data.CopyDF, ECN: data.CopyECN, SetDF: data.SetDF, MTU: data.MTU,
 		Lifetime: sad.Lifetime{SoftBytes: c.SoftBytes, HardBytes: c.HardBytes, SoftPackets: c.SoftPackets, HardPackets: c.HardPackets},
 		Created:  time.Now(),
@@ -164,6 +165,9 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 	if inbound {
 		// Behind a NAT a peer's port may change at any time (RFC 7296, 2.23).
 		p.SPI, p.Keymat, p.Window, p.Roaming = c.SPIIn, c.KeyIn, data.Window, c.Encap
+		if p.Transport && c.SeenLocal.Is4() == p.Local.Is4() && c.SeenRemote.Is4() == p.Local.Is4() {
+			p.OriginalLocal, p.OriginalRemote = c.SeenLocal, c.SeenRemote
+		}
 	}
 	return p, selectors, nil
 }
@@ -203,14 +207,14 @@ func (a *associations) InstallOutbound(c *ikesa.ChildSA) error {
 	if child == nil {
 		return errors.Join(errors.New("the child has no inbound association"), a.plane.Retire(h, 0))
 	}
-	way, err := a.path(child, selectors)
+	way, err := a.path(child, selectors, p.Transport)
 	if err != nil {
 		return errors.Join(err, a.plane.Retire(h, 0))
 	}
 	child.out, child.path = h, way
 	a.outbound[h] = c.SPIIn
 	way.users = append(way.users, child)
-	if len(c.Connection.VIPs) > 0 && way.ours == nil {
+	if (len(c.Connection.VIPs) > 0 || way.host && way.made) && way.ours == nil {
 		way.ours = selectors
 		a.followed()
 	}
@@ -222,23 +226,23 @@ func (a *associations) followed() {
 	var list []config.Policy
 	for _, way := range a.paths {
 		if way.ours != nil {
-			list = append(list, config.Policy{Name: way.key, Action: spd.Protect, Selectors: way.ours})
+			list = append(list, config.Policy{Name: way.key, Action: spd.Protect, Selectors: way.ours, Transport: way.host})
 		}
 	}
 	a.follow(list)
 }
 
 // path finds the tunnel for a child's selectors, or makes one. The caller holds a.mu.
-func (a *associations) path(child *installed, selectors []spd.Selector) (*path, error) {
+func (a *associations) path(child *installed, selectors []spd.Selector, transport bool) (*path, error) {
 	r := a.configured[child.name]
 	text := fmt.Sprint(selectors)
 	key := fmt.Sprintf("%s %s", r.policy, text)
 	if way := a.paths[key]; way != nil {
 		return way, nil
 	}
-	way := &path{key: key, tunnel: r.tunnel}
+	way := &path{key: key, tunnel: r.tunnel, host: transport}
 	if r.policy == "" || r.selectors != text {
-		tunnel, err := a.plane.AddPolicy(dataplane.Instance{Name: child.name, Of: r.policy, Priority: child.priority, Selectors: selectors})
+		tunnel, err := a.plane.AddPolicy(dataplane.Instance{Name: child.name, Of: r.policy, Priority: child.priority, Selectors: selectors, Transport: transport})
 		if err != nil {
 			return nil, fmt.Errorf("a policy for the negotiated selectors: %w", err)
 		}

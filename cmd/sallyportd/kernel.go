@@ -56,7 +56,7 @@ type routes struct {
 	mu       sync.Mutex
 	fences   []config.Fence
 	policies []config.Policy
-	// negotiated are the policies of children for virtual addresses of ours.
+	// negotiated are the policies of children for virtual addresses of ours, or for peers in transport mode.
 	negotiated []config.Policy
 	endpoints  []netip.Addr
 	own        []netip.Addr
@@ -105,19 +105,24 @@ func (r *routes) reconcile() error {
 	var want []keeper.Route
 	var from []netip.Prefix
 	protecting := r.protecting()
+	protect := func(p netip.Prefix) {
+		want = append(want, keeper.Fence(p))
+		if r.tun == "" {
+			return
+		}
+		if source, ok := r.source(protecting[p]); ok {
+			want = append(want, keeper.Through(p, r.tun, source))
+		}
+	}
 	for _, f := range r.fences {
 		if f.From {
 			from = append(from, f.Prefix)
 			continue
 		}
-		p := f.Prefix
-		want = append(want, keeper.Fence(p))
-		if r.tun == "" {
-			continue
-		}
-		if source, ok := r.source(protecting[p]); ok {
-			want = append(want, keeper.Through(p, r.tun, source))
-		}
+		protect(f.Prefix)
+	}
+	for _, p := range r.peers() {
+		protect(p)
 	}
 	for _, policy := range r.negotiated {
 		for _, s := range policy.Selectors {
@@ -134,6 +139,25 @@ func (r *routes) reconcile() error {
 		}
 	}
 	return errors.Join(r.keeper.ReconcileRoutes(want), r.keeper.ReconcileSources(from, r.tun))
+}
+
+// peers returns the addresses of peers in transport mode that no fence names.
+func (r *routes) peers() (list []netip.Prefix) {
+	for _, policy := range r.negotiated {
+		if !policy.Transport {
+			continue
+		}
+		for _, s := range policy.Selectors {
+			for _, remote := range s.Remote {
+				for _, p := range remote.Prefixes() {
+					if !slices.Contains(list, p) && !slices.ContainsFunc(r.fences, func(f config.Fence) bool { return f.Prefix == p }) {
+						list = append(list, p)
+					}
+				}
+			}
+		}
+	}
+	return list
 }
 
 // protecting returns the selectors of the policies that protect a remote prefix, in the order of the policies.
@@ -250,7 +274,7 @@ func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
 	}
 	for _, policy := range c.Policies {
 		set.SPD = append(set.SPD, spd.Policy{
-			Name: policy.Name, Action: policy.Action, Selectors: policy.Selectors, Tunnel: tunnels[policy.Tunnel],
+			Name: policy.Name, Action: policy.Action, Selectors: policy.Selectors, Tunnel: tunnels[policy.Tunnel], Transport: policy.Transport,
 		})
 	}
 	p.mu.Lock()
@@ -313,7 +337,7 @@ func (p *packets) virtual(add, remove []netip.Addr, log zerolog.Logger) {
 func (p *packets) Install(a *config.Association) (uint32, error) {
 	h, err := p.Engine.Install(sad.Params{
 		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
-		Local: a.Local, Remote: a.Remote, Encap: a.Encap, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
+		Local: a.Local, Remote: a.Remote, Encap: a.Encap, Transport: a.Transport, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
 		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
 		CopyDSCP: a.CopyDSCP, CopyDF: a.CopyDF, ECN: a.Copy6040ECN, SetDF: a.SetDF,
 		Manual: true, MTU: a.MTU, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
@@ -430,7 +454,7 @@ func terms(p *sad.Params) (list []string) {
 func association(i *sad.Info) control.SA {
 	a := control.SA{
 		Name: i.Params.Name, Direction: "out", SPI: fmt.Sprintf("0x%08x", i.Params.SPI), Suite: i.Params.Suite.String(), ESN: i.Params.ESN,
-		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Encap: "none", Sequence: i.Sequence,
+		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Mode: "tunnel", Encap: "none", Sequence: i.Sequence,
 		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
 	}
 	a.LocalTS, a.RemoteTS = sides(i.Params.Selectors)
@@ -438,6 +462,9 @@ func association(i *sad.Info) control.SA {
 		a.Encap = "udp"
 	}
 	a.Terms = terms(&i.Params)
+	if i.Params.Transport {
+		a.Mode = "transport"
+	}
 	if i.Params.Inbound {
 		a.Direction, a.Window = "in", i.Params.Window
 	}

@@ -9,11 +9,11 @@ import (
 	"sallyport/dataplane/spd"
 )
 
-// Decapsulate takes each live packet out of its tunnel-mode ESP packet, in place. sa
+// Decapsulate takes each live packet out of its ESP packet, in place. sa
 // is indexed like b.P: packet i came for sa[i], which this worker owns; nil ends it
 // as DropNoAssociation. The packets were accepted by [packet.Parse].
 //
-// On return a packet that lives is the inner datagram at L3 = 14, parsed by
+// On return a packet that lives is the inner datagram, or in transport mode the datagram as its sender made it, at L3 = 14, parsed by
 // [packet.ParseIP], with FlagDecapsulated, its ECN field set by RFC 6040, and inside the
 // association's selectors; SPI, Slot and Seq say how it came. TFC padding is cut
 // off. live is shortened in place.
@@ -110,7 +110,9 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 	p.Slot = in.Slot
 
 	at := p.Addr + uint64(p.L3) + uint64(start)
-	s.rec[n] = record{index: i, tos: p.TOS, moved: moved, esp: at, length: uint16(len(esp))}
+	s.rec[n] = record{
+		index: i, tos: p.TOS, moved: moved, other: moved || in.Flags&sad.FlagTransport != 0, esp: at, length: uint16(len(esp)),
+	}
 	op := &s.ops[n]
 	op.Key = s.table.InboundKey(in.Slot)
 	op.Packet = b.Mem[at : at+uint64(len(esp)) : packet.Chunk(p.Addr)+packet.FrameSize]
@@ -158,7 +160,7 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 		if r.ok {
 			if verdict := in.Window.Advance(words, b.P[i].Seq); verdict != replay.OK {
 				reason = dropOf(verdict)
-			} else if reason = packet.DropNone; r.moved || !acceptPlain(b, r, in, selectors) {
+			} else if reason = packet.DropNone; r.other || !acceptPlain(b, r, in, selectors) {
 				reason = s.accept(b, r, in, selectors)
 			}
 		}
@@ -201,14 +203,22 @@ func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
 func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors) packet.Drop {
 	i := int(r.index)
 	p := &b.P[i]
-	if r.moved && p.Seq == in.Window.Top() {
-		s.follow(b, i, in)
+	if r.other {
+		if r.moved && p.Seq == in.Window.Top() {
+			s.follow(b, i, in)
+		}
+		if in.Flags&sad.FlagTransport != 0 {
+			return s.acceptTransport(b, r, in, selectors)
+		}
 	}
 
 	text := b.Mem[r.esp+headerLen+uint64(in.IVLen) : r.esp+uint64(r.length)-uint64(in.ICVLen)]
-	length, next, reason := innerOf(text)
+	length, next, reason := textOf(text)
 	if reason != packet.DropNone {
 		return reason
+	}
+	if next != packet.ProtoIPv4 && next != packet.ProtoIPv6 {
+		return packet.DropBadNextHeader
 	}
 
 	p.Addr = r.esp + uint64(headerLen) + uint64(in.IVLen) - packet.EtherLen
@@ -235,6 +245,12 @@ func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound, selectors 
 		}
 	}
 
+	return s.selected(b, i, in, selectors)
+}
+
+// selected holds packet i against its association's selectors.
+func (s *Scratch) selected(b *packet.Batch, i int, in *sad.Inbound, selectors *spd.Selectors) packet.Drop {
+	p := &b.P[i]
 	match := selectors.MatchInbound(&b.Flows[i])
 	if match != spd.Matched || p.Flags&packet.FlagFragment != 0 {
 		match = s.matchAgain(b, i, in, selectors, match)
@@ -285,10 +301,10 @@ func (s *Scratch) follow(b *packet.Batch, i int, in *sad.Inbound) {
 	}
 }
 
-// innerOf reads the trailer of an authenticated plaintext: the length of what comes
+// textOf reads the trailer of an authenticated plaintext: the length of what comes
 // before the padding, and the next header. A dummy packet is recognised before
 // its padding is looked at, since nothing else of it means anything (RFC 4303, 2.6).
-func innerOf(text []byte) (length int, next uint8, reason packet.Drop) {
+func textOf(text []byte) (length int, next uint8, reason packet.Drop) {
 	pad := int(text[len(text)-2])
 	next = text[len(text)-1]
 	if next == packet.ProtoNone {
@@ -297,9 +313,6 @@ func innerOf(text []byte) (length int, next uint8, reason packet.Drop) {
 	length = len(text) - trailerLen - pad
 	if length < 0 || !isPadding(text[length:length+pad]) {
 		return 0, next, packet.DropBadTrailer
-	}
-	if next != packet.ProtoIPv4 && next != packet.ProtoIPv6 {
-		return 0, next, packet.DropBadNextHeader
 	}
 	return length, next, packet.DropNone
 }

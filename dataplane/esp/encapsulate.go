@@ -7,7 +7,7 @@ import (
 	"sallyport/dataplane/sad"
 )
 
-// Encapsulate puts each live packet into a tunnel-mode ESP packet, in place. sa is
+// Encapsulate puts each live packet into an ESP packet, in place. sa is
 // indexed like b.P: packet i goes into sa[i], which this worker owns; nil ends the
 // packet as DropNoOutbound. The inner datagram lies at L3 to End; whatever follows it
 // in the frame is overwritten.
@@ -61,6 +61,9 @@ func (s *Scratch) encapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n int) packet.Drop {
 	if o == nil {
 		return packet.DropNoOutbound
+	}
+	if o.Flags&sad.FlagTransport != 0 {
+		return s.prepareTransport(b, i, o, n)
 	}
 	p := &b.P[i]
 	inner := p.Addr + uint64(p.L3)
@@ -161,7 +164,8 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 		}
 		o := sa[r.index]
 		if o.Flags&sad.FlagUDPChecksum != 0 {
-			checksumUDP(b.IP(int(r.index))[o.UDP:], o.UDPSum)
+			p := &b.P[r.index]
+			checksumUDP(b.IP(int(r.index))[p.L4-p.L3:], o.UDPSum)
 		}
 		if o != run {
 			s.countSent(run, packets, bytes)

@@ -91,3 +91,95 @@ func FuzzDecapsulateAuthenticated(f *testing.F) {
 		}
 	})
 }
+
+// FuzzTransportAuthenticated gives headers and texts of any content under a good ICV in transport mode: no panic, and what is accepted
+// is the header, but for its length, checksum and next header, in front of the text. What of a peer's datagram
+// was accepted goes out again, if it may, as whoever made it could have sent it.
+func FuzzTransportAuthenticated(f *testing.F) {
+	g := newRig(f)
+	var tunnels []tunnel
+	for _, suite := range shapes {
+		for outer := 4; outer <= 6; outer += 2 {
+			p := g.transport(suite, outer, false, true)
+			k := uint8(len(tunnels))
+			tunnels = append(tunnels, g.install(p))
+			if outer == 4 {
+				d := g.own4(30, alert4)
+				f.Add(k, uint8(24), append(d[:24:24], withTrailer(d[24:], suite.Info().Align, 17)...))
+				continue
+			}
+			d := g.own6(30, hopByHop, routing, destination)
+			f.Add(k, uint8(72), append(d[:72:72], withTrailer(d[72:], suite.Info().Align, 60)...))
+			f.Add(k, uint8(40), append(d[:40:40], withTrailer(nil, suite.Info().Align, 59)...))
+		}
+	}
+	f.Fuzz(func(t *testing.T, which, header uint8, d []byte) {
+		g.t = t
+		tu := tunnels[int(which)%len(tunnels)]
+		least := ipv6Len
+		if tu.in.Version == 4 {
+			least = ipv4Len
+		}
+		if len(d) > 1500 || int(header) > len(d) || int(header) < least || d[0]>>4 != tu.in.Version {
+			return
+		}
+		text := d[header:]
+		if n := tu.in.Align; len(text) < 2 || len(text)%int(n) != 0 {
+			return
+		}
+		// The outer header has to be one: as far as it goes, with ESP behind it.
+		front := bytes.Clone(d[:header])
+		if tu.in.Version == 4 {
+			front[0] = 0x40 | header/4
+			copy(front[12:], gatewayA4.AsSlice())
+			copy(front[16:], gatewayB4.AsSlice())
+			if header%4 != 0 || header > 60 {
+				return
+			}
+		} else {
+			copy(front[8:], gatewayA6.AsSlice())
+			copy(front[24:], gatewayB6.AsSlice())
+			at := 40
+			for next := 6; ; {
+				if at == int(header) {
+					break
+				}
+				if at+8 > int(header) || (front[next] != packet.ProtoHopByHop && front[next] != packet.ProtoRouting && front[next] != packet.ProtoDestination) {
+					return
+				}
+				next = at
+				at += 8 + int(front[at+1])*8
+				if at > int(header) {
+					return
+				}
+			}
+		}
+		g.wipeFrames(2)
+		seq := tu.in.Window.Top() + 1
+		esp := g.forgeTransport(tu, seq, front, text)
+		g.put(0, esp)
+		if packet.Parse(g.batch, 0) != packet.DropNone {
+			return
+		}
+		live := g.scratch.Decapsulate(g.batch, []uint8{0}, []*sad.Inbound{tu.in})
+		reason := g.batch.P[0].Reason
+		if (len(live) == 1) != (reason == packet.DropNone) {
+			t.Fatalf("live %v, reason %v", live, reason)
+		}
+		end := packet.Headroom + packet.EtherLen + len(esp)
+		if !untouched(g.batch.Mem[:packet.Headroom]) || !untouched(g.batch.Mem[end:2*packet.FrameSize]) {
+			t.Fatal("a byte outside the packet was written")
+		}
+		if len(live) == 0 {
+			return
+		}
+		got := bytes.Clone(g.batch.IP(0))
+		if len(got) < int(header) || !bytes.HasPrefix(text, got[header:]) {
+			t.Fatalf("%x came out of %x behind %d", got, text, header)
+		}
+		tu.out.Seq.Set(tu.in.Window.Top())
+		if reason := g.open1(g.seal1(got, tu.out), tu.in); reason != packet.DropNone || !bytes.Equal(g.batch.IP(0), got) {
+			t.Fatalf("%x came back as %x: %v", got, g.batch.IP(0), reason)
+		}
+	})
+}

@@ -180,7 +180,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 
 // plainInbound says that packets for an association, or none, have the form that prepareOpen is for.
 func (s *Scratch) plainInbound(in *sad.Inbound) bool {
-	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming) == 0 && s.table.InboundKey(in.Slot).GCM()
+	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport) == 0 && s.table.InboundKey(in.Slot).GCM()
 }
 
 // decapsulatePlain does for inbound packets what encapsulatePlain does for outbound ones: see prepareOpen.
@@ -238,7 +238,7 @@ func (s *Scratch) prepareOpen(b *packet.Batch, live []uint8, sa []*sad.Inbound, 
 		}
 		p.SPI, p.Slot, p.Seq = in.SPI, in.Slot, seq
 		r := &s.rec[(n+packets)&(packet.BatchMax-1)]
-		r.index, r.tos, r.moved, r.esp, r.length = i, p.TOS, false, outer+ipv4Len, uint16(end-outer-ipv4Len)
+		r.index, r.tos, r.other, r.esp, r.length = i, p.TOS, false, outer+ipv4Len, uint16(end-outer-ipv4Len)
 		open.Put(s.crypto.GCM(n+packets), mem[outer+plainFront:end:packet.Chunk(p.Addr)+packet.FrameSize], binary.LittleEndian.Uint64(h[28:]), seq)
 		packets++
 	}

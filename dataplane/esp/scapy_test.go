@@ -26,6 +26,21 @@ type vector struct {
 	Encap  bool   `json:"encap"`
 	Packet string `json:"packet"`
 	Inner  string `json:"inner"`
+
+	Transport bool `json:"transport"`
+}
+
+// vectors reads packets of an independent implementation.
+func vectorsOf(t *testing.T, file string) (vectors []vector) {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	return vectors
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -39,14 +54,7 @@ func unhex(t testing.TB, s string) []byte {
 
 // TestOpensWhatScapySealed takes packets of an independent implementation.
 func TestOpensWhatScapySealed(t *testing.T) {
-	raw, err := os.ReadFile("testdata/scapy.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var vectors []vector
-	if err := json.Unmarshal(raw, &vectors); err != nil {
-		t.Fatal(err)
-	}
+	vectors := vectorsOf(t, "testdata/scapy.json")
 	if want := 8 * len(transform.List()); len(vectors) != want {
 		t.Fatalf("%d vectors, want %d: every suite in 8 shapes", len(vectors), want)
 	}
@@ -82,8 +90,9 @@ func TestOpensWhatScapySealed(t *testing.T) {
 	}
 }
 
-// TestScapyOpensWhatWeSealed lets the independent implementation take our packets.
-func TestScapyOpensWhatWeSealed(t *testing.T) {
+// scapyOpens lets the independent implementation take our packets.
+func scapyOpens(t *testing.T, vectors []vector) {
+	t.Helper()
 	python := "/usr/bin/python3" // Debian's, which sees Debian's packages
 	if out, err := exec.Command(python, "-c", "import scapy.layers.ipsec, cryptography").CombinedOutput(); err != nil {
 		if os.Getenv("STRICT") == "1" {
@@ -91,6 +100,31 @@ func TestScapyOpensWhatWeSealed(t *testing.T) {
 		}
 		t.Skip("needs python3-scapy and python3-cryptography")
 	}
+	in, err := json.Marshal(vectors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(python, "testdata/scapy_esp.py", "open")
+	command.Stdin = bytes.NewReader(in)
+	var problems bytes.Buffer
+	command.Stderr = &problems
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("scapy: %v: %s", err, problems.Bytes())
+	}
+	var opened []string
+	if err := json.Unmarshal(out, &opened); err != nil || len(opened) != len(vectors) {
+		t.Fatalf("scapy answered for %d of %d packets: %v", len(opened), len(vectors), err)
+	}
+	for i, v := range vectors {
+		if opened[i] != v.Inner {
+			t.Errorf("packet %d (%s, ESN %v): scapy found %q, not what was inside, %q\n%s", i, v.Suite, v.ESN, opened[i], v.Inner, problems.Bytes())
+		}
+	}
+}
+
+// TestScapyOpensWhatWeSealed: every suite in tunnel mode.
+func TestScapyOpensWhatWeSealed(t *testing.T) {
 	var vectors []vector
 	for _, suite := range transform.List() {
 		for _, outer := range []int{4, 6} {
@@ -117,25 +151,5 @@ func TestScapyOpensWhatWeSealed(t *testing.T) {
 			}
 		}
 	}
-	in, err := json.Marshal(vectors)
-	if err != nil {
-		t.Fatal(err)
-	}
-	command := exec.Command(python, "testdata/scapy_esp.py", "open")
-	command.Stdin = bytes.NewReader(in)
-	var problems bytes.Buffer
-	command.Stderr = &problems
-	out, err := command.Output()
-	if err != nil {
-		t.Fatalf("scapy: %v: %s", err, problems.Bytes())
-	}
-	var opened []string
-	if err := json.Unmarshal(out, &opened); err != nil || len(opened) != len(vectors) {
-		t.Fatalf("scapy answered for %d of %d packets: %v", len(opened), len(vectors), err)
-	}
-	for i, v := range vectors {
-		if opened[i] != v.Inner {
-			t.Errorf("packet %d (%s, ESN %v): scapy found %q, not what was inside\n%s", i, v.Suite, v.ESN, opened[i], problems.Bytes())
-		}
-	}
+	scapyOpens(t, vectors)
 }

@@ -1,5 +1,5 @@
-// Package esp encapsulates and decapsulates batches of packets in ESP tunnel
-// mode (RFC 4303), IPv4 or IPv6 in IPv4 or IPv6, raw or in UDP (RFC 3948).
+// Package esp encapsulates and decapsulates batches of packets in ESP (RFC 4303), in tunnel mode, IPv4 or IPv6 in IPv4
+// or IPv6, and in transport mode, raw or in UDP (RFC 3948).
 //
 // The way of a batch, in either direction, is three passes:
 //
@@ -13,7 +13,7 @@
 // the chunk of each packet: never below the headers it puts in front, never behind
 // the ICV.
 //
-// What is not handled: transport mode, AH, reassembly of outer fragments, the
+// What is not handled: AH, reassembly of outer fragments, the
 // tunnel's MTU (the caller compares before it encapsulates), TTL and MSS of inner
 // packets, MAC addresses.
 package esp
@@ -64,6 +64,8 @@ type record struct {
 	// length is that of the ESP packet, and ok says that its ICV matched (inbound).
 	length uint16
 	ok     bool
+	// other says that acceptPlain is not for it, and moved means something.
+	other bool
 }
 
 // Report is something that key management should know of an association.

@@ -25,6 +25,7 @@ const (
 	DropFragmentTooLarge
 	DropFragmentLimit
 	DropFragmentTimeout
+	DropTransportFragment
 	DropShortESP
 	DropReservedSPI
 	DropNoAssociation
@@ -52,6 +53,7 @@ const (
 	DropFiltered
 	DropRateLimited
 	DropLifetimeEnded
+	DropTransportAddresses
 	DropSequenceExhausted
 	DropTooBig
 	DropNoRoom
@@ -110,6 +112,7 @@ var Drops = [DropCount]DropInfo{
 	DropFragmentTooLarge:  {"fragment-too-large", Warning, "The datagram is larger than a frame holds.", ""},
 	DropFragmentLimit:     {"fragment-limit", Warning, "Too many fragments of one datagram, or too many that wait: another source takes less room.", "RFC 4301, 7"},
 	DropFragmentTimeout:   {"fragment-timeout", Warning, "The rest of the datagram did not come in time.", "RFC 8200, 4.5"},
+	DropTransportFragment: {"transport-fragment", Warning, "A fragment, under an association in transport mode, which carries whole datagrams only.", "RFC 4303, 3.3.4"},
 	DropShortESP:          {"short-esp", Attack, "The ESP packet is too short for its header, IV, trailer and ICV, or not aligned.", "RFC 4303, 2"},
 	DropReservedSPI:       {"reserved-spi", Attack, "The SPI lies in 0 to 255, which is reserved.", "RFC 4303, 2.1"},
 	DropNoAssociation:     {"no-association", Warning, "No inbound association has this SPI.", "RFC 4303, 3.4.2"},
@@ -127,19 +130,20 @@ var Drops = [DropCount]DropInfo{
 	DropNotECNCapable:     {"not-ecn-capable", Warning, "Congestion was marked on the way, but the decrypted packet's transport is not ECN-capable: the loss is the signal.", "RFC 6040, 4.2"},
 	DropSelectorMismatch:  {"selector-mismatch", Attack, "The decrypted packet lies outside the association's selectors.", "RFC 4301, 5.2 step 4"},
 
-	DropCleartext:         {"cleartext", Attack, "A cleartext packet arrived that policy says must be protected.", "RFC 4301, 5.2"},
-	DropSpoofed:           {"spoofed", Attack, "A packet with a protected source arrived on an interface that is not protected.", "RFC 2827"},
-	DropPolicyDiscard:     {"policy-discard", Normal, "A policy says discard.", "RFC 4301, 4.4.1"},
-	DropNoPolicy:          {"no-policy", Warning, "No policy matches a packet that may leave only under one.", "RFC 4301, 5.1"},
-	DropNoOutbound:        {"no-outbound", Warning, "Policy says protect, and no outbound association is installed, or came while the packet waited for one.", "RFC 4301, 5.1"},
-	DropExposed:           {"exposed", Warning, "What came out of a tunnel would leave in the clear by an interface that is not protected: the route to the protected network is gone, or wrong.", "RFC 4301, 5.2"},
-	DropFragmentNoPorts:   {"fragment-no-ports", Warning, "A later fragment has no ports, the policy selects by port, and the first fragment did not come before it.", "RFC 4301, 7"},
-	DropFiltered:          {"filtered", Normal, "The tunnel's filter denies the packet.", "RFC 4301, 4.1"},
-	DropRateLimited:       {"rate-limited", Normal, "The tunnel carries more than its rate limit allows in this direction.", ""},
-	DropLifetimeEnded:     {"lifetime-ended", Warning, "The association has carried as many bytes or packets as it may.", "RFC 4301, 4.4.2.1"},
-	DropSequenceExhausted: {"sequence-exhausted", Warning, "The outbound association has used its last sequence number.", "RFC 4303, 3.3.3"},
-	DropTooBig:            {"too-big", Normal, "The packet does not fit the tunnel's MTU; its sender is told by ICMP, within the rate limit.", "RFC 4301, 8.2.1"},
-	DropNoRoom:            {"no-room", Warning, "The frame has no room for the encapsulation.", ""},
+	DropCleartext:          {"cleartext", Attack, "A cleartext packet arrived that policy says must be protected.", "RFC 4301, 5.2"},
+	DropSpoofed:            {"spoofed", Attack, "A packet with a protected source arrived on an interface that is not protected.", "RFC 2827"},
+	DropPolicyDiscard:      {"policy-discard", Normal, "A policy says discard.", "RFC 4301, 4.4.1"},
+	DropNoPolicy:           {"no-policy", Warning, "No policy matches a packet that may leave only under one.", "RFC 4301, 5.1"},
+	DropNoOutbound:         {"no-outbound", Warning, "Policy says protect, and no outbound association is installed, or came while the packet waited for one.", "RFC 4301, 5.1"},
+	DropExposed:            {"exposed", Warning, "What came out of a tunnel would leave in the clear by an interface that is not protected: the route to the protected network is gone, or wrong.", "RFC 4301, 5.2"},
+	DropFragmentNoPorts:    {"fragment-no-ports", Warning, "A later fragment has no ports, the policy selects by port, and the first fragment did not come before it.", "RFC 4301, 7"},
+	DropFiltered:           {"filtered", Normal, "The tunnel's filter denies the packet.", "RFC 4301, 4.1"},
+	DropRateLimited:        {"rate-limited", Normal, "The tunnel carries more than its rate limit allows in this direction.", ""},
+	DropLifetimeEnded:      {"lifetime-ended", Warning, "The association has carried as many bytes or packets as it may.", "RFC 4301, 4.4.2.1"},
+	DropSequenceExhausted:  {"sequence-exhausted", Warning, "The outbound association has used its last sequence number.", "RFC 4303, 3.3.3"},
+	DropTooBig:             {"too-big", Normal, "The packet does not fit the tunnel's MTU; its sender is told by ICMP, within the rate limit.", "RFC 4301, 8.2.1"},
+	DropNoRoom:             {"no-room", Warning, "The frame has no room for the encapsulation.", ""},
+	DropTransportAddresses: {"transport-addresses", Warning, "Policy says transport mode, which carries only what goes between the association's own two addresses.", "RFC 4301, 4.1"},
 
 	DropTTLExpired:          {"ttl-expired", Normal, "Time to live or hop limit ran out; the sender is told by ICMP, within the rate limit.", "RFC 1812, 5.3.1"},
 	DropNoRoute:             {"no-route", Warning, "No route to the destination.", ""},

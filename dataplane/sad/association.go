@@ -36,10 +36,17 @@ const (
 	FlagGuarded
 	// FlagEnded says that a hard bound of the lifetime is reached; the owner sets it.
 	FlagEnded
+	// FlagTransport says that packets keep their IP header (RFC 4303, 3.1.1).
+	FlagTransport
+	// FlagOriginal says that a NAT on the way changes the addresses of packets in transport mode, and that Original says what it
+	// does to upper-layer checksums (RFC 3948, 3.1.2 (a)).
+	FlagOriginal
+	// FlagRenewChecksum says that it may, and nobody knows how: upper-layer checksums are computed anew (RFC 3948, 3.1.2 (b)).
+	FlagRenewChecksum
 )
 
-// HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP, with 8 bytes to spare.
-const HeaderMax = 64
+// HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP.
+const HeaderMax = 56
 
 // Inbound is the runtime of an inbound association: one slot of the arena. It
 // holds no Go pointer. All fields but those of Ownership and the counters are
@@ -59,7 +66,9 @@ type Inbound struct {
 	IVLen, ICVLen, Align  uint8
 	// Version of the outer IP header, 4 or 6.
 	Version uint8
-	_       [5]byte
+	// Original is the one's complement sum of the addresses that the peer computes checksums with, with FlagOriginal.
+	Original uint16
+	_        [2]byte
 	// Window belongs to the owner; its words are those of Table.Bits.
 	Window replay.Window
 	// Packets and Bytes (of inner IP datagrams) count what was accepted.
@@ -102,8 +111,8 @@ type Outbound struct {
 	IVLen, ICVLen, Align uint8
 	// Version of the outer IP header, 4 or 6.
 	Version uint8
-	// HeaderLen is the length of the prepared header in Header: outer IP, UDP if any, and
-	// the 8 bytes of SPI and sequence number.
+	// HeaderLen is the length of what is put in front of the IV: the prepared header in Header, which is outer IP, UDP if any, and
+	// the 8 bytes of SPI and sequence number; in transport mode without the outer IP header.
 	HeaderLen uint8
 	// UDP is the offset of the UDP header in Header, 0 without; ESP that of the SPI.
 	UDP, ESP uint8
@@ -125,7 +134,9 @@ type Outbound struct {
 	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
 	// FlagUDPChecksum: add the UDP length twice and the payload.
 	UDPSum uint32
-	Bytes  packet.Counter
+	room
+	_     [6]byte
+	Bytes packet.Counter
 	// Last is when a packet was last sent, on the workers' clock; 0 before.
 	Last packet.Counter
 	Bounds
@@ -163,16 +174,43 @@ func (o *Outbound) InnerMTU(linkMTU int) int {
 	if o.MTU != 0 {
 		linkMTU = min(linkMTU, int(o.MTU))
 	}
-	return innerMTU(linkMTU-int(o.HeaderLen)-int(o.IVLen)-int(o.ICVLen), o.Align)
+	return o.inner(linkMTU-int(o.HeaderLen)-int(o.IVLen)-int(o.ICVLen), o.Align)
 }
 
-// innerMTU is the room for a datagram where so many bytes are left for the encrypted text.
-func innerMTU(text int, align uint8) int {
+// room says what of a packet's bytes is not for the text to be encrypted.
+type room struct {
+	front   uint8 // the IP header, where that stays in front: at least so many bytes
+	trailer uint8 // pad length and next header (RFC 4303, 2.4), and padding that cannot be foreseen
+}
+
+// roomOf returns the room of an association for packets whose text is aligned to align. In transport mode
+// options may stand in front, in fours of bytes, and move the text's end against the alignment.
+func roomOf(flags Flags, version, align uint8) room {
+	if flags&FlagTransport == 0 {
+		return room{0, trailerLen}
+	}
+	return room{uint8(ipHeaderLen(version)), trailerLen + align - 4}
+}
+
+// ipHeaderLen is the length of an IP header without options.
+func ipHeaderLen(version uint8) int {
+	if version == 4 {
+		return ipv4HeaderLen
+	}
+	return ipv6HeaderLen
+}
+
+// inner is the length of the largest datagram where so many bytes are left for what stays in front and the encrypted text.
+func (r room) inner(left int, align uint8) int {
+	text := left - int(r.front)
 	if text < 0 {
 		return 0
 	}
-	// Pad length and next header take the last two bytes of the aligned text (RFC 4303, 2.4).
-	return max(text&^(int(align)-1)-2, 0)
+	text = text&^(int(align)-1) - int(r.trailer)
+	if text < 0 {
+		return 0
+	}
+	return text + int(r.front)
 }
 
 // InnerMTU returns what the InnerMTU of an outbound association would be that goes back the
@@ -181,14 +219,14 @@ func (in *Inbound) InnerMTU(linkMTU int, pathMTU uint16) int {
 	if pathMTU != 0 {
 		linkMTU = min(linkMTU, int(pathMTU))
 	}
-	header := ipv6HeaderLen + espLen
-	if in.Version == 4 {
-		header = ipv4HeaderLen + espLen
+	header := espLen
+	if in.Flags&FlagTransport == 0 {
+		header += ipHeaderLen(in.Version)
 	}
 	if in.Flags&FlagEncap != 0 {
 		header += udpLen
 	}
-	return innerMTU(linkMTU-header-int(in.IVLen)-int(in.ICVLen), in.Align)
+	return roomOf(in.Flags, in.Version, in.Align).inner(linkMTU-header-int(in.IVLen)-int(in.ICVLen), in.Align)
 }
 
 // LocalAddr returns our outer address.

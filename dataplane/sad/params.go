@@ -28,6 +28,11 @@ type Params struct {
 	// Encap says that ESP travels in UDP between LocalPort and RemotePort; 0 = 4500.
 	Encap                 bool
 	LocalPort, RemotePort uint16
+	// Transport asks for transport mode: packets between Local and Remote themselves, which keep their IP header.
+	Transport bool
+	// OriginalLocal and OriginalRemote are what the peer takes our and its address to be, in transport mode with a NAT between
+	// (RFC 7296, 2.23.1): what its upper-layer checksums are computed with. Neither may be given, or both. Inbound only.
+	OriginalLocal, OriginalRemote netip.Addr
 	// UDPChecksum asks for a UDP checksum over IPv6 instead of zero (RFC 6935).
 	UDPChecksum bool
 	// ESN says that sequence numbers have 64 bits.
@@ -74,6 +79,8 @@ func (p *Params) check() error {
 		return fmt.Errorf("outer addresses %s and %s are not both those of a host", p.Local, p.Remote)
 	case p.Local.Is4In6() || p.Remote.Is4In6() || p.Local.Zone() != "" || p.Remote.Zone() != "":
 		return fmt.Errorf("outer addresses %s and %s are mapped or zoned", p.Local, p.Remote)
+	case p.OriginalLocal.BitLen() != p.OriginalRemote.BitLen() || p.OriginalLocal.IsValid() && p.OriginalLocal.BitLen() != p.Local.BitLen():
+		return fmt.Errorf("original addresses %s and %s are not of the family of the outer ones", p.OriginalLocal, p.OriginalRemote)
 	case p.SPI < spiMin && (p.SPI != 0 || !p.Inbound):
 		return fmt.Errorf("SPI %d is reserved", p.SPI)
 	case p.Window > replay.SizeMax:
@@ -114,6 +121,9 @@ func (p *Params) flags() Flags {
 		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.CopyDSCP, FlagCopyDSCP},
 		{p.CopyDF, FlagCopyDF}, {p.SetDF, FlagSetDF}, {p.Manual, FlagManual},
 		{p.Inbound && p.Roaming, FlagRoaming}, {p.guarded(), FlagGuarded},
+		{p.Transport, FlagTransport},
+		{p.Inbound && p.Transport && p.Encap && p.OriginalRemote.IsValid(), FlagOriginal},
+		{p.Inbound && p.Transport && p.Encap && !p.OriginalRemote.IsValid(), FlagRenewChecksum},
 	} {
 		if x.on {
 			f |= x.flag
@@ -148,6 +158,10 @@ func (in *Inbound) place(p *Params) {
 	clear(in.Remote[:])
 	copy(in.Local[:], p.Local.AsSlice())
 	copy(in.Remote[:], p.Remote.AsSlice())
+	in.Original = 0
+	if in.Flags&FlagOriginal != 0 {
+		in.Original = uint16(packet.Sum(p.OriginalLocal.AsSlice(), packet.Sum(p.OriginalRemote.AsSlice(), 0)))
+	}
 }
 
 // Protocol numbers and the outer TTL.
@@ -157,6 +171,8 @@ const (
 	outerTTL = 64
 	udpLen   = 8
 	espLen   = 8
+
+	trailerLen = 2 // pad length and next header
 
 	ipv4HeaderLen = 20
 	ipv6HeaderLen = 40
@@ -178,6 +194,7 @@ func (o *Outbound) place(p *Params) {
 	o.Flags, o.Version = p.flags()|o.Flags&FlagEnded, p.version()
 	o.Hop, o.HopGeneration = 0, 0
 	o.HeaderSum, o.UDPSum, o.UDP = 0, 0, 0
+	o.room = roomOf(o.Flags, o.Version, o.Align)
 	proto := uint8(protoESP)
 	if p.Encap {
 		proto = protoUDP
@@ -204,4 +221,7 @@ func (o *Outbound) place(p *Params) {
 	o.ESP = uint8(len(h))
 	h = binary.BigEndian.AppendUint32(h, p.SPI)
 	o.HeaderLen = uint8(len(h) + espLen - 4)
+	if p.Transport {
+		o.HeaderLen -= uint8(ipHeaderLen(o.Version))
+	}
 }

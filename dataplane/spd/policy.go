@@ -97,6 +97,8 @@ type Policy struct {
 	Selectors []Selector
 	// Tunnel of a Protect policy is the index of its binding in the association table.
 	Tunnel uint32
+	// Transport says that a Protect policy is for transport mode: its remote addresses are those of peers.
+	Transport bool
 	// Negotiated policies stand before those that they were made of. They may say of some packets what others do not.
 	Negotiated bool
 }

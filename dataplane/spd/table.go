@@ -25,6 +25,8 @@ type Table struct {
 	index    *node    // nil if the clauses are few enough to scan
 	local    []netip.Prefix
 	remote   []netip.Prefix
+	peers    []netip.Prefix
+	peerSet  bart.Lite
 }
 
 // node is a set of clauses, by index in ascending order, and if it is large,
@@ -42,7 +44,7 @@ type node struct {
 // another action is an error.
 func Build(policies []Policy) (*Table, error) {
 	t := &Table{policies: slices.Clone(policies)}
-	var local, remote []netip.Prefix
+	var local, remote, peers []netip.Prefix
 	for i := range t.policies {
 		p := &t.policies[i]
 		if p.Action > Discard {
@@ -63,13 +65,19 @@ func Build(policies []Policy) (*Table, error) {
 				c := &t.clauses[from+j]
 				local = c.localRange().appendPrefixes(local)
 				remote = c.remoteRange().appendPrefixes(remote)
+				if p.Action == Protect && p.Transport {
+					peers = c.remoteRange().appendPrefixes(peers)
+				}
 			}
 		}
 	}
 	if err := t.contradiction(); err != nil {
 		return nil, err
 	}
-	t.local, t.remote = cover(local), cover(remote)
+	t.local, t.remote, t.peers = cover(local), cover(remote), cover(peers)
+	for _, p := range t.peers {
+		t.peerSet.Insert(p)
+	}
 	if len(t.clauses) > scanMax {
 		all := make([]uint32, len(t.clauses))
 		for i := range all {
@@ -213,3 +221,9 @@ func (t *Table) Len() int { return len(t.policies) }
 // remote addresses of all protect and discard policies: what must not pass by the
 // workers, for steering. The slices belong to the table.
 func (t *Table) Prefixes() (local, remote []netip.Prefix) { return t.local, t.remote }
+
+// Peers returns the fewest prefixes that hold exactly the remote addresses of the policies for transport mode. The slice belongs to the table.
+func (t *Table) Peers() []netip.Prefix { return t.peers }
+
+// IsPeer says whether a is a remote address of a policy for transport mode.
+func (t *Table) IsPeer(a netip.Addr) bool { return len(t.peers) > 0 && t.peerSet.Contains(a) }

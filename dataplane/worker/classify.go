@@ -64,7 +64,7 @@ func (w *Worker) judge(i int) (packet.Class, packet.Drop) {
 	case local:
 		return w.classifyLocal(i)
 	case w.tables.Endpoints.Has(&w.batch.Flows[i]):
-		return w.classifyEndpoint(p, w.batch.IP(i))
+		return w.classifyEndpoint(p, &w.batch.Flows[i], w.batch.IP(i))
 	}
 	return w.classifyCleartext(i)
 }
@@ -78,8 +78,8 @@ func (w *Worker) foresee(i int) {
 }
 
 // classifyEndpoint judges a packet to one of our outer addresses. ip is the datagram. What
-// is not IPsec at all goes to the kernel.
-func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, packet.Drop) {
+// is not IPsec at all goes to the kernel, unless policy wants it protected in transport mode.
+func (w *Worker) classifyEndpoint(p *packet.Packet, flow *packet.Flow, ip []byte) (packet.Class, packet.Drop) {
 	payload := ip[p.L4-p.L3:]
 	if p.Flags&packet.FlagFragment != 0 && (p.Proto == packet.ProtoESP || p.Proto == packet.ProtoUDP || p.Proto == packet.ProtoAH) {
 		return packet.ClassFragment, 0
@@ -94,7 +94,7 @@ func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, pa
 			return w.classifyIKE(p)
 		}
 		if p.DstPort != portESP {
-			return packet.ClassPunt, 0
+			return w.classifyOwn(flow)
 		}
 		if len(payload) < 8 {
 			return 0, packet.DropShortESP // Parse reads the ports, and no further
@@ -108,7 +108,24 @@ func (w *Worker) classifyEndpoint(p *packet.Packet, ip []byte) (packet.Class, pa
 		}
 		return w.classifyESP(p, payload)
 	}
-	return packet.ClassPunt, 0
+	return w.classifyOwn(flow)
+}
+
+// classifyOwn judges cleartext to one of our outer addresses. Policies of tunnels do not speak of it, however wide they are: the
+// gateway must stay reachable. Those of transport mode do.
+func (w *Worker) classifyOwn(flow *packet.Flow) (packet.Class, packet.Drop) {
+	t := w.tables.SPD
+	if !t.IsPeer(flow.SrcAddr()) {
+		return packet.ClassPunt, 0
+	}
+	index, match := t.Inbound(flow)
+	switch {
+	case match == spd.NoMatch || !t.Policy(index).Transport:
+		return packet.ClassPunt, 0
+	case match == spd.NeedsPorts:
+		return 0, packet.DropFragmentNoPorts
+	}
+	return 0, packet.DropCleartext // RFC 4301, 5.2
 }
 
 // classifyIKE judges an IKE message.
@@ -138,12 +155,20 @@ func (w *Worker) classifyESP(p *packet.Packet, esp []byte) (packet.Class, packet
 // what the kernel forwards. It may leave under a protect policy only: the route
 // into TUN says that its destination is protected.
 func (w *Worker) classifyLocal(i int) (packet.Class, packet.Drop) {
-	known := w.flows.policy(w.places[i], &w.batch.Flows[i])
+	flow := &w.batch.Flows[i]
+	ike := flow.Flags&packet.FlagPorts != 0 && flow.Proto == packet.ProtoUDP && (flow.SrcPort == portIKE || flow.SrcPort == portESP)
+	if ike && w.tables.SPD.IsPeer(flow.DstAddr()) {
+		return packet.ClassForward, 0 // of the kernel's sockets: no policy speaks of it (RFC 4301, 4.4.1)
+	}
+	known := w.flows.policy(w.places[i], flow)
 	switch known.match {
 	case spd.NeedsPorts:
 		return 0, packet.DropFragmentNoPorts
 	case spd.NoMatch:
 		if known = w.reported(i); known == nil {
+			if w.tables.SPD.IsPeer(flow.DstAddr()) && !w.tables.DiscardUnmatched {
+				return w.forwardable(i) // transport mode may be for some of what goes to a peer, and all of it comes this way
+			}
 			return 0, packet.DropNoPolicy
 		}
 	}

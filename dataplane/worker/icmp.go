@@ -60,6 +60,9 @@ func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) 
 		w.answered[i] = reason
 	}
 	p.Class, p.Handovers = packet.ClassForward, 0
+	if p.Port == w.tables.TUN {
+		p.Port = NoPort // the error goes back to the kernel, what it is about came from there
+	}
 	if handle != 0 {
 		p.Class, p.SPI = packet.ClassOutbound, handle
 	}
@@ -104,6 +107,9 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 			}
 		}
 		return netip.Addr{}, 0
+	}
+	if p.Port == t.TUN {
+		return flow.DstAddr(), 0 // the kernel takes nothing from an address of its own
 	}
 	if int(p.Port) >= len(t.Ports) {
 		return netip.Addr{}, 0

@@ -39,8 +39,9 @@ func (w *Worker) gather() {
 		case ipfrag.Dropped:
 			w.drop(i, reason)
 		case ipfrag.Passed:
-			p.Class = packet.ClassPunt
-			w.enlist(int(i))
+			if p.Class, p.Reason = w.classifyFragment(flow); p.Reason == packet.DropNone {
+				w.enlist(int(i))
+			}
 		case ipfrag.Whole:
 			w.Counters.Reassembled.Add(1)
 			if p.Reason = packet.Parse(b, int(i)); p.Reason == packet.DropNone {
@@ -48,6 +49,14 @@ func (w *Worker) gather() {
 			}
 		}
 	}
+}
+
+// classifyFragment judges a fragment that the kernel is to put together. A first one says what it is of; the others are nothing without it.
+func (w *Worker) classifyFragment(flow *packet.Flow) (packet.Class, packet.Drop) {
+	if flow.Flags&packet.FlagPorts == 0 || flow.DstPort == portIKE || flow.DstPort == portESP {
+		return packet.ClassPunt, 0
+	}
+	return w.classifyOwn(flow)
 }
 
 // whose says what a fragment with record p tells of its datagram. data is what follows the headers. A first fragment

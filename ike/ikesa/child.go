@@ -28,6 +28,7 @@ type child struct {
 	choice            suite.Choice
 	keyOut            []byte // until the outbound direction is installed
 	localTS, remoteTS []message.TrafficSelector
+	seen              seenAddrs
 	collision         *childCollision // the peer rekeys it, too
 
 	created    time.Time
@@ -77,6 +78,7 @@ func (s *SA) describe(c *child) *ChildSA {
 	return &ChildSA{
 		Connection: s.conn, Child: c.conf, SPIIn: c.spiIn, SPIOut: c.spiOut, Choice: c.choice,
 		Local: s.local, Remote: s.remote, Encap: s.encap(), Mode: c.mode, LocalTS: c.localTS, RemoteTS: c.remoteTS,
+		SeenLocal: c.seen.local, SeenRemote: c.seen.remote,
 		Replaces: c.replaces, Initiator: c.initiator, CreatedAt: c.created, RekeyAt: c.rekeyAt, ExpireAt: c.expireAt,
 	}
 }
@@ -272,6 +274,46 @@ type childOffer struct {
 	proposals         []suite.Proposal
 	localTS, remoteTS []message.TrafficSelector
 	transport         bool
+	here, there       netip.Addr // our address if a NAT hides it from the peer, the peer's as we see it if one hides that; in transport mode
+}
+
+// seenAddrs are what the peer takes our and its address to be, in transport mode: those of its selectors. With a NAT
+// between they are not ours (RFC 7296, 2.23.1).
+type seenAddrs struct{ local, remote netip.Addr }
+
+func seenBy(local, remote []message.TrafficSelector) (seen seenAddrs) {
+	if isHost(local[0]) && isHost(remote[0]) {
+		seen = seenAddrs{local[0].Start, remote[0].Start}
+	}
+	return seen
+}
+
+func isHost(t message.TrafficSelector) bool { return t.Start == t.End }
+
+// hidden returns our address and the peer's where a NAT hides them from the other side.
+func (s *SA) hidden() (here, there netip.Addr) {
+	if s.natHere {
+		here = s.local.Addr()
+	}
+	if s.natThere {
+		there = s.remote.Addr()
+	}
+	return here, there
+}
+
+// substituted returns a peer's selectors in transport mode with the address that a host has on this side of the NAT (RFC
+// 7296, 2.23.1); unchanged without one.
+func substituted(list []message.TrafficSelector, addr netip.Addr) []message.TrafficSelector {
+	if !addr.IsValid() {
+		return list
+	}
+	out := slices.Clone(list)
+	for i := range out {
+		if isHost(out[i]) && out[i].Start.BitLen() == addr.BitLen() {
+			out[i].Start, out[i].End = addr, addr
+		}
+	}
+	return out
 }
 
 // proposed is conf's offer with fresh SPI; without key exchange for IKE_AUTH.
@@ -286,7 +328,9 @@ func (s *SA) proposed(conf *Child, ke bool) (*childOffer, error) {
 			o.proposals[i] = o.proposals[i].WithoutKE()
 		}
 	}
-	o.transport = conf.Mode == Transport && !s.encap()
+	if o.transport = conf.Mode == Transport; o.transport {
+		o.here, o.there = s.hidden()
+	}
 	var err error
 	if o.spi, err = s.env.NewChildSPI(); err != nil {
 		return nil, &fault{reason: ReasonNoSPI, err: err}
@@ -330,6 +374,13 @@ func (o *childOffer) accept(m *message.Message, allowed []message.TrafficSelecto
 		return nil, &fault{reason: ReasonNoProposal, err: err}
 	}
 	tsi, tsr := selectorsOf(m)
+	if len(tsi) == 0 || len(tsr) == 0 {
+		return nil, &fault{reason: ReasonSelectors, notify: message.TSUnacceptable}
+	}
+	if o.transport {
+		c.seen = seenBy(tsi, tsr)
+		tsi, tsr = substituted(tsi, o.here), substituted(tsr, o.there)
+	}
 	if allowed == nil {
 		allowed = o.localTS
 	}
@@ -374,9 +425,15 @@ func (s *SA) choose(m *message.Message, only *Child, options suite.Options) (*ch
 		return nil, &fault{reason: ReasonRule, notify: message.InvalidSyntax}
 	}
 	best, rank := (*child)(nil), 0
+	transport := m.Notify(message.UseTransportMode) != nil
+	here, there := s.hidden()
 	for _, conf := range s.conn.Children {
 		if only != nil && conf != only {
 			continue
+		}
+		tsi, tsr := tsi, tsr
+		if conf.Mode == Transport {
+			tsi, tsr = substituted(tsi, there), substituted(tsr, here)
 		}
 		local, remote := narrow(tsr, s.localSelectors(conf)), narrow(tsi, s.remoteSelectors(conf))
 		if len(local) == 0 || len(remote) == 0 {
@@ -388,6 +445,9 @@ func (s *SA) choose(m *message.Message, only *Child, options suite.Options) (*ch
 			if slices.Equal(local, tsr) && slices.Equal(remote, tsi) {
 				r = 3
 			}
+		}
+		if transport == (conf.Mode == Transport) {
+			r += 3 // of two that would do, the one in the mode that is asked for
 		}
 		if r > rank {
 			best, rank = &child{conf: conf, localTS: local, remoteTS: remote}, r
@@ -415,9 +475,11 @@ func (s *SA) choose(m *message.Message, only *Child, options suite.Options) (*ch
 	if s.childBySPIOut(best.spiOut) != nil {
 		return nil, &fault{reason: ReasonSyntax, notify: message.InvalidSyntax}
 	}
-	if m.Notify(message.UseTransportMode) != nil && best.conf.Mode == Transport && !s.encap() {
-		best.mode = Transport
-	} else if best.conf.Mode == Transport && !s.encap() {
+	// A request for transport mode that is not configured is declined by an answer without the notify (RFC 7296, 1.3.1).
+	switch {
+	case best.conf.Mode == Transport && transport:
+		best.mode, best.seen = Transport, seenBy(tsr, tsi)
+	case best.conf.Mode == Transport:
 		return nil, &fault{reason: ReasonMode, notify: message.NoProposalChosen}
 	}
 	best.choice = choice

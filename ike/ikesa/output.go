@@ -116,6 +116,9 @@ type ChildSA struct {
 	Encap             bool // ESP in UDP between these ports
 	Mode              Mode
 	LocalTS, RemoteTS []message.TrafficSelector
+	// SeenLocal and SeenRemote are our and the peer's address as the peer knows them, in transport mode: with a NAT between they
+	// differ from Local and Remote, and its upper layers' checksums are made with them (RFC 7296, 2.23.1). Perhaps invalid.
+	SeenLocal, SeenRemote netip.Addr
 	// Replaces is the inbound SPI of the child that this one replaces, 0 = none.
 	Replaces  uint32
 	Initiator bool // we sent the request that created it

@@ -28,6 +28,8 @@ type Tunnel struct {
 	SPIAB, SPIBA  uint32
 	// Keys says where keys come from.
 	Keys Keys
+	// Transport says that the gateways' own traffic goes in transport mode; then there are no selectors.
+	Transport bool
 }
 
 // Keys says where the keys of a tunnel come from.
@@ -42,8 +44,16 @@ const (
 // Tunnels are those of the demo: IPv4 over IPv4 in raw ESP, IPv6 over IPv6 in UDP.
 func Tunnels() []Tunnel {
 	return []Tunnel{
-		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual},
-		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual},
+		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual, false},
+		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual, false},
+	}
+}
+
+// Hosts are associations in transport mode, for the gateways' own traffic: negotiated over IPv4, with manual keys over IPv6.
+func Hosts() []Tunnel {
+	return []Tunnel{
+		{"four", "", 0, false, GwA4, GwB4, nil, nil, 0, 0, Preshared, true},
+		{"six", "aes256-sha256-esn", 64, false, GwA6, GwB6, nil, nil, 0x5a110601, 0x5a110602, Manual, true},
 	}
 }
 
@@ -192,7 +202,11 @@ connections:
 				fmt.Fprintf(&secrets, "  private-gateway: {file: %s.key}\n", g.Name)
 			}
 		}
-		fmt.Fprintf(&b, "    children:\n      net: {local_ts: [%s], remote_ts: [%s], %s}\n", quoted(t.LocalTS), quoted(t.RemoteTS), how)
+		what := fmt.Sprintf("local_ts: [%s], remote_ts: [%s]", quoted(t.LocalTS), quoted(t.RemoteTS))
+		if t.Transport {
+			what = "mode: transport"
+		}
+		fmt.Fprintf(&b, "    children:\n      net: {%s, %s}\n", what, how)
 	}
 	if manual.Len() > 0 {
 		b.WriteString("insecure_manual_keys: true\nmanual:\n")

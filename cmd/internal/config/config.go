@@ -37,6 +37,7 @@ type Policy struct {
 	Action    spd.Action
 	Selectors []spd.Selector
 	Tunnel    string
+	Transport bool // of Protect: for transport mode
 }
 
 // Association describes one direction of a child with manual keys.
@@ -47,7 +48,7 @@ type Association struct {
 	Proposal                             Proposal
 	Key                                  Secret
 	Local, Remote                        netip.Addr
-	Encap                                bool
+	Encap, Transport                     bool
 	LocalPort, RemotePort                uint16
 	UDPChecksum                          bool
 	Window                               uint32 // packets; inbound only
@@ -373,7 +374,7 @@ func (k *checker) policies() {
 		t.used = true
 		k.Tunnels[r.Child] = r.Child
 		groups[t.text] = append(groups[t.text], r.Child)
-		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: spd.Protect, Selectors: t.selectors, Tunnel: r.Child}, path)
+		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: spd.Protect, Selectors: t.selectors, Tunnel: r.Child, Transport: t.child.transport()}, path)
 	}
 	for _, id := range k.order {
 		t := k.children[id]
@@ -382,7 +383,7 @@ func (k *checker) policies() {
 		}
 		k.Tunnels[id] = id
 		groups[t.text] = []string{id}
-		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id}, t.path)
+		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id, Transport: t.child.transport()}, t.path)
 	}
 	k.shadows(paths)
 	k.fences()
@@ -559,7 +560,7 @@ func (k *checker) manual() {
 		}
 		base := Association{
 			Name: m.Name, Proposal: proposal, Local: local, Remote: remote,
-			Encap: t.connection.Encap, LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
+			Encap: t.connection.Encap, Transport: t.child.transport(), LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
 			UDPChecksum: t.connection.UDPChecksum, Selectors: t.selectors,
 			CopyDSCP: t.child.CopyDSCP, CopyDF: t.child.CopyDF, Copy6040ECN: t.child.CopyECN, SetDF: t.child.SetDF, MTU: uint16(t.child.MTU),
 		}

@@ -209,7 +209,7 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 	if strings.ContainsAny(child.Name, "/ \t\n") {
 		k.errorAt(path, "%q: a child's name has no / and no spaces", shorten(child.Name))
 	}
-	k.oneOf(path+".mode", child.Mode, "tunnel")
+	k.oneOf(path+".mode", child.Mode, "tunnel", "transport")
 	k.between(path+".replay_window", child.ReplayWindow, 32, 65536)
 	if child.MTU != 0 {
 		low := 576 // RFC 791: every IPv4 host takes this much
@@ -219,17 +219,51 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		k.between(path+".mtu", int(child.MTU), low, mtuMax)
 	}
 	t := &tunnel{connection: c, child: child, path: path, manual: manual, terms: k.terms(child, path)}
-	if manual {
+	if child.transport() {
+		k.transport(c, child, path)
+	}
+	switch {
+	case manual && child.transport():
+		t.selectors = k.selectors(path, known(child.LocalTS, singles(c.LocalAddrs)), known(child.RemoteTS, singles(c.RemoteAddrs)))
+	case manual:
 		k.notDynamic(path, child.LocalTS, child.RemoteTS)
 		t.selectors = k.selectors(path, child.LocalTS, child.RemoteTS)
-	} else {
+	default:
 		t.selectors = k.selectors(path, c.localSide(child.LocalTS), c.remoteSide(k.File.Pools, child.RemoteTS))
 		k.negotiable(c, child, path, len(t.selectors) > 0)
 	}
-	t.text = fmt.Sprint(t.selectors)
+	t.text = fmt.Sprint(child.Mode, t.selectors)
 	id := c.Name + "/" + child.Name
 	k.children[id] = t
 	k.order = append(k.order, id)
+}
+
+func (c *Child) transport() bool { return c.Mode == "transport" }
+
+// transport checks what is special about a child in transport mode, which carries what goes between the connection's own
+// addresses. Selectors that are left out stand for these.
+func (k *checker) transport(c *Connection, child *Child, path string) {
+	own := []TrafficSelector{{Dynamic: true, Ports: spd.AnyPorts}}
+	if len(child.LocalTS) == 0 {
+		child.LocalTS = own
+	}
+	if len(child.RemoteTS) == 0 {
+		child.RemoteTS = own
+	}
+	for _, side := range []struct {
+		key, of string
+		list    []TrafficSelector
+		ends    []Endpoint
+	}{{"local_ts", "local_addrs", child.LocalTS, c.LocalAddrs}, {"remote_ts", "remote_addrs", child.RemoteTS, c.RemoteAddrs}} {
+		for i, t := range side.list {
+			if !t.Dynamic && !slices.Contains(singles(side.ends), t.Range) {
+				k.errorAt(fmt.Sprintf("%s.%s[%d]", path, side.key, i), "%s.%s: transport mode carries what goes between the addresses of the connection, so each entry is an address of %s, or dynamic", path, side.key, side.of)
+			}
+		}
+	}
+	if len(c.Pools)+len(c.VIPs) > 0 {
+		k.errorAt(path+".mode", "%s: virtual addresses need mode: tunnel", path)
+	}
 }
 
 // negotiable checks what concerns the negotiation of a child, and fills in what depends on others. known says

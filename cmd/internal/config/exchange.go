@@ -85,6 +85,9 @@ func (k *checker) negotiatedChild(c *Connection, child *Child) *ikesa.Child {
 			UDPChecksum: c.UDPChecksum, MTU: uint16(child.MTU), Terms: k.children[c.Name+"/"+child.Name].terms,
 		},
 	}
+	if child.transport() {
+		out.Mode = ikesa.Transport
+	}
 	out.Proposals, _ = proposals(child.ESPProposals, suite.ParseESP, suite.DefaultESP())
 	return out
 }

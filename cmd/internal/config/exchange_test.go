@@ -67,6 +67,37 @@ func TestTenLinesMakeANegotiatedTunnel(t *testing.T) {
 	}
 }
 
+// A child in transport mode needs no selectors: they are the connection's own addresses, under IKE and under manual keys.
+func TestTransportModeStandsForTheEnds(t *testing.T) {
+	end := func(a string) []spd.Range {
+		addr := netip.MustParseAddr(a)
+		return []spd.Range{{First: addr, Last: addr}}
+	}
+	want := []spd.Selector{{Local: end("192.0.2.1"), Remote: end("192.0.2.2"), LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts}}
+	for _, text := range []string{negotiatedLines, manualKeys} {
+		c := mustLoad(t, strings.Replace(text, "local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25", "mode: transport", 1))
+		if p := c.Policies[0]; !p.Transport || !reflect.DeepEqual(p.Selectors, want) {
+			t.Errorf("policy %+v", p)
+		}
+		if len(c.Fences) != 1 || c.Fences[0].Prefix != netip.MustParsePrefix("192.0.2.2/32") {
+			t.Errorf("fences %v", c.Fences)
+		}
+		for _, a := range c.Associations {
+			if !a.Transport || !reflect.DeepEqual(a.Selectors, want) {
+				t.Errorf("association %+v", a)
+			}
+		}
+		if len(c.Connections) > 0 && c.Connections[0].Children[0].Mode != ikesa.Transport {
+			t.Errorf("mode %v", c.Connections[0].Children[0].Mode)
+		}
+	}
+	want[0].Proto = 47
+	c := mustLoad(t, strings.Replace(negotiatedLines, "local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25", "mode: transport, local_ts: \"dynamic[gre]\", remote_ts: \"192.0.2.2[gre]\"", 1))
+	if !reflect.DeepEqual(c.Policies[0].Selectors, want) {
+		t.Errorf("selectors %v", c.Policies[0].Selectors)
+	}
+}
+
 // Every contradiction and everything unsafe is one error with its place and what to do.
 func TestFaultsOfNegotiationAreNamedWithTheirPlace(t *testing.T) {
 	replace := func(old, new string) string {
@@ -83,6 +114,9 @@ func TestFaultsOfNegotiationAreNamedWithTheirPlace(t *testing.T) {
 	}
 	anyone := func(more string) string {
 		return strings.Replace(replace("remote_addrs: 192.0.2.2", `remote_addrs: "%any"`), "remote_ts: 198.51.100.128/25}", "remote_ts: dynamic, "+more+"}", 1)
+	}
+	transport := func(more string) string {
+		return strings.Replace(negotiatedLines, "local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25", more+"mode: transport", 1)
 	}
 	for _, c := range []struct{ name, text, want string }{
 		{"weak secret", replace(strong, "swordfish"), `test.yaml:10:39: secrets.ike-site-b.secret:`},
@@ -104,7 +138,10 @@ func TestFaultsOfNegotiationAreNamedWithTheirPlace(t *testing.T) {
 		{"start towards nobody", anyone("start_action: start"), `no address of the peer is known`},
 		{"anybody without id", anyone("start_action: none"), `id is missing`},
 		{"dynamic trap", strings.Replace(connection(`vips: [0.0.0.0]`), "local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25}", "local_ts: dynamic, remote_ts: 198.51.100.128/25, start_action: trap}", 1), `write start`},
-		{"transport", child("mode: transport"), `mode`},
+		{"transport of networks", child("mode: transport"), `transport mode carries what goes between the addresses of the connection, so each entry is an address of local_addrs, or dynamic`},
+		{"transport to another host", transport("remote_ts: 192.0.2.3, "), `is an address of remote_addrs, or dynamic`},
+		{"transport of virtual addresses", strings.Replace(transport(""), "remote_addrs:", "vips: [0.0.0.0]\n    remote_addrs:", 1), `virtual addresses need mode: tunnel`},
+		{"mode", child("mode: transprot"), `did you mean "transport"?`},
 		{"local port", connection("local_port: 501"), `local_port is 500 or 4500`},
 		{"a name as local address", replace("local_addrs: 192.0.2.1", "local_addrs: gw.example"), `has no names`},
 		{"mistyped address", replace("remote_addrs: 192.0.2.2", "remote_addrs: 192.0.2.2.2"), `is not an IP address`},

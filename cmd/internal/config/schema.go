@@ -137,7 +137,7 @@ type Child struct {
 	LocalTS      []TrafficSelector `yaml:"local_ts"`
 	RemoteTS     []TrafficSelector `yaml:"remote_ts"`
 	ESPProposals []Words           `yaml:"esp_proposals"` // under manual keys the first is used
-	Mode         string            `yaml:"mode"`          // tunnel
+	Mode         string            `yaml:"mode"`          // tunnel or transport
 	RekeyTime    Duration          `yaml:"rekey_time"`    // 0: never
 	LifeTime     Duration          `yaml:"life_time"`     // unset: a tenth more than rekey_time
 	RandTime     Duration          `yaml:"rand_time"`     // unset: life_time less rekey_time

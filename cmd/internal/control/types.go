@@ -255,6 +255,7 @@ type SA struct {
 	ESN         bool      `json:"esn"`
 	Local       string    `json:"local"`  // outer address
 	Remote      string    `json:"remote"` // outer address
+	Mode        string    `json:"mode"`   // tunnel or transport
 	Encap       string    `json:"encap"`  // none or udp
 	Window      uint32    `json:"window"` // packets; 0 for out
 	Sequence    uint64    `json:"sequence"`

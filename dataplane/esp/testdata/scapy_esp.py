@@ -2,6 +2,7 @@
 """An independent ESP implementation (scapy's) for the tests of package esp.
 
     scapy_esp.py generate > scapy.json    packets sealed by scapy, with what is in them
+    scapy_esp.py generate-transport > scapy_transport.json    the same in transport mode
     scapy_esp.py open < packets.json      [{suite, keymat, spi, esn, hi, packet}] -> [inner packet or ""]
 
 Everything is hexadecimal. Packets are IP datagrams without Ethernet header.
@@ -20,8 +21,8 @@ import sys
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import aead, algorithms, modes
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import IP, UDP, IPOption_Router_Alert, IPOption_RR
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, RouterAlert
 from scapy.layers.ipsec import CRYPT_ALGOS, ESP, CryptAlgo, IPSecIntegrityError, SecurityAssociation
 
 
@@ -89,6 +90,10 @@ for size in (256, 384, 512):
     ALGORITHMS["null-sha%d" % size] = ("NULL", 0, size)
 
 
+# One suite of each shape.
+TRANSPORT = ("aes128gcm16", "aes256gcm16iiv", "chacha20poly1305", "aes256-sha512", "aes128gmac", "null-sha256")
+
+
 def association(suite, keymat, spi, esn, hi, tunnel=None, nat=None):
     name, cut, size = ALGORITHMS[suite]
     more = {"auth_algo": "SHA2-%d-%d" % (size, size // 2), "auth_key": keymat[cut:]} if size else {}
@@ -125,10 +130,53 @@ def generate():
     print()
 
 
+def datagrams(chance):
+    """Datagrams with every header that may stand in front of ESP, and whether it goes into UDP."""
+    def body():
+        return UDP(sport=1234, dport=4321) / chance.randbytes(chance.randrange(0, 200))
+
+    v4, v6 = IP(src="192.0.2.1", dst="192.0.2.2"), IPv6(src="2001:db8::1", dst="2001:db8::2")
+    alert = IPOption_Router_Alert()
+    hop = IPv6ExtHdrHopByHop(options=[RouterAlert()])
+    routing = IPv6ExtHdrRouting(type=4, segleft=0, addresses=["2001:db8::2"])
+    yield v4 / body(), False
+    yield v4 / body(), True
+    yield IP(src="192.0.2.1", dst="192.0.2.2", tos=0xb8, flags="DF", options=[alert]) / body(), False
+    yield IP(src="192.0.2.1", dst="192.0.2.2", options=[alert, IPOption_RR(routers=["0.0.0.0"] * 3)]) / body(), True
+    yield v6 / body(), False
+    yield v6 / body(), True
+    yield v6 / hop / body(), False
+    yield v6 / hop / routing / body(), False
+    yield v6 / hop / routing / IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 4)]) / body(), False
+    yield v6 / IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 4)]) / body(), False
+
+
+def generate_transport():
+    chance = random.Random(4301)
+    vectors = []
+    for suite in TRANSPORT:
+        name, cut, size = ALGORITHMS[suite]
+        for packet, encap in datagrams(chance):
+            keymat = chance.randbytes(cut + (size or 0) // 8)
+            spi, seq = chance.randrange(256, 1 << 32), chance.randrange(1, 1 << 31)
+            packet = packet.__class__(bytes(packet))
+            sa = association(suite, keymat, spi, False, 0, None, UDP(sport=4500, dport=4500) if encap else None)
+            sealed = sa.encrypt(packet.copy(), seq_num=seq, iv=chance.randbytes(CRYPT_ALGOS[name].iv_size))
+            sealed = bytearray(bytes(sealed))
+            if encap and packet.version == 4:
+                header = (sealed[0] & 15) * 4
+                sealed[header + 4:header + 6] = (len(sealed) - header).to_bytes(2, "big")
+            vectors.append({
+                "suite": suite, "keymat": keymat.hex(), "spi": spi, "esn": False, "hi": 0, "seq": seq, "outer": packet.version,
+                "encap": encap, "transport": True, "packet": sealed.hex(), "inner": bytes(packet).hex()})
+    json.dump(vectors, sys.stdout, indent=1)
+    print()
+
+
 def opened(v):
     packet = bytes.fromhex(v["packet"])
     packet = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
-    tunnel = IP() if packet.version == 4 else IPv6()
+    tunnel = None if v.get("transport") else IP() if packet.version == 4 else IPv6()
     sa = association(v["suite"], bytes.fromhex(v["keymat"]), v["spi"], v["esn"], v["hi"], tunnel)
     try:
         return bytes(sa.decrypt(packet)).hex()
@@ -140,6 +188,8 @@ def opened(v):
 if __name__ == "__main__":
     if sys.argv[1:] == ["generate"]:
         generate()
+    elif sys.argv[1:] == ["generate-transport"]:
+        generate_transport()
     elif sys.argv[1:] == ["open"]:
         json.dump([opened(v) for v in json.load(sys.stdin)], sys.stdout)
     else:
