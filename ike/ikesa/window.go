@@ -41,6 +41,8 @@ type request struct {
 	waits    int // of those, on the path that is tried now
 	triesMax int
 	at       time.Time // of the next retransmission, or of giving up
+	sent     time.Time // the last time
+	spared   bool      // it was asked further, as the peer was heard meanwhile
 }
 
 // header is that of our next message.
@@ -114,7 +116,7 @@ func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []messa
 	}
 	s.request = r
 	s.nextOut++
-	r.at = now.Add(s.backoff(0))
+	r.at, r.sent = now.Add(s.backoff(0)), now
 	s.transmit(r, out)
 }
 
@@ -176,16 +178,22 @@ func (s *SA) backoff(n int) time.Duration {
 func (s *SA) overdue(now time.Time, out *Outputs) {
 	r := s.request
 	if r.tries >= r.triesMax {
-		if !s.otherPath(now) {
+		switch {
+		case s.state == StateEstablished && !r.spared && s.lastIn.After(r.sent):
+			// A peer that asks for something itself is not dead. Perhaps it did not know this SA when we began to ask.
+			r.spared = true
+			r.triesMax += s.retransmit().Tries
+		case s.otherPath(now):
+			r.triesMax += pathTries
+		default:
 			s.unanswered(now, out)
 			return
 		}
-		r.triesMax += pathTries
 		r.waits = -1
 	}
 	r.tries++
 	r.waits++
-	r.at = now.Add(s.backoff(r.waits))
+	r.at, r.sent = now.Add(s.backoff(r.waits)), now
 	s.report(out, Event{Kind: EventRetransmit, Exchange: r.exchange, MessageID: r.id, Initiator: true, N: r.tries})
 	s.transmit(r, out)
 }
