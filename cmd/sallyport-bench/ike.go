@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,7 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 			o.Command = commandLine()
 			file := newFile()
 			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
+			defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the daemon does
 			rows, err := ike.Run(cmd.Context(), o)
 			if err != nil {
 				return err

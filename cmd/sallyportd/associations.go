@@ -174,16 +174,21 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 
 // InstallInbound installs what the peer may send from the next message on.
 func (a *associations) InstallInbound(c *ikesa.ChildSA) error {
+	taken := false
+	defer func() { // also if the data plane panics, which costs an IKE SA and no more
+		if !taken {
+			a.plane.ReleaseSPI(c.SPIIn)
+		}
+	}()
 	p, _, err := params(c, true)
 	if err != nil {
-		a.plane.ReleaseSPI(c.SPIIn)
 		return err
 	}
 	h, err := a.plane.Install(p)
 	if err != nil {
-		a.plane.ReleaseSPI(c.SPIIn)
 		return err
 	}
+	taken = true
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counter++

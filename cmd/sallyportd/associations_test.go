@@ -25,12 +25,16 @@ type table struct {
 	next  uint32
 	bound map[uint32]sad.Handle
 	fail  string
+	panic bool // where fail says
 }
 
 func (t *table) note(format string, args ...any) error {
 	s := fmt.Sprintf(format, args...)
 	t.calls = append(t.calls, s)
 	if t.fail != "" && strings.HasPrefix(s, t.fail) {
+		if t.panic {
+			panic("the test's")
+		}
 		return errors.New("refused by the test")
 	}
 	return nil
@@ -241,6 +245,19 @@ func TestAnSPIThatIsNotInstalledIsGivenBack(t *testing.T) {
 	if err == nil || !slices.Contains(p.calls, "release 1234") || len(a.children) != 0 {
 		t.Errorf("%v %v", err, p.calls)
 	}
+	p.panic = true
+	func() {
+		defer func() { recover() }()
+		a.InstallInbound(&ikesa.ChildSA{
+			Connection: conn, Child: conn.Children[0], SPIIn: 0x1236, Choice: suite.Choice{Encr: message.EncrAESGCM16, KeyLen: 256},
+			LocalTS: []message.TrafficSelector{conn.Children[0].LocalTS[0].TS}, RemoteTS: []message.TrafficSelector{conn.Children[0].RemoteTS[0].TS},
+		})
+		t.Error("nothing panicked")
+	}()
+	if !slices.Contains(p.calls, "release 1236") || len(a.children) != 0 {
+		t.Errorf("after a panic: %v", p.calls)
+	}
+	p.panic = false
 	opaque := []message.TrafficSelector{{StartPort: 65535, EndPort: 0, Start: netip.MustParseAddr("192.0.2.1"), End: netip.MustParseAddr("192.0.2.1")}}
 	if err := a.InstallInbound(&ikesa.ChildSA{Connection: conn, Child: conn.Children[0], SPIIn: 0x1235, Choice: suite.Choice{Encr: message.EncrAESGCM16, KeyLen: 256}, LocalTS: opaque, RemoteTS: opaque}); err == nil {
 		t.Error("selectors that match nothing were installed")

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,6 +182,13 @@ func TestExpiringCertificatesAreNamed(t *testing.T) {
 	got := s.Expiring(authtest.Now, 30*24*time.Hour)
 	if len(got) != 3 || got[0].ID != SubjectOf(old) || got[1].ID != SubjectOf(future) || got[2].ID != SubjectOf(soon) || got[2].What != "ours" {
 		t.Errorf("%+v", got)
+	}
+	for left, want := range map[time.Duration]string{
+		10*24*time.Hour - 1: "in 9 days", 48 * time.Hour: "in 2 days", 47 * time.Hour: "in 47 hours", 119 * time.Minute: "in 119 minutes",
+	} {
+		if got := s.Expiring(soon.NotAfter.Add(-left), left); !strings.HasSuffix(got[len(got)-1].Text, want) {
+			t.Errorf("%v before the end: %q", left, got[len(got)-1].Text)
+		}
 	}
 	if got := s.Expiring(authtest.Now.AddDate(4, 11, 15), 30*24*time.Hour); got[len(got)-1].What != "authority ca" {
 		t.Errorf("%+v", got)

@@ -247,6 +247,17 @@ func (s *Store) trusted(r *Remote) []*Authority {
 	return all
 }
 
+// ahead says how long something lies ahead in the unit that suits it.
+func ahead(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	}
+	return fmt.Sprintf("%d minutes", d/time.Minute)
+}
+
 // Warning is about a certificate that is, or will soon be, outside of its time.
 type Warning struct {
 	What string    // "ours", "authority NAME" or "intermediate"
@@ -272,7 +283,7 @@ func (s *Store) Expiring(now time.Time, within time.Duration) []Warning {
 		case now.After(c.NotAfter):
 			w.Text = fmt.Sprintf("the certificate of %v (%s) has expired on %s", w.ID, what, day)
 		case c.NotAfter.Sub(now) <= within:
-			w.Text = fmt.Sprintf("the certificate of %v (%s) expires on %s, in %d days", w.ID, what, day, int(c.NotAfter.Sub(now).Hours()/24))
+			w.Text = fmt.Sprintf("the certificate of %v (%s) expires on %s, in %s", w.ID, what, day, ahead(c.NotAfter.Sub(now)))
 		default:
 			return
 		}
