@@ -184,6 +184,7 @@ type Engine struct {
 	balance balancer
 	retired retired
 	watches watches
+	flights flights
 	// endpoints are all of them, for readers without mu.
 	endpoints atomic.Pointer[[]netip.Addr]
 	busy      atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first

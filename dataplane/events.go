@@ -78,6 +78,9 @@ func (e *Engine) hear(w *worker.Event) {
 		ev.SPI = u.SPI
 	}
 	switch w.Kind {
+	case worker.EventBurst:
+		e.burst(w.Handle, w.Reason)
+		return
 	case worker.EventBound:
 		cause, hard, err := e.sad.Expire(w.Handle)
 		if err != nil {

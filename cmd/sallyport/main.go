@@ -162,6 +162,7 @@ func command(out io.Writer) *cobra.Command {
 		t.detachCommand(),
 		t.topCommand(),
 		t.traceCommand(),
+		t.recorderCommand(),
 		t.captureCommand(),
 	)
 	return root

@@ -70,6 +70,20 @@ func (f fakeDaemon) Capture(_ context.Context, w control.Watch, ready func() err
 	return err
 }
 
+func (f fakeDaemon) Recorder(q control.FlightQuery) (control.Flights, error) {
+	if q.Name != "site-b" {
+		return control.Flights{}, errors.New("no association has this name or SPI: " + q.Name)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	return control.Flights{Flights: []control.Flight{{
+		Name: "site-b/net", Direction: "in", SPI: "0x00001001", Time: at, Burst: "replayed", Ended: true, Passed: 7, Dropped: 100,
+		Packets: []control.FlightPacket{
+			{Time: at, Sequence: 41, Source: "198.51.100.200", Destination: "198.51.100.5", Protocol: 17, SourcePort: 53, DestPort: 4000, Length: 100, TTL: 63},
+			{Time: at, Sequence: 41, Outer: true, Source: "192.0.2.2", Destination: "192.0.2.1", Protocol: 50, Length: 156, TTL: 64, Drop: "replayed"},
+		},
+	}}}, nil
+}
+
 func (f fakeDaemon) Policies() control.Policies {
 	return control.Policies{Unmatched: "forward", Policies: []control.Policy{{Name: "site-b/net", Action: "protect", LocalTS: []string{"198.51.100.0/25"}, RemoteTS: []string{"198.51.100.128/25"}, Ready: true}}}
 }
@@ -251,6 +265,18 @@ func TestVerbsPrintTextAndJSON(t *testing.T) {
 			t.Errorf("%s --json: %d %s", c.verb, code, out)
 		}
 	}
+	if code, out, errs := cli("recorder", "site-b", "--socket", path); code != 0 ||
+		!strings.Contains(out, "site-b/net in  spi 0x00001001, kept at 03:04:05, when a burst of replayed began, ended; 7 that passed recorded, 100 dropped\n") ||
+		!strings.Contains(out, "inner 198.51.100.200:53 > 198.51.100.5:4000, protocol 17, 100 bytes, TTL 63, sequence 41  passed\n") ||
+		!strings.Contains(out, "outer 192.0.2.2 > 192.0.2.1, protocol 50, 156 bytes, TTL 64, sequence 41  dropped: replayed\n") {
+		t.Errorf("recorder: %d %s %s", code, out, errs)
+	}
+	if code, out, _ := cli("recorder", "site-b", "--socket", path, "--json"); code != 0 || !json.Valid([]byte(out)) {
+		t.Errorf("recorder --json: %d %s", code, out)
+	}
+	if code, _, errs := cli("recorder", "0x1", "--socket", path); code != exitFailed || !strings.Contains(errs, "no association") {
+		t.Errorf("recorder: %d %s", code, errs)
+	}
 	if _, out, _ := cli("counters", "--socket", path); strings.Contains(out, "runt") {
 		t.Error("zeros are shown without --all")
 	}
@@ -278,6 +304,7 @@ func TestErrorsHaveExitCodesAndHelp(t *testing.T) {
 		{exitUsage, "unknown flag", []string{"status", "--jsno"}},
 		{exitUsage, `did you mean "interfaces"?`, []string{"check", bad}},
 		{exitUsage, "check takes one file", []string{"check"}},
+		{exitUsage, "recorder takes one name or SPI", []string{"recorder"}},
 		{0, "", []string{"check", "../sallyportd/sallyport.example.yaml"}},
 		{0, "", []string{"version", "--json"}},
 	} {

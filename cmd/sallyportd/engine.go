@@ -31,6 +31,8 @@ type engine interface {
 	Ready(tunnel uint32) bool
 	// Policies lists the policies in the order in which they match, negotiated ones in their places.
 	Policies() []spd.Policy
+	// Recorder copies the flight recorders of the associations for which match is true.
+	Recorder(match func(name string, spi uint32) bool) []control.Flight
 	Snapshot() snapshot
 	// SAs lists the live associations, Associations counts them.
 	SAs() []control.SA

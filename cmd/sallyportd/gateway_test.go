@@ -68,6 +68,16 @@ func (r *recorder) Bind(tunnel, h uint32) error {
 	r.bound[tunnel] = h
 	return r.call("bind %d %d", tunnel, h)
 }
+func (r *recorder) Recorder(match func(string, uint32) bool) (list []control.Flight) {
+	for _, f := range []control.Flight{{Name: "b/net", SPI: "0x00001001"}, {Name: "b/other", SPI: "0x00001002"}} {
+		var spi uint32
+		fmt.Sscanf(f.SPI, "0x%x", &spi)
+		if match(f.Name, spi) {
+			list = append(list, f)
+		}
+	}
+	return list
+}
 func (r *recorder) Policies() []spd.Policy   { return slices.Concat(r.negotiated, r.policies) }
 func (r *recorder) Ready(tunnel uint32) bool { return r.bound[tunnel] != 0 }
 func (r *recorder) Trace(context.Context, control.Watch, func(*control.Traced) error) error {
@@ -159,6 +169,17 @@ func TestReloadSetsTheLogLevel(t *testing.T) {
 	write(base + "log: {level: warn}\n")
 	if r, err := g.Reload(); err != nil || !r.LogLevelChanged || zerolog.GlobalLevel() != zerolog.WarnLevel {
 		t.Errorf("%+v %v, the level is %s", r, err, zerolog.GlobalLevel())
+	}
+}
+
+// The flight recorder is asked for by connection, by child or by SPI.
+func TestRecorderIsFoundByNameAndSPI(t *testing.T) {
+	g, _, _ := started(t)
+	for name, want := range map[string]int{"b": 2, "b/net": 1, "0x00001002": 1, "0x1001": 1, "c": 0, "0x1003": 0, "0xyz": 0} {
+		f, err := g.Recorder(control.FlightQuery{Name: name})
+		if len(f.Flights) != want || (err == nil) != (want > 0) {
+			t.Errorf("%s: %d flights, %v", name, len(f.Flights), err)
+		}
 	}
 }
 

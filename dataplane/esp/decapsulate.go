@@ -102,10 +102,10 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 		return packet.DropNoAssociation
 	}
 	seq := in.Window.Infer(binary.BigEndian.Uint32(esp[4:]))
+	p.Seq = seq
 	if verdict := in.Window.Check(s.table.Bits(in), seq); verdict != replay.OK {
 		return dropOf(verdict)
 	}
-	p.Seq = seq
 	p.SPI = in.SPI
 	p.Slot = in.Slot
 
@@ -152,7 +152,7 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 		i := r.index
 		in := sa[i]
 		if in != run {
-			s.countReceived(run, packets, bytes)
+			s.countReceived(b, live, run, packets, bytes)
 			run, packets, bytes = in, 0, 0
 			words, selectors = s.table.Bits(in), s.table.Selectors(in.Slot)
 		}
@@ -173,17 +173,22 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 		bytes += uint64(b.P[i].End - b.P[i].L3)
 		live = append(live, i)
 	}
-	s.countReceived(run, packets, bytes)
+	s.countReceived(b, live, run, packets, bytes)
 	return live
 }
 
-// countReceived counts what a run of packets of one association carried; nil is no run.
-func (s *Scratch) countReceived(in *sad.Inbound, packets, bytes uint64) {
+// countReceived counts what a run of packets of one association carried, the last of which ends live; nil is no run.
+func (s *Scratch) countReceived(b *packet.Batch, live []uint8, in *sad.Inbound, packets, bytes uint64) {
 	if packets == 0 {
 		return
 	}
 	in.Packets.Add(packets)
 	in.Bytes.Add(bytes)
+	if s.due(&in.Last) {
+		s.Records--
+		r := sad.RecordOf(b, int(live[len(live)-1]), s.Now)
+		s.table.InboundFlight(in.Slot).Pass(&r)
+	}
 	in.Last.Set(uint64(s.Now))
 	if bytes, packets := in.Bytes.Load(), in.Packets.Load(); in.Reached(bytes, packets) {
 		if s.table.InboundTerms(in.Slot).Over(bytes, packets) {

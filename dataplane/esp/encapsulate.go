@@ -38,7 +38,15 @@ func (s *Scratch) encapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 		if k > 0 && s.plain(sa[i]) {
 			break
 		}
-		if reason := s.prepareOutbound(b, i, sa[i], n); reason != packet.DropNone {
+		due := sa[i] != nil && s.due(&sa[i].Last)
+		if due {
+			s.draft = sad.RecordOf(b, int(i), s.Now)
+		}
+		reason := s.prepareOutbound(b, i, sa[i], n)
+		if due && reason == packet.DropNone {
+			s.keep(sa[i], b.P[i].Seq)
+		}
+		if reason != packet.DropNone {
 			b.P[i].Reason = reason
 			if sa[i] != nil {
 				countOutbound(sa[i], reason)
@@ -183,6 +191,14 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 func (s *Scratch) failOutbound(b *packet.Batch, i uint8, o *sad.Outbound) {
 	b.P[i].Reason = packet.DropNoOutbound
 	countOutbound(o, packet.DropNoOutbound)
+}
+
+// keep enters the draft into the flight recorder of an association, as the packet with a number. The next one is due with the next batch.
+func (s *Scratch) keep(o *sad.Outbound, seq uint64) {
+	s.Records--
+	s.draft.Sequence = seq
+	s.table.OutboundFlight(o.Slot).Pass(&s.draft)
+	o.Last.Set(uint64(s.Now))
 }
 
 // countSent counts what a run of packets of one association carried; nil is no run.

@@ -48,9 +48,16 @@ func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 		if !s.plain(o) {
 			break
 		}
+		due := s.due(&o.Last)
+		if due {
+			s.draft = sad.RecordOf(b, int(live[n]), s.Now)
+		}
 		packets, bytes := s.preparePlain(b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
 		if packets == 0 {
 			break
+		}
+		if due {
+			s.keep(o, b.P[live[n]].Seq)
 		}
 		runs = append(runs, run{o, uint64(packets), bytes})
 		n += packets

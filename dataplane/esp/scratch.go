@@ -38,6 +38,10 @@ type Scratch struct {
 	bytes  [packet.BatchMax]uint16 // of the inner datagrams that encapsulatePlain is at work on
 	runs   [packet.BatchMax]run
 
+	draft sad.Record // of the packet that is being encapsulated
+	// Records is how many packets that pass the flight recorders may still take of this batch, in both directions; the caller sets it.
+	Records int
+
 	// id is the last identification given to an outer IPv4 header that may be fragmented.
 	id uint16
 
@@ -52,6 +56,11 @@ type Scratch struct {
 	// ECNAlarms counts packets whose outer and inner ECN fields no correct encapsulator
 	// combines (RFC 6040, 4.2). They are forwarded.
 	ECNAlarms packet.Counter
+}
+
+// due says that a packet of an association whose last one passed at the time last is to be recorded.
+func (s *Scratch) due(last *packet.Counter) bool {
+	return sad.Due(s.Now, last.Load()) && s.Records > 0
 }
 
 // record is what the first pass remembers of a packet for the third.

@@ -17,6 +17,8 @@ func TestSizes(t *testing.T) {
 	}{
 		{"Inbound", unsafe.Sizeof(in), 192},
 		{"Outbound", unsafe.Sizeof(out), 192},
+		{"Record", unsafe.Sizeof(Record{}), 64},
+		{"Flight", unsafe.Sizeof(Flight{}), 9 * 64},
 		{"Key", unsafe.Sizeof(transform.Key{}), 576},
 		{"end of the hot fields of Inbound", unsafe.Offsetof(in.Local), 64},
 		{"end of the hot fields of Outbound", unsafe.Offsetof(out.Header), 64},

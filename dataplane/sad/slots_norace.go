@@ -8,6 +8,6 @@ import (
 )
 
 // newSlots maps an arena of n slots.
-func newSlots[T Inbound | Outbound | transform.Key](n int) ([]T, offheap.Mapping, error) {
+func newSlots[T Inbound | Outbound | transform.Key | Flight](n int) ([]T, offheap.Mapping, error) {
 	return offheap.New[T](n)
 }

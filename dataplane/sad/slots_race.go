@@ -8,6 +8,6 @@ import (
 )
 
 // newSlots takes the slots from the Go heap: the race detector knows no other memory.
-func newSlots[T Inbound | Outbound | transform.Key](n int) ([]T, offheap.Mapping, error) {
+func newSlots[T Inbound | Outbound | transform.Key | Flight](n int) ([]T, offheap.Mapping, error) {
 	return make([]T, n), nil, nil
 }

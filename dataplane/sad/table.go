@@ -79,6 +79,7 @@ type Table struct {
 	keys       [2][]transform.Key // by direction and slot; written before publication
 	selectors  []*spd.Selectors
 	terms      [2][]*Terms // by direction and slot; nil for most
+	flights    [2][]Flight // by direction and slot
 	configured configured
 	epochs     epochs
 	bindings   bindings
@@ -88,7 +89,7 @@ type Table struct {
 	bound    atomic.Uint64
 	mu       sync.Mutex
 	closed   bool
-	mappings [4]offheap.Mapping // associations, then keys, by direction
+	mappings [6]offheap.Mapping // associations, then keys, then flights, by direction
 	reserved map[uint32]uint32  // slots by SPI
 	moved    sync.Map           // Handle to *Params: what Move left for an owner
 	slots    [2]slots
@@ -161,6 +162,9 @@ func (t *Table) open(capacity int) (err error) {
 		if t.keys[d], t.mappings[2+d], err = newSlots[transform.Key](capacity); err != nil {
 			return err
 		}
+		if t.flights[d], t.mappings[4+d], err = newSlots[Flight](capacity); err != nil {
+			return err
+		}
 	}
 	// Blocks stay in their size class, so at worst each class once has a block for every slot:
 	// less than twice the largest class.
@@ -181,7 +185,7 @@ func (t *Table) Close() {
 		for i := range min(t.slots[d].fresh, len(t.keys[d])) {
 			t.keys[d][i].Zero()
 		}
-		t.keys[d] = nil
+		t.keys[d], t.flights[d] = nil, nil
 	}
 	t.inbound, t.outbound = nil, nil
 	for i := range t.mappings {
@@ -427,6 +431,9 @@ func (t *Table) reclaim() {
 		t.limbo.pop()
 		t.keys[r.direction][r.slot].Zero()
 		t.terms[r.direction][r.slot] = nil
+		if f := &t.flights[r.direction][r.slot]; f.passed|f.dropped != 0 {
+			*f = Flight{}
+		}
 		if r.direction == in {
 			a := &t.inbound[r.slot]
 			class := &t.bits[bits.Len(uint(a.Window.Words()-1))]

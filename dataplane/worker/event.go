@@ -21,6 +21,8 @@ const (
 	EventBound
 	// EventMoved: the newest packet of association Handle came from Source and Port.
 	EventMoved
+	// EventBurst: many packets of association Handle were dropped within a second, the last one for Reason.
+	EventBurst
 )
 
 // Event is what a worker tells key management. It holds no pointer.
@@ -30,6 +32,7 @@ type Event struct {
 	Port    uint16
 	Tunnel  uint32
 	Handle  sad.Handle
+	Reason  packet.Drop
 	Source  packet.Addr
 	Flow    packet.Flow
 }

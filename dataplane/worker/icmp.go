@@ -49,11 +49,13 @@ func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) 
 	p := &b.P[i]
 	flow := packet.FlowOf(b, int(i))
 	src, handle := w.answerSource(p, &flow)
+	f := w.flownOf(int(i), reason) // as it is before build
 	if !src.IsValid() || w.injected.len() >= injectedMax || !w.limiter.Allow(w.now) || !build(src) {
 		w.Counters.ICMPSuppressed.Add(1)
 		w.drop(i, reason)
 		return
 	}
+	w.enter(&f)
 	w.Counters.Drops[reason].Add(1)
 	w.Counters.Originated.Add(1)
 	if w.watched {

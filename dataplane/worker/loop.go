@@ -14,7 +14,10 @@ func (w *Worker) Step(now int64) int {
 	}
 	w.now, w.esp.Now = now, now
 	w.tables = w.group.tables.Load()
-	w.crowded = w.group.sad.Crowded()
+	w.esp.Records = packet.BatchMax
+	if w.crowded = w.group.sad.Crowded(); w.crowded {
+		w.esp.Records = recordsCrowded
+	}
 	w.flows.follow(w.tables)
 
 	w.restock()
@@ -232,6 +235,7 @@ func (w *Worker) settle() {
 	for i := range b.N {
 		if r := b.P[i].Reason; r != packet.DropNone {
 			w.Counters.Drops[r].Add(1)
+			w.recordDrop(i, r)
 			w.release(b.P[i].Addr)
 		}
 	}

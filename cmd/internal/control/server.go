@@ -25,6 +25,7 @@ type Provider interface {
 	Status() Status
 	SAs(SAQuery) SAs
 	Policies() Policies
+	Recorder(FlightQuery) (Flights, error)
 	Counters() Counters
 	Connections() Connections
 	Reload() (Reload, error)
@@ -269,6 +270,12 @@ func (s *Server) answer(line []byte) (any, error) {
 			a.Limit = 1000
 		}
 		return s.provider.SAs(a), nil
+	case VerbRecorder:
+		var a FlightQuery
+		if err := json.Unmarshal(q.Args, &a); err != nil || a.Name == "" {
+			return nil, errors.New("recorder: the argument is name")
+		}
+		return s.provider.Recorder(a)
 	case VerbPolicies:
 		return s.provider.Policies(), nil
 	case VerbCounters:

@@ -64,6 +64,8 @@ func (f *fake) Capture(ctx context.Context, w Watch, ready func() error, out io.
 	return nil
 }
 
+func (f *fake) Recorder(FlightQuery) (Flights, error) { return Flights{}, nil }
+
 func (f *fake) Policies() Policies { return Policies{Unmatched: "forward"} }
 func (f *fake) Counters() Counters { return Counters{Totals: Totals{Received: 7}} }
 func (f *fake) Reload() (Reload, error) {

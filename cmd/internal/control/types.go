@@ -23,6 +23,7 @@ const (
 	VerbSAs         = "sas"
 	VerbConnections = "conns"
 	VerbPolicies    = "policies"
+	VerbRecorder    = "recorder"
 	VerbCounters    = "counters"
 	VerbReload      = "reload"
 	VerbUp          = "up"
@@ -274,6 +275,48 @@ type SA struct {
 type SAQuery struct {
 	Name  string `json:"name,omitempty"`  // CONNECTION or CONNECTION/CHILD
 	Limit int    `json:"limit,omitempty"` // 0: 1000
+}
+
+// FlightQuery names the associations whose flight recorder is asked for.
+type FlightQuery struct {
+	Name string `json:"name"` // CONNECTION, CONNECTION/CHILD, or an SPI as 0x and hexadecimal digits
+}
+
+// Flights is the answer to recorder.
+type Flights struct {
+	Flights []Flight `json:"flights"`
+}
+
+// Flight is what is recorded of one association: its last packets, few of those that passed and every one that was dropped.
+type Flight struct {
+	Name      string         `json:"name"`            // CONNECTION/CHILD
+	Direction string         `json:"direction"`       // in or out
+	SPI       string         `json:"spi"`             // 0x and 8 hexadecimal digits
+	Time      time.Time      `json:"time"`            // when it was copied
+	Burst     string         `json:"burst,omitempty"` // the drop with which a burst of errors began, at which it was copied
+	Ended     bool           `json:"ended"`           // the association is gone
+	Passed    uint64         `json:"passed"`          // recorded in all, of which the last ones are here
+	Dropped   uint64         `json:"dropped"`
+	Packets   []FlightPacket `json:"packets"` // the oldest first
+}
+
+// FlightPacket is one packet's headers and what became of it. Addresses are those of the outer packet where Outer is set, and
+// empty where the header was not to be read.
+type FlightPacket struct {
+	Time        time.Time `json:"time"`
+	Outer       bool      `json:"outer"`
+	Sequence    uint64    `json:"sequence"`
+	Source      string    `json:"source,omitempty"`
+	Destination string    `json:"destination,omitempty"`
+	Protocol    uint8     `json:"protocol"`
+	SourcePort  uint16    `json:"source_port,omitempty"`
+	DestPort    uint16    `json:"destination_port,omitempty"`
+	Length      int       `json:"length"`
+	TTL         uint8     `json:"ttl"`
+	TOS         uint8     `json:"tos"`
+	Fragment    bool      `json:"fragment,omitempty"`
+	DF          bool      `json:"df,omitempty"`
+	Drop        string    `json:"drop,omitempty"` // empty: it passed
 }
 
 // SAs is the answer to sas. Total and TotalIKE count all that match, the lists hold up to the limit.
