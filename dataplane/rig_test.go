@@ -74,6 +74,7 @@ type options struct {
 	policies        []spd.Policy // before the tunnel's
 	routes          []fib.Entry
 	noBind          bool
+	ah              bool
 	cores           []int
 	ike             bool
 	service         bool // the tunnel is for UDP port 5000 behind B only
@@ -191,7 +192,7 @@ func (g *gateway) tunnel(me, peer side, o options, out, in uint32) {
 	g.t.Helper()
 	o = o.withDefaults()
 	base := sad.Params{
-		Name: "rig", Suite: o.suite, Local: me.outer4, Remote: peer.outer4, Encap: o.encap, ESN: o.esn, Window: o.window,
+		Name: "rig", Suite: o.suite, Local: me.outer4, Remote: peer.outer4, Encap: o.encap, AH: o.ah, ESN: o.esn, Window: o.window,
 		Selectors: []spd.Selector{o.selector(me, peer)}, CopyDSCP: true, CopyDF: true, ECN: true,
 	}
 	if o.outer6 {

@@ -16,6 +16,11 @@ import (
 
 // hosts are two gateways whose own traffic goes in transport mode. What is the port inside in other tests is the way to each one's kernel here.
 func hosts(t testing.TB, o options, proto uint8) (a, b *gateway) {
+	return protected(t, o, proto, false)
+}
+
+// protected is hosts, with AH in place of ESP if that is asked for.
+func protected(t testing.TB, o options, proto uint8, ah bool) (a, b *gateway) {
 	o = o.withDefaults()
 	make1 := func(me, peer side, out, in uint32) *gateway {
 		o := o
@@ -24,7 +29,7 @@ func hosts(t testing.TB, o options, proto uint8) (a, b *gateway) {
 		}
 		g := newGateway(t, me, peer, o)
 		g.tables.TUN = inside
-		base := sad.Params{Name: "host", Suite: o.suite, Local: me.outer4, Remote: peer.outer4, Encap: o.encap, ESN: true, Transport: true, UDPChecksum: true}
+		base := sad.Params{Name: "host", Suite: o.suite, Local: me.outer4, Remote: peer.outer4, Encap: o.encap, ESN: true, Transport: true, AH: ah, UDPChecksum: true}
 		if o.outer6 {
 			base.Local, base.Remote = me.outer6, peer.outer6
 		}
@@ -208,4 +213,74 @@ func TestTransportModeRefusesByName(t *testing.T) {
 		t.Errorf("dropped %v, want %v", a.dropped(), want)
 	}
 	a.settled()
+}
+
+// TestAHCrosses carries packets by AH: the gateways' own in transport mode, and those of hosts, in one network with ESP, in a tunnel.
+func TestAHCrosses(t *testing.T) {
+	for _, suite := range []transform.Suite{transform.NullSHA256, transform.NullSHA512, transform.AES256GMAC} {
+		for _, o := range []options{{suite: suite}, {suite: suite, outer6: true}} {
+			t.Run(fmt.Sprintf("%s/v6=%v", suite, o.outer6), func(t *testing.T) {
+				a, b := protected(t, o, 0, true)
+				var sent [][]byte
+				for size := 28; size < 1400; size += 131 {
+					sent = append(sent, own(o.outer6, size))
+				}
+				a.inject(inside, sent...)
+				ah := cross(t, a, b)
+				got := b.drain(inside)
+				if len(ah) != len(sent) || len(got) != len(sent) {
+					t.Fatalf("%d of %d packets left, %d arrived: %v %v", len(ah), len(sent), len(got), a.dropped(), b.dropped())
+				}
+				for i := range got {
+					if !bytes.Equal(got[i][14:], sent[i][14:]) {
+						t.Errorf("packet %d arrived as %x, was %x", i, got[i][14:], sent[i][14:])
+					}
+				}
+				// Forged, again, cut, for nobody.
+				bad, cut, nobody := bytes.Clone(ah[3]), bytes.Clone(ah[3]), bytes.Clone(ah[3])
+				bad[len(bad)-1] ^= 1
+				at := 14 + 20
+				if o.outer6 {
+					at = 14 + 40
+				}
+				cut[at+1] += 2
+				nobody[at+4] ^= 0x7f
+				b.inject(outside, bad, ah[3], cut, nobody)
+				want := map[string]uint64{"replayed": 2, "bad-ah": 1, "no-association": 1} // the forged one has a number that is known
+				if d := b.dropped(); !reflect.DeepEqual(d, want) {
+					t.Errorf("drops %v, want %v", d, want)
+				}
+				a.settled()
+				b.settled()
+			})
+		}
+		t.Run(suite.String()+"/tunnel", func(t *testing.T) {
+			a, b := newRig(t, options{suite: suite, ah: true})
+			var sent [][]byte
+			for size := 28; size < 1400; size += 131 {
+				sent = append(sent, udp4("198.51.100.5", "198.51.100.200", size, 64), udp6("2001:db8:a::5", "2001:db8:b::5", size+20, 64))
+			}
+			a.inject(inside, sent...)
+			ah := cross(t, a, b)
+			compare(t, sent, b.drain(inside))
+			for _, f := range ah {
+				if f[14+9] != packet.ProtoAH {
+					t.Errorf("protocol %d left", f[14+9])
+				}
+			}
+			// The MTU is exact.
+			mtu := a.sad.LookupOutbound(a.sad.Bound(0)).InnerMTU(1500)
+			a.inject(inside, udp4("198.51.100.5", "198.51.100.200", mtu, 64), udp4("198.51.100.5", "198.51.100.200", mtu+1, 64))
+			if left := cross(t, a, b); len(left) != 1 || len(left[0]) != 14+1500 {
+				t.Errorf("%d packets left", len(left))
+			}
+			b.drain(inside)
+			a.drain(inside)
+			if want := map[string]uint64{"too-big": 1}; !reflect.DeepEqual(a.dropped(), want) {
+				t.Errorf("dropped %v", a.dropped())
+			}
+			a.settled()
+			b.settled()
+		})
+	}
 }

@@ -219,6 +219,9 @@ func (t *tool) manualSA(a control.SA) {
 		worker = fmt.Sprint(a.Worker)
 	}
 	fmt.Fprintf(t.out, "  suite %s, %s", a.Suite, esn)
+	if a.Protocol == "AH" {
+		fmt.Fprint(t.out, ", AH")
+	}
 	if a.Mode == "transport" {
 		fmt.Fprint(t.out, ", transport mode")
 	}

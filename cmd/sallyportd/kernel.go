@@ -337,7 +337,7 @@ func (p *packets) virtual(add, remove []netip.Addr, log zerolog.Logger) {
 func (p *packets) Install(a *config.Association) (uint32, error) {
 	h, err := p.Engine.Install(sad.Params{
 		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
-		Local: a.Local, Remote: a.Remote, Encap: a.Encap, Transport: a.Transport, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
+		Local: a.Local, Remote: a.Remote, Encap: a.Encap, Transport: a.Transport, AH: a.AH, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
 		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
 		CopyDSCP: a.CopyDSCP, CopyDF: a.CopyDF, ECN: a.Copy6040ECN, SetDF: a.SetDF,
 		Manual: true, MTU: a.MTU, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
@@ -454,7 +454,7 @@ func terms(p *sad.Params) (list []string) {
 func association(i *sad.Info) control.SA {
 	a := control.SA{
 		Name: i.Params.Name, Direction: "out", SPI: fmt.Sprintf("0x%08x", i.Params.SPI), Suite: i.Params.Suite.String(), ESN: i.Params.ESN,
-		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Mode: "tunnel", Encap: "none", Sequence: i.Sequence,
+		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Protocol: "ESP", Mode: "tunnel", Encap: "none", Sequence: i.Sequence,
 		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
 	}
 	a.LocalTS, a.RemoteTS = sides(i.Params.Selectors)
@@ -464,6 +464,9 @@ func association(i *sad.Info) control.SA {
 	a.Terms = terms(&i.Params)
 	if i.Params.Transport {
 		a.Mode = "transport"
+	}
+	if i.Params.AH {
+		a.Protocol = "AH"
 	}
 	if i.Params.Inbound {
 		a.Direction, a.Window = "in", i.Params.Window

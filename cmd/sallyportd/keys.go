@@ -73,7 +73,7 @@ func ikeSA(i *ike.Info, known map[string]*control.SA) control.IKESA {
 
 func childSA(connection string, c *ikesa.ChildInfo, u ike.Usage, known map[string]*control.SA) control.ChildSA {
 	out := control.ChildSA{
-		State: c.State, Mode: c.Mode.String(), Protocol: "ESP", Encap: "none", Proposal: c.Choice.String(),
+		State: c.State, Mode: c.Mode.String(), Protocol: c.Choice.Protocol().String(), Encap: "none", Proposal: c.Choice.String(),
 		InstalledAt: c.Created, RekeyAt: c.RekeyAt, ExpireAt: c.ExpireAt, LocalTS: words(c.LocalTS), RemoteTS: words(c.RemoteTS),
 		In:  control.Direction{SPI: fmt.Sprintf("%08x", c.SPIIn), Bytes: u.BytesIn, Packets: u.PacketsIn, LastUsed: u.LastIn, Worker: -1, Drops: []control.Drop{}},
 		Out: control.Direction{SPI: fmt.Sprintf("%08x", c.SPIOut), Bytes: u.BytesOut, Packets: u.PacketsOut, LastUsed: u.LastOut, Worker: -1, Drops: []control.Drop{}},

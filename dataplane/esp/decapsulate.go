@@ -51,7 +51,7 @@ func (s *Scratch) decapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 	}
 	s.crypto.Open(s.ops[:n])
 	for j := range s.ops[:n] {
-		s.rec[j].ok = s.ops[j].OK
+		s.rec[j].ok = s.ops[j].OK || s.rec[j].signed
 		s.ops[j].Packet = nil
 	}
 	return s.finishInbound(b, kept, sa, n), live[k:]
@@ -69,6 +69,9 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 	p := &b.P[i]
 	if p.Flags&packet.FlagFragment != 0 {
 		return packet.DropOuterFragment
+	}
+	if in.Flags&sad.FlagAH != 0 {
+		return s.prepareSigned(b, i, in, n)
 	}
 	h := b.IP(int(i))
 	moved := !fromPeer(h, p.Version, in)
@@ -212,7 +215,10 @@ func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound, selectors 
 		if r.moved && p.Seq == in.Window.Top() {
 			s.follow(b, i, in)
 		}
-		if in.Flags&sad.FlagTransport != 0 {
+		switch {
+		case in.Flags&sad.FlagAH != 0:
+			return s.acceptSigned(b, r, in, selectors)
+		case in.Flags&sad.FlagTransport != 0:
 			return s.acceptTransport(b, r, in, selectors)
 		}
 	}
@@ -226,7 +232,14 @@ func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound, selectors 
 		return packet.DropBadNextHeader
 	}
 
-	p.Addr = r.esp + uint64(headerLen) + uint64(in.IVLen) - packet.EtherLen
+	return s.acceptInner(b, r, in, selectors, r.esp+headerLen+uint64(in.IVLen), length, next)
+}
+
+// acceptInner judges the inner datagram of so many bytes at start, of the version that next says.
+func (s *Scratch) acceptInner(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors, start uint64, length int, next uint8) packet.Drop {
+	i := int(r.index)
+	p := &b.P[i]
+	p.Addr = start - packet.EtherLen
 	p.L3 = packet.EtherLen
 	p.Len = packet.EtherLen + uint16(length)
 	p.Flags = packet.FlagDecapsulated

@@ -70,7 +70,10 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	if o == nil {
 		return packet.DropNoOutbound
 	}
-	if o.Flags&sad.FlagTransport != 0 {
+	switch {
+	case o.Flags&sad.FlagAH != 0:
+		return s.prepareAH(b, i, o, n)
+	case o.Flags&sad.FlagTransport != 0:
 		return s.prepareTransport(b, i, o, n)
 	}
 	p := &b.P[i]
@@ -105,26 +108,10 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	copy(h[:o.HeaderLen], o.Header[:o.HeaderLen])
 	binary.BigEndian.PutUint32(h[o.ESP+4:], uint32(seq))
 
-	tos := packet.EncapsulateTOS(p.TOS, o.Flags&sad.FlagCopyDSCP != 0, o.Flags&sad.FlagECN != 0)
-	flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
+	tos, flags := s.finishOuter(p, h, o)
 	ip := ipv6Len
 	if o.Version == 4 {
 		ip = ipv4Len
-		df := o.Flags&sad.FlagSetDF != 0
-		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
-			df = p.Flags&packet.FlagDF != 0
-		}
-		if df {
-			flags |= packet.FlagDF
-		} else {
-			s.id++
-		}
-		finishIPv4(h, o.HeaderSum, tos, s.id, df)
-		p.TTL = h[8]
-	} else {
-		finishIPv6(h, tos)
-		flags |= packet.FlagDF
-		p.TTL = h[7]
 	}
 	p.Proto = packet.ProtoESP
 	p.SrcPort, p.DstPort = 0, 0
@@ -158,6 +145,30 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	return packet.DropNone
 }
 
+// finishOuter completes the outer IP header of datagram h, which carries the packet p, and returns what is to be known of it.
+func (s *Scratch) finishOuter(p *packet.Packet, h []byte, o *sad.Outbound) (tos uint8, flags packet.Flags) {
+	tos = packet.EncapsulateTOS(p.TOS, o.Flags&sad.FlagCopyDSCP != 0, o.Flags&sad.FlagECN != 0)
+	flags = p.Flags & (packet.FlagLocal | packet.FlagRouted)
+	if o.Version == 4 {
+		df := o.Flags&sad.FlagSetDF != 0
+		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
+			df = p.Flags&packet.FlagDF != 0
+		}
+		if df {
+			flags |= packet.FlagDF
+		} else {
+			s.id++
+		}
+		finishIPv4(h, o.HeaderSum, tos, s.id, df)
+		p.TTL = h[8]
+	} else {
+		finishIPv6(h, tos)
+		flags |= packet.FlagDF
+		p.TTL = h[7]
+	}
+	return tos, flags
+}
+
 // finishOutbound writes what depends on the ciphertext, counts, and appends the
 // packets that live to live.
 func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbound, n int) []uint8 {
@@ -166,7 +177,7 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 	for k := range n {
 		r := &s.rec[k]
 		s.ops[k].Packet = nil
-		if !s.ops[k].OK {
+		if !s.ops[k].OK && !r.signed {
 			s.failOutbound(b, r.index, sa[r.index])
 			continue
 		}

@@ -28,6 +28,7 @@ type vector struct {
 	Inner  string `json:"inner"`
 
 	Transport bool `json:"transport"`
+	AH        bool `json:"ah"`
 }
 
 // vectors reads packets of an independent implementation.

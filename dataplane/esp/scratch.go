@@ -13,7 +13,9 @@
 // the chunk of each packet: never below the headers it puts in front, never behind
 // the ICV.
 //
-// What is not handled: AH, reassembly of outer fragments, the
+// AH (RFC 4302) goes the same way, in both modes, without the crypto call in the middle.
+//
+// What is not handled: reassembly of outer fragments, the
 // tunnel's MTU (the caller compares before it encapsulates), TTL and MSS of inner
 // packets, MAC addresses.
 package esp
@@ -41,6 +43,11 @@ type Scratch struct {
 	draft sad.Record // of the packet that is being encapsulated
 	// Records is how many packets that pass the flight recorders may still take of this batch, in both directions; the caller sets it.
 	Records int
+
+	// saved keeps the first covered bytes of a packet of AH while its ICV, which icv has room for, is computed.
+	saved   [headersMax]byte
+	covered int
+	icv     [transform.IVMax + transform.ICVMax]byte
 
 	// id is the last identification given to an outer IPv4 header that may be fragmented.
 	id uint16
@@ -75,6 +82,8 @@ type record struct {
 	ok     bool
 	// other says that acceptPlain is not for it, and moved means something.
 	other bool
+	// signed says that the packet is one of AH, and its ICV made or found right.
+	signed bool
 }
 
 // Report is something that key management should know of an association.

@@ -157,14 +157,18 @@ func finishLengths(d []byte, header int, version uint8) {
 // acceptTransport is the rest of accept in transport mode. In place of the inner header's
 // steps it puts the IP header in front of what was protected, and there is no ECN field but that one.
 func (s *Scratch) acceptTransport(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors) packet.Drop {
-	i := int(r.index)
-	p := &b.P[i]
 	text := r.esp + headerLen + uint64(in.IVLen)
 	length, next, reason := textOf(b.Mem[text : r.esp+uint64(r.length)-uint64(in.ICVLen)])
 	if reason != packet.DropNone {
 		return reason
 	}
+	return s.acceptDatagram(b, r, in, selectors, text, length, next)
+}
 
+// acceptDatagram judges the datagram whose IP header is that in front, and whose upper layer, next, is the text of so many bytes.
+func (s *Scratch) acceptDatagram(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors, text uint64, length int, next uint8) packet.Drop {
+	i := int(r.index)
+	p := &b.P[i]
 	kept := int(p.L4 - p.L3)
 	from, to := p.Addr+uint64(p.L3), text-uint64(kept)
 	at := nextIPv4

@@ -31,7 +31,7 @@ const (
 	DropNoAssociation
 	DropWrongEndpoint
 	DropKeepalive
-	DropUnexpectedAH
+	DropBadAH
 	DropUnexpectedIKE
 	DropTooOld
 	DropReplayed
@@ -118,7 +118,7 @@ var Drops = [DropCount]DropInfo{
 	DropNoAssociation:     {"no-association", Warning, "No inbound association has this SPI.", "RFC 4303, 3.4.2"},
 	DropWrongEndpoint:     {"wrong-endpoint", Attack, "The association exists, but not between these outer addresses or not with this encapsulation.", "RFC 4301, 4.1"},
 	DropKeepalive:         {"keepalive", Normal, "A NAT keepalive: one byte 0xff on UDP 4500.", "RFC 3948, 2.3"},
-	DropUnexpectedAH:      {"unexpected-ah", Warning, "An AH packet, and no association uses AH.", "RFC 4302, 3.4.2"},
+	DropBadAH:             {"bad-ah", Attack, "AH is cut short, not as long as the association's ICV makes it, or behind options that cannot be authenticated.", "RFC 4302, 2.2 and 3.3.3"},
 	DropUnexpectedIKE:     {"unexpected-ike", Normal, "An IKE message arrived, and no IKE runs here.", "RFC 3948, 2.2"},
 	DropTooOld:            {"too-old", Warning, "The sequence number lies left of the replay window.", "RFC 4303, 3.4.3"},
 	DropReplayed:          {"replayed", Attack, "The sequence number was received before.", "RFC 4303, 3.4.3"},

@@ -43,6 +43,8 @@ const (
 	FlagOriginal
 	// FlagRenewChecksum says that it may, and nobody knows how: upper-layer checksums are computed anew (RFC 3948, 3.1.2 (b)).
 	FlagRenewChecksum
+	// FlagAH says that the association is one of AH (RFC 4302).
+	FlagAH
 )
 
 // HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP.
@@ -112,7 +114,7 @@ type Outbound struct {
 	// Version of the outer IP header, 4 or 6.
 	Version uint8
 	// HeaderLen is the length of what is put in front of the IV: the prepared header in Header, which is outer IP, UDP if any, and
-	// the 8 bytes of SPI and sequence number; in transport mode without the outer IP header.
+	// the 8 bytes of SPI and sequence number; in transport mode without the outer IP header. Of AH, the padding counts too.
 	HeaderLen uint8
 	// UDP is the offset of the UDP header in Header, 0 without; ESP that of the SPI.
 	UDP, ESP uint8
@@ -185,11 +187,25 @@ type room struct {
 
 // roomOf returns the room of an association for packets whose text is aligned to align. In transport mode
 // options may stand in front, in fours of bytes, and move the text's end against the alignment.
-func roomOf(flags Flags, version, align uint8) room {
-	if flags&FlagTransport == 0 {
-		return room{0, trailerLen}
+func roomOf(flags Flags, version, align uint8) (r room) {
+	if flags&FlagAH == 0 {
+		r.trailer = trailerLen
 	}
-	return room{uint8(ipHeaderLen(version)), trailerLen + align - 4}
+	if flags&FlagTransport != 0 {
+		r.front = uint8(ipHeaderLen(version))
+		if flags&FlagAH == 0 {
+			r.trailer += align - 4
+		}
+	}
+	return r
+}
+
+// signedLen is the length of AH with an ICV of icv bytes (RFC 4302, 2.6).
+func signedLen(version uint8, icv int) int {
+	if version == 4 {
+		return (ahLen + icv + 3) &^ 3
+	}
+	return (ahLen + icv + 7) &^ 7
 }
 
 // ipHeaderLen is the length of an IP header without options.
@@ -226,7 +242,11 @@ func (in *Inbound) InnerMTU(linkMTU int, pathMTU uint16) int {
 	if in.Flags&FlagEncap != 0 {
 		header += udpLen
 	}
-	return roomOf(in.Flags, in.Version, in.Align).inner(linkMTU-header-int(in.IVLen)-int(in.ICVLen), in.Align)
+	tail := int(in.IVLen) + int(in.ICVLen)
+	if in.Flags&FlagAH != 0 {
+		header, tail = header-espLen+signedLen(in.Version, tail), 0
+	}
+	return roomOf(in.Flags, in.Version, in.Align).inner(linkMTU-header-tail, in.Align)
 }
 
 // LocalAddr returns our outer address.

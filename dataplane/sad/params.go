@@ -28,6 +28,8 @@ type Params struct {
 	// Encap says that ESP travels in UDP between LocalPort and RemotePort; 0 = 4500.
 	Encap                 bool
 	LocalPort, RemotePort uint16
+	// AH asks for AH (RFC 4302) in place of ESP.
+	AH bool
 	// Transport asks for transport mode: packets between Local and Remote themselves, which keep their IP header.
 	Transport bool
 	// OriginalLocal and OriginalRemote are what the peer takes our and its address to be, in transport mode with a NAT between
@@ -79,6 +81,10 @@ func (p *Params) check() error {
 		return fmt.Errorf("outer addresses %s and %s are not both those of a host", p.Local, p.Remote)
 	case p.Local.Is4In6() || p.Remote.Is4In6() || p.Local.Zone() != "" || p.Remote.Zone() != "":
 		return fmt.Errorf("outer addresses %s and %s are mapped or zoned", p.Local, p.Remote)
+	case p.AH && !info.Whole():
+		return fmt.Errorf("AH with %s, which encrypts", info.Name)
+	case p.AH && p.Encap:
+		return fmt.Errorf("AH does not pass NAT: there is none in UDP (RFC 3948, 1)")
 	case p.OriginalLocal.BitLen() != p.OriginalRemote.BitLen() || p.OriginalLocal.IsValid() && p.OriginalLocal.BitLen() != p.Local.BitLen():
 		return fmt.Errorf("original addresses %s and %s are not of the family of the outer ones", p.OriginalLocal, p.OriginalRemote)
 	case p.SPI < spiMin && (p.SPI != 0 || !p.Inbound):
@@ -121,7 +127,7 @@ func (p *Params) flags() Flags {
 		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.CopyDSCP, FlagCopyDSCP},
 		{p.CopyDF, FlagCopyDF}, {p.SetDF, FlagSetDF}, {p.Manual, FlagManual},
 		{p.Inbound && p.Roaming, FlagRoaming}, {p.guarded(), FlagGuarded},
-		{p.Transport, FlagTransport},
+		{p.Transport, FlagTransport}, {p.AH, FlagAH},
 		{p.Inbound && p.Transport && p.Encap && p.OriginalRemote.IsValid(), FlagOriginal},
 		{p.Inbound && p.Transport && p.Encap && !p.OriginalRemote.IsValid(), FlagRenewChecksum},
 	} {
@@ -139,12 +145,20 @@ func (p *Params) version() uint8 {
 	return 6
 }
 
+// lengths are those of IV, ICV and alignment. AH has all of it in front, in the ICV field, and nothing to align.
+func (p *Params) lengths(info *transform.Info) (iv, icv, align uint8) {
+	if p.AH {
+		return 0, uint8(info.WholeICVLen()), 1
+	}
+	return uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
+}
+
 // fill writes the description into an empty slot. Publication is not its part.
 func (in *Inbound) fill(p *Params, slot, bits uint32) {
 	info := p.Suite.Info()
 	in.SPI, in.Slot, in.bits = p.SPI, slot, bits
 	in.Suite = p.Suite
-	in.IVLen, in.ICVLen, in.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
+	in.IVLen, in.ICVLen, in.Align = p.lengths(info)
 	in.Window = replay.New(p.Window, p.ESN)
 	in.arm(p, 0, 0)
 	in.place(p)
@@ -168,9 +182,11 @@ func (in *Inbound) place(p *Params) {
 const (
 	protoUDP = 17
 	protoESP = 50
+	protoAH  = 51
 	outerTTL = 64
 	udpLen   = 8
 	espLen   = 8
+	ahLen    = 12 // in front of the ICV
 
 	trailerLen = 2 // pad length and next header
 
@@ -182,7 +198,7 @@ func (o *Outbound) fill(p *Params, slot uint32) {
 	info := p.Suite.Info()
 	o.SPI, o.Slot = p.SPI, slot
 	o.Suite, o.MTU = p.Suite, p.MTU
-	o.IVLen, o.ICVLen, o.Align = uint8(info.IVLen), uint8(info.ICVLen), uint8(info.Align)
+	o.IVLen, o.ICVLen, o.Align = p.lengths(info)
 	o.Seq.Add(p.Sequence)
 	o.SeqMax = p.sequenceMax()
 	o.arm(p, 0, 0)
@@ -196,8 +212,11 @@ func (o *Outbound) place(p *Params) {
 	o.HeaderSum, o.UDPSum, o.UDP = 0, 0, 0
 	o.room = roomOf(o.Flags, o.Version, o.Align)
 	proto := uint8(protoESP)
-	if p.Encap {
+	switch {
+	case p.Encap:
 		proto = protoUDP
+	case p.AH:
+		proto = protoAH
 	}
 	h := o.Header[:0]
 	src, dst := p.Local.AsSlice(), p.Remote.AsSlice()
@@ -219,8 +238,14 @@ func (o *Outbound) place(p *Params) {
 		h = append(h, make([]byte, udpLen-4)...)
 	}
 	o.ESP = uint8(len(h))
-	h = binary.BigEndian.AppendUint32(h, p.SPI)
-	o.HeaderLen = uint8(len(h) + espLen - 4)
+	if p.AH { // next header and length are the packet's
+		h = append(h, 0, 0, 0, 0)
+	}
+	binary.BigEndian.PutUint32(o.Header[len(h):], p.SPI)
+	o.HeaderLen = o.ESP + espLen
+	if p.AH {
+		o.HeaderLen = o.ESP + uint8(signedLen(o.Version, int(o.ICVLen))) - o.ICVLen
+	}
 	if p.Transport {
 		o.HeaderLen -= uint8(ipHeaderLen(o.Version))
 	}

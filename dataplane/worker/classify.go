@@ -88,7 +88,10 @@ func (w *Worker) classifyEndpoint(p *packet.Packet, flow *packet.Flow, ip []byte
 	case unix.IPPROTO_ESP:
 		return w.classifyESP(p, payload)
 	case unix.IPPROTO_AH:
-		return 0, packet.DropUnexpectedAH
+		if len(payload) < 12 {
+			return 0, packet.DropBadAH
+		}
+		return w.classifyESP(p, payload[4:]) // the SPI follows two words later (RFC 4302, 2)
 	case unix.IPPROTO_UDP:
 		if p.DstPort == portIKE {
 			return w.classifyIKE(p)

@@ -3,6 +3,7 @@ package ikesa
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -274,6 +275,7 @@ type childOffer struct {
 	proposals         []suite.Proposal
 	localTS, remoteTS []message.TrafficSelector
 	transport         bool
+	translated        bool       // a NAT is on the way
 	here, there       netip.Addr // our address if a NAT hides it from the peer, the peer's as we see it if one hides that; in transport mode
 }
 
@@ -331,12 +333,19 @@ func (s *SA) proposed(conf *Child, ke bool) (*childOffer, error) {
 	if o.transport = conf.Mode == Transport; o.transport {
 		o.here, o.there = s.hidden()
 	}
+	o.translated = s.natHere || s.natThere
 	var err error
 	if o.spi, err = s.env.NewChildSPI(); err != nil {
 		return nil, &fault{reason: ReasonNoSPI, err: err}
 	}
 	return o, nil
 }
+
+// errNAT: the addresses that AH covers change on the way (RFC 3715, 2.1).
+var errNAT = errors.New("AH does not pass NAT")
+
+// protocol is that of all proposals of a child.
+func (o *childOffer) protocol() message.ProtocolID { return o.proposals[0].Protocol }
 
 func spiBytes(spi uint32) []byte { return binary.BigEndian.AppendUint32(nil, spi) }
 
@@ -362,7 +371,7 @@ func (o *childOffer) accept(m *message.Message, allowed []message.TrafficSelecto
 		return nil, &fault{reason: ReasonRule, notify: message.InvalidSyntax}
 	}
 	p := sa.Proposals[0]
-	if p.Protocol != message.ProtocolESP || len(p.SPI) != 4 {
+	if p.Protocol != o.protocol() || len(p.SPI) != 4 {
 		return nil, &fault{reason: ReasonNoProposal}
 	}
 	c := &child{conf: o.conf, initiator: true, spiIn: o.spi, spiOut: binary.BigEndian.Uint32(p.SPI)}
@@ -372,6 +381,9 @@ func (o *childOffer) accept(m *message.Message, allowed []message.TrafficSelecto
 	var err error
 	if c.choice, err = suite.Accept(p, o.proposals); err != nil {
 		return nil, &fault{reason: ReasonNoProposal, err: err}
+	}
+	if c.choice.AH && o.translated {
+		return nil, &fault{reason: ReasonNoProposal, err: errNAT}
 	}
 	tsi, tsr := selectorsOf(m)
 	if len(tsi) == 0 || len(tsr) == 0 {
@@ -463,6 +475,9 @@ func (s *SA) choose(m *message.Message, only *Child, options suite.Options) (*ch
 	choice, answer, err := suite.Select(sa.Proposals, own, options)
 	if err != nil {
 		return nil, &fault{reason: ReasonNoProposal, notify: message.NoProposalChosen, err: err}
+	}
+	if choice.AH && (s.natHere || s.natThere) {
+		return nil, &fault{reason: ReasonNoProposal, notify: message.NoProposalChosen, err: errNAT}
 	}
 	for _, p := range sa.Proposals {
 		if p.Number == answer.Number && len(p.SPI) == 4 {

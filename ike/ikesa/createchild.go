@@ -53,7 +53,7 @@ func (t *childExchange) build(s *SA, now time.Time, out *Outputs) (message.Excha
 	}
 	payloads = append(payloads, t.offer.rest()...)
 	if t.old != nil { // RFC 7296, 1.3.3: the SPI is the one under which we receive
-		rekey := &message.Notify{Protocol: message.ProtocolESP, SPI: spiBytes(t.old.spiIn), Notify: message.RekeySA}
+		rekey := &message.Notify{Protocol: t.old.choice.Protocol(), SPI: spiBytes(t.old.spiIn), Notify: message.RekeySA}
 		payloads = append([]message.Payload{rekey}, payloads...)
 	}
 	return message.CreateChildSA, payloads, true
@@ -232,7 +232,7 @@ func (t *childExchange) undo(s *SA, now time.Time, c *child, err error, m *messa
 	s.report(out, Event{Kind: EventExchange, Exchange: m.Header.Exchange, MessageID: m.Header.MessageID, Initiator: true, Reason: ReasonOf(err), Child: t.conf, Err: err})
 	if t.offer != nil {
 		// What we tell to delete is our inbound SPI, which was never installed.
-		s.add(&childDelete{spi: t.offer.spi, never: true}, now)
+		s.add(&childDelete{spi: t.offer.spi, never: true, protocol: t.offer.protocol()}, now)
 		t.offer = nil
 	}
 	t.failed(s, now, err, out)
@@ -377,7 +377,7 @@ func (s *SA) mayCreate(m *message.Message) (old *child, err error) {
 	if n == nil {
 		return nil, nil
 	}
-	if n.Protocol == message.ProtocolESP {
+	if n.Protocol == message.ProtocolESP || n.Protocol == message.ProtocolAH {
 		old = s.childBySPIOut(binary.BigEndian.Uint32(n.SPI))
 	}
 	switch {

@@ -221,7 +221,7 @@ func (s *SA) firstChildMade(now time.Time, m *message.Message, out *Outputs) {
 	}
 	if err != nil {
 		// The responder has the child; it is told to remove it.
-		s.add(&childDelete{spi: offer.spi, never: true}, now)
+		s.add(&childDelete{spi: offer.spi, never: true, protocol: offer.protocol()}, now)
 		refused(ReasonOf(err), 0, err)
 		return
 	}

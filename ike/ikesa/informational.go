@@ -30,6 +30,8 @@ type childDelete struct {
 	spi    uint32 // our inbound one
 	reason Reason
 	never  bool // the child was never installed here; only the peer has it
+	// protocol is ESP or AH, of a child that was never installed.
+	protocol message.ProtocolID
 }
 
 // allowed waits until the peer is sure to have the child.
@@ -39,12 +41,14 @@ func (t *childDelete) allowed(s *SA) bool {
 }
 
 func (t *childDelete) build(s *SA, _ time.Time, _ *Outputs) (message.ExchangeType, []message.Payload, bool) {
+	protocol := t.protocol
 	if c := s.childBySPIIn(t.spi); c != nil {
 		c.state = childDeleting
+		protocol = c.choice.Protocol()
 	} else if !t.never {
 		return 0, nil, false
 	}
-	return message.Informational, []message.Payload{&message.Delete{Protocol: message.ProtocolESP, SPIs: []uint32{t.spi}}}, true
+	return message.Informational, []message.Payload{&message.Delete{Protocol: protocol, SPIs: []uint32{t.spi}}}, true
 }
 
 // process removes the child whatever the answer says: who has no such child says
@@ -128,16 +132,21 @@ func (s *SA) deleteIKE(now time.Time, reason Reason, out *Outputs) {
 
 // informationalRequest answers INFORMATIONAL: deletes, liveness checks, addresses.
 func (s *SA) informationalRequest(now time.Time, m *message.Message, a *answer, out *Outputs) error {
-	var spis []uint32
+	var esp, ah []uint32
 	owner := s.own() // a delete that crossed a rekey of the IKE SA means the successor's children
 	for d := range message.All[*message.Delete](m) {
 		switch d.Protocol {
 		case message.ProtocolIKE:
 			return s.deletedByPeer(now, a, out)
-		case message.ProtocolESP:
+		case message.ProtocolESP, message.ProtocolAH:
 			for _, spi := range d.SPIs {
-				if answer := owner.childDeletedByPeer(now, spi, a); answer != 0 {
-					spis = append(spis, answer)
+				answer := owner.childDeletedByPeer(now, spi, a)
+				switch {
+				case answer == 0:
+				case d.Protocol == message.ProtocolAH:
+					ah = append(ah, answer)
+				default:
+					esp = append(esp, answer)
 				}
 			}
 		}
@@ -145,8 +154,11 @@ func (s *SA) informationalRequest(now time.Time, m *message.Message, a *answer, 
 	if owner != s {
 		a.after = append(a.after, Touched{owner})
 	}
-	if len(spis) > 0 {
-		a.payloads = append(a.payloads, &message.Delete{Protocol: message.ProtocolESP, SPIs: spis})
+	if len(esp) > 0 {
+		a.payloads = append(a.payloads, &message.Delete{Protocol: message.ProtocolESP, SPIs: esp})
+	}
+	if len(ah) > 0 {
+		a.payloads = append(a.payloads, &message.Delete{Protocol: message.ProtocolAH, SPIs: ah})
 	}
 	if n := m.ErrorNotify(); n != nil {
 		// RFC 7296, 2.21.2: the initiator tells here that it could not authenticate us; other

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/ike/suite"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the scripts in testdata print now as what they must print")
@@ -250,6 +252,12 @@ func (h *host) configure(words []string) error {
 		c.Proposals = proposalsIKE(h.w.t, words[1:]...)
 	case "esp":
 		child.Proposals = proposalsESP(h.w.t, words[1:]...)
+	case "ah":
+		all, err := suite.ParseList(words[1:], suite.ParseAH, nil)
+		if err != nil {
+			return err
+		}
+		child.Proposals = all
 	case "local-ts":
 		child.LocalTS = selectors(words[1:])
 	case "remote-ts":

@@ -70,6 +70,9 @@ const (
 	AuthHMACSHA196     uint16 = 2
 	AuthAESXCBC96      uint16 = 5
 	AuthAESCMAC96      uint16 = 8
+	AuthAES128GMAC     uint16 = 9 // RFC 4543, 8; in AH alone
+	AuthAES192GMAC     uint16 = 10
+	AuthAES256GMAC     uint16 = 11
 	AuthHMACSHA2256128 uint16 = 12
 	AuthHMACSHA2384192 uint16 = 13
 	AuthHMACSHA2512256 uint16 = 14

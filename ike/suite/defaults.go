@@ -24,6 +24,17 @@ func DefaultIKE() []Proposal { return defaultIKE }
 // bytes a packet, and tie the nonce to the sequence number.
 func DefaultESP() []Proposal { return defaultESP }
 
+// DefaultAH returns what children of AH have without configuration.
+func DefaultAH() []Proposal { return defaultAH }
+
+var defaultAH = func() []Proposal {
+	p, err := ParseAH("sha512-sha384-sha256")
+	if err != nil {
+		panic(err)
+	}
+	return []Proposal{p}
+}()
+
 // ParseList reads the proposals of a connection in their order: each a string of words, or "default" for the default
 // ones. An empty list is the default.
 func ParseList(list []string, parse func(string) (Proposal, error), defaults []Proposal) ([]Proposal, error) {

@@ -11,7 +11,7 @@ import (
 // Proposal is what one side would agree to: for each kind of transform the acceptable ones, the preferred first. It is
 // read-only once it is made, and may be shared.
 type Proposal struct {
-	Protocol message.ProtocolID // IKE or ESP
+	Protocol message.ProtocolID // IKE, ESP or AH; that of AH is one of ESP without encryption, but on the wire
 	Encr     []Encryption       // AEADs only, or none
 	Integ    []uint16           // without AEADs
 	PRF      []uint16           // IKE only
@@ -34,6 +34,9 @@ func ParseIKE(s string) (Proposal, error) { return parse(s, message.ProtocolIKE)
 // ParseESP reads a proposal for child SAs: aes256gcm16-x25519-esn-noesn. Without esn and noesn both are acceptable,
 // extended sequence numbers first. Only what the data plane has is accepted.
 func ParseESP(s string) (Proposal, error) { return parse(s, message.ProtocolESP) }
+
+// ParseAH reads a proposal for child SAs of AH: sha256-sha512-x25519-esn, aes128gmac.
+func ParseAH(s string) (Proposal, error) { return parse(s, message.ProtocolAH) }
 
 func parse(s string, protocol message.ProtocolID) (Proposal, error) {
 	p := Proposal{Protocol: protocol}
@@ -81,6 +84,8 @@ func (p *Proposal) add(name string) error {
 		return fmt.Errorf("%q does not fit the first message, which cannot be sent in fragments: write %q after another key exchange", name, "ke1_"+name)
 	case !ike && w.kind == wordPRF:
 		return fmt.Errorf("%q belongs to a proposal for IKE", name)
+	case p.Protocol == message.ProtocolAH && w.kind == wordEncr && w.encr.ID != message.EncrNullAuthAESGMAC:
+		return fmt.Errorf("%q belongs to a proposal for ESP: AH encrypts nothing", name)
 	}
 	switch w.kind {
 	case wordEncr:
@@ -118,8 +123,16 @@ func (p *Proposal) complete() error {
 			p.PRF = with(p.PRF, integOf(id).prf)
 		}
 	}
+	if p.Protocol == message.ProtocolAH && len(p.Integ) > 0 {
+		if len(p.Encr) > 0 {
+			return fmt.Errorf("%s and %s: write two proposals", encrWord(p.Encr[0]), integWord(p.Integ[0]))
+		}
+		p.Encr = []Encryption{{ID: message.EncrNULL}}
+	}
 	// RFC 5282, 8: an AEAD comes without integrity algorithm, so that one proposal cannot have both.
 	switch {
+	case len(p.Encr) == 0 && p.Protocol == message.ProtocolAH:
+		return fmt.Errorf("no integrity algorithm, such as sha256")
 	case len(p.Encr) == 0:
 		return fmt.Errorf("no encryption, such as aes256gcm16")
 	case aeads != 0 && aeads != len(p.Encr):
@@ -181,7 +194,9 @@ func (p Proposal) WithoutAdditional() (_ Proposal, ok bool) {
 func (p Proposal) String() string {
 	var names []string
 	for _, e := range p.Encr {
-		names = append(names, encrWord(e))
+		if p.Protocol != message.ProtocolAH || e.ID != message.EncrNULL {
+			names = append(names, encrWord(e))
+		}
 	}
 	for _, id := range p.Integ {
 		names = append(names, integWord(id))
@@ -227,7 +242,12 @@ func (p *Proposal) Ciphers() []string {
 func (p Proposal) Message(number uint8, spi []byte) message.Proposal {
 	m := message.Proposal{Number: number, Protocol: p.Protocol, SPI: spi}
 	for _, e := range p.Encr {
-		m.Transforms = append(m.Transforms, encrTransform(e))
+		switch {
+		case p.Protocol != message.ProtocolAH:
+			m.Transforms = append(m.Transforms, encrTransform(e))
+		case e.ID != message.EncrNULL:
+			m.Transforms = append(m.Transforms, message.Transform{Type: message.TransformInteg, ID: auth(e, 0)})
+		}
 	}
 	add := func(t message.TransformType, ids []uint16) {
 		for _, id := range ids {

@@ -103,18 +103,26 @@ func (p *Proposal) match(m *message.Proposal, o Options) (c Choice, ok bool) {
 		return c, false
 	}
 	theirs := offer{m}
-	e := slices.IndexFunc(p.Encr, func(e Encryption) bool { return slices.Contains(m.Transforms, encrTransform(e)) })
+	c.AH = p.Protocol == message.ProtocolAH
+	e := slices.IndexFunc(p.Encr, func(e Encryption) bool {
+		if c.AH {
+			return e.ID == message.EncrNULL || theirs.has(message.TransformInteg, auth(e, 0))
+		}
+		return slices.Contains(m.Transforms, encrTransform(e))
+	})
 	if e < 0 {
 		return c, false
 	}
 	c.Encr, c.KeyLen = p.Encr[e].ID, p.Encr[e].KeyLen
-	if c.Integ, ok = pick(p.Integ, theirs, message.TransformInteg, 0); !ok {
-		return c, false
+	if !c.AH || c.Encr == message.EncrNULL {
+		if c.Integ, ok = pick(p.Integ, theirs, message.TransformInteg, 0); !ok {
+			return c, false
+		}
 	}
 	if c.PRF, ok = pick(p.PRF, theirs, message.TransformPRF, 0); !ok {
 		return c, false
 	}
-	if p.Protocol == message.ProtocolESP {
+	if p.Protocol != message.ProtocolIKE {
 		esn := slices.IndexFunc(p.ESN, func(esn bool) bool { return slices.Contains(m.Transforms, esnTransform(esn)) })
 		if esn < 0 {
 			return c, false
@@ -135,13 +143,17 @@ func (p *Proposal) match(m *message.Proposal, o Options) (c Choice, ok bool) {
 func understood(m *message.Proposal) bool {
 	for _, t := range m.Transforms {
 		switch t.Type {
-		case message.TransformEncr, message.TransformInteg, message.TransformKE:
+		case message.TransformEncr:
+			if m.Protocol == message.ProtocolAH {
+				return false
+			}
+		case message.TransformInteg, message.TransformKE:
 		case message.TransformPRF:
 			if m.Protocol != message.ProtocolIKE {
 				return false
 			}
 		case message.TransformESN:
-			if m.Protocol != message.ProtocolESP {
+			if m.Protocol == message.ProtocolIKE {
 				return false
 			}
 		default:
@@ -232,15 +244,19 @@ func (c Choice) answer(m *message.Proposal, o Options) message.Proposal {
 			a.Transforms = append(a.Transforms, message.Transform{Type: t, ID: id})
 		}
 	}
-	a.Transforms = append(a.Transforms, encrTransform(c.encryption()))
-	add(message.TransformInteg, c.Integ)
+	if c.AH {
+		add(message.TransformInteg, auth(c.encryption(), c.Integ))
+	} else {
+		a.Transforms = append(a.Transforms, encrTransform(c.encryption()))
+		add(message.TransformInteg, c.Integ)
+	}
 	if m.Protocol == message.ProtocolIKE {
 		add(message.TransformPRF, c.PRF)
 	}
 	if !o.NoKE {
 		add(message.TransformKE, c.KE)
 	}
-	if m.Protocol == message.ProtocolESP {
+	if m.Protocol != message.ProtocolIKE {
 		a.Transforms = append(a.Transforms, esnTransform(c.ESN))
 	}
 	if !o.NoKE {

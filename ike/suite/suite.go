@@ -131,7 +131,28 @@ type Choice struct {
 	KE     uint16
 	// Additional are the additional key exchanges of RFC 9370 by their number: ADDKE1 is Additional[0].
 	Additional [AdditionalMax]uint16
-	ESN        bool // ESP: extended sequence numbers
+	ESN        bool // ESP and AH: extended sequence numbers
+	// AH says that the choice is one for AH. Encr is then that of ESP without encryption: NULL, or GMAC.
+	AH bool
+}
+
+// Protocol is what a choice for a child SA is for.
+func (c Choice) Protocol() message.ProtocolID {
+	if c.AH {
+		return message.ProtocolAH
+	}
+	return message.ProtocolESP
+}
+
+// gmacAuth are GMAC's numbers as an integrity algorithm, by the bits of its key. As an encryption algorithm, of ESP, it has one for all.
+var gmacAuth = map[int]uint16{128: message.AuthAES128GMAC, 192: message.AuthAES192GMAC, 256: message.AuthAES256GMAC}
+
+// auth is what of an algorithm stands on the wire in AH.
+func auth(e Encryption, integ uint16) uint16 {
+	if e.ID == message.EncrNullAuthAESGMAC {
+		return gmacAuth[e.KeyLen]
+	}
+	return integ
 }
 
 // AdditionalMax is the number of additional key exchanges that RFC 9370 has transform types for.
@@ -172,7 +193,7 @@ func (c Choice) proposal() Proposal {
 	if c.PRF != 0 {
 		p.PRF = []uint16{c.PRF}
 	} else {
-		p.Protocol, p.ESN = message.ProtocolESP, []bool{c.ESN}
+		p.Protocol, p.ESN = c.Protocol(), []bool{c.ESN}
 	}
 	if c.KE != message.KENone {
 		p.KE = []uint16{c.KE}

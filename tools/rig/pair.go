@@ -30,6 +30,8 @@ type Tunnel struct {
 	Keys Keys
 	// Transport says that the gateways' own traffic goes in transport mode; then there are no selectors.
 	Transport bool
+	// AH has the proposal of AH, which is then in place of ESP; "" for none.
+	AH string
 }
 
 // Keys says where the keys of a tunnel come from.
@@ -44,17 +46,25 @@ const (
 // Tunnels are those of the demo: IPv4 over IPv4 in raw ESP, IPv6 over IPv6 in UDP.
 func Tunnels() []Tunnel {
 	return []Tunnel{
-		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual, false},
-		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual, false},
+		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual, false, ""},
+		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual, false, ""},
 	}
 }
 
 // Hosts are associations in transport mode, for the gateways' own traffic: negotiated over IPv4, with manual keys over IPv6.
 func Hosts() []Tunnel {
 	return []Tunnel{
-		{"four", "", 0, false, GwA4, GwB4, nil, nil, 0, 0, Preshared, true},
-		{"six", "aes256-sha256-esn", 64, false, GwA6, GwB6, nil, nil, 0x5a110601, 0x5a110602, Manual, true},
+		{"four", "", 0, false, GwA4, GwB4, nil, nil, 0, 0, Preshared, true, ""},
+		{"six", "aes256-sha256-esn", 64, false, GwA6, GwB6, nil, nil, 0x5a110601, 0x5a110602, Manual, true, ""},
 	}
+}
+
+// Signed are the tunnels of Tunnels, by AH: negotiated over IPv4, with manual keys over IPv6.
+func Signed() []Tunnel {
+	list := Tunnels()
+	list[0].Keys, list[0].AH = Preshared, "sha256-x25519"
+	list[1].KeyBytes, list[1].Encap, list[1].AH = 20, false, "aes128gmac"
+	return list
 }
 
 // Negotiated are the same tunnels with keys that the gateways agree on: by preshared key over IPv4, by certificates over
@@ -192,6 +202,9 @@ connections:
 		switch t.Keys {
 		case Manual:
 			how = "esp_proposals: " + t.Proposal
+			if t.AH != "" {
+				how = ""
+			}
 			fmt.Fprintf(&manual, "  %s/net: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", t.Name, in, out, keyIn, keyOut)
 		case Preshared:
 			fmt.Fprintf(&secrets, "  ike-%s: {id: [\"%s\", \"%s\"], secret: \"%s\"}\n", t.Name, t.Local, t.Remote, p.secrets[i])
@@ -205,6 +218,9 @@ connections:
 		what := fmt.Sprintf("local_ts: [%s], remote_ts: [%s]", quoted(t.LocalTS), quoted(t.RemoteTS))
 		if t.Transport {
 			what = "mode: transport"
+		}
+		if t.AH != "" {
+			what += ", ah_proposals: " + t.AH
 		}
 		fmt.Fprintf(&b, "    children:\n      net: {%s, %s}\n", what, how)
 	}

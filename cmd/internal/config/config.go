@@ -48,7 +48,7 @@ type Association struct {
 	Proposal                             Proposal
 	Key                                  Secret
 	Local, Remote                        netip.Addr
-	Encap, Transport                     bool
+	Encap, Transport, AH                 bool
 	LocalPort, RemotePort                uint16
 	UDPChecksum                          bool
 	Window                               uint32 // packets; inbound only
@@ -540,13 +540,18 @@ func (k *checker) manual() {
 		}
 		inFile = inFile || m.KeyIn.Len()+m.KeyOut.Len() > 0
 		proposal := Proposal{Suite: defaultSuite, ESN: true}
-		if len(t.child.ESPProposals) > 0 {
-			if err := proposal.parse(t.child.ESPProposals[0]); err != nil {
-				k.errorAt(t.path+".esp_proposals", "%s.esp_proposals: %v", t.path, err)
-				continue
-			}
+		key, err := t.child.proposalsKey(), error(nil)
+		switch {
+		case t.child.ah():
+			err = proposal.parseAH(t.child.AHProposals[0])
+		case len(t.child.ESPProposals) > 0:
+			err = proposal.parse(t.child.ESPProposals[0])
 		}
-		k.suite(proposal.Suite, t.path+".esp_proposals")
+		if err != nil {
+			k.errorAt(t.path+"."+key, "%s.%s: %v", t.path, key, err)
+			continue
+		}
+		k.suite(proposal.Suite, t.path+"."+key)
 		local, _ := t.connection.LocalAddrs[0].Addr()
 		remote, _ := t.connection.RemoteAddrs[0].Addr()
 		in, okIn := k.key(path, "key_in", m.KeyIn, m.KeyInFile, proposal)
@@ -560,7 +565,7 @@ func (k *checker) manual() {
 		}
 		base := Association{
 			Name: m.Name, Proposal: proposal, Local: local, Remote: remote,
-			Encap: t.connection.Encap, Transport: t.child.transport(), LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
+			Encap: t.connection.Encap, Transport: t.child.transport(), AH: t.child.ah(), LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
 			UDPChecksum: t.connection.UDPChecksum, Selectors: t.selectors,
 			CopyDSCP: t.child.CopyDSCP, CopyDF: t.child.CopyDF, Copy6040ECN: t.child.CopyECN, SetDF: t.child.SetDF, MTU: uint16(t.child.MTU),
 		}

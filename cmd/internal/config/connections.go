@@ -205,6 +205,25 @@ func proposals(words []Words, parse func(string) (suite.Proposal, error), defaul
 	return suite.ParseList(list, parse, defaults)
 }
 
+// ah says that a child uses AH in place of ESP.
+func (c *Child) ah() bool { return len(c.AHProposals) > 0 }
+
+// proposalsKey is the key under which a child's proposals stand.
+func (c *Child) proposalsKey() string {
+	if c.ah() {
+		return "ah_proposals"
+	}
+	return "esp_proposals"
+}
+
+// proposals reads a child's proposals.
+func (c *Child) proposals() ([]suite.Proposal, error) {
+	if c.ah() {
+		return proposals(c.AHProposals, suite.ParseAH, suite.DefaultAH())
+	}
+	return proposals(c.ESPProposals, suite.ParseESP, suite.DefaultESP())
+}
+
 func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 	if strings.ContainsAny(child.Name, "/ \t\n") {
 		k.errorAt(path, "%q: a child's name has no / and no spaces", shorten(child.Name))
@@ -221,6 +240,12 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 	t := &tunnel{connection: c, child: child, path: path, manual: manual, terms: k.terms(child, path)}
 	if child.transport() {
 		k.transport(c, child, path)
+	}
+	switch {
+	case child.ah() && len(child.ESPProposals) > 0:
+		k.errorAt(path+".ah_proposals", "%s: esp_proposals and ah_proposals; one of them", path)
+	case child.ah() && c.Encap:
+		k.errorAt(path+".ah_proposals", "%s: AH cannot go in UDP, nor through a NAT: no encap with ah_proposals", path)
 	}
 	switch {
 	case manual && child.transport():
@@ -269,18 +294,19 @@ func (k *checker) transport(c *Connection, child *Child, path string) {
 // negotiable checks what concerns the negotiation of a child, and fills in what depends on others. known says
 // whether its selectors are known before.
 func (k *checker) negotiable(c *Connection, child *Child, path string, known bool) {
-	offers, err := proposals(child.ESPProposals, suite.ParseESP, suite.DefaultESP())
+	key := child.proposalsKey()
+	offers, err := child.proposals()
 	if err != nil {
-		k.errorAt(path+".esp_proposals", "%s.esp_proposals: %v", path, err)
+		k.errorAt(path+"."+key, "%s.%s: %v", path, key, err)
 	}
 	for i := range offers {
 		for _, name := range offers[i].Ciphers() {
 			s, err := transform.Parse(name)
 			if err != nil {
-				k.errorAt(path+".esp_proposals", "%s.esp_proposals: %v", path, err)
+				k.errorAt(path+"."+key, "%s.%s: %v", path, key, err)
 				continue
 			}
-			k.suite(s, path+".esp_proposals")
+			k.suite(s, path+"."+key)
 		}
 	}
 	if len(child.LocalTS) > selectorsMax || len(child.RemoteTS) > selectorsMax {

@@ -88,7 +88,7 @@ func (k *checker) negotiatedChild(c *Connection, child *Child) *ikesa.Child {
 	if child.transport() {
 		out.Mode = ikesa.Transport
 	}
-	out.Proposals, _ = proposals(child.ESPProposals, suite.ParseESP, suite.DefaultESP())
+	out.Proposals, _ = child.proposals()
 	return out
 }
 

@@ -14,11 +14,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
 	"sallyport/ike/auth"
 	"sallyport/ike/ikesa"
 	"sallyport/ike/message"
@@ -98,6 +100,28 @@ func TestTransportModeStandsForTheEnds(t *testing.T) {
 	}
 }
 
+// AH is what ah_proposals ask for, negotiated or with manual keys.
+func TestAHInPlaceOfESP(t *testing.T) {
+	for words, want := range map[string]transform.Suite{"sha256": transform.NullSHA256, "sha512-noesn": transform.NullSHA512, "aes128gmac-esn": transform.AES128GMAC} {
+		key := strings.Repeat("11", want.Info().KeyLen)
+		text := strings.Replace(manualKeys, "remote_ts: 198.51.100.128/25}", "remote_ts: 198.51.100.128/25, ah_proposals: "+words+"}", 1)
+		text = regexp.MustCompile("key_in: [0-9a-f]+").ReplaceAllString(text, `key_in: "`+key+`"`)
+		text = regexp.MustCompile("key_out: [0-9a-f]+").ReplaceAllString(text, `key_out: "`+strings.ReplaceAll(key, "1", "2")+`"`)
+		for _, a := range mustLoad(t, text).Associations {
+			if !a.AH || a.Proposal.Suite != want || a.Proposal.ESN == strings.Contains(words, "noesn") {
+				t.Errorf("%s: %+v", words, a)
+			}
+		}
+	}
+	c := mustLoad(t, strings.Replace(negotiatedLines, "remote_ts: 198.51.100.128/25}", "remote_ts: 198.51.100.128/25, ah_proposals: [default, aes256gmac-x25519]}", 1))
+	if got := fmt.Sprint(c.Connections[0].Children[0].Proposals); got != "[sha512-sha384-sha256-esn-noesn aes256gmac-x25519-esn-noesn]" {
+		t.Errorf("proposals %s", got)
+	}
+	if _, err := load(t, strings.Replace(manualKeys, "remote_ts: 198.51.100.128/25}", "remote_ts: 198.51.100.128/25, ah_proposals: aes256-sha256}", 1)); err == nil || !strings.Contains(err.Error(), "is no proposal for AH, such as sha256") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Every contradiction and everything unsafe is one error with its place and what to do.
 func TestFaultsOfNegotiationAreNamedWithTheirPlace(t *testing.T) {
 	replace := func(old, new string) string {
@@ -141,6 +165,11 @@ func TestFaultsOfNegotiationAreNamedWithTheirPlace(t *testing.T) {
 		{"transport of networks", child("mode: transport"), `transport mode carries what goes between the addresses of the connection, so each entry is an address of local_addrs, or dynamic`},
 		{"transport to another host", transport("remote_ts: 192.0.2.3, "), `is an address of remote_addrs, or dynamic`},
 		{"transport of virtual addresses", strings.Replace(transport(""), "remote_addrs:", "vips: [0.0.0.0]\n    remote_addrs:", 1), `virtual addresses need mode: tunnel`},
+		{"AH and ESP", child("ah_proposals: sha256, esp_proposals: aes128gcm16"), `esp_proposals and ah_proposals; one of them`},
+		{"AH that encrypts", child("ah_proposals: aes128gcm16"), `AH encrypts nothing`},
+		{"AH by a mixture", child("ah_proposals: sha256-aes128gmac"), `write two proposals`},
+		{"AH by nothing", child("ah_proposals: x25519"), `no integrity algorithm`},
+		{"AH in UDP", strings.Replace(child("ah_proposals: sha256"), "local_addrs:", "encap: true\n    local_addrs:", 1), `AH cannot go in UDP`},
 		{"mode", child("mode: transprot"), `did you mean "transport"?`},
 		{"local port", connection("local_port: 501"), `local_port is 500 or 4500`},
 		{"a name as local address", replace("local_addrs: 192.0.2.1", "local_addrs: gw.example"), `has no names`},

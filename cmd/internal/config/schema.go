@@ -137,6 +137,7 @@ type Child struct {
 	LocalTS      []TrafficSelector `yaml:"local_ts"`
 	RemoteTS     []TrafficSelector `yaml:"remote_ts"`
 	ESPProposals []Words           `yaml:"esp_proposals"` // under manual keys the first is used
+	AHProposals  []Words           `yaml:"ah_proposals"`  // AH in place of ESP
 	Mode         string            `yaml:"mode"`          // tunnel or transport
 	RekeyTime    Duration          `yaml:"rekey_time"`    // 0: never
 	LifeTime     Duration          `yaml:"life_time"`     // unset: a tenth more than rekey_time

@@ -272,6 +272,18 @@ func (p *Proposal) parse(words Words) error {
 	return nil
 }
 
+// parseAH is parse for AH, whose suites are those of ESP that authenticate alone: HMAC's have names without NULL there.
+func (p *Proposal) parseAH(words Words) error {
+	word := strings.ToLower(strings.TrimSpace(string(words)))
+	if !strings.Contains(word, "gmac") {
+		word = "null-" + word
+	}
+	if err := p.parse(Words(word)); err != nil || !p.Suite.Info().Whole() {
+		return fmt.Errorf("%q is no proposal for AH, such as sha256, sha384, sha512 or aes128gmac", shorten(string(words)))
+	}
+	return nil
+}
+
 func (p Proposal) String() string {
 	if p.ESN {
 		return p.Suite.String() + "-esn"

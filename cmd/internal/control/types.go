@@ -254,11 +254,12 @@ type SA struct {
 	SPI         string    `json:"spi"`       // 0x and 8 hexadecimal digits
 	Suite       string    `json:"suite"`
 	ESN         bool      `json:"esn"`
-	Local       string    `json:"local"`  // outer address
-	Remote      string    `json:"remote"` // outer address
-	Mode        string    `json:"mode"`   // tunnel or transport
-	Encap       string    `json:"encap"`  // none or udp
-	Window      uint32    `json:"window"` // packets; 0 for out
+	Local       string    `json:"local"`    // outer address
+	Remote      string    `json:"remote"`   // outer address
+	Protocol    string    `json:"protocol"` // ESP or AH
+	Mode        string    `json:"mode"`     // tunnel or transport
+	Encap       string    `json:"encap"`    // none or udp
+	Window      uint32    `json:"window"`   // packets; 0 for out
 	Sequence    uint64    `json:"sequence"`
 	Packets     uint64    `json:"packets"`
 	Bytes       uint64    `json:"bytes"`

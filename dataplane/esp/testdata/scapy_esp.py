@@ -3,6 +3,7 @@
 
     scapy_esp.py generate > scapy.json    packets sealed by scapy, with what is in them
     scapy_esp.py generate-transport > scapy_transport.json    the same in transport mode
+    scapy_esp.py generate-ah > scapy_ah.json    the same of AH, in both modes
     scapy_esp.py open < packets.json      [{suite, keymat, spi, esn, hi, packet}] -> [inner packet or ""]
 
 Everything is hexadecimal. Packets are IP datagrams without Ethernet header.
@@ -22,8 +23,9 @@ import sys
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import aead, algorithms, modes
 from scapy.layers.inet import IP, UDP, IPOption_Router_Alert, IPOption_RR
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, RouterAlert
-from scapy.layers.ipsec import CRYPT_ALGOS, ESP, CryptAlgo, IPSecIntegrityError, SecurityAssociation
+from scapy.layers.inet6 import (HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN,
+                                RouterAlert)
+from scapy.layers.ipsec import AH, CRYPT_ALGOS, ESP, CryptAlgo, IPSecIntegrityError, SecurityAssociation
 
 
 class Implicit(CryptAlgo):
@@ -173,11 +175,43 @@ def generate_transport():
     print()
 
 
+def signer(suite, keymat, spi, esn, hi, tunnel=None):
+    size = int(suite[-3:])
+    return SecurityAssociation(AH, spi=spi, auth_algo="SHA2-%d-%d" % (size, size // 2), auth_key=keymat,
+                               tunnel_header=tunnel, esn_en=esn, esn=hi)
+
+
+def generate_ah():
+    chance = random.Random(4302)
+    vectors = []
+    mutable = HBHOptUnknown(otype=0x3e, optdata=b"change")
+    for suite in ("null-sha256", "null-sha384", "null-sha512"):
+        for esn in (False, True):
+            own = [packet for packet, encap in datagrams(chance) if not encap]
+            own.append(IPv6(src="2001:db8::1", dst="2001:db8::2") / IPv6ExtHdrHopByHop(options=[mutable]) / UDP() / b"x")
+            own.append(IP(src="192.0.2.1", dst="192.0.2.2", options=[IPOption_RR(routers=["0.0.0.0"] * 3)]) / UDP() / b"xy")
+            inner = (IP(src="198.51.100.1", dst="203.0.113.1") / UDP() / chance.randbytes(33),
+                     IPv6(src="2001:db8:a::1", dst="2001:db8:b::1") / UDP() / chance.randbytes(70))
+            tunnels = (IP(src="192.0.2.1", dst="192.0.2.2", tos=0x28), IPv6(src="2001:db8::1", dst="2001:db8::2", fl=5))
+            for packet, tunnel in [(p, None) for p in own] + [(p, t) for p in inner for t in tunnels]:
+                keymat = chance.randbytes(int(suite[-3:]) // 8)
+                spi, seq, hi = chance.randrange(256, 1 << 32), chance.randrange(1, 1 << 31), chance.randrange(1, 5) if esn else 0
+                packet = packet.__class__(bytes(packet))
+                sealed = signer(suite, keymat, spi, esn, hi, tunnel).encrypt(packet.copy(), seq_num=seq)
+                vectors.append({
+                    "suite": suite, "keymat": keymat.hex(), "spi": spi, "esn": esn, "hi": hi, "seq": seq,
+                    "outer": (tunnel or packet).version, "encap": False, "transport": tunnel is None, "ah": True,
+                    "packet": bytes(sealed).hex(), "inner": bytes(packet).hex()})
+    json.dump(vectors, sys.stdout, indent=1)
+    print()
+
+
 def opened(v):
     packet = bytes.fromhex(v["packet"])
     packet = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
     tunnel = None if v.get("transport") else IP() if packet.version == 4 else IPv6()
-    sa = association(v["suite"], bytes.fromhex(v["keymat"]), v["spi"], v["esn"], v["hi"], tunnel)
+    make = signer if v.get("ah") else association
+    sa = make(v["suite"], bytes.fromhex(v["keymat"]), v["spi"], v["esn"], v["hi"], tunnel)
     try:
         return bytes(sa.decrypt(packet)).hex()
     except Exception as problem:  # the caller reports which packet it was
@@ -190,6 +224,8 @@ if __name__ == "__main__":
         generate()
     elif sys.argv[1:] == ["generate-transport"]:
         generate_transport()
+    elif sys.argv[1:] == ["generate-ah"]:
+        generate_ah()
     elif sys.argv[1:] == ["open"]:
         json.dump([opened(v) for v in json.load(sys.stdin)], sys.stdout)
     else:

@@ -1,0 +1,43 @@
+package failclosed
+
+import (
+	"encoding/json"
+	"net"
+	"testing"
+
+	"sallyport/tools/rig"
+)
+
+// TestHostsTalkByAH has hosts talk through tunnels of AH. AH hides nothing, so the capture sees the inner packets: all of them in AH, which no
+// other test lets pass.
+func TestHostsTalkByAH(t *testing.T) {
+	g := lay(t, rig.Signed())
+	g.open = true // on purpose: readable
+	must(t, g.pair.Start())
+	for _, x := range []struct{ network, hostB string }{{"tcp4", rig.HostB4}, {"tcp6", rig.HostB6}} {
+		g.echo(g.net.HostB, x.network, net.JoinHostPort(x.hostB, "2200"))
+		g.talk(g.net.HostA, x.network, "", net.JoinHostPort(x.hostB, "2200"), string(g.net.Mark))
+	}
+	if f := g.figures().Sub(g.opened); f.ESP() != 0 {
+		t.Errorf("%d packets of ESP crossed: %v", f.ESP(), f.Kinds)
+	}
+	for _, gw := range g.pair.Both() {
+		text, err := gw.Ask("sas", "--json")
+		must(t, err)
+		var sas struct {
+			SAs []struct {
+				Name, Protocol, Mode, Direction string
+				Packets                         uint64
+			} `json:"sas"`
+		}
+		must(t, json.Unmarshal(text, &sas))
+		if len(sas.SAs) != 4 {
+			t.Errorf("sas: %s", text)
+		}
+		for _, sa := range sas.SAs {
+			if sa.Protocol != "AH" || sa.Mode != "tunnel" || sa.Packets == 0 {
+				t.Errorf("%+v", sa)
+			}
+		}
+	}
+}
