@@ -214,6 +214,15 @@ func (h host) port(p control.Port, workers int) []finding {
 	default:
 		add("ok", "MTU", strconv.Itoa(p.MTU), "")
 	}
+	// The larger of the two numbers counts (kernel: Documentation/networking/ip-sysctl.rst): 1 is strict, 2 loose.
+	filter := 0
+	for _, name := range []string{"all", p.Name} {
+		n, _ := strconv.Atoi(h.read("proc/sys/net/ipv4/conf/" + name + "/rp_filter"))
+		filter = max(filter, n)
+	}
+	if filter == 1 && p.Role != "protected" {
+		add("note", "rp_filter", "strict: a peer in transport mode on the same link gets no answer to its ARP requests, since the way to it leads into the tunnel device", fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", p.Name))
+	}
 	features, err := h.features(p.Name)
 	if err != nil {
 		add("warn", "offloads", fmt.Sprintf("cannot be read: %v", err), "run doctor as root in the daemon's network namespace")

@@ -369,18 +369,24 @@ func TestDoctorNamesFaultsAndFixes(t *testing.T) {
 	write("proc/sys/kernel/osrelease", "6.17.3-test\n")
 	write("proc/self/limits", "Max locked memory         8388608              8388608              bytes\n")
 	write("proc/self/status", "CapEff:\t0000000000000000\n")
+	write("proc/sys/net/ipv4/conf/all/rp_filter", "1\n")
+	write("proc/sys/net/ipv4/conf/eth1/rp_filter", "0\n")
 	h := host{root, func(string) (map[string]bool, error) { return map[string]bool{"rx-lro": true}, nil }}
 	s := figures(1).status
 	s.Workers = []control.Worker{{Worker: 0, Core: -1}, {Worker: 1, Core: -1}, {Worker: 2, Core: -1}}
 	s.Ports = append(s.Ports, control.Port{Name: "sp-default", Role: "kernel", Mode: "tun", Up: true})
 	text := fmt.Sprint(h.examine(&s, nil))
-	for _, want := range []string{"CVE-2025-40290", "8 MiB", "lacks CAP_NET_ADMIN", "ethtool -K eth1 lro off", "ethtool -L eth1 combined 3", "not bound to cores", "veth has no zero-copy", "does not pass nftables", "nr_hugepages"} {
+	for _, want := range []string{"CVE-2025-40290", "8 MiB", "lacks CAP_NET_ADMIN", "ethtool -K eth1 lro off", "ethtool -L eth1 combined 3", "not bound to cores", "veth has no zero-copy", "does not pass nftables", "nr_hugepages", "net.ipv4.conf.eth1.rp_filter=2"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in %s", want, text)
 		}
 	}
 	if strings.Contains(text, "sp-default") {
 		t.Errorf("the TUN device is judged like a card: %s", text)
+	}
+	write("proc/sys/net/ipv4/conf/eth1/rp_filter", "2\n") // loose, whatever the other says
+	if text := fmt.Sprint(h.examine(&s, nil)); strings.Contains(text, "rp_filter") {
+		t.Errorf("a loose filter is complained of: %s", text)
 	}
 	for release, result := range map[string]string{"6.18.0": "ok", "6.6.1": "ok", "6.5.9": "fail", "5.15.0-1-amd64": "fail", "6.17.10": "fail", "6.17.11": "ok", "7.0.0": "ok"} {
 		if f := kernelVersion(release); f.Result != result {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 
 	"sallyport/dataplane/spd"
 	"sallyport/ike/ikesa"
@@ -42,7 +43,7 @@ func (k *checker) translated(c *Connection) *ikesa.Connection {
 		},
 		DPDDelay: c.DPDDelay.Duration, Keepalive: i.Keepalive.Duration,
 		RekeyTime: c.RekeyTime.Duration, ReauthTime: c.ReauthTime.Duration, OverTime: c.OverTime.Duration, RandTime: c.RandTime.Duration,
-		FragmentSize: i.FragmentSize, Encap: c.Encap, MOBIKE: c.MOBIKE, SendCertReq: c.SendCertReq,
+		FragmentSize: i.FragmentSize, Encap: c.Encap, SendCertReq: c.SendCertReq,
 		Fragmentation: map[string]ikesa.Fragmentation{
 			"yes": ikesa.FragmentationYes, "accept": ikesa.FragmentationAccept, "force": ikesa.FragmentationForce, "no": ikesa.FragmentationNo,
 		}[c.Fragmentation],
@@ -57,6 +58,8 @@ func (k *checker) translated(c *Connection) *ikesa.Connection {
 		}[c.SendCert],
 		KeyingTries: c.KeyingTries, Pools: c.Pools,
 	}
+	// An association in transport mode is bound to its addresses: when they change, it has to be made anew (RFC 4555, 1.2).
+	out.MOBIKE = c.MOBIKE && !slices.ContainsFunc(c.Children, func(x Child) bool { return x.transport() })
 	for _, v := range c.VIPs {
 		out.VIPs = append(out.VIPs, v.Addr)
 	}

@@ -92,6 +92,9 @@ func TestTransportModeStandsForTheEnds(t *testing.T) {
 		if len(c.Connections) > 0 && c.Connections[0].Children[0].Mode != ikesa.Transport {
 			t.Errorf("mode %v", c.Connections[0].Children[0].Mode)
 		}
+		if len(c.Connections) > 0 && c.Connections[0].MOBIKE {
+			t.Error("MOBIKE would move what is bound to its addresses")
+		}
 	}
 	want[0].Proto = 47
 	c := mustLoad(t, strings.Replace(negotiatedLines, "local_ts: 198.51.100.0/25, remote_ts: 198.51.100.128/25", "mode: transport, local_ts: \"dynamic[gre]\", remote_ts: \"192.0.2.2[gre]\"", 1))
