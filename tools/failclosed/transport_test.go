@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,4 +97,24 @@ func TestGatewaysTalkInTransportMode(t *testing.T) {
 	must(t, g.pair.B.Ready(15*time.Second))
 	both()
 	g.tight("after the restart")
+}
+
+// TestHostsOfAnyAddressTalkInTransportMode: a gateway that does not know its peers' addresses before they come leads into the association what
+// its kernel answers, and what it begins itself.
+func TestHostsOfAnyAddressTalkInTransportMode(t *testing.T) {
+	g := lay(t, rig.Hosts()[:1])
+	text, err := os.ReadFile(g.pair.B.Config)
+	must(t, err)
+	known := "    remote_addrs: " + rig.GwA4 + "\n"
+	if !strings.Contains(string(text), known) {
+		t.Fatalf("no %q in %s", known, text)
+	}
+	unknown := strings.Replace(string(text), known, "    remote_addrs: \"%any\"\n    remote: {id: "+rig.GwA4+"}\n", 1)
+	must(t, os.WriteFile(g.pair.B.Config, []byte(strings.Replace(unknown, "start_action: trap", "start_action: none", 1)), 0o600))
+	must(t, g.pair.Start())
+	g.echo(g.net.GwA, "tcp4", net.JoinHostPort(rig.GwA4, "2200"))
+	g.echo(g.net.GwB, "tcp4", net.JoinHostPort(rig.GwB4, "2200"))
+	g.talk(g.net.GwA, "tcp4", "", net.JoinHostPort(rig.GwB4, "2200"), string(g.net.Mark))
+	g.talk(g.net.GwB, "tcp4", "", net.JoinHostPort(rig.GwA4, "2200"), string(g.net.Mark))
+	g.tight("in transport mode with a peer of any address")
 }
