@@ -3,6 +3,8 @@ package esp
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"sallyport/dataplane/packet"
@@ -26,10 +28,19 @@ type load struct {
 
 func newLoad(t testing.TB, suite transform.Suite, length int) *load {
 	g := newRig(t)
-	l := &load{g: g, tu: g.tunnel(suite, 4, false, true), live: make([]uint8, packet.BatchMax), expected: packet.BatchMax}
+	return loadOf(g, g.params(suite, 4, false, true), length)
+}
+
+// loadOf is a load of datagrams of so many bytes, for an association in tunnel or transport mode.
+func loadOf(g *rig, p sad.Params, length int) *load {
+	l := &load{g: g, tu: g.install(p), live: make([]uint8, packet.BatchMax), expected: packet.BatchMax}
 	for i := range packet.BatchMax {
 		l.out, l.in = append(l.out, l.tu.out), append(l.in, l.tu.in)
-		g.put(i, g.datagram(4, length))
+		d := g.datagram(4, length)
+		if p.Transport {
+			d = g.own4(length - 28)
+		}
+		g.put(i, d)
 		g.parse(i)
 	}
 	return l
@@ -125,6 +136,36 @@ func BenchmarkESP(b *testing.B) {
 			run("encapsulate", l.encapsulate)
 			l.sealed(b)
 			run("decapsulate", l.decapsulate)
+		}
+	}
+}
+
+// BenchmarkModes sets transport mode and AH beside the tunnel of ESP with the same algorithm.
+func BenchmarkModes(b *testing.B) {
+	for _, suite := range []transform.Suite{transform.AES128GCM16, transform.NullSHA256, transform.AES128GMAC} {
+		for _, length := range []int{64, 1400} {
+			g := newRig(b)
+			forms := map[string]sad.Params{"esp-tunnel": g.params(suite, 4, false, true), "esp-transport": g.transport(suite, 4, false, true)}
+			if suite.Info().Whole() {
+				forms["ah-tunnel"], forms["ah-transport"] = g.signed(suite, 4, false, true), g.signed(suite, 4, true, true)
+			}
+			for _, form := range slices.Sorted(maps.Keys(forms)) {
+				l := loadOf(newRig(b), forms[form], length)
+				l.keep()
+				run := func(name string, call func() int) {
+					b.Run(fmt.Sprintf("%s/%s/%s/%d", name, suite, form, length), func(b *testing.B) {
+						for b.Loop() {
+							if call() != l.expected {
+								b.Fatalf("packets were dropped: %v", l.g.batch.P[0].Reason)
+							}
+						}
+						b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*packet.BatchMax), "ns/packet")
+					})
+				}
+				run("encapsulate", l.encapsulate)
+				l.sealed(b)
+				run("decapsulate", l.decapsulate)
+			}
 		}
 	}
 }
