@@ -20,11 +20,11 @@ type gate struct {
 	seed     maphash.Seed
 }
 
-func (g *gate) start(l Limits, rand io.Reader) {
+func (g *gate) start(rand io.Reader) {
 	g.seed = maphash.MakeSeed()
 	g.cookies.start(rand)
 	g.halfOpen.start()
-	g.replies.rate, g.replies.burst = repliesPerSecond, repliesPerSecond
+	g.replies.set(repliesPerSecond, repliesPerSecond)
 }
 
 // repliesPerSecond bounds INVALID_IKE_SPI and INVALID_MAJOR_VERSION answers (RFC 7296, 2.21.4 wants them limited).
@@ -117,7 +117,7 @@ func (s *Server) initialShard(k initialKey) int {
 // demandCookies says whether a new initiator must show that it receives at its address: when half-open SAs pile up, or
 // requests do.
 func (s *Server) demandCookies(shard *shard) bool {
-	t := s.limits.CookieThreshold
+	t := s.limits.Load().CookieThreshold
 	return t < 0 || s.gate.halfOpen.all.Load() >= int64(t) || len(shard.initials) >= cap(shard.initials)/2
 }
 
@@ -190,9 +190,15 @@ func (s *Server) send(d ikesa.Datagram) {
 
 // bucket is a token bucket without a lock.
 type bucket struct {
-	rate, burst int64 // tokens a second, tokens that a full one has
+	rate, burst atomic.Int64 // tokens a second, tokens that a full one has
 	epoch       atomic.Pointer[time.Time]
 	level       atomic.Int64 // nanoseconds since epoch at which the bucket is full again
+}
+
+// set changes what the bucket gives.
+func (b *bucket) set(rate, burst int) {
+	b.rate.Store(int64(rate))
+	b.burst.Store(int64(burst))
 }
 
 // take takes a token if there is one.
@@ -205,11 +211,11 @@ func (b *bucket) wait(now time.Time) time.Duration {
 		b.epoch.CompareAndSwap(nil, &now)
 		epoch = b.epoch.Load()
 	}
-	each, at := int64(time.Second)/b.rate, int64(now.Sub(*epoch))
+	each, at := int64(time.Second)/b.rate.Load(), int64(now.Sub(*epoch))
 	for {
 		level := b.level.Load()
 		next := max(level, at)
-		if early := next - at - (b.burst-1)*each; early > 0 {
+		if early := next - at - (b.burst.Load()-1)*each; early > 0 {
 			return time.Duration(early)
 		}
 		if b.level.CompareAndSwap(level, next+each) {

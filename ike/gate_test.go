@@ -165,7 +165,8 @@ func TestHalfOpenCountsAddressesAndIPv6Networks(t *testing.T) {
 }
 
 func TestBucketGivesItsRateAndItsBurst(t *testing.T) {
-	b := bucket{rate: 10, burst: 5}
+	var b bucket
+	b.set(10, 5)
 	now := time.Now()
 	taken := 0
 	for range 3 {
@@ -191,6 +192,17 @@ func TestBucketGivesItsRateAndItsBurst(t *testing.T) {
 	}
 	if taken != 5 {
 		t.Errorf("%d taken after an hour", taken)
+	}
+	b.set(100, 2)
+	now = now.Add(time.Hour)
+	taken = 0
+	for range 5 {
+		if b.take(now) {
+			taken++
+		}
+	}
+	if taken != 2 || !b.take(now.Add(10*time.Millisecond)) {
+		t.Errorf("%d taken at another rate", taken)
 	}
 }
 

@@ -128,6 +128,18 @@ func TestOneAddressCannotHoldMoreThanItsShare(t *testing.T) {
 		if s := b.Stats(); s.HalfOpen != 0 || s.Reasons[ikesa.ReasonHalfOpen] != 3 || s.Repeated != 1 {
 			t.Errorf("%d half-open, %d timed out, %d repeated", s.HalfOpen, s.Reasons[ikesa.ReasonHalfOpen], s.Repeated)
 		}
+		// Another limit counts from now on.
+		b.Limit(Limits{HalfOpenPerAddress: 1, CookieThreshold: 2})
+		for i := range 5 {
+			data := bytes.Clone(first.Data)
+			binary.BigEndian.PutUint64(data, uint64(i+101))
+			b.Receive(ikesa.Datagram{Local: first.Remote, Remote: netip.MustParseAddrPort("192.0.2.200:500"), Data: data})
+		}
+		time.Sleep(100 * time.Millisecond)
+		if s := b.Stats(); s.HalfOpen != 1 {
+			t.Errorf("%d half-open under another limit", s.HalfOpen)
+		}
+		time.Sleep(2 * time.Minute)
 	})
 }
 

@@ -253,7 +253,7 @@ func (m *manager) command(p *peer, c ikesa.Command) {
 func (m *manager) begin(l *link) {
 	l.attempt = true
 	l.attempts++
-	if m.connecting >= m.server.limits.Connecting {
+	if m.connecting >= m.server.limits.Load().Connecting {
 		m.queue = append(m.queue, l)
 		return
 	}
@@ -273,7 +273,7 @@ func (m *manager) finish(l *link) {
 		return
 	}
 	m.connecting--
-	for len(m.queue) > 0 && m.connecting < m.server.limits.Connecting {
+	for len(m.queue) > 0 && m.connecting < m.server.limits.Load().Connecting {
 		next := m.queue[0]
 		m.queue = m.queue[1:]
 		m.connecting++

@@ -109,7 +109,7 @@ func (l Limits) orDefaults() Limits {
 type Server struct {
 	transport Transport
 	kernel    Kernel
-	limits    Limits
+	limits    atomic.Pointer[Limits] // never changed behind it
 	log       *journal
 	options   Options
 
@@ -144,15 +144,17 @@ func NewServer(o Options, t Transport, k Kernel) *Server {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
-	s := &Server{transport: t, kernel: k, limits: o.Limits.orDefaults(), options: o}
+	s := &Server{transport: t, kernel: k, options: o}
+	limits := o.Limits.orDefaults()
+	s.limits.Store(&limits)
 	s.log = newJournal(o.Log)
 	s.context, s.cancel = context.WithCancel(context.Background())
-	s.verifying = make(chan struct{}, s.limits.Verifying)
+	s.verifying = make(chan struct{}, limits.Verifying)
 	s.pools = newPoolSet()
 	s.config.Store(newSnapshot(&Config{Store: new(auth.Store)}, nil))
-	s.gate.start(s.limits, o.Rand)
+	s.gate.start(o.Rand)
 	s.homes.start()
-	s.rekeys.rate, s.rekeys.burst = int64(s.limits.Rekeys), int64(s.limits.Rekeys)
+	s.rekeys.set(limits.Rekeys, limits.Rekeys)
 	for i := range o.Workers {
 		s.shards = append(s.shards, newShard(s, i))
 	}
@@ -162,6 +164,14 @@ func NewServer(o Options, t Transport, k Kernel) *Server {
 	}
 	s.running.Go(s.manager.run)
 	return s
+}
+
+// Limit changes the limits of a running server. Those of Queue and Verifying stay what they were at the start. What is there already
+// stays, also where it is more than a new limit.
+func (s *Server) Limit(l Limits) {
+	l = l.orDefaults()
+	s.limits.Store(&l)
+	s.rekeys.set(l.Rekeys, l.Rekeys)
 }
 
 // Close deletes every IKE SA, waits until the peers have confirmed or the context ends, and stops the server.

@@ -51,8 +51,8 @@ func shardOf(spi message.SPI) int { return int(spi & (1<<shardBits - 1)) }
 func newShard(s *Server, index int) *shard {
 	sh := &shard{
 		server: s, index: index, orders: newMailbox(),
-		inbox:    make(chan ikesa.Datagram, s.limits.Queue),
-		initials: make(chan ikesa.Datagram, max(s.limits.Queue/4, 1)),
+		inbox:    make(chan ikesa.Datagram, s.limits.Load().Queue),
+		initials: make(chan ikesa.Datagram, max(s.limits.Load().Queue/4, 1)),
 		sas:      make(map[message.SPI]*entry),
 		initial:  make(map[initialKey]*entry),
 		children: make(map[uint32]*entry),
@@ -194,13 +194,13 @@ func (sh *shard) receiveInitial(d ikesa.Datagram) {
 		s.stats.drop(DropClosed)
 		return
 	}
-	if s.total.Load() >= int64(s.limits.SAs) {
+	if s.total.Load() >= int64(s.limits.Load().SAs) {
 		s.stats.drop(DropFull)
 		return
 	}
 	source := sourceOf(d.Remote.Addr())
-	limit := s.limits.HalfOpenPerAddress + s.config.Load().named[d.Remote.Addr()]
-	if drop := s.gate.halfOpen.enter(source, limit, s.limits.HalfOpen); drop != DropNone {
+	limit := s.limits.Load().HalfOpenPerAddress + s.config.Load().named[d.Remote.Addr()]
+	if drop := s.gate.halfOpen.enter(source, limit, s.limits.Load().HalfOpen); drop != DropNone {
 		s.stats.drop(drop)
 		return
 	}
@@ -215,7 +215,7 @@ func (sh *shard) receiveInitial(d ikesa.Datagram) {
 
 // connect starts an IKE SA of ours. Made is called before its first datagram is sent, or not at all.
 func (sh *shard) connect(c *ikesa.Connection, local, remote netip.AddrPort, o ikesa.InitiatorOptions, made func(*ikesa.SA)) {
-	if sh.server.closed.Load() || sh.server.total.Load() >= int64(sh.server.limits.SAs) {
+	if sh.server.closed.Load() || sh.server.total.Load() >= int64(sh.server.limits.Load().SAs) {
 		sh.server.stats.drop(DropFull)
 		return
 	}

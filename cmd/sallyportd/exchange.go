@@ -60,12 +60,7 @@ func newExchange(c *config.Config, e *dataplane.Engine, log zerolog.Logger) (*ex
 	o := ike.Options{
 		Workers: int(i.Threads), Log: log,
 		Revocation: func(ctx context.Context, chain *auth.Chain, _ *auth.Remote) error { return checker.Check(ctx, chain) },
-		Limits: ike.Limits{
-			SAs: i.SAs, HalfOpen: i.HalfOpen, HalfOpenPerAddress: i.HalfOpenPerAddress, CookieThreshold: i.CookieThreshold, Rekeys: i.Rekeys,
-		},
-	}
-	if i.CookieThreshold == 0 {
-		o.Limits.CookieThreshold = -1 // always
+		Limits:     limits(c),
 	}
 	if i.KeyLog != "" {
 		f, err := openKeyLog(i.KeyLog)
@@ -80,6 +75,18 @@ func newExchange(c *config.Config, e *dataplane.Engine, log zerolog.Logger) (*ex
 	})
 	e.HandleEvents(x.event)
 	return x, nil
+}
+
+// limits are those of a configuration.
+func limits(c *config.Config) ike.Limits {
+	i := &c.File.IKE
+	l := ike.Limits{
+		SAs: i.SAs, HalfOpen: i.HalfOpen, HalfOpenPerAddress: i.HalfOpenPerAddress, CookieThreshold: i.CookieThreshold, Rekeys: i.Rekeys,
+	}
+	if i.CookieThreshold == 0 {
+		l.CookieThreshold = -1 // always
+	}
+	return l
 }
 
 // openKeyLog opens a file for keys, which nobody else may read and which is no link.
@@ -132,7 +139,11 @@ func (x *exchange) Apply(c *config.Config, tunnels map[string]uint32) error {
 		}
 		next.Pools = append(next.Pools, pool)
 	}
-	return x.Server.Apply(next)
+	if err := x.Server.Apply(next); err != nil {
+		return err
+	}
+	x.Server.Limit(limits(c))
+	return nil
 }
 
 // Place looks a child up by its inbound SPI.

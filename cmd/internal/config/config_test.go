@@ -341,6 +341,8 @@ func TestDiffRefusesWhatARunningDaemonCannotChange(t *testing.T) {
 		{"interfaces:", "interfaces:\n  eth3: {role: outside}", "interfaces.eth3 cannot be added"},
 		{"  eth2: {role: outside}", "", "interfaces.eth2 cannot be removed"},
 		{"interfaces:", "workers: {count: 7}\ninterfaces:", "workers cannot change"},
+		{"interfaces:", "ike: {threads: 7}\ninterfaces:", "ike.threads cannot change"},
+		{"interfaces:", "ike: {keylog: /tmp/keys}\ninterfaces:", "ike.keylog cannot change"},
 	} {
 		if !strings.Contains(tenLines, x.from) {
 			t.Fatalf("the configuration has no %q", x.from)
@@ -353,5 +355,9 @@ func TestDiffRefusesWhatARunningDaemonCannotChange(t *testing.T) {
 	c, err := Diff(old, mustLoad(t, strings.Replace(tenLines, "interfaces:", "log: {level: debug}\ninterfaces:", 1)), Keys{})
 	if err != nil || !c.LogLevel || c.Interfaces || c.Policies {
 		t.Errorf("another log level: %+v %v", c, err)
+	}
+	limits := "ike: {sas_max: 7, half_open_max: 6, half_open_per_address: 2, cookie_threshold: 0, rekeys_per_second: 9}\ninterfaces:"
+	if _, err = Diff(old, mustLoad(t, strings.Replace(tenLines, "interfaces:", limits, 1)), Keys{}); err != nil {
+		t.Errorf("other limits of IKE: %v", err)
 	}
 }

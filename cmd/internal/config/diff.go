@@ -55,9 +55,10 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 	fixed("log.format", o.Log.Format, n.Log.Format)
 	fixed("workers", o.Workers, n.Workers)
 	fixed("dataplane", o.Dataplane, n.Dataplane)
-	fixed("ike", o.IKE.withoutTimes(), n.IKE.withoutTimes())
+	fixed("ike.threads", o.IKE.Threads, n.IKE.Threads)
+	fixed("ike.keylog", o.IKE.KeyLog, n.IKE.KeyLog)
 	if !old.Negotiates() && len(new.Connections) > 0 {
-		refuse("manual keys cannot give way to negotiated ones")
+		refuse("a configuration with manual keys only was started without IKE: negotiated connections cannot be added")
 	}
 
 	for _, i := range n.Interfaces {
@@ -104,13 +105,6 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// withoutTimes leaves out what belongs to connections.
-func (i IKE) withoutTimes() IKE {
-	i.Keepalive, i.RetransmitTimeout, i.RetransmitBase, i.RetransmitTries = Duration{}, Duration{}, 0, 0
-	i.RetransmitJitter, i.RetransmitLimit, i.FragmentSize = 0, Duration{}, 0
-	return i
 }
 
 // same compares descriptions, keys included.
