@@ -35,6 +35,11 @@ func (f flood) percentile(share float64) time.Duration {
 	return f.latencies[min(len(f.latencies)-1, int(share*float64(len(f.latencies))))]
 }
 
+// milliseconds is a percentile in this unit.
+func (f flood) milliseconds(share float64) float64 {
+	return float64(f.percentile(share)) / float64(time.Millisecond)
+}
+
 // spoofed is a complete IKE_SA_INIT request, with a proposal that the server accepts and a value that costs it a whole
 // key exchange if it is taken in by it.
 func spoofed(s scenario) ([]byte, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/strongswan/govici/vici"
 
+	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
 )
 
@@ -35,9 +36,9 @@ const charonConf = `charon {
 	ikesa_table_size = 16384
 	ikesa_table_segments = 64
 	reuse_ikesa = no
-	dos_protection = no
+	dos_protection = %[2]s
 	init_limit_half_open = 0
-	half_open_timeout = 120
+	half_open_timeout = %[3]d
 	filelog {
 	}
 	syslog {
@@ -52,6 +53,7 @@ const charonConf = `charon {
 		load-tester {
 			enable = yes
 			fake_kernel = yes
+			preshared_key = "%[4]s"
 			socket = unix://%[1]s/charon.ldt
 		}
 		vici {
@@ -60,6 +62,9 @@ const charonConf = `charon {
 	}
 }
 `
+
+// peerSecret is what charon shares with itself. The load tester brings a secret for everybody, which goes before swanctl.conf's.
+const peerSecret = "a secret of 32 random characters"
 
 // swanctlConf has one connection for each role. Neither is limited to one IKE SA.
 const swanctlConf = `connections {
@@ -118,7 +123,7 @@ const swanctlConf = `connections {
 }
 secrets {
 	ike {
-		secret = "a secret of 32 random characters"
+		secret = "%[6]s"
 	}
 }
 `
@@ -132,6 +137,62 @@ func newPeer(ctx context.Context, charon string, s scenario) (_ *peer, err error
 	if err != nil {
 		return nil, err
 	}
+	ns, err := bed.Namespace("charon")
+	if err != nil {
+		return nil, errors.Join(err, bed.Close())
+	}
+	return launchPeer(ctx, charon, bed, ns, func(p *peer) error { return p.write(s) })
+}
+
+// responderConf is swanctl.conf of a gateway that anybody with the secret may call, as gw-b is in the daemons' measurements.
+const responderConf = `connections {
+	clients {
+		version = 2
+		local_addrs = %[1]s
+		remote_addrs = %%any
+		proposals = aes256gcm16-prfsha256-x25519
+		unique = never
+		mobike = no
+		local {
+			auth = psk
+			id = %[2]s
+		}
+		remote {
+			auth = psk
+			id = *.clients.example.org
+		}
+		children {
+			net {
+				local_ts = %[3]s
+				remote_ts = %[4]s
+				esp_proposals = aes256gcm16
+			}
+		}
+	}
+}
+secrets {
+	ike {
+		secret = "%[5]s"
+	}
+}
+`
+
+// newResponder starts charon in a namespace that has gw-b's addresses, with its protection against floods.
+func newResponder(ctx context.Context, charon string, d *daemons) (*peer, error) {
+	bed, err := testbed.New("ikepeer")
+	if err != nil {
+		return nil, err
+	}
+	return launchPeer(ctx, charon, bed, d.network.GwB, func(p *peer) error {
+		return p.put(map[string][]byte{
+			"charon.conf":          fmt.Appendf(nil, charonConf, p.folder, "yes", 30, d.secret),
+			"swanctl/swanctl.conf": fmt.Appendf(nil, responderConf, rig.GwB4, serverID, rig.LANB4, spoofedNet, d.secret),
+		})
+	})
+}
+
+// launchPeer starts charon in a namespace. What it needs is taken down with the bed; configure writes its files.
+func launchPeer(ctx context.Context, charon string, bed *testbed.Bed, ns *testbed.Namespace, configure func(p *peer) error) (_ *peer, err error) {
 	p := &peer{bed: bed, events: make(chan vici.Event, eventsMax)}
 	defer func() {
 		if err != nil {
@@ -141,11 +202,7 @@ func newPeer(ctx context.Context, charon string, s scenario) (_ *peer, err error
 	if p.folder, err = bed.Folder(); err != nil {
 		return nil, err
 	}
-	ns, err := bed.Namespace("charon")
-	if err != nil {
-		return nil, err
-	}
-	if err = p.write(s); err != nil {
+	if err = configure(p); err != nil {
 		return nil, err
 	}
 	output, err := os.Create(filepath.Join(p.folder, "output"))
@@ -175,7 +232,7 @@ func newPeer(ctx context.Context, charon string, s scenario) (_ *peer, err error
 
 func (p *peer) write(s scenario) error {
 	auth, local, remote := "psk", "", ""
-	files := map[string][]byte{"charon.conf": fmt.Appendf(nil, charonConf, p.folder)}
+	files := map[string][]byte{"charon.conf": fmt.Appendf(nil, charonConf, p.folder, "no", 120, peerSecret)}
 	if s.method == ecdsaP256 {
 		auth, local, remote = "pubkey", "certs = client.pem", "certs = server.pem"
 		c, err := newCertificates()
@@ -188,7 +245,12 @@ func (p *peer) write(s scenario) error {
 			files["swanctl/private/"+k.name+".pem"] = k.keyPEM()
 		}
 	}
-	files["swanctl/swanctl.conf"] = fmt.Appendf(nil, swanctlConf, s.ike, s.esp, auth, local, remote)
+	files["swanctl/swanctl.conf"] = fmt.Appendf(nil, swanctlConf, s.ike, s.esp, auth, local, remote, peerSecret)
+	return p.put(files)
+}
+
+// put writes files below charon's folder.
+func (p *peer) put(files map[string][]byte) error {
 	for name, text := range files {
 		path := filepath.Join(p.folder, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, text, 0o600)); err != nil {
@@ -342,8 +404,11 @@ func (p *peer) processorTime() time.Duration {
 }
 
 // memory returns charon's resident bytes.
-func (p *peer) memory() float64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.process.Cmd.Process.Pid))
+func (p *peer) memory() float64 { return residentBytes(p.process.Cmd.Process.Pid) }
+
+// residentBytes is the memory of a process, 0 if it has ended.
+func residentBytes(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0
 	}

@@ -4,7 +4,8 @@
 //	clients (a connection for each tunnel) ══ UDP over 127.0.0.0/8 ══ server (one connection for all)
 //
 // Their data planes only count. Beside them, in turn, strongSwan's charon speaks with itself over the loopback of a
-// namespace, with its load tester in the kernel's place. Figures a CPU second are handshakes over the processor time of
+// namespace, with its load tester in the kernel's place. What only whole gateways can show is measured with two sallyportd on
+// package rig's network: many tunnels at once beside traffic, a flood of spoofed requests, an overloaded tunnel. Figures a CPU second are handshakes over the processor time of
 // the whole process: on a machine with other work they are the ones to compare.
 package ike
 
@@ -23,12 +24,14 @@ const PeerVariable = "STRONGSWAN_CHARON"
 
 // Options say what is measured.
 type Options struct {
-	Peer       string   // path of charon; "" for none
-	Which      []string // of Measurements
-	Runs       int      // samples of each, in turn; the median counts
-	Handshakes int      // in one sample
-	Tunnels    int      // for memory and set-up
-	Flood      int      // spoofed requests a second
+	Peer       string        // path of charon; "" for none
+	Which      []string      // of Measurements
+	Runs       int           // samples of each, in turn; the median counts
+	Handshakes int           // in one sample
+	Tunnels    int           // for memory and set-up
+	Flood      int           // spoofed requests a second
+	Bin        string        // folder of sallyportd and sallyport, for what daemons are measured in
+	Overload   time.Duration // of a tunnel that is offered twice what it carries
 	// Progress, if set, is told of every sample before it is taken.
 	Progress func(what string)
 	// Command is written into the rows.
@@ -36,7 +39,7 @@ type Options struct {
 }
 
 // Measurements are what Options.Which may name.
-var Measurements = []string{"handshake", "rekey", "setup", "flood"}
+var Measurements = []string{"handshake", "rekey", "setup", "flood", "daemons-setup", "daemons-flood", "daemons-overload"}
 
 // handshakes are the scenarios of handshakes. strongSwan before 6.0 has no ML-KEM: hybrids stand alone.
 var handshakes = []struct {
@@ -65,7 +68,7 @@ const strongSwan = "strongSwan"
 
 // Run takes all samples and returns their rows.
 func Run(ctx context.Context, o Options) ([]result.Row, error) {
-	if o.Runs < 1 || o.Handshakes < 1 || o.Tunnels < 1 || o.Flood < 1 {
+	if o.Runs < 1 || o.Handshakes < 1 || o.Tunnels < 1 || o.Tunnels > 1<<16 || o.Flood < 1 || o.Overload <= 0 {
 		return nil, errors.New("nothing to measure")
 	}
 	r := &run{Options: o}
@@ -80,6 +83,12 @@ func Run(ctx context.Context, o Options) ([]result.Row, error) {
 			err = r.setup(ctx)
 		case "flood":
 			err = r.flood(ctx)
+		case "daemons-setup":
+			err = r.daemonsSetup(ctx)
+		case "daemons-flood":
+			err = r.daemonsFlood(ctx)
+		case "daemons-overload":
+			err = r.daemonsOverload(ctx)
 		default:
 			err = fmt.Errorf("measurement %q: there are %v", which, Measurements)
 		}
@@ -255,8 +264,7 @@ func (r *run) flood(ctx context.Context) error {
 				return err
 			}
 			success, offered = append(success, 100*f.success()), append(offered, f.offered)
-			p50 = append(p50, float64(f.percentile(0.5))/float64(time.Millisecond))
-			p99 = append(p99, float64(f.percentile(0.99))/float64(time.Millisecond))
+			p50, p99 = append(p50, f.milliseconds(0.5)), append(p99, f.milliseconds(0.99))
 			return nil
 		})
 		if err != nil {
@@ -267,5 +275,100 @@ func (r *run) flood(ctx context.Context) error {
 	r.row("flood/success", "%", "", pairs{ours: success})
 	r.row("flood/p50", "ms", "", pairs{ours: p50})
 	r.row("flood/p99", "ms", "", pairs{ours: p99})
+	return nil
+}
+
+// daemonsSetup measures how long two daemons take for many tunnels, and what an established one loses meanwhile. strongSwan's
+// figures are those of setup, with nothing in the kernel's place.
+func (r *run) daemonsSetup(ctx context.Context) error {
+	var seconds, reload pairs
+	var sent, lost, memory []float64
+	for i := range r.Runs {
+		r.next(fmt.Sprintf("%d tunnels of two daemons %d of %d", r.Tunnels, i+1, r.Runs))
+		m, err := massive(ctx, r.Bin, r.Tunnels)
+		if err != nil {
+			return err
+		}
+		seconds.ours, reload.ours = append(seconds.ours, m.all-m.first), append(reload.ours, m.all)
+		sent, lost, memory = append(sent, m.rate), append(lost, float64(m.lost)), append(memory, m.residentKB)
+		if r.Peer == "" {
+			continue
+		}
+		r.next(fmt.Sprintf("%d tunnels, strongSwan, %d of %d", r.Tunnels, i+1, r.Runs))
+		err = r.theirs(ctx, handshakes[0].scenario, func(p *peer) error {
+			took, err := p.establish(ctx, r.Tunnels)
+			seconds.theirs = append(seconds.theirs, took.wall.Seconds())
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	name := fmt.Sprintf("daemons/setup/%d", r.Tunnels)
+	r.row(name, "s", strongSwan, seconds)
+	r.row(name+"/reload", "s", "", reload)
+	r.row(name+"/traffic", "1/s", "", pairs{ours: sent})
+	r.row(name+"/lost", "packets", "", pairs{ours: lost})
+	r.row(name+"/memory", "KiB", "", pairs{ours: memory})
+	return nil
+}
+
+// daemonsFlood measures what honest clients see of a flood, of sallyportd's and of charon's.
+func (r *run) daemonsFlood(ctx context.Context) error {
+	const tried, triedPeer, honest = 200, 40, 4 // of the peer fewer: where it is locked out, each takes honestWait
+	var success, p50, p99, offered pairs
+	for i := range r.Runs {
+		r.next(fmt.Sprintf("flood of a daemon %d of %d", i+1, r.Runs))
+		f, err := spoofing(ctx, r.Bin, "", r.Flood, tried, honest)
+		if err != nil {
+			return err
+		}
+		add := func(f flood, offered, success, p50, p99 *[]float64) {
+			*offered, *success = append(*offered, f.offered), append(*success, 100*f.success())
+			if len(f.latencies) > 0 { // locked out, nobody has one
+				*p50, *p99 = append(*p50, f.milliseconds(0.5)), append(*p99, f.milliseconds(0.99))
+			}
+		}
+		add(f, &offered.ours, &success.ours, &p50.ours, &p99.ours)
+		if r.Peer == "" {
+			continue
+		}
+		r.next(fmt.Sprintf("flood, strongSwan, %d of %d", i+1, r.Runs))
+		if f, err = spoofing(ctx, r.Bin, r.Peer, r.Flood, triedPeer, honest); err != nil {
+			return err
+		}
+		add(f, &offered.theirs, &success.theirs, &p50.theirs, &p99.theirs)
+	}
+	r.row("daemons/flood/offered", "1/s", strongSwan, offered)
+	r.row("daemons/flood/success", "%", strongSwan, success)
+	r.row("daemons/flood/p50", "ms", strongSwan, p50)
+	r.row("daemons/flood/p99", "ms", strongSwan, p99)
+	return nil
+}
+
+// daemonsOverload measures what becomes of the key exchange while a tunnel is offered twice what it carries.
+func (r *run) daemonsOverload(ctx context.Context) error {
+	var capacity, offered, delivered, liveness, success, p50, p99 []float64
+	for i := range r.Runs {
+		r.next(fmt.Sprintf("overload %d of %d", i+1, r.Runs))
+		o, err := overloaded(ctx, r.Bin, r.Overload, 2*time.Second)
+		if err != nil {
+			return err
+		}
+		for _, err := range o.troubles {
+			r.next(err.Error())
+		}
+		capacity, offered, delivered = append(capacity, o.capacity), append(offered, o.offered), append(delivered, o.delivered)
+		liveness, success = append(liveness, o.livenessRate), append(success, 100*float64(o.tried-o.failed)/float64(o.tried))
+		f := flood{latencies: o.latencies}
+		p50, p99 = append(p50, f.milliseconds(0.5)), append(p99, f.milliseconds(0.99))
+	}
+	r.row("daemons/overload/capacity", "1/s", "", pairs{ours: capacity})
+	r.row("daemons/overload/offered", "1/s", "", pairs{ours: offered})
+	r.row("daemons/overload/delivered", "1/s", "", pairs{ours: delivered})
+	r.row("daemons/overload/liveness", "1/s", "", pairs{ours: liveness})
+	r.row("daemons/overload/success", "%", "", pairs{ours: success})
+	r.row("daemons/overload/p50", "ms", "", pairs{ours: p50})
+	r.row("daemons/overload/p99", "ms", "", pairs{ours: p99})
 	return nil
 }

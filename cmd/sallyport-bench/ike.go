@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +22,8 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 		Long: "Ike sets up tunnels between two servers of this process over the loopback, both ends on the same cores; with the\n" +
 			"path of strongSwan's charon, in --peer or " + ike.PeerVariable + ", the same between charon and itself, in turn. charon must have\n" +
 			"its load-tester plugin (bench/ike/strongswan.sh builds one from Debian's source); that needs root. Figures a CPU\n" +
-			"second are over the processor time of both ends, and the ones to compare on a machine with other work.",
+			"second are over the processor time of both ends, and the ones to compare on a machine with other work. The measurements\n" +
+			"called daemons-... are of two sallyportd in network namespaces, which needs root.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Command = commandLine()
@@ -36,11 +39,13 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&o.Peer, "peer", os.Getenv(ike.PeerVariable), "path of strongSwan's charon")
-	f.StringSliceVar(&o.Which, "measure", ike.Measurements, "what to measure")
+	f.StringSliceVar(&o.Which, "measure", ike.Measurements[:4], "what to measure, of "+strings.Join(ike.Measurements, ", "))
 	f.IntVar(&o.Runs, "runs", 5, "samples of each, taken in turn; the median counts")
 	f.IntVar(&o.Handshakes, "handshakes", 2000, "handshakes in one sample")
 	f.IntVar(&o.Tunnels, "tunnels", 10_000, "tunnels to set up")
 	f.IntVar(&o.Flood, "flood", 50_000, "spoofed requests a second")
+	f.DurationVar(&o.Overload, "overload", time.Minute, "how long a tunnel is offered twice what it carries")
+	f.StringVar(&o.Bin, "bin", "build", "folder of sallyportd and sallyport")
 	f.StringVar(&json, "json", "", "file to write the rows to")
 	return c
 }

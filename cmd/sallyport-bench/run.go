@@ -46,6 +46,7 @@ var full = []part{
 	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 30, needsCores(2)},
 	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 45, nil},
 	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 150, nil},
+	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "1"}, 120, (*runOptions).needsNamespaces},
 	{"wire", []string{"wire", "--build-peers", "--runs", "5", "--trial", "0.2", "--sum", "0.4", "--latency", "0.5", "--within", "840"}, 840, (*runOptions).needsNamespaces},
 	{"tunnels", []string{"wire", "--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "10,100,1000", "--runs", "3", "--trial", "0.2", "--sum", "0.4", "--latency", "0",
 		"--peer=", "--testpmd=", "--kernel=false", "--wireguard=", "--strongswan=", "--within", "120"}, 100, (*runOptions).needsNamespaces},
@@ -209,7 +210,7 @@ const graceTime = 20 * time.Second
 // measure runs a part and returns why it failed, "" if it did not. An interruption reaches it as such, so that it cleans up.
 func (o *runOptions) measure(ctx context.Context, self string, p part, json string, stderr io.Writer) string {
 	args := append(append([]string{}, p.args...), "--json", json)
-	if p.args[0] == "wire" {
+	if p.args[0] == "wire" || p.name == "daemons" {
 		args = append(args, "--bin", o.bin)
 	}
 	c := exec.CommandContext(ctx, self, args...)

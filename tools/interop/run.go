@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
 )
 
@@ -21,14 +22,14 @@ const limitScenario = 60 * time.Second
 
 // result is what becomes of one scenario.
 type result struct {
-	Scenario string   `json:"scenario"`
-	About    string   `json:"about"`
-	Result   string   `json:"result"` // pass or fail
-	Why      string   `json:"why,omitempty"`
-	Seconds  float64  `json:"seconds"`
-	Checked  []string `json:"checked"`
-	Streams  []flow   `json:"streams,omitempty"`
-	Logs     string   `json:"logs,omitempty"` // folder, after a failure
+	Scenario string     `json:"scenario"`
+	About    string     `json:"about"`
+	Result   string     `json:"result"` // pass or fail
+	Why      string     `json:"why,omitempty"`
+	Seconds  float64    `json:"seconds"`
+	Checked  []string   `json:"checked"`
+	Streams  []rig.Flow `json:"streams,omitempty"`
+	Logs     string     `json:"logs,omitempty"` // folder, after a failure
 }
 
 // run is one scenario being gone through.
@@ -42,7 +43,7 @@ type run struct {
 	authority *pki           // if there are certificates
 	initiator string         // in this round
 	offsets   map[string]int // where each log began with this round
-	stream    *stream
+	stream    *rig.Stream
 	dropped   map[string]uint64 // by the gateway when the stream began
 }
 
@@ -89,7 +90,7 @@ func (r *run) play(o options) (err error) {
 	}
 	err = r.steps(ctx)
 	if r.stream != nil {
-		r.stream.end()
+		r.stream.End()
 	}
 	if err == nil {
 		err = r.leaks()

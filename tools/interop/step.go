@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"sallyport/tools/rig"
 )
 
 // step is one line of a scenario: a verb with what it is done to.
@@ -272,7 +274,7 @@ func (a *streaming) perform(ctx context.Context, r *run) error {
 		return errors.New("a stream runs already")
 	}
 	r.dropped = r.drops(ctx)
-	r.stream, err = h.start(a.Rate, r.network.mark)
+	r.stream, err = rig.StartStream(h.a, h.near, h.b, h.far, a.Rate, r.network.mark)
 	return err
 }
 
@@ -283,7 +285,7 @@ func (*counted) perform(ctx context.Context, r *run) error {
 	if r.stream == nil {
 		return errors.New("no stream runs")
 	}
-	flows := r.stream.end()
+	flows := r.stream.End()
 	r.stream = nil
 	r.result.Streams = append(r.result.Streams, flows...)
 	var sent uint64
