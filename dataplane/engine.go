@@ -187,6 +187,7 @@ type Engine struct {
 	flights flights
 	// endpoints are all of them, for readers without mu.
 	endpoints atomic.Pointer[[]netip.Addr]
+	paths     pathCounters
 	busy      atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
 }
 

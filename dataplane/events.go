@@ -69,6 +69,10 @@ const listenMax = 500 * time.Millisecond
 
 // hear translates a worker's event, and does itself what needs no key management.
 func (e *Engine) hear(w *worker.Event) {
+	if w.Kind == worker.EventComplaint {
+		e.complain(w)
+		return
+	}
 	ev := Event{Kind: EventAcquire, Tunnel: w.Tunnel, Flow: w.Flow, Handle: w.Handle}
 	if w.Kind != worker.EventAcquire {
 		u, ok := e.sad.Usage(w.Handle)

@@ -228,6 +228,7 @@ func (e *Engine) tend() {
 			e.reopen()
 			e.expire(now)
 			e.sad.Reclaim()
+			e.paths.forgotten.Add(uint64(e.sad.AgePaths(now)))
 		}
 	}
 }

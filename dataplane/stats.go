@@ -24,6 +24,8 @@ type Stats struct {
 	Kernel fib.Counters
 	// IKE is what the way of IKE datagrams took.
 	IKE IKEStats
+	// Paths is what ICMP errors about ESP came to.
+	Paths PathStats
 }
 
 // WorkerStats are one worker's figures.
@@ -122,6 +124,7 @@ func (e *Engine) Stats() Stats {
 	if e.ike != nil {
 		s.IKE = e.ike.stats()
 	}
+	s.Paths = e.paths.stats()
 	return s
 }
 

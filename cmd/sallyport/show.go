@@ -167,6 +167,9 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 		if d.Window > 0 {
 			fmt.Fprintf(t.out, ", window %d", d.Window)
 		}
+		if d.PathMTU > 0 {
+			fmt.Fprintf(t.out, ", path MTU %d for %ds", d.PathMTU, max(0, int(d.PathMTUUntil.Sub(now).Seconds())))
+		}
 		drops := uint64(0)
 		var why []string
 		for _, x := range d.Drops {
@@ -235,6 +238,9 @@ func (t *tool) manualSA(a control.SA) {
 	fmt.Fprintf(t.out, "  %s === %s\n", strings.Join(a.LocalTS, " "), strings.Join(a.RemoteTS, " "))
 	if len(a.Terms) > 0 {
 		fmt.Fprintf(t.out, "  %s\n", strings.Join(a.Terms, "; "))
+	}
+	if a.PathMTU > 0 {
+		fmt.Fprintf(t.out, "  path MTU %d, learned of ICMP, for %ds\n", a.PathMTU, max(0, int(time.Until(a.PathMTUUntil).Seconds())))
 	}
 	for _, d := range a.Drops {
 		if d.Packets > 0 {
@@ -376,6 +382,10 @@ func (t *tool) counters(c control.Counters, all bool) {
 		t.drops("DROPS\tPACKETS", c.Drops, all)
 	}
 	fmt.Fprintln(t.out)
+	if all || c.Paths != (control.Paths{}) {
+		fmt.Fprintf(t.out, "ICMP errors about ESP: path MTU learned %d, forgotten %d; unreachable %d; implausible %d, nothing new %d\n\n",
+			c.Paths.Learned, c.Paths.Forgotten, c.Paths.Unreachable, c.Paths.Implausible, c.Paths.Stale)
+	}
 	t.exchanges(c, all)
 	t.table("XDP\tPACKETS\tMEANING", func(w io.Writer) {
 		for _, x := range c.XDP {

@@ -49,6 +49,7 @@ type snapshot struct {
 	XDP     []control.Named
 	Drops   [packet.DropCount]uint64
 	Totals  control.Totals
+	Paths   control.Paths
 }
 
 // fencer keeps the fences of protected prefixes in the kernel.

@@ -343,7 +343,7 @@ func sides(selectors []spd.Selector) (local, remote []string) {
 func (g *gateway) Counters() control.Counters {
 	s := g.engine.Snapshot()
 	keys := g.keys.Stats()
-	out := control.Counters{Totals: s.Totals, XDP: s.XDP, Ports: s.Ports, Drops: []control.Drop{}, IKE: figures(keys), Reasons: reasons(keys)}
+	out := control.Counters{Totals: s.Totals, Paths: s.Paths, XDP: s.XDP, Ports: s.Ports, Drops: []control.Drop{}, IKE: figures(keys), Reasons: reasons(keys)}
 	for d := packet.DropNone + 1; d < packet.DropCount; d++ {
 		info := packet.Drops[d]
 		out.Drops = append(out.Drops, control.Drop{Name: info.Name, Severity: info.Severity.String(), Packets: s.Drops[d], Sentence: info.Sentence, Source: info.Source})

@@ -370,6 +370,7 @@ func (p *packets) Snapshot() snapshot {
 		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Delivered: t.Delivered, Merged: t.Merged, Dropped: t.Dropped,
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
 	}
+	out.Paths = control.Paths(s.Paths)
 	for i := range s.Workers {
 		w := &s.Workers[i]
 		out.Workers = append(out.Workers, control.Worker{
@@ -462,6 +463,7 @@ func association(i *sad.Info) control.SA {
 		a.Encap = "udp"
 	}
 	a.Terms = terms(&i.Params)
+	a.Path = control.Path{PathMTU: i.PathMTU, PathMTUUntil: i.PathUntil}
 	if i.Params.Transport {
 		a.Mode = "transport"
 	}

@@ -33,6 +33,9 @@ const (
 	DropKeepalive
 	DropBadAH
 	DropUnexpectedIKE
+	DropICMPHeeded
+	DropICMPUnverified
+	DropICMPExcess
 	DropTooOld
 	DropReplayed
 	DropBadICV
@@ -57,6 +60,7 @@ const (
 	DropSequenceExhausted
 	DropTooBig
 	DropNoRoom
+	DropPeerUnreachable
 
 	DropTTLExpired
 	DropNoRoute
@@ -120,6 +124,9 @@ var Drops = [DropCount]DropInfo{
 	DropKeepalive:         {"keepalive", Normal, "A NAT keepalive: one byte 0xff on UDP 4500.", "RFC 3948, 2.3"},
 	DropBadAH:             {"bad-ah", Attack, "AH is cut short, not as long as the association's ICV makes it, or behind options that cannot be authenticated.", "RFC 4302, 2.2 and 3.3.3"},
 	DropUnexpectedIKE:     {"unexpected-ike", Normal, "An IKE message arrived, and no IKE runs here.", "RFC 3948, 2.2"},
+	DropICMPHeeded:        {"icmp-heeded", Normal, "An ICMP error about ESP of ours: it is taken to heart if it quotes a packet that an association sent lately.", "RFC 4301, 8.2.1"},
+	DropICMPUnverified:    {"icmp-unverified", Attack, "An ICMP error about ESP of ours that is damaged, or quotes too little to say which packet it is about.", "RFC 4301, 8.2.1"},
+	DropICMPExcess:        {"icmp-excess", Warning, "More ICMP errors about ESP of ours arrive than are looked at.", "RFC 4301, 6"},
 	DropTooOld:            {"too-old", Warning, "The sequence number lies left of the replay window.", "RFC 4303, 3.4.3"},
 	DropReplayed:          {"replayed", Attack, "The sequence number was received before.", "RFC 4303, 3.4.3"},
 	DropBadICV:            {"bad-icv", Attack, "The integrity check value does not match.", "RFC 4303, 3.4.4"},
@@ -142,6 +149,7 @@ var Drops = [DropCount]DropInfo{
 	DropLifetimeEnded:      {"lifetime-ended", Warning, "The association has carried as many bytes or packets as it may.", "RFC 4301, 4.4.2.1"},
 	DropSequenceExhausted:  {"sequence-exhausted", Warning, "The outbound association has used its last sequence number.", "RFC 4303, 3.3.3"},
 	DropTooBig:             {"too-big", Normal, "The packet does not fit the tunnel's MTU; its sender is told by ICMP, within the rate limit.", "RFC 4301, 8.2.1"},
+	DropPeerUnreachable:    {"peer-unreachable", Warning, "Somebody on the way said that packets of this association do not arrive; the sender of the next one is told by ICMP.", "RFC 2003, 4.5; RFC 4301, 6"},
 	DropNoRoom:             {"no-room", Warning, "The frame has no room for the encapsulation.", ""},
 	DropTransportAddresses: {"transport-addresses", Warning, "Policy says transport mode, which carries only what goes between the association's own two addresses.", "RFC 4301, 4.1"},
 

@@ -136,8 +136,10 @@ type Outbound struct {
 	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
 	// FlagUDPChecksum: add the UDP length twice and the payload.
 	UDPSum uint32
+	// path is what was learned of the way to the peer, atomic: its MTU, 0 for none, and from bit 16 on why packets do not arrive.
+	path uint32
 	room
-	_     [6]byte
+	_     [2]byte
 	Bytes packet.Counter
 	// Last is when a packet was last sent, on the workers' clock; 0 before.
 	Last packet.Counter
@@ -171,10 +173,10 @@ func (o *Outbound) Left() uint64 {
 
 // InnerMTU returns the length of the largest inner datagram whose ESP packet
 // fits the outer MTU of linkMTU bytes, or of the association's own path MTU if that is
-// set and smaller. It is 0 if nothing fits.
+// known and smaller. It is 0 if nothing fits.
 func (o *Outbound) InnerMTU(linkMTU int) int {
-	if o.MTU != 0 {
-		linkMTU = min(linkMTU, int(o.MTU))
+	if mtu := o.PathMTU(); mtu != 0 {
+		linkMTU = min(linkMTU, int(mtu))
 	}
 	return o.inner(linkMTU-int(o.HeaderLen)-int(o.IVLen)-int(o.ICVLen), o.Align)
 }

@@ -39,6 +39,8 @@ func (t *Table) Move(h Handle, to Endpoints) error {
 	} else {
 		a := t.LookupOutbound(h.Value())
 		t.slots[out].params[a.Slot] = &p
+		a.learn(0, 0) // of another path
+		t.inherit(&p, a)
 		a.notify()
 	}
 	return nil

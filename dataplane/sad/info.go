@@ -1,6 +1,10 @@
 package sad
 
-import "sallyport/dataplane/packet"
+import (
+	"time"
+
+	"sallyport/dataplane/packet"
+)
 
 // Info is a snapshot of one association for people. It holds no key material.
 // The counters move while it is taken, so they need not fit each other exactly.
@@ -20,6 +24,9 @@ type Info struct {
 	// Replayed, TooOld and BadICV are inbound, TooBig and Exhausted outbound drops.
 	Replayed, TooOld, BadICV, TooBig, Exhausted, OtherDrops uint64
 	Filtered, Limited, Ended                                uint64
+	// PathMTU is what was learned of the MTU of an outbound association's path, and PathUntil when that is forgotten; 0 if nothing.
+	PathMTU   int
+	PathUntil time.Time
 }
 
 // Len returns the numbers of live associations.
@@ -67,6 +74,7 @@ func (t *Table) snapshot(infos []Info, direction, from int) ([]Info, bool) {
 			t.inbound[i].info(&info)
 		} else {
 			t.outbound[i].info(&info)
+			info.PathMTU, info.PathUntil = t.pathOf(&info.Params)
 		}
 		if m := t.terms[direction][i]; m != nil {
 			info.Filtered, info.Limited, info.Ended = m.Filtered.Load(), m.Limited.Load(), m.Ended.Load()

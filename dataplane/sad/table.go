@@ -94,6 +94,7 @@ type Table struct {
 	moved    sync.Map           // Handle to *Params: what Move left for an owner
 	slots    [2]slots
 	limbo    queue[removed]
+	paths    paths        // of outbound associations
 	bits     [11]freeBits // by log2 of the words of a window
 	bitsNext uint32       // first replay word that was never used
 }
@@ -297,8 +298,10 @@ func (t *Table) installOutbound(p *Params, keymat []byte, terms *Terms) (Handle,
 	h := t.nextGeneration(out, slot)
 	a := &t.outbound[slot]
 	a.fill(p, slot)
+	t.paths.add(p.SPI, slot, len(t.outbound))
 	t.terms[out][slot], t.slots[out].params[slot] = terms, p
 	atomic.StoreUint32(&a.live, h)
+	t.inherit(p, a)
 	t.count(out, 1)
 	return Handle(h), nil
 }
@@ -377,6 +380,7 @@ func (t *Table) Remove(h Handle) error {
 			return fmt.Errorf("remove outbound association %s: %w", h, ErrNotFound)
 		}
 		r.slot = a.Slot
+		t.paths.remove(a.SPI, a.Slot)
 		t.moved.Delete(h)
 		atomic.StoreUint32(&a.live, 0)
 	}

@@ -68,6 +68,10 @@ func (w *Worker) claimOutbound() {
 				if mine.Wanted() >= 0 {
 					w.moves.outbound(handle)
 				}
+				if why := mine.Complaint(); why != 0 && w.passOn(i, why) {
+					mine = nil
+					continue
+				}
 			}
 			of = handle
 		}

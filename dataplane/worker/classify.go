@@ -64,6 +64,9 @@ func (w *Worker) judge(i int) (packet.Class, packet.Drop) {
 	case local:
 		return w.classifyLocal(i)
 	case w.tables.Endpoints.Has(&w.batch.Flows[i]):
+		if packet.IsError(p) {
+			return w.classifyError(i)
+		}
 		return w.classifyEndpoint(p, &w.batch.Flows[i], w.batch.IP(i))
 	}
 	return w.classifyCleartext(i)

@@ -23,6 +23,8 @@ const (
 	EventMoved
 	// EventBurst: many packets of association Handle were dropped within a second, the last one for Reason.
 	EventBurst
+	// EventComplaint: an ICMP error about an ESP packet of ours. Flow is the outer packet's.
+	EventComplaint
 )
 
 // Event is what a worker tells key management. It holds no pointer.
@@ -35,6 +37,15 @@ type Event struct {
 	Reason  packet.Drop
 	Source  packet.Addr
 	Flow    packet.Flow
+	Error   Error
+}
+
+// Error is what an ICMP error says, and what it quotes of an ESP packet.
+type Error struct {
+	SPI, Sequence uint32
+	Length        int // of the packet, bytes
+	Type, Code    uint8
+	MTU           int // of a packet that was too big; 0: it does not tell
 }
 
 // eventSlots bounds the events of one worker that wait.

@@ -126,7 +126,7 @@ func (w *Worker) clampDecapsulated(i uint8) {
 	in := w.inbound[i]
 	hop := &w.tables.FIB.Hops[w.tables.FIB.Lookup(in.RemoteAddr())]
 	if hop.MTU > 0 {
-		forward.ClampMSS(&w.batch, int(i), in.InnerMTU(int(hop.MTU), sa.MTU))
+		forward.ClampMSS(&w.batch, int(i), in.InnerMTU(int(hop.MTU), sa.PathMTU()))
 	}
 }
 

@@ -136,17 +136,18 @@ func NewGroup(c Config) (*Group, error) {
 			return nil, err
 		}
 		w := &Worker{
-			ID:      i,
-			group:   g,
-			eventfd: fd,
-			flows:   flows,
-			burst:   c.Batch,
-			esp:     esp.NewScratch(g.sad),
-			free:    make([]uint64, 0, per),
-			events:  newRing[Event](eventSlots),
-			limiter: forward.NewLimiter(icmpRate, icmpBurst),
-			ports:   ipfrag.NewPorts(),
-			waiting: newWaiting(per),
+			ID:         i,
+			group:      g,
+			eventfd:    fd,
+			flows:      flows,
+			burst:      c.Batch,
+			esp:        esp.NewScratch(g.sad),
+			free:       make([]uint64, 0, per),
+			events:     newRing[Event](eventSlots),
+			limiter:    forward.NewLimiter(icmpRate, icmpBurst),
+			complaints: forward.NewLimiter(complaintRate, complaintBurst),
+			ports:      ipfrag.NewPorts(),
+			waiting:    newWaiting(per),
 			// At most an eighth of the frames: what waits must not keep the others from moving.
 			fragments: ipfrag.NewReassembler(c.Mem, min(FragmentFrames, per/8)),
 		}
@@ -234,19 +235,21 @@ type Worker struct {
 	capturer  *Capturer
 	answered  [packet.BatchMax]packet.Drop // why packets of a watched batch ended that became ICMP errors
 	limiter   forward.Limiter
-	events    *ring[Event]
-	told      recent
-	pieces    [fragmentsMax]packet.Packet
-	borrow    func() (uint64, bool) // takeFree, bound once
-	injected  queueOf[packet.Packet]
-	fragments *ipfrag.Reassembler // of outer datagrams
-	ports     *ipfrag.Ports       // of first fragments
-	parked    []parkedPacket
-	parkedAt  uint32 // FIB generation at which parked packets were tried last
-	waiting   waiting
-	descs     [packet.BatchMax]packet.Desc
-	addrs     [packet.BatchMax]uint64
-	poll      []unix.PollFd
+	// complaints bounds the ICMP errors about ESP that are passed on.
+	complaints forward.Limiter
+	events     *ring[Event]
+	told       recent
+	pieces     [fragmentsMax]packet.Packet
+	borrow     func() (uint64, bool) // takeFree, bound once
+	injected   queueOf[packet.Packet]
+	fragments  *ipfrag.Reassembler // of outer datagrams
+	ports      *ipfrag.Ports       // of first fragments
+	parked     []parkedPacket
+	parkedAt   uint32 // FIB generation at which parked packets were tried last
+	waiting    waiting
+	descs      [packet.BatchMax]packet.Desc
+	addrs      [packet.BatchMax]uint64
+	poll       []unix.PollFd
 
 	// Counters is written by the worker, read by all.
 	Counters Counters

@@ -161,7 +161,7 @@ func (w *wire) attacks() []attack {
 	add("hop count at its end before the tunnel", w.host, "protect", "ttl-expired", w.fromHost(craft.FixIPv4(hop))).made = 1
 	big := craft.IP(host6, far6, craft.UDPv, craft.UDP(host6, far6, 1, 2, make([]byte, 1440)))
 	add("too big for the tunnel", w.host, "protect", "too-big", w.fromHost(big)).made = 1
-	add("ICMP errors about our packets", w.peer, "icmp-error", "", w.icmpError()).punted = 1
+	add("ICMP errors about our packets", w.peer, "icmp-error", "icmp-heeded", w.icmpError())
 	add("fragments of UDP that may be the kernel's", w.peer, "udp-fragment", "",
 		w.fragment(w.outer(craft.UDPv, craft.UDP(peer4, gw4, 53, 53, inner[:len(inner)&^7])), 0x2000), w.fragment(w.outer(craft.UDPv, inner), 0x0010)).punted = 2
 

@@ -111,6 +111,15 @@ type Totals struct {
 	BytesOut   uint64 `json:"bytes_out"`
 }
 
+// Paths is what ICMP errors about ESP packets of ours came to.
+type Paths struct {
+	Learned     uint64 `json:"learned"`     // path MTUs learned or confirmed
+	Forgotten   uint64 `json:"forgotten"`   // path MTUs that grew too old
+	Unreachable uint64 `json:"unreachable"` // passed on to a sender of inner packets
+	Implausible uint64 `json:"implausible"` // quoted nothing that was sent lately, or said what cannot be
+	Stale       uint64 `json:"stale"`       // said nothing new
+}
+
 // IKE are the figures of the key exchange, counted since the daemon's start.
 type IKE struct {
 	SAs             int         `json:"sas"`       // IKE SAs now, half-open ones too
@@ -202,6 +211,13 @@ type Direction struct {
 	Worker   int       `json:"worker"` // of the data plane; -1: none yet
 	Drops    []Drop    `json:"drops"`
 	Terms    []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
+	Path
+}
+
+// Path is what is known of the way that an outbound association's packets take, beside the route's MTU.
+type Path struct {
+	PathMTU      int       `json:"path_mtu,omitempty"`      // outer bytes, learned of ICMP errors
+	PathMTUUntil time.Time `json:"path_mtu_until,omitzero"` // when larger packets are tried again
 }
 
 // Connection is a configured connection.
@@ -270,6 +286,7 @@ type SA struct {
 	LocalTS     []string  `json:"local_ts"`
 	RemoteTS    []string  `json:"remote_ts"`
 	Terms       []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
+	Path
 }
 
 // SAQuery narrows the lists of IKE SAs and associations.
@@ -367,6 +384,7 @@ type Named struct {
 // Counters is the answer to counters: all of them, zeros included.
 type Counters struct {
 	Totals Totals  `json:"totals"`
+	Paths  Paths   `json:"paths"`
 	Drops  []Drop  `json:"drops"`
 	XDP    []Named `json:"xdp"` // packets by verdict of the steering program
 	Ports  []Port  `json:"ports"`

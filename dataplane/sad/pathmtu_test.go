@@ -1,0 +1,92 @@
+package sad
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"sallyport/dataplane/transform"
+)
+
+// TestQuotedFindsTheRightOne installs and removes associations whose peers chose few SPIs, and finds each by what it sent, as a list
+// of all would.
+func TestQuotedFindsTheRightOne(t *testing.T) {
+	table, err := New(Config{Capacity: 64, Workers: 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	r := rand.New(rand.NewPCG(1, 2))
+	local := netip.MustParseAddr("192.0.2.1")
+	type one struct {
+		h   Handle
+		spi uint32
+		to  netip.Addr
+	}
+	var all []one
+	keymat := make([]byte, transform.AES128GCM16.Info().KeyLen)
+	for step := range 3000 {
+		if len(all) > 0 && (r.IntN(2) == 0 || len(all) == 60) {
+			k := r.IntN(len(all))
+			if err := table.Remove(all[k].h); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all[:k], all[k+1:]...)
+		} else {
+			n := one{spi: 256 + uint32(r.IntN(5)), to: netip.AddrFrom4([4]byte{203, 0, 113, byte(r.IntN(200))})}
+			if n.h, err = table.Install(Params{SPI: n.spi, Suite: transform.AES128GCM16, Keymat: keymat, Local: local, Remote: n.to, Sequence: 100}); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+		for spi := range uint32(5) {
+			c := Complaint{Local: local, Remote: netip.AddrFrom4([4]byte{203, 0, 113, byte(r.IntN(200))}), SPI: 256 + spi, Sequence: 90}
+			got, _ := table.quoted(&c)
+			found, want := false, false
+			for _, n := range all {
+				if n.spi == c.SPI && n.to == c.Remote {
+					want = true
+					found = found || got != nil && got.Handle() == n.h
+				}
+			}
+			if found != want || !want && got != nil {
+				t.Fatalf("step %d: SPI %d to %v: found %v, want %v", step, c.SPI, c.Remote, found, want)
+			}
+		}
+	}
+	for _, n := range all {
+		table.Remove(n.h)
+	}
+	if len(table.paths.bySPI) != 0 {
+		t.Errorf("left behind: %v", table.paths.bySPI)
+	}
+}
+
+// TestMovedAssociationForgetsItsPath changes the peer's address.
+func TestMovedAssociationForgetsItsPath(t *testing.T) {
+	table, err := New(Config{Capacity: 64, Workers: 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	local, here, there := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
+	keymat := make([]byte, transform.AES128GCM16.Info().KeyLen)
+	h, err := table.Install(Params{SPI: 256, Suite: transform.AES128GCM16, Keymat: keymat, Local: local, Remote: here, Sequence: 100, MTU: 1400})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := table.LookupOutbound(h.Value())
+	c := Complaint{Local: local, Remote: here, SPI: 256, Sequence: 99, Length: 1400, TooBig: true, MTU: 1200}
+	if _, mtu, err := table.Complain(&c, time.Now()); err != nil || mtu != 1200 || o.PathMTU() != 1200 {
+		t.Fatalf("%d, %v", mtu, err)
+	}
+	for _, x := range []struct {
+		to   netip.Addr
+		want uint16
+	}{{there, 1400}, {here, 1200}} {
+		if err := table.Move(h, Endpoints{Local: local, Remote: x.to}); err != nil || o.PathMTU() != x.want {
+			t.Errorf("to %v: path MTU %d, want %d (%v)", x.to, o.PathMTU(), x.want, err)
+		}
+	}
+}
