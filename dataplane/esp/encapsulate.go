@@ -124,12 +124,7 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	}
 	s.rec[n] = record{index: i, bytes: uint16(length)}
 
-	op := &s.ops[n]
-	op.Key = s.table.OutboundKey(o.Slot)
-	op.Packet = b.Mem[outer+uint64(o.ESP) : end : limit]
-	op.Counter = seq
-	op.SeqHi = uint32(seq >> 32)
-	op.ESN = o.Flags&sad.FlagESN != 0
+	s.putSeal(n, o, b.Mem[outer+uint64(o.ESP):end:limit], seq)
 
 	p.Addr = outer - packet.EtherLen
 	p.L3 = packet.EtherLen
@@ -143,6 +138,13 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	p.Slot = o.Slot
 	p.Seq = seq
 	return packet.DropNone
+}
+
+// putSeal makes op n that of the ESP packet of an association with a sequence number.
+func (s *Scratch) putSeal(n int, o *sad.Outbound, esp []byte, seq uint64) {
+	op := &s.ops[n]
+	op.Key, op.Packet = s.table.OutboundKey(o.Slot), esp
+	op.Counter, op.SeqHi, op.ESN = seq, uint32(seq>>32), o.Flags&sad.FlagESN != 0
 }
 
 // finishOuter completes the outer IP header of datagram h, which carries the packet p, and returns what is to be known of it.

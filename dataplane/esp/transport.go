@@ -77,12 +77,7 @@ func (s *Scratch) prepareTransport(b *packet.Batch, i uint8, o *sad.Outbound, n 
 	finishLengths(h, kept, p.Version)
 	s.rec[n] = record{index: i, bytes: uint16(len(d))}
 
-	op := &s.ops[n]
-	op.Key = s.table.OutboundKey(o.Slot)
-	op.Packet = b.Mem[outer+uint64(esp) : end : chunk+packet.FrameSize]
-	op.Counter = seq
-	op.SeqHi = uint32(seq >> 32)
-	op.ESN = o.Flags&sad.FlagESN != 0
+	s.putSeal(n, o, b.Mem[outer+uint64(esp):end:chunk+packet.FrameSize], seq)
 
 	p.Addr = outer - packet.EtherLen
 	p.L3 = packet.EtherLen

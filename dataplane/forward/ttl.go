@@ -32,13 +32,18 @@ func DecrementTTL(b *packet.Batch, i int) packet.Drop {
 		h[7] = p.TTL
 		return packet.DropNone
 	}
-	// TTL, protocol and checksum are one word. The TTL is the high byte of its 16 bits, so one less of it adds 0x100
-	// to the checksum, end-around (RFC 1624, 3); what would be 0xffff is written as 0, like a sum made anew.
-	word := binary.BigEndian.Uint32(h[8:]) - 1<<24
+	binary.BigEndian.PutUint32(h[8:], OneHopLess(binary.BigEndian.Uint32(h[8:])))
+	return packet.DropNone
+}
+
+// OneHopLess takes one off the TTL in the word of an IPv4 header that holds TTL, protocol and checksum, big-endian. The TTL, not
+// 0, is the high byte of its 16 bits, so one less of it adds 0x100 to the checksum, end-around (RFC 1624, 3); what would be 0xffff is
+// written as 0, like a sum made anew.
+func OneHopLess(word uint32) uint32 {
+	word -= 1 << 24
 	check := word&0xffff + 0x100
 	if check >= 0xffff {
 		check++
 	}
-	binary.BigEndian.PutUint32(h[8:], word&^0xffff|check&0xffff)
-	return packet.DropNone
+	return word&^0xffff | check&0xffff
 }

@@ -65,6 +65,15 @@ func ChecksumUpdate32(check uint16, old, new uint32) uint16 {
 // Complement returns the checksum of data whose one's complement sum is known, not folded.
 func Complement(sum uint32) uint16 { return ^fold(uint64(sum)) }
 
+// PlainSum says whether the checksum of an IPv4 header without options is right, of which a, b and c are the words that [ParsePlain]
+// reads. It is right in either byte order (RFC 1071, 2 (B)).
+func PlainSum(a, b, c uint64) bool {
+	sum, carry := bits.Add64(a>>16, b, 0)
+	sum, carry = bits.Add64(sum, c&0xffff_ffff_ffff, carry)
+	sum += carry
+	return fold(sum>>32+sum&0xffff_ffff) == 0xffff
+}
+
 // fold adds the 16-bit halves of a one's complement sum below 2^33 until one is left.
 func fold(sum uint64) uint16 {
 	sum = sum>>16 + sum&0xffff

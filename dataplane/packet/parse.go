@@ -2,7 +2,6 @@ package packet
 
 import (
 	"encoding/binary"
-	"math/bits"
 )
 
 // IP protocol numbers and IPv6 next headers (IANA, protocol-numbers) that the
@@ -108,11 +107,7 @@ func ParsePlain(p *Packet, f *Flow, h *[PlainLen]byte) bool {
 	if uint8(a>>16) != 0x45 || b&fragmented != 0 || total < 24 || int(total)+EtherLen > int(p.Len) {
 		return false
 	}
-	// The sum is right in either byte order (RFC 1071, 2 (B)).
-	sum, carry := bits.Add64(a>>16, b, 0)
-	sum, carry = bits.Add64(sum, c&0xffff_ffff_ffff, carry)
-	sum += carry
-	if fold(sum>>32+sum&0xffff_ffff) != 0xffff {
+	if !PlainSum(a, b, c) {
 		return false
 	}
 	flags := p.Flags

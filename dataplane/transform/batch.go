@@ -103,6 +103,12 @@ func (b *Batch) putGCM(i int, op *Op) {
 	r.Put(&b.gcm[i], op.Packet[headerLen+ivAEAD:], binary.LittleEndian.Uint64(op.Packet[headerLen:]), seq)
 }
 
+// putImplicit makes op the AES-GCM op i; the packet holds no IV.
+func (b *Batch) putImplicit(i int, op *Op) {
+	fillImplicit(&b.gcm[i], op)
+	b.gcm[i].Key = &op.Key.gcm
+}
+
 // SealGCM seals the first n ops, and returns how many of them went well. The packet of one that did not is wiped behind its IV.
 func (b *Batch) SealGCM(n int) (done int) {
 	aesgcm.Seal(b.gcm[:n])
@@ -130,13 +136,10 @@ func (b *Batch) seal(ops []Op) {
 		case KindGCM:
 			binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)
 			b.putGCM(n, op)
-			b.from[n] = uint8(i)
-			n++
+			n = b.gather(n, i)
 		case KindGCMImplicit:
-			fillImplicit(&b.gcm[n], op)
-			b.gcm[n].Key = &op.Key.gcm
-			b.from[n] = uint8(i)
-			n++
+			b.putImplicit(n, op)
+			n = b.gather(n, i)
 		case KindChaCha:
 			binary.BigEndian.PutUint64(op.Packet[headerLen:], op.Counter)
 			fillAEAD(&b.gcm[n], op)
@@ -165,13 +168,10 @@ func (b *Batch) open(ops []Op) {
 		switch kindOf(op) {
 		case KindGCM:
 			b.putGCM(n, op)
-			b.from[n] = uint8(i)
-			n++
+			n = b.gather(n, i)
 		case KindGCMImplicit:
-			fillImplicit(&b.gcm[n], op)
-			b.gcm[n].Key = &op.Key.gcm
-			b.from[n] = uint8(i)
-			n++
+			b.putImplicit(n, op)
+			n = b.gather(n, i)
 		case KindChaCha:
 			fillAEAD(&b.gcm[n], op)
 			openChaCha(&b.gcm[n], op)
@@ -190,6 +190,12 @@ func (b *Batch) open(ops []Op) {
 	}
 	aesgcm.Open(b.gcm[:n])
 	b.collect(ops, n)
+}
+
+// gather says that GCM op n is that of op i, and returns the number of GCM ops.
+func (b *Batch) gather(n, i int) int {
+	b.from[n] = uint8(i)
+	return n + 1
 }
 
 // collect copies the results of the n gathered GCM ops back.

@@ -2,9 +2,9 @@ package worker
 
 import (
 	"encoding/binary"
-	"math/bits"
 
 	"sallyport/dataplane/fib"
+	"sallyport/dataplane/forward"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
@@ -61,12 +61,7 @@ func (w *Worker) express() {
 		if proto != packet.ProtoUDP && (proto != packet.ProtoTCP || total < 40 || h[packet.EtherLen+20+13]&tcpSYN != 0) {
 			continue
 		}
-		sum, carry := bits.Add64(x>>16, y, 0)
-		sum, carry = bits.Add64(sum, z&0xffff_ffff_ffff, carry)
-		sum += carry
-		sum = sum>>32 + sum&0xffff_ffff
-		sum = sum>>16 + sum&0xffff
-		if sum = sum>>16 + sum&0xffff; uint16(sum>>16+sum) != 0xffff {
+		if !packet.PlainSum(x, y, z) {
 			continue
 		}
 
@@ -77,8 +72,7 @@ func (w *Worker) express() {
 		src, dst := uint64(binary.BigEndian.Uint32(h[26:])), uint64(binary.BigEndian.Uint32(h[30:]))
 		ports := binary.BigEndian.Uint32(h[34:])
 		rest := packet.RestOf(uint16(ports>>16), uint16(ports), flags, 4, proto)
-		hi, lo := bits.Mul64((src<<32|dst)^f.seed[0], rest^f.seed[1])
-		place := &places[uint32((hi^lo)>>f.shift)]
+		place := &places[f.place4(src, dst, rest)]
 		e := &place[0]
 		if e.flow.Src.Lo != src || e.flow.Dst.Lo != dst || e.flow.Rest() != rest {
 			if e = &place[1]; e.flow.Src.Lo != src || e.flow.Dst.Lo != dst || e.flow.Rest() != rest {
@@ -109,12 +103,7 @@ func (w *Worker) express() {
 			continue
 		}
 
-		// One hop more: see forward.DecrementTTL.
-		check := uint32(h[24])<<8 | uint32(h[25]) + 0x100
-		if check >= 0xffff {
-			check++
-		}
-		h[22], h[24], h[25] = ttl-1, uint8(check>>8), uint8(check)
+		binary.BigEndian.PutUint32(h[22:], forward.OneHopLess(binary.BigEndian.Uint32(h[22:])))
 
 		p.L3, p.L4, p.End = packet.EtherLen, packet.EtherLen+20, packet.EtherLen+uint16(total)
 		p.SrcPort, p.DstPort = uint16(ports>>16), uint16(ports)
@@ -176,12 +165,7 @@ func (w *Worker) expressInbound() {
 		if x&0xffffff != 0x450008 || y&0xff_00_ffbf != packet.ProtoESP<<24 || total < 28 || total+packet.EtherLen > int(p.Len) {
 			continue
 		}
-		sum, carry := bits.Add64(x>>16, y, 0)
-		sum, carry = bits.Add64(sum, z&0xffff_ffff_ffff, carry)
-		sum += carry
-		sum = sum>>32 + sum&0xffff_ffff
-		sum = sum>>16 + sum&0xffff
-		if sum = sum>>16 + sum&0xffff; uint16(sum>>16+sum) != 0xffff {
+		if !packet.PlainSum(x, y, z) {
 			continue
 		}
 		if spi := binary.BigEndian.Uint32(h[34:]); sa == nil || spi != of {
@@ -226,8 +210,7 @@ func (w *Worker) expressDecapsulated() {
 	for _, i := range w.lists.in {
 		p, flow := &b.P[i], &b.Flows[i]
 		rest := flow.Rest()
-		hi, lo := bits.Mul64((flow.Src.Lo<<32|flow.Dst.Lo)^f.seed[0], rest^f.seed[1])
-		place := &f.places[uint32((hi^lo)>>f.shift)]
+		place := &f.places[f.place4(flow.Src.Lo, flow.Dst.Lo, rest)]
 		e := &place[0]
 		if e.flow.Src.Lo != flow.Src.Lo || e.flow.Dst.Lo != flow.Dst.Lo || e.flow.Rest() != rest {
 			e = &place[1]
@@ -245,12 +228,8 @@ func (w *Worker) expressDecapsulated() {
 			kept = append(kept, i)
 			continue
 		}
-		check := uint32(h[10])<<8 | uint32(h[11]) + 0x100
-		if check >= 0xffff {
-			check++
-		}
 		p.TTL--
-		h[8], h[10], h[11] = p.TTL, uint8(check>>8), uint8(check)
+		binary.BigEndian.PutUint32(h[8:], forward.OneHopLess(binary.BigEndian.Uint32(h[8:])))
 		p.Class, p.Hop = packet.ClassForward, e.hop
 		list = append(list, i)
 	}

@@ -79,12 +79,17 @@ func (f *flows) follow(t *Tables) {
 // outside can choose flows that share one.
 func (f *flows) place(flow *packet.Flow) uint32 {
 	if flow.Version == 4 {
-		hi, lo := bits.Mul64((flow.Src.Lo<<32|flow.Dst.Lo)^f.seed[0], flow.Rest()^f.seed[1])
-		return uint32((hi ^ lo) >> f.shift)
+		return f.place4(flow.Src.Lo, flow.Dst.Lo, flow.Rest())
 	}
 	hi, lo := bits.Mul64(flow.Src.Lo^f.seed[0], flow.Dst.Lo^f.seed[1])
 	h := hi ^ lo
 	hi, lo = bits.Mul64(h^flow.Src.Hi^f.seed[2], bits.RotateLeft64(flow.Dst.Hi, 32)^flow.Rest()^f.seed[3])
+	return uint32((hi ^ lo) >> f.shift)
+}
+
+// place4 is place for IPv4 addresses and the rest of a flow.
+func (f *flows) place4(src, dst, rest uint64) uint32 {
+	hi, lo := bits.Mul64((src<<32|dst)^f.seed[0], rest^f.seed[1])
 	return uint32((hi ^ lo) >> f.shift)
 }
 
