@@ -81,31 +81,20 @@ func spoof(ctx context.Context, server *ike.Server, template []byte, rate int) u
 	return n
 }
 
-// underFlood sets up n tunnels, honest at a time, while spoofed requests arrive.
-func underFlood(ctx context.Context, p *pair, s scenario, rate, n, honest int) (flood, error) {
-	template, err := spoofed(s)
-	if err != nil {
-		return flood{}, err
-	}
-	if err := p.configure(s, n); err != nil {
-		return flood{}, err
-	}
-	attack, stop := context.WithCancel(ctx)
+// honestBeside has n honest clients, honest at a time, do their handshakes, each by up, once an attack has stood for a while. The attack lasts
+// until its context ends, and returns how many requests a second it offered.
+func honestBeside(ctx context.Context, n, honest int, lead time.Duration, attack func(context.Context) float64, up func(i int) error) (flood, error) {
+	until, stop := context.WithCancel(ctx)
+	defer stop()
 	offered := make(chan float64, 1)
-	start := time.Now()
-	go func() {
-		n := spoof(attack, p.server, template, rate)
-		offered <- float64(n) / time.Since(start).Seconds()
-	}()
+	go func() { offered <- attack(until) }()
 	// The flood stands before the first honest client comes.
-	time.Sleep(time.Second)
+	time.Sleep(lead)
 	var failed atomic.Int64
 	latencies := make([]time.Duration, n)
-	err = parallel(n, honest, func(i int) error {
+	err := parallel(n, honest, func(i int) error {
 		began := time.Now()
-		one, cancel := context.WithTimeout(ctx, 30*time.Second)
-		defer cancel()
-		if err := p.clients.Up(one, clientName(i), ""); err != nil {
+		if err := up(i); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -120,6 +109,27 @@ func underFlood(ctx context.Context, p *pair, s scenario, rate, n, honest int) (
 	f := flood{offered: <-offered, tried: n, failed: int(failed.Load())}
 	f.latencies = slices.DeleteFunc(latencies, func(d time.Duration) bool { return d < 0 })
 	slices.Sort(f.latencies)
+	return f, err
+}
+
+// underFlood sets up n tunnels, honest at a time, while spoofed requests arrive.
+func underFlood(ctx context.Context, p *pair, s scenario, rate, n, honest int) (flood, error) {
+	template, err := spoofed(s)
+	if err != nil {
+		return flood{}, err
+	}
+	if err := p.configure(s, n); err != nil {
+		return flood{}, err
+	}
+	f, err := honestBeside(ctx, n, honest, time.Second, func(attack context.Context) float64 {
+		start := time.Now()
+		n := spoof(attack, p.server, template, rate)
+		return float64(n) / time.Since(start).Seconds()
+	}, func(i int) error {
+		one, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		return p.clients.Up(one, clientName(i), "")
+	})
 	if err == nil && f.offered < 0.9*float64(rate) {
 		err = fmt.Errorf("only %.0f spoofed requests a second could be offered", f.offered)
 	}

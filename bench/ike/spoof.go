@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
-	"sync/atomic"
 	"time"
 
 	"sallyport/tools/rig"
@@ -60,34 +58,15 @@ func spoofing(ctx context.Context, bin, charon string, rate, n, honest int) (f f
 		return f, err
 	}
 	defer b.close()
-	attack, stop := context.WithTimeout(ctx, patience)
-	defer stop()
-	offered := make(chan float64, 1)
-	go func() {
+	f, err = honestBeside(ctx, n, honest, 2*time.Second, func(attack context.Context) float64 {
+		attack, stop := context.WithTimeout(attack, patience)
+		defer stop()
 		n, took := b.run(attack, rate)
-		offered <- float64(n) / took.Seconds()
-	}()
-	// The flood stands before the first honest client comes.
-	time.Sleep(2 * time.Second)
-	var failed atomic.Int64
-	latencies := make([]time.Duration, n)
-	err = parallel(n, honest, func(i int) error {
-		began := time.Now()
-		if _, err := d.a.Ask("up", clientName(i)+"/"+childName, "--timeout", honestWait.String()); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			failed.Add(1)
-			latencies[i] = -1
-			return nil
-		}
-		latencies[i] = time.Since(began)
-		return nil
+		return float64(n) / took.Seconds()
+	}, func(i int) error {
+		_, err := d.a.Ask("up", clientName(i)+"/"+childName, "--timeout", honestWait.String())
+		return err
 	})
-	stop()
-	f = flood{offered: <-offered, tried: n, failed: int(failed.Load())}
-	f.latencies = slices.DeleteFunc(latencies, func(d time.Duration) bool { return d < 0 })
-	slices.Sort(f.latencies)
 	if charon == "" {
 		s, e := statusOf(d.b)
 		switch {

@@ -379,22 +379,7 @@ func TestAHAllocatesNothing(t *testing.T) {
 	for _, suite := range []transform.Suite{transform.NullSHA256, transform.AES128GMAC} {
 		g := newRig(t)
 		tu := g.install(g.signed(suite, 4, true, true))
-		d := g.own4(200, record4)
-		live := make([]uint8, 1)
-		out, in := []*sad.Outbound{tu.out}, []*sad.Inbound{tu.in}
-		if n := testing.AllocsPerRun(100, func() {
-			g.put(0, d)
-			packet.Parse(g.batch, 0)
-			live[0] = 0
-			if len(g.scratch.Encapsulate(g.batch, live, out)) != 1 {
-				panic(g.batch.P[0].Reason.String())
-			}
-			packet.ParseIP(g.batch, 0)
-			live[0] = 0
-			if len(g.scratch.Decapsulate(g.batch, live, in)) != 1 {
-				panic(g.batch.P[0].Reason.String())
-			}
-		}); n != 0 {
+		if n := g.allocations(tu, g.own4(200, record4)); n != 0 {
 			t.Errorf("%s: %v allocations", suite, n)
 		}
 	}

@@ -116,26 +116,29 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// The time includes bringing the packets back before each run: a copy of their bytes.
+// measure times both directions. The time includes bringing the packets back before each run: a copy of their bytes.
+func (l *load) measure(b *testing.B, what string) {
+	run := func(name string, call func() int) {
+		b.Run(name+"/"+what, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if call() != l.expected {
+					b.Fatalf("packets were dropped: %v", l.g.batch.P[0].Reason)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*packet.BatchMax), "ns/packet")
+		})
+	}
+	l.keep()
+	run("encapsulate", l.encapsulate)
+	l.sealed(b)
+	run("decapsulate", l.decapsulate)
+}
+
 func BenchmarkESP(b *testing.B) {
 	for _, suite := range []transform.Suite{transform.AES128GCM16, transform.AES256GCM16, transform.ChaCha20Poly1305, transform.AES256CBCSHA256} {
 		for _, length := range []int{64, 512, 1420} {
-			l := newLoad(b, suite, length)
-			l.keep()
-			run := func(name string, call func() int) {
-				b.Run(fmt.Sprintf("%s/%s/%d", name, suite, length), func(b *testing.B) {
-					b.ReportAllocs()
-					for b.Loop() {
-						if call() != l.expected {
-							b.Fatalf("packets were dropped: %v", l.g.batch.P[0].Reason)
-						}
-					}
-					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*packet.BatchMax), "ns/packet")
-				})
-			}
-			run("encapsulate", l.encapsulate)
-			l.sealed(b)
-			run("decapsulate", l.decapsulate)
+			newLoad(b, suite, length).measure(b, fmt.Sprintf("%s/%d", suite, length))
 		}
 	}
 }
@@ -150,21 +153,7 @@ func BenchmarkModes(b *testing.B) {
 				forms["ah-tunnel"], forms["ah-transport"] = g.signed(suite, 4, false, true), g.signed(suite, 4, true, true)
 			}
 			for _, form := range slices.Sorted(maps.Keys(forms)) {
-				l := loadOf(newRig(b), forms[form], length)
-				l.keep()
-				run := func(name string, call func() int) {
-					b.Run(fmt.Sprintf("%s/%s/%s/%d", name, suite, form, length), func(b *testing.B) {
-						for b.Loop() {
-							if call() != l.expected {
-								b.Fatalf("packets were dropped: %v", l.g.batch.P[0].Reason)
-							}
-						}
-						b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*packet.BatchMax), "ns/packet")
-					})
-				}
-				run("encapsulate", l.encapsulate)
-				l.sealed(b)
-				run("decapsulate", l.decapsulate)
+				loadOf(newRig(b), forms[form], length).measure(b, fmt.Sprintf("%s/%s/%d", suite, form, length))
 			}
 		}
 	}
