@@ -27,23 +27,42 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"color":   func(i int) int { return i % colours },
 	"join":    strings.Join,
 	"memory":  func(kib uint64) float64 { return float64(kib) / (1 << 20) },
+	"short":   func(commit string) string { return commit[:min(len(commit), 12)] },
 }).Parse(pageText))
 
 // view is what the page shows.
 type view struct {
 	*result.File
-	Noisy    string
-	Unstable int
-	Findings []string
-	Sections []section
+	Noisy              string
+	Unstable, Withheld int
+	Findings           []string
+	Sections           []section
 }
 
-// section is a heading with plots and the rows behind them.
+// section is a heading with plots, a table and the rows behind them.
 type section struct {
 	Title, Text string
 	Charts      []*chart
-	Rows        []result.Row
+	Table       *table
+	Holes       []result.Hole // that belong here
+	Rows        []figure
 }
+
+// figure is a row as the page shows it.
+type figure struct {
+	result.Row
+	Withheld string // why the value is not shown, "" if it is
+}
+
+// table is one that is not just rows.
+type table struct {
+	Head  []string
+	Lines [][]cell
+	Note  string
+}
+
+// cell is a text, what is said of it, and its class.
+type cell struct{ Text, Title, Class string }
 
 // HTML returns the page of a file of results.
 func HTML(f *result.File) ([]byte, error) {
@@ -52,10 +71,13 @@ func HTML(f *result.File) ([]byte, error) {
 		if r.Unstable() {
 			v.Unstable++
 		}
+		if !f.Trusted(r) {
+			v.Withheld++
+		}
 	}
-	x := index(f.Rows)
-	for _, s := range []section{x.gateway(), x.cost(), x.suites(), x.scaling(), x.cipher(), x.wire(), x.keys(), x.others()} {
-		if len(s.Rows) > 0 {
+	x := &rows{file: f, all: f.Rows, shown: make([]bool, len(f.Rows)), holes: f.Holes}
+	for _, s := range []section{x.wire(), x.latency(), x.gateway(), x.cost(), x.suites(), x.scaling(), x.cipher(), x.keys(), x.others()} {
+		if len(s.Rows) > 0 || len(s.Holes) > 0 {
 			v.Sections = append(v.Sections, s)
 		}
 	}
@@ -69,21 +91,50 @@ func HTML(f *result.File) ([]byte, error) {
 
 // rows are a file's rows, and which of them a section has shown.
 type rows struct {
+	file  *result.File
 	all   []result.Row
 	shown []bool
+	holes []result.Hole // that no section has shown
 }
-
-func index(all []result.Row) *rows { return &rows{all, make([]bool, len(all))} }
 
 // take returns the rows that keep says yes to, and marks them as shown.
 func (x *rows) take(keep func(words []string, r *result.Row) bool) (list []result.Row) {
 	for i := range x.all {
-		if r := &x.all[i]; keep(strings.Split(r.Name, "/"), r) {
+		if r := &x.all[i]; !x.shown[i] && keep(strings.Split(r.Name, "/"), r) {
 			x.shown[i] = true
 			list = append(list, *r)
 		}
 	}
 	return list
+}
+
+// missing takes the holes whose names begin with one of the words.
+func (x *rows) missing(words ...string) (list []result.Hole) {
+	x.holes = slices.DeleteFunc(slices.Clone(x.holes), func(h result.Hole) bool {
+		first, _, _ := strings.Cut(h.Name, "/")
+		if slices.Contains(words, first) {
+			list = append(list, h)
+			return true
+		}
+		return false
+	})
+	return list
+}
+
+// figures are rows as the page shows them.
+func (x *rows) figures(list []result.Row) (all []figure) {
+	for _, r := range list {
+		all = append(all, figure{r, x.withheld(&r)})
+	}
+	return all
+}
+
+// withheld says why a row's value is not to be shown.
+func (x *rows) withheld(r *result.Row) string {
+	if x.file.Trusted(*r) {
+		return ""
+	}
+	return fmt.Sprintf("not shown: its samples lie %.0f %% apart", 100*r.Spread())
 }
 
 // find returns the row of a name and unit, with a peer whose name begins so if that is asked for.
@@ -103,62 +154,81 @@ func sizes(list []result.Row, at int) (labels []string) {
 			labels = append(labels, words[at])
 		}
 	}
-	slices.SortStableFunc(labels, func(a, b string) int {
-		x, errA := strconv.Atoi(a)
-		y, errB := strconv.Atoi(b)
-		switch {
-		case errA != nil && errB != nil:
-			return 0
-		case errA != nil:
-			return 1
-		case errB != nil:
-			return -1
-		}
-		return x - y
-	})
+	slices.SortStableFunc(labels, bySize)
 	return labels
 }
 
-// line makes a series of the rows that name gives for each label; of is what of a row is shown.
-func (x *rows) line(title string, labels []string, name func(label string) string, unit, peer string, of func(*result.Row) float64) series {
-	s := series{Name: title}
+func bySize(a, b string) int {
+	x, errA := strconv.Atoi(a)
+	y, errB := strconv.Atoi(b)
+	switch {
+	case errA != nil && errB != nil:
+		return strings.Compare(a, b)
+	case errA != nil:
+		return 1
+	case errB != nil:
+		return -1
+	}
+	return x - y
+}
+
+// Sides of a row.
+func own(r *result.Row) result.Row  { return *r }
+func peer(r *result.Row) result.Row { return r.PeerRow() }
+
+// line makes a series of the rows that name gives for each label; side is what of a row is shown.
+func (x *rows) line(title string, labels []string, name func(label string) string, unit, peer string, side func(*result.Row) result.Row) series {
+	return x.series(title, labels, func(l string) *result.Row { return x.find(name(l), unit, peer) }, side)
+}
+
+// series makes a series of the rows that row gives for each label, nil for none.
+func (x *rows) series(title string, labels []string, row func(label string) *result.Row, side func(*result.Row) result.Row) series {
+	s := series{Name: title, Colour: colourOf(title, 0)}
 	for _, l := range labels {
-		v, spread := math.NaN(), 0.0
-		if r := x.find(name(l), unit, peer); r != nil {
-			v, spread = of(r), r.Spread()
+		r := row(l)
+		if r == nil {
+			s.add(math.NaN(), math.NaN(), math.NaN(), "")
+			continue
 		}
-		s.Values, s.Spread = append(s.Values, v), append(s.Spread, spread)
+		v := side(r)
+		if why := x.withheld(&v); why != "" {
+			s.add(math.NaN(), math.NaN(), math.NaN(), why)
+			continue
+		}
+		low, high := v.Ends()
+		mark := ""
+		if v.Unstable() {
+			mark = fmt.Sprintf("unstable, samples %.0f %% apart", 100*v.Spread())
+		}
+		s.add(v.Value, low, high, mark)
 	}
 	return s
 }
 
-func value(r *result.Row) float64     { return r.Value }
-func peerValue(r *result.Row) float64 { return r.PeerValue }
-
-// empty says that a series has no value.
-func (s *series) empty() bool {
-	return !slices.ContainsFunc(s.Values, func(v float64) bool { return !math.IsNaN(v) && v != 0 })
-}
-
-// with adds a series that has values.
-func (c *chart) with(all ...series) *chart {
-	for _, s := range all {
-		if !s.empty() {
-			c.Series = append(c.Series, s)
-		}
+// bits makes a series of packets a second one of Gbit/s of inner packets; mean gives a label's bytes, NaN if that is not known.
+func (s series) bits(labels []string, mean func(label string) float64) series {
+	for i, l := range labels {
+		s.scaled(i, 8*mean(l)/1e3)
 	}
-	return c
+	return s
 }
 
-// drawn leaves out charts without values.
-func drawn(all ...*chart) (list []*chart) {
-	for _, c := range all {
-		if len(c.Series) > 0 && len(c.Labels) > 0 {
-			list = append(list, c)
+// number of bytes that a label names; of mixes, what their rows say.
+func meanBytes(list []result.Row) func(label string) float64 {
+	return func(label string) float64 {
+		for _, r := range list {
+			if r.Parameters.Size == label && r.Parameters.Bytes > 0 {
+				return r.Parameters.Bytes
+			}
 		}
+		if n, err := strconv.Atoi(label); err == nil {
+			return float64(n)
+		}
+		return math.NaN()
 	}
-	return list
 }
+
+const acrossSizes = "inner IP packet, bytes"
 
 // common says that a row is of the common case: one association, one worker, AES-128-GCM.
 func common(words []string) bool { return len(words) == 3 && words[0] == "gateway" }
@@ -168,67 +238,101 @@ func (x *rows) gateway() section {
 	list := x.take(func(words []string, r *result.Row) bool { return common(words) && r.Unit == "Mpps" })
 	labels := sizes(list, 2)
 	var charts []*chart
-	for _, direction := range []string{"encrypt", "decrypt"} {
+	throughput := &chart{Title: "Throughput of inner packets", Unit: "Gbit/s", Across: acrossSizes, Labels: labels, Bars: true}
+	mean := meanBytes(list)
+	for k, direction := range []string{"encrypt", "decrypt"} {
 		name := func(l string) string { return "gateway/" + direction + "/" + l }
-		peers := func(l string) bool { return x.find(name(l), "Mpps", "ipsec-secgw") != nil }
-		ours := x.line("Sallyport", labels, name, "Mpps", "", value)
-		for i, l := range labels {
-			if peers(l) {
-				r := x.find(name(l), "Mpps", "ipsec-secgw")
-				ours.Values[i], ours.Spread[i] = r.Value, r.Spread()
+		ours := x.series("Sallyport", labels, func(l string) *result.Row {
+			if r := x.find(name(l), "Mpps", "ipsec-secgw"); r != nil {
+				return r // measured in turn with the peer
 			}
-		}
+			return x.find(name(l), "Mpps", "")
+		}, own)
 		charts = append(charts, (&chart{
-			Title: "Packets a second, " + direction, Unit: "Mpps", Labels: labels, Bars: true, Note: "By the size of the inner packet in bytes.",
-		}).with(ours, x.line("DPDK ipsec-secgw", labels, name, "Mpps", "ipsec-secgw", peerValue)))
+			Title: "Packets a second, " + direction, Unit: "Mpps", Labels: labels, Across: acrossSizes, Bars: true,
+		}).with(ours, x.line("DPDK ipsec-secgw", labels, name, "Mpps", "ipsec-secgw", peer)))
+		bits := x.line("Sallyport, "+direction, labels, name, "Mpps", "", own).bits(labels, mean)
+		bits.Colour = 2 * k
+		throughput.with(bits)
 	}
-	rate := func(of func(*result.Row) float64) func(direction, title, peer string) series {
-		return func(direction, title, peer string) series {
-			s := x.line(title, labels, func(l string) string { return "gateway/" + direction + "/" + l }, "Mpps", peer, of)
-			for i, l := range labels {
-				bytes, err := strconv.Atoi(l)
-				if err != nil {
-					s.Values[i] = math.NaN()
-					continue
-				}
-				s.Values[i] *= float64(8*bytes) / 1e3
-			}
-			return s
-		}
-	}
-	charts = append(charts, (&chart{Title: "Throughput", Unit: "Gbit/s", Labels: labels, Note: "Of inner IP packets."}).with(
-		rate(value)("encrypt", "Sallyport, encrypt", ""), rate(value)("decrypt", "Sallyport, decrypt", ""),
-		rate(peerValue)("encrypt", "ipsec-secgw, encrypt", "ipsec-secgw"), rate(peerValue)("decrypt", "ipsec-secgw, decrypt", "ipsec-secgw")))
 	return section{
 		"The gateway, memory to memory, on one core",
-		"Policy, association, extended sequence number, replay window of 4,096 packets, AES-128-GCM, TTL, next hop and link header, with one copy of each packet on its way in. " +
+		"What a core does when no network card or kernel stands in the way. Policy, association, extended sequence number, replay window of 4,096 packets, AES-128-GCM, TTL, next hop and link header, with one copy of each packet on its way in. " +
 			"ipsec-secgw carries the same packets on the same core in turn, in the mode that was fastest in this run, without replay window and extended numbers.",
-		drawn(charts...), list,
+		drawn(append(charts, throughput)...), nil, x.missing("peers", "pipeline"), x.figures(list),
 	}
+}
+
+// gigahertz is the clock that was measured beside the cipher, else what the kernel names.
+func (x *rows) gigahertz() float64 {
+	var all []float64
+	for i := range x.all {
+		if r := &x.all[i]; r.Unit == "cycles" && r.Value > 0 {
+			if ns := x.find(strings.TrimSuffix(r.Name, "/cycles"), "ns", ""); ns != nil && ns.Value > 0 {
+				all = append(all, r.Value/ns.Value)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return x.file.Host.GHz()
+	}
+	return result.Median(all)
 }
 
 // cost is the time of a packet, and how much of it the cipher takes.
 func (x *rows) cost() section {
 	list := x.take(func(words []string, r *result.Row) bool { return common(words) && r.Unit == "ns" })
 	labels := slices.DeleteFunc(sizes(list, 2), func(l string) bool { _, err := strconv.Atoi(l); return err != nil })
+	mean, ghz := meanBytes(list), x.gigahertz()
 	var charts []*chart
-	for _, direction := range []string{"encrypt", "decrypt"} {
+	share := &chart{Title: "Share of the cipher's own speed", Unit: "%", Labels: labels, Across: acrossSizes, Bars: true,
+		Note: "The time of the cipher alone on a text of that size, by the time of the whole packet. 100 % would be a gateway that does nothing but encrypt."}
+	perByte := &chart{Title: "Cost of a byte", Unit: "cycles", Labels: labels, Across: acrossSizes, Log: true, Note: "Of the inner packet, everything included."}
+	t := &table{Head: []string{"direction", "bytes", "ns a packet", "cycles a packet", "ns a byte", "cycles a byte", "of these the cipher, ns", "share of its speed"}}
+	for k, direction := range []string{"encrypt", "decrypt"} {
 		suffix := map[string]string{"encrypt": "", "decrypt": "/open"}[direction]
-		cipher := x.line("the cipher alone", labels, func(l string) string { return "aesgcm128/go/" + l + suffix }, "ns", "", value)
-		rest := x.line("everything else", labels, func(l string) string { return "gateway/" + direction + "/" + l }, "ns", "", value)
-		for i, v := range cipher.Values {
-			if math.IsNaN(v) {
-				rest.Values[i] = math.NaN()
-				continue
+		alone := func(l string) string { return "aesgcm128/go/" + l + suffix }
+		cipher := x.line("the cipher alone", labels, alone, "ns", "", own)
+		whole := x.line("everything else", labels, func(l string) string { return "gateway/" + direction + "/" + l }, "ns", "", own)
+		rest := whole
+		rest.Values, rest.Colour = slices.Clone(whole.Values), 5
+		shares, bytes := series{Name: direction, Colour: 2 * k}, series{Name: direction, Colour: 2 * k}
+		for i, l := range labels {
+			v, c := whole.Values[i], cipher.Values[i]
+			rest.Values[i] -= c
+			nan := math.NaN()
+			shares.add(100*c/v, nan, nan, whole.Marks[i])
+			bytes.add(v*ghz/mean(l), nan, nan, whole.Marks[i])
+			if !math.IsNaN(v) {
+				of := "–"
+				if !math.IsNaN(c) {
+					of = fmt.Sprintf("%.0f %%", 100*c/v)
+				}
+				t.Lines = append(t.Lines, plainCells(direction, l, number(v), number(v*ghz), number(v/mean(l)), number(v*ghz/mean(l)), number(c), of))
 			}
-			rest.Values[i] -= v
 		}
 		charts = append(charts, (&chart{
-			Title: "Time of a packet, " + direction, Unit: "ns", Labels: labels, Bars: true, Stack: true,
-			Note: "The cipher as it was measured alone, on texts of that size: the share of its own speed that the gateway reaches is the lower part by the whole.",
+			Title: "Time of a packet, " + direction, Unit: "ns", Labels: labels, Across: acrossSizes, Bars: true, Stack: true,
 		}).with(cipher, rest))
+		share.with(shares)
+		perByte.with(bytes)
 	}
-	return section{"What a packet costs", "Nanoseconds a packet on one core.", drawn(charts...), list}
+	if len(t.Lines) == 0 {
+		t = nil
+	}
+	return section{"What a packet costs", fmt.Sprintf("On one core, memory to memory, with AES-128-GCM. Cycles are those of a clock of %.2f GHz.", ghz),
+		drawn(append(charts, share, perByte)...), t, nil, x.figures(list)}
+}
+
+func plainCells(texts ...string) (line []cell) {
+	for _, t := range texts {
+		class := "n"
+		if len(line) == 0 {
+			class = ""
+		}
+		line = append(line, cell{t, "", class})
+	}
+	return line
 }
 
 // suites are the ciphers beside the standard library's.
@@ -255,16 +359,17 @@ func (x *rows) suites() section {
 			}
 			charts = append(charts, (&chart{
 				Title: "Suites at " + size + " bytes, " + direction, Unit: "ns", Labels: labels, Bars: true, Note: "Time of a packet on one core.",
-			}).with(x.line("Sallyport, whole gateway", labels, name, "ns", "", value), x.line("standard library, ciphers alone", labels, name, "ns", "", peerValue)))
+			}).with(x.line("Sallyport, whole gateway", labels, name, "ns", "", own), x.line("standard library, ciphers alone", labels, name, "ns", "", peer)))
 		}
 	}
-	return section{"Suites", "What a whole gateway takes for a packet of each suite, and what Go's standard library takes for its ciphers alone, in turn in one run.", drawn(charts...), list}
+	return section{"Suites", "What a whole gateway takes for a packet of each suite, and what Go's standard library takes for its ciphers alone, in turn in one run.", drawn(charts...), nil, x.missing("suites"), x.figures(list)}
 }
 
 // scaling is what more associations and more workers do.
 func (x *rows) scaling() section {
 	list := x.take(func(words []string, r *result.Row) bool {
-		return words[0] == "gateway" && len(words) > 3 && (strings.HasPrefix(words[3], "associations=") || strings.HasPrefix(words[3], "workers=")) && (r.Unit == "Mpps" || r.Unit == "ns")
+		return words[0] == "gateway" && len(words) > 3 && (r.Unit == "Mpps" || r.Unit == "ns") &&
+			(strings.HasPrefix(words[3], "associations=") || strings.HasPrefix(words[3], "workers="))
 	})
 	counts := func(what string) (labels []string) {
 		labels = []string{"1"}
@@ -274,38 +379,91 @@ func (x *rows) scaling() section {
 				labels = append(labels, n)
 			}
 		}
-		slices.SortFunc(labels, func(a, b string) int { x, _ := strconv.Atoi(a); y, _ := strconv.Atoi(b); return x - y })
+		slices.SortFunc(labels, bySize)
 		return labels
 	}
 	name := func(direction, size, what string) func(string) string {
-		return func(n string) string {
-			if n == "1" {
-				return "gateway/" + direction + "/" + size
-			}
-			return "gateway/" + direction + "/" + size + "/" + what + "=" + n
-		}
+		return func(n string) string { return "gateway/" + direction + "/" + size + "/" + what + "=" + n }
 	}
 	labels := counts("associations")
-	associations := &chart{Title: "Packets spread over associations", Unit: "ns", Labels: labels, Note: "Time of a packet by the number of associations."}
+	associations := &chart{Title: "By tunnels, in memory", Unit: "ns", Labels: labels, Across: "associations that the packets spread over", Note: "Time of a packet."}
+	colour := 0
 	for _, size := range []string{"64", "512", "1420"} {
 		for _, direction := range []string{"encrypt", "decrypt"} {
-			if len(labels) > 1 {
-				associations.with(x.line(size+" bytes, "+direction, labels, name(direction, size, "associations"), "ns", "", value))
+			if s := x.line(size+" bytes, "+direction, labels, func(n string) string {
+				if n == "1" {
+					return "gateway/" + direction + "/" + size
+				}
+				return name(direction, size, "associations")(n)
+			}, "ns", "", own); len(labels) > 1 {
+				s.Colour = colour
+				associations.with(s)
 			}
+			colour++
 		}
 	}
 	labels = counts("workers")
-	workers := &chart{Title: "More workers", Unit: "Mpps", Labels: labels, Note: "All workers together, a core each."}
+	workers := &chart{Title: "By workers, in memory", Unit: "Mpps", Labels: labels, Bars: true, Across: "workers, a core each, 64 tunnels", Note: "All workers together."}
 	if len(labels) > 1 {
-		workers.with(x.line("64 bytes, encrypt", labels, name("encrypt", "64", "associations=64/workers"), "Mpps", "", value))
+		for k, size := range []string{"64", "1420"} {
+			for j, direction := range []string{"encrypt", "decrypt"} {
+				s := x.line(size+" bytes, "+direction, labels, func(n string) string {
+					if n == "1" { // a single worker is not named
+						return name(direction, size, "associations")("64")
+					}
+					return name(direction, size, "associations=64/workers")(n)
+				}, "Mpps", "", own)
+				s.Colour = 2*k + j
+				workers.with(s)
+			}
+		}
 	}
-	return section{"Scaling", "", drawn(associations, workers), list}
+	wired, tunnels := x.tunnels()
+	return section{"Scaling", "", drawn(associations, workers, tunnels), nil, x.missing("workers", "associations", "tunnels", "churn"), x.figures(append(list, wired...))}
+}
+
+// tunnels is PDR by the number of tunnels.
+func (x *rows) tunnels() ([]result.Row, *chart) {
+	list := x.take(func(words []string, r *result.Row) bool { return words[0] == "wire" && r.Parameters.Tunnels > 1 })
+	var labels []string
+	for _, r := range list {
+		if n := strconv.Itoa(r.Parameters.Tunnels); r.Parameters.Measure == "pdr" && !slices.Contains(labels, n) {
+			labels = append(labels, n)
+		}
+	}
+	if len(labels) > 0 && !slices.Contains(labels, "1") {
+		labels = append(labels, "1")
+	}
+	slices.SortFunc(labels, bySize)
+	c := &chart{Title: "By tunnels, on the wire", Unit: "Mpps", Labels: labels, Across: "tunnels, one worker", Note: "PDR: the rate at which 0.5 % is lost."}
+	for k, direction := range []string{"encrypt", "decrypt"} {
+		for j, size := range []string{"64", "1420", "imix"} {
+			s := x.series(size+" bytes, "+direction, labels, func(n string) *result.Row {
+				return x.cell("pdr", direction, size, n, "")
+			}, own)
+			s.Colour = 2*j + k
+			c.with(s)
+		}
+	}
+	return list, c
+}
+
+// cell returns the row of one cell of the wire's matrix beside a peer, "" for any.
+func (x *rows) cell(measure, direction, size, tunnels, beside string) *result.Row {
+	for i := range x.all {
+		r := &x.all[i]
+		if p := r.Parameters; strings.HasPrefix(r.Name, "wire/") && p.Measure == measure && p.Direction == direction && p.Size == size &&
+			strconv.Itoa(p.Tunnels) == tunnels && (beside == "" || r.Peer == beside) {
+			return r
+		}
+	}
+	return nil
 }
 
 // cipher is AES-GCM alone beside others.
 func (x *rows) cipher() section {
 	list := x.take(func(words []string, r *result.Row) bool {
-		return strings.HasPrefix(words[0], "aesgcm") && r.Unit == "ns"
+		return strings.HasPrefix(words[0], "aesgcm") && (r.Unit == "ns" || r.Unit == "cycles")
 	})
 	var charts []*chart
 	for _, bits := range []string{"128", "256"} {
@@ -314,94 +472,43 @@ func (x *rows) cipher() section {
 			all := slices.DeleteFunc(slices.Clone(list), func(r result.Row) bool { return !strings.HasPrefix(r.Name, prefix+"/") })
 			labels := sizes(all, 2)
 			ours := func(l string) string { return prefix + "/go/" + l + direction }
-			c := &chart{
-				Title: "AES-" + bits + "-GCM, " + map[string]string{"": "seal", "/open": "open"}[direction], Unit: "ns", Labels: labels, Log: true,
-				Note: "Time of a text by its size in bytes; both axes grow in steps, the left one by tenfold.",
+			standard := x.line("Go crypto/cipher", labels, ours, "ns", "Go", peer)
+			if standard.empty() {
+				standard = x.line("Go crypto/cipher", labels, ours, "ns", "crypto/cipher", peer)
 			}
-			charts = append(charts, c.with(
-				x.line("Sallyport", labels, ours, "ns", "", value),
-				x.line("libipsec-mb", labels, func(l string) string { return prefix + "/libipsec-mb/" + l + direction }, "ns", "libipsec-mb", peerValue),
-				x.line("Go crypto/cipher", labels, ours, "ns", "Go", peerValue),
-				x.line("crypto/cipher", labels, ours, "ns", "crypto/cipher", peerValue)))
+			c := &chart{
+				Title: "AES-" + bits + "-GCM, " + map[string]string{"": "seal", "/open": "open"}[direction], Unit: "ns", Labels: labels, Across: "text, bytes", Log: true,
+				Note: "Time of a text; the axis grows tenfold in steps.",
+			}
+			charts = append(charts, c.with(x.line("Sallyport", labels, ours, "ns", "", own),
+				x.line("libipsec-mb", labels, func(l string) string { return prefix + "/libipsec-mb/" + l + direction }, "ns", "libipsec-mb", peer), standard))
 		}
 	}
-	return section{"The cipher alone", "AES-GCM over batches of 64 packets, in place; libipsec-mb by its direct call.", drawn(charts...), list}
-}
-
-// wire is one worker over AF_XDP on veth.
-func (x *rows) wire() section {
-	list := x.take(func(words []string, r *result.Row) bool { return words[0] == "veth" && words[len(words)-1] != "cpu" })
-	labels := sizes(slices.DeleteFunc(slices.Clone(list), func(r result.Row) bool { return strings.HasPrefix(r.Name, "veth/sender") }), 2)
-	var charts []*chart
-	for _, direction := range []string{"encrypt", "decrypt"} {
-		name := func(l string) string { return "veth/" + direction + "/" + l }
-		charts = append(charts, (&chart{Title: "One worker over AF_XDP on veth, " + direction, Unit: "Mpps", Labels: labels, Bars: true, Note: "The kernel's copies take most of the time here; hardware with zero-copy has none."}).with(
-			x.line("Sallyport", labels, name, "Mpps", "", value), x.line("DPDK ipsec-secgw, net_af_xdp", labels, name, "Mpps", "ipsec-secgw", peerValue)))
-	}
-	return section{"On the wire", "Sender, gateway and sink are network namespaces of one machine.", drawn(charts...), list}
+	return section{"The cipher alone", "AES-GCM over batches of 64 packets, in place; libipsec-mb by its direct call.", drawn(charts...), nil, x.missing("crypto"), x.figures(list)}
 }
 
 // keys is the key exchange.
 func (x *rows) keys() section {
 	list := x.take(func(words []string, r *result.Row) bool { return words[0] == "ike" })
 	exchanges := func(kind, title string) *chart {
-		var labels []string
+		var labels, names []string
 		for _, r := range list {
-			if name, ok := strings.CutPrefix(r.Name, "ike/"+kind+"/"); ok && r.Unit == "1/s" {
-				labels = append(labels, name)
+			if name, ok := strings.CutPrefix(r.Name, "ike/"+kind+"/"); ok && r.Unit == "1/s" && !strings.Contains(name, "/") {
+				names = append(names, name)
+				labels = append(labels, strings.ReplaceAll(name, "mlkem768", "mlkem"))
 			}
 		}
-		name := func(l string) string { return "ike/" + kind + "/" + l }
+		row := func(peer string) func(l string) *result.Row {
+			return func(l string) *result.Row { return x.find("ike/"+kind+"/"+names[slices.Index(labels, l)], "1/s", peer) }
+		}
 		return (&chart{Title: title, Unit: "1/s", Labels: labels, Bars: true, Note: "Both ends on this machine."}).with(
-			x.line("Sallyport", labels, name, "1/s", "", value), x.line("strongSwan", labels, name, "1/s", "strongSwan", peerValue))
+			x.series("Sallyport", labels, row(""), own), x.series("strongSwan", labels, row("strongSwan"), peer))
 	}
-	return section{"The key exchange", "", drawn(exchanges("handshake", "Handshakes a second"), exchanges("rekey", "Child rekeys a second")), list}
+	return section{"The key exchange", "", drawn(exchanges("handshake", "Handshakes a second"), exchanges("rekey", "Child rekeys a second")), nil, x.missing("ike"), x.figures(list)}
 }
 
-// others are the rows that no section shows.
+// others are the rows and holes that no section shows.
 func (x *rows) others() section {
-	var list []result.Row
-	for i := range x.all {
-		if !x.shown[i] {
-			list = append(list, x.all[i])
-		}
-	}
-	return section{Title: "Other figures", Rows: list}
-}
-
-// findings are the sentences at the top.
-func (x *rows) findings() (all []string) {
-	ratios := func(prefix, peer string, what string) {
-		var words []string
-		name := ""
-		for i := range x.all {
-			r := &x.all[i]
-			if parts := strings.Split(r.Name, "/"); strings.HasPrefix(r.Name, prefix) && len(parts) == strings.Count(prefix, "/")+1 && strings.HasPrefix(r.Peer, peer) && r.Ratio > 0 {
-				note := ""
-				if r.Unstable() {
-					note = " (unstable)"
-				}
-				words, name = append(words, fmt.Sprintf("%.2f× at %s bytes%s", r.Ratio, parts[len(parts)-1], note)), r.Peer
-			}
-		}
-		if len(words) > 0 {
-			if peer == "ipsec-secgw" {
-				name = "DPDK's ipsec-secgw"
-			}
-			all = append(all, what+" "+name+": "+strings.Join(words, ", ")+".")
-		}
-	}
-	ratios("gateway/encrypt/", "ipsec-secgw", "Encrypting on one core, memory to memory, by")
-	ratios("gateway/decrypt/", "ipsec-secgw", "Decrypting on one core, memory to memory, by")
-	ratios("veth/encrypt/", "ipsec-secgw", "Encrypting over AF_XDP on veth, by")
-	ratios("veth/decrypt/", "ipsec-secgw", "Decrypting over AF_XDP on veth, by")
-	for _, size := range []string{"64", "1420"} {
-		if r := x.find("gateway/encrypt/"+size, "ns", ""); r != nil {
-			all = append(all, fmt.Sprintf("A packet of %s bytes takes %s ns to encrypt, everything included.", size, number(r.Value)))
-		}
-	}
-	if r := x.find("ike/handshake/psk-x25519", "1/s", ""); r != nil {
-		all = append(all, fmt.Sprintf("%s handshakes a second with a preshared key and x25519, both ends on this machine.", number(r.Value)))
-	}
-	return all
+	list := x.take(func([]string, *result.Row) bool { return true })
+	return section{Title: "Other figures", Rows: x.figures(list), Holes: x.holes}
 }

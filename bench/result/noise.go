@@ -12,8 +12,8 @@ import (
 
 // Noise is what a machine did beside a run.
 type Noise struct {
-	// Slowdown is by how much the slower tenth of short pieces of pure computation took longer than the fastest, measured
-	// before and after the run: 0 on a quiet machine.
+	// Slowdown is by how much the slower tenth of short pieces of pure computation took longer than the fastest, in the median
+	// of the looks before, during and after the run: 0 on a quiet machine.
 	Slowdown float64 `json:"slowdown"`
 	// Steal is the share of time that a hypervisor gave to others, from /proc/stat; -1 where it does not tell.
 	Steal float64 `json:"steal"`
@@ -109,13 +109,15 @@ func judge(looks []Look) *Noise {
 	n := &Noise{Looks: looks}
 	for _, loop := range []func(l *Look) Slices{func(l *Look) Slices { return l.Spin }, func(l *Look) Slices { return l.Memory }} {
 		least, most := math.Inf(1), 0.0
+		var slower []float64
 		for i := range looks {
 			s := loop(&looks[i])
 			least, most = min(least, s.Median), max(most, s.Median)
 			if s.Fastest > 0 {
-				n.Slowdown = max(n.Slowdown, s.P90/s.Fastest-1)
+				slower = append(slower, s.P90/s.Fastest-1)
 			}
 		}
+		n.Slowdown = max(n.Slowdown, Median(slower))
 		if most > 0 && least > 0 {
 			n.Drift = max(n.Drift, most/least-1)
 		}

@@ -188,12 +188,37 @@ func (r Row) Spread() float64 {
 	if len(r.Samples) == 0 || r.Value == 0 {
 		return 0
 	}
+	low, high := r.Ends()
+	return (high - low) / r.Value
+}
+
+// Ends are the smallest and the largest of the samples that Spread looks at, 0 without samples.
+func (r Row) Ends() (low, high float64) {
 	s := slices.Sorted(slices.Values(r.Samples))
 	if n := len(s); n >= 5 {
 		out := max(1, n/10)
 		s = s[out : n-out]
 	}
-	return (s[len(s)-1] - s[0]) / r.Value
+	if len(s) == 0 {
+		return 0, 0
+	}
+	return s[0], s[len(s)-1]
+}
+
+// PeerRow is the peer's side of the row as a row of its own, without samples where there is no peer.
+func (r Row) PeerRow() Row {
+	return Row{Name: r.Name, Unit: r.Unit, Value: r.PeerValue, Samples: r.PeerSamples, Parameters: r.Parameters}
+}
+
+// RatioRow is the ratio as a row of its own, whose samples are the ratios of measurements that were taken next to each other.
+func (r Row) RatioRow() Row {
+	ratio := Row{Name: r.Name, Value: r.Ratio}
+	for i := range min(len(r.Samples), len(r.PeerSamples)) {
+		if r.PeerSamples[i] != 0 {
+			ratio.Samples = append(ratio.Samples, r.Samples[i]/r.PeerSamples[i])
+		}
+	}
+	return ratio
 }
 
 // SpreadMax is the spread from which a row is unstable.

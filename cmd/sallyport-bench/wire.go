@@ -34,9 +34,6 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 			"due, at 500 packets/s (0) and 10, 50 and 90 % of PDR. Needs root and two CPUs.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if quick {
-				o.Quicken(cmd.Flags().Changed)
-			}
 			if build {
 				if err := buildPeers(cmd.Context(), &o.Options, stderr); err != nil {
 					fmt.Fprintln(stderr, "goes on without:", err)
@@ -48,6 +45,9 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 			file := newFile()
 			for _, h := range absent(cmd.Flags().Changed, &o.Options) {
 				file.Miss(h.Name, h.Reason)
+			}
+			if quick {
+				o.Quicken(cmd.Flags().Changed)
 			}
 			rows, holes, err := wire.Find(cmd.Context(), o)
 			if err != nil {
