@@ -35,7 +35,8 @@ type plane interface {
 // associations is the data plane as the IKE server sees it, an ike.Kernel. Each negotiated child sends by a tunnel of
 // the data plane: the configured one, if it carries exactly what is configured; else that of a
 // policy which is made for it. Several children may share a tunnel, while one replaces another or where two
-// connections lead to one site: then the one of the lowest priority value sends, and of equal ones the newest.
+// connections lead to one site: then the one of the lowest priority value sends, and of equal ones the newest; but one that
+// the peer has begun beside another sends only when the other has gone, or after a while (takeOver).
 type associations struct {
 	plane plane
 	// virtual learns which virtual addresses peers gave us or took back, and follow what may be sent from them:
@@ -50,7 +51,12 @@ type associations struct {
 	paths      map[string]*path         // by what they carry, see pathKey
 	owner      map[uint32]config.Member // whom a packet for a tunnel without association asks for
 	counter    uint64
+	after      func(time.Duration, func()) // time.AfterFunc
 }
+
+// takeOver is how long the peer that begins an IKE SA beside another, to reauthenticate, may take to receive by its child.
+// Until then, what it gets by the old one arrives for certain; usually it deletes that much earlier.
+const takeOver = time.Second
 
 // route is what the configuration says about a child's traffic.
 type route struct {
@@ -76,13 +82,14 @@ type installed struct {
 	priority int
 	in, out  sad.Handle // 0: not installed
 	path     *path      // nil without outbound association
+	early    bool       // the peer may not receive by it yet: others of the same priority go before it
 }
 
 func newAssociations(p plane) *associations {
 	return &associations{
 		plane: p, virtual: func(add, remove []netip.Addr) {}, follow: func([]config.Policy) {},
 		configured: map[string]route{}, children: map[uint32]*installed{}, outbound: map[sad.Handle]uint32{}, paths: map[string]*path{},
-		owner: map[uint32]config.Member{},
+		owner: map[uint32]config.Member{}, after: func(d time.Duration, f func()) { time.AfterFunc(d, f) },
 	}
 }
 
@@ -218,12 +225,33 @@ func (a *associations) InstallOutbound(c *ikesa.ChildSA) error {
 	}
 	child.out, child.path = h, way
 	a.outbound[h] = c.SPIIn
+	if !c.Initiator && c.Replaces == 0 && len(way.users) > 0 {
+		child.early = true
+		a.after(takeOver, func() { a.ripe(c.SPIIn, child) })
+	}
 	way.users = append(way.users, child)
 	if (len(c.Connection.VIPs) > 0 || way.host && way.made) && way.ours == nil {
 		way.ours = selectors
 		a.followed()
 	}
 	return a.bind(way)
+}
+
+// ripe has a child send that was held back, unless it has gone.
+func (a *associations) ripe(spiIn uint32, child *installed) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.children[spiIn] == child && child.early {
+		child.early = false
+		a.bind(child.path)
+	}
+}
+
+// stop lets nothing touch the data plane any more, which goes next.
+func (a *associations) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.children)
 }
 
 // followed tells what may be sent from virtual addresses. The caller holds a.mu.
@@ -263,9 +291,16 @@ func (a *associations) bind(way *path) error {
 		return a.plane.Bind(way.tunnel, 0)
 	}
 	best := slices.MinFunc(way.users, func(x, y *installed) int {
-		return cmp.Or(cmp.Compare(x.priority, y.priority), cmp.Compare(y.number, x.number))
+		return cmp.Or(cmp.Compare(x.priority, y.priority), early(x)-early(y), cmp.Compare(y.number, x.number))
 	})
 	return a.plane.Bind(way.tunnel, best.out)
+}
+
+func early(x *installed) int {
+	if x.early {
+		return 1
+	}
+	return 0
 }
 
 // RemoveChild ends both directions, after the data plane's grace. Nothing is sent by the child from now on.

@@ -95,12 +95,18 @@ func kernelOf(t *testing.T) (*associations, *table, *config.Config) {
 // up installs a child of a connection, with selectors narrowed to remote if that is not empty.
 func up(t *testing.T, a *associations, c *ikesa.Connection, remote string) (spiIn uint32, out sad.Handle) {
 	t.Helper()
+	return upBy(t, a, c, remote, true)
+}
+
+// upBy is up of a child that we or the peer began.
+func upBy(t *testing.T, a *associations, c *ikesa.Connection, remote string, initiator bool) (spiIn uint32, out sad.Handle) {
+	t.Helper()
 	spi, err := a.NewChildSPI()
 	if err != nil {
 		t.Fatal(err)
 	}
 	child := &ikesa.ChildSA{
-		Connection: c, Child: c.Children[0], SPIIn: spi, SPIOut: spi + 0x10000,
+		Initiator: initiator, Connection: c, Child: c.Children[0], SPIIn: spi, SPIOut: spi + 0x10000,
 		Choice: suite.Choice{Encr: message.EncrAESGCM16, KeyLen: 256, ESN: true}, KeyIn: make([]byte, 36), KeyOut: make([]byte, 36),
 		Local: netip.MustParseAddrPort("192.0.2.1:4500"), Remote: netip.MustParseAddrPort("192.0.2.2:4500"),
 		LocalTS: []message.TrafficSelector{c.Children[0].LocalTS[0].TS}, RemoteTS: []message.TrafficSelector{c.Children[0].RemoteTS[0].TS},
@@ -188,6 +194,46 @@ func TestTheNewestOfAChildSendsAndItsPredecessorIfItGoes(t *testing.T) {
 		t.Errorf("%d associations retired: %v", n, p.calls)
 	}
 	a.RemoveChild(first, 0, "twice")
+}
+
+// A peer that reauthenticates may not be able to receive by the new child when our answer has only just left: the old one sends
+// until it goes, or for a second.
+func TestWhatThePeerBeginsBesideAnotherWaitsForItsTurn(t *testing.T) {
+	for _, deleted := range []bool{true, false} {
+		a, p, c := kernelOf(t)
+		var due []func()
+		a.after = func(_ time.Duration, f func()) { due = append(due, f) }
+		old, oldOut := upBy(t, a, c.Connections[0], "", false)
+		if p.bound[1] != oldOut || len(due) != 0 {
+			t.Fatalf("%v sends, not the only one %v; %d wait", p.bound[1], oldOut, len(due))
+		}
+		next, nextOut := upBy(t, a, c.Connections[0], "", false)
+		if p.bound[1] != oldOut {
+			t.Errorf("%v sends at once, before the peer can receive by it", p.bound[1])
+		}
+		if deleted {
+			a.RemoveChild(old, 0, "deleted-by-peer")
+		} else {
+			due[0]()
+		}
+		if p.bound[1] != nextOut {
+			t.Errorf("old one deleted %v: %v sends, not the new one %v", deleted, p.bound[1], nextOut)
+		}
+		a.RemoveChild(next, 0, "deleted")
+		for _, f := range due {
+			f() // of a child that has gone: nothing
+		}
+		if deleted && p.bound[1] != 0 {
+			t.Errorf("%v sends, but nothing is left", p.bound[1])
+		}
+		upBy(t, a, c.Connections[0], "", false)
+		upBy(t, a, c.Connections[0], "", false)
+		a.stop()
+		last := p.bound[1]
+		if due[len(due)-1](); p.bound[1] != last {
+			t.Error("the data plane was called after it had stopped")
+		}
+	}
 }
 
 func TestTheConnectionThatGoesFirstSends(t *testing.T) {

@@ -154,6 +154,7 @@ func (x *exchange) Place(spiIn uint32) (number uint64, tunnel uint32) {
 // Close deletes every IKE SA and stops the server.
 func (x *exchange) Close(ctx context.Context) {
 	x.Server.Close(ctx)
+	x.associations.stop()
 	if x.keyLog != nil {
 		x.keyLog.Close()
 	}
