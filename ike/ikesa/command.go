@@ -157,12 +157,11 @@ func (s *SA) reconfigure(now time.Time, c *Connection) {
 		return [6]time.Duration{c.RekeyTime, c.ReauthTime, c.OverTime, c.RandTime, c.DPDDelay, c.Keepalive}
 	}
 	if times(old) != times(c) {
-		reauthAt := s.reauthAt
 		if old.ReauthTime != c.ReauthTime {
-			reauthAt = time.Time{}
+			s.scheduleReauth(now)
 		}
 		confirmed := s.livenessAt
-		s.schedule(now, reauthAt)
+		s.schedule(now)
 		if !s.confirmed {
 			s.livenessAt = confirmed
 		}

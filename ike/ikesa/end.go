@@ -18,8 +18,8 @@ func (s *SA) end(now time.Time, reason Reason, out *Outputs) {
 	}
 	s.releaseLeases()
 	if s.predecessor != nil {
-		if c := s.predecessor.collision; c != nil && c.successor == s {
-			c.successor = nil
+		if c := s.predecessor.collision; c != nil && c.successor == s { // the peer has taken its rekey back
+			s.predecessor.collision = nil
 		}
 		s.predecessor = nil
 	}

@@ -63,6 +63,10 @@ func (s *SA) followupRequest(now time.Time, m *message.Message, a *answer, out *
 	if len(s.followups) == 0 {
 		s.followups = nil
 	}
+	if s.state == StateDeleting && s.successor == nil { // RFC 7296, 2.25.2: what it makes would go with this SA
+		f.drop(s)
+		return &fault{reason: ReasonTemporary, notify: message.TemporaryFailure}
+	}
 	ke, ok := message.First[*message.KE](m)
 	if !ok || ke.Method != f.todo[0] {
 		f.drop(s)

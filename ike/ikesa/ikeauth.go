@@ -239,7 +239,8 @@ func (s *SA) establish(now time.Time, m *message.Message, out *Outputs) {
 		s.mobike = &mobility{}
 		s.peerAddresses(m)
 	}
-	s.schedule(now, time.Time{})
+	s.scheduleReauth(now)
+	s.schedule(now)
 	if s.initiator {
 		s.confirmed = true
 	} else {

@@ -74,12 +74,16 @@ type ikeDelete struct {
 	unheard bool // the request before it was not answered
 }
 
-// tries is how often the goodbye is repeated.
-func (t *ikeDelete) tries() int {
-	if t.unheard {
-		return 1
+// tries is how often the goodbye is repeated, at most as often as configured.
+func (t *ikeDelete) tries(s *SA) int {
+	switch configured := s.retransmit().Tries; {
+	case t.unheard:
+		return min(1, configured)
+	case s.reason == ReasonReauthenticated: // see deleteIKE
+		return configured
+	default:
+		return min(deleteTries, configured)
 	}
-	return deleteTries
 }
 
 // lastWord gives up a request that is not answered while the delete waits for the window: perhaps the peer lives, has it, and only its
@@ -124,7 +128,9 @@ func (s *SA) deleteIKE(now time.Time, reason Reason, out *Outputs) {
 		q.task.drop(s)
 	}
 	s.queue = nil
-	if s.request != nil { // a peer that is dead does not hold up the goodbye for minutes
+	// A peer that may be dead does not hold up the goodbye for minutes. One that has just authenticated itself anew lives, and if it did not
+	// hear of the end, it would go on sending by what this SA had.
+	if s.request != nil && reason != ReasonReauthenticated {
 		s.request.triesMax = min(s.request.triesMax, s.request.tries+1)
 	}
 	s.add(&ikeDelete{}, now)
@@ -222,8 +228,30 @@ func (s *SA) childDeletedByPeer(now time.Time, spi uint32, a *answer) uint32 {
 	var after Outputs
 	s.remove(c, reason, &after)
 	a.after = append(a.after, after.Actions...)
+	s.keepPredecessor(now, c)
 	if crossing {
 		return 0
 	}
 	return c.spiIn
+}
+
+// keepPredecessor has a child live on whose successor the peer has deleted first: its rekey lost against one of ours, of which perhaps
+// nothing came.
+func (s *SA) keepPredecessor(now time.Time, gone *child) {
+	old := s.childBySPIIn(gone.replaces)
+	if old == nil {
+		return
+	}
+	if x := old.collision; x != nil && x.spi == gone.spiIn {
+		old.collision = nil
+	}
+	replaced := func(o *child) bool { return o.replaces == old.spiIn }
+	if old.state != childRekeyed || slices.ContainsFunc(s.children, replaced) {
+		return
+	}
+	old.state, old.expireAt = childUp, time.Time{}
+	if t := old.conf.LifeTime; t > 0 {
+		old.expireAt = old.created.Add(t)
+	}
+	s.add(&childExchange{conf: old.conf, old: old}, s.retryAt(now))
 }

@@ -244,7 +244,8 @@ func (s *SA) succeed(now time.Time, initiator bool, choice suite.Choice, shared 
 	next.sealer, next.opener = keys.Protector(initiator)
 	next.establishedAt, next.lastIn = now, s.lastIn
 	next.validUntil, next.ownUntil = s.validUntil, s.ownUntil
-	next.schedule(now, s.reauthAt)
+	next.reauthAt, next.authUntil = s.reauthAt, s.authUntil
+	next.schedule(now)
 	next.logKeys(out)
 	return next, nil
 }

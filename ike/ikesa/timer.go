@@ -12,6 +12,7 @@ type timers struct {
 	halfOpenUntil time.Time // the handshake must be over by then
 	rekeyAt       time.Time
 	reauthAt      time.Time
+	authUntil     time.Time // without reauthentication it ends then; successors inherit it
 	expireAt      time.Time
 	livenessAt    time.Time
 	keepaliveAt   time.Time
@@ -40,7 +41,7 @@ const (
 	retryTime    = 4 * time.Second
 	retryTimeMax = 64 * time.Second
 	// deleteTries bounds the retransmissions of a delete: who is asked to go need not wait
-	// minutes for a peer that is dead.
+	// minutes for a peer that may be dead.
 	deleteTries = 3
 	// renewalTime is how long before the end of a certificate the SA is made anew, at most; renewalMin is how long before it that is no
 	// longer tried.
@@ -260,28 +261,33 @@ func (s *SA) heard(now time.Time, out *Outputs) {
 	}
 }
 
-// schedule sets the times of an SA that is established now. ReauthAt is what its
-// predecessor had left, zero for an SA that was authenticated itself.
-func (s *SA) schedule(now, reauthAt time.Time) {
+// scheduleReauth sets until when the authentication that there was just now is good, and when to do it again.
+func (s *SA) scheduleReauth(now time.Time) {
 	c := s.conn
-	s.rekeyAt, s.expireAt, s.livenessAt, s.keepaliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	if s.reauthAt = reauthAt; c.ReauthTime > 0 && reauthAt.IsZero() {
-		s.reauthAt = now.Add(s.jittered(c.ReauthTime, c.RandTime))
-		if !s.initiator { // who was told the lifetime goes first (RFC 4478, 2)
-			s.reauthAt = now.Add(c.ReauthTime + over(c.OverTime, c.ReauthTime)/2)
-		}
+	s.reauthAt, s.authUntil = time.Time{}, time.Time{}
+	if c.ReauthTime == 0 {
+		return
 	}
+	s.reauthAt = now.Add(s.jittered(c.ReauthTime, c.RandTime))
+	if !s.initiator { // who was told the lifetime goes first (RFC 4478, 2)
+		s.reauthAt = now.Add(c.ReauthTime + over(c.OverTime, c.ReauthTime)/2)
+	}
+	s.authUntil = s.reauthAt.Add(over(c.OverTime, s.reauthAt.Sub(now)))
+}
+
+// schedule sets the other times of an SA that is established now.
+func (s *SA) schedule(now time.Time) {
+	c := s.conn
+	s.rekeyAt, s.livenessAt, s.keepaliveAt = time.Time{}, time.Time{}, time.Time{}
+	s.expireAt = s.authUntil
 	if c.RekeyTime > 0 {
 		s.rekeyAt = now.Add(s.jittered(c.RekeyTime, c.RandTime))
-		s.expireAt = now.Add(c.RekeyTime + over(c.OverTime, c.RekeyTime))
-	}
-	s.scheduleRenewal(now)
-	s.lookAtExpiry(now)
-	if !s.reauthAt.IsZero() {
-		if last := s.reauthAt.Add(over(c.OverTime, s.reauthAt.Sub(now))); s.expireAt.IsZero() || last.Before(s.expireAt) {
+		if last := now.Add(c.RekeyTime + over(c.OverTime, c.RekeyTime)); s.expireAt.IsZero() || last.Before(s.expireAt) {
 			s.expireAt = last
 		}
 	}
+	s.scheduleRenewal(now)
+	s.lookAtExpiry(now)
 	if c.DPDDelay > 0 {
 		s.livenessAt = now.Add(c.DPDDelay)
 	}

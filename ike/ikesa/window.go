@@ -101,7 +101,7 @@ func (s *SA) seal(h message.Header, payloads []message.Payload) ([][]byte, error
 func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []message.Payload, out *Outputs) {
 	r := &request{task: t, exchange: x, id: s.nextOut, triesMax: s.retransmit().Tries}
 	if d, ok := t.(*ikeDelete); ok {
-		r.triesMax = min(r.triesMax, d.tries())
+		r.triesMax = d.tries(s)
 	}
 	h := s.header(x, r.id, false)
 	if x == message.IKESAInit {
