@@ -61,7 +61,7 @@ func (m *many) install(i int) (out, in sad.Handle) {
 	any := spd.PortRange{Last: 65535}
 	p := sad.Params{
 		Name: fmt.Sprint("t", i), Suite: m.o.suite, ESN: true, SPI: m.next, Keymat: keymat(m.o.suite, uint64(m.next)),
-		CopyDSCP: true, CopyDF: true, ECN: true,
+		Outer: sad.Outer{CopyDSCP: true, CopyDF: true, ECN: true},
 	}
 	inbound := p
 	inbound.Inbound, inbound.Local, inbound.Remote = true, sideB.outer4, sideA.outer4

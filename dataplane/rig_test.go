@@ -78,6 +78,7 @@ type options struct {
 	cores           []int
 	ike             bool
 	service         bool // the tunnel is for UDP port 5000 behind B only
+	params          func(*sad.Params)
 	live            bool // the engine runs its workers itself, after Start
 }
 
@@ -193,10 +194,13 @@ func (g *gateway) tunnel(me, peer side, o options, out, in uint32) {
 	o = o.withDefaults()
 	base := sad.Params{
 		Name: "rig", Suite: o.suite, Local: me.outer4, Remote: peer.outer4, Encap: o.encap, AH: o.ah, ESN: o.esn, Window: o.window,
-		Selectors: []spd.Selector{o.selector(me, peer)}, CopyDSCP: true, CopyDF: true, ECN: true,
+		Selectors: []spd.Selector{o.selector(me, peer)}, Outer: sad.Outer{CopyDSCP: true, CopyDF: true, ECN: true},
 	}
 	if o.outer6 {
 		base.Local, base.Remote = me.outer6, peer.outer6
+	}
+	if o.params != nil {
+		o.params(&base)
 	}
 	inbound, outbound := base, base
 	inbound.Inbound, inbound.SPI, inbound.Keymat = true, in, keymat(o.suite, uint64(in))

@@ -42,6 +42,7 @@ type WorkerStats struct {
 	Punted, Originated, Bypassed uint64
 	Delivered                    uint64 // to the IKE side
 	Merged, Reassembled          uint64 // outer fragments that became part of another, and datagrams that came of it
+	Fragmented, FragmentedESP    uint64 // packets that were cut up, before encryption and after it
 	Sealed, Opened               uint64
 	HandedOut, HandedIn, Parked  uint64
 	Waited                       uint64 // for an association
@@ -135,6 +136,7 @@ func workerStats(c *worker.Counters) WorkerStats {
 		Sent: c.Sent.Load(), SentBytes: c.SentBytes.Load(), SentESP: c.SentESP.Load(),
 		Punted: c.Punted.Load(), Originated: c.Originated.Load(), Bypassed: c.Bypassed.Load(),
 		Delivered: c.Delivered.Load(), Merged: c.Merged.Load(), Reassembled: c.Reassembled.Load(),
+		Fragmented: c.Fragmented.Load(), FragmentedESP: c.FragmentedESP.Load(),
 		Sealed: c.Sealed.Load(), Opened: c.Opened.Load(),
 		HandedOut: c.HandedOut.Load(), HandedIn: c.HandedIn.Load(), Parked: c.Parked.Load(), Waited: c.Waited.Load(),
 		ICMPSuppressed: c.ICMPSuppressed.Load(), EventsLost: c.EventsLost.Load(), FreeFrames: c.FreeFrames.Load(),
@@ -156,6 +158,8 @@ func (s *WorkerStats) add(o *WorkerStats) {
 	s.Delivered += o.Delivered
 	s.Merged += o.Merged
 	s.Reassembled += o.Reassembled
+	s.Fragmented += o.Fragmented
+	s.FragmentedESP += o.FragmentedESP
 	s.Sealed += o.Sealed
 	s.Opened += o.Opened
 	s.HandedOut += o.HandedOut

@@ -33,6 +33,9 @@ func protected(t testing.TB, o options, proto uint8, ah bool) (a, b *gateway) {
 		if o.outer6 {
 			base.Local, base.Remote = me.outer6, peer.outer6
 		}
+		if o.params != nil {
+			o.params(&base)
+		}
 		one := func(a netip.Addr) []spd.Range { return []spd.Range{{First: a, Last: a}} }
 		base.Selectors = []spd.Selector{{Local: one(base.Local), Remote: one(base.Remote), Proto: proto, LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts}}
 		inbound, outbound := base, base

@@ -143,7 +143,7 @@ func (r *Rig) install() error {
 func (r *Rig) params(name string, local, remote netip.Prefix, random *rand.ChaCha8) sad.Params {
 	p := sad.Params{
 		Name: name, Suite: r.o.Suite, Keymat: make([]byte, r.o.Suite.Info().KeyLen), Local: ours, Remote: theirs,
-		ESN: true, Window: 4096, CopyDSCP: true, CopyDF: true, ECN: true,
+		ESN: true, Window: 4096, Outer: sad.Outer{CopyDSCP: true, CopyDF: true, ECN: true},
 		Selectors: []spd.Selector{{
 			Local: []spd.Range{spd.RangeOf(local)}, Remote: []spd.Range{spd.RangeOf(remote)},
 			LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts,

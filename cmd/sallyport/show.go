@@ -382,6 +382,9 @@ func (t *tool) counters(c control.Counters, all bool) {
 		t.drops("DROPS\tPACKETS", c.Drops, all)
 	}
 	fmt.Fprintln(t.out)
+	if f := p.Fragments; all || f != (control.Fragments{}) {
+		fmt.Fprintf(t.out, "fragments: %d packets cut up before encryption, %d after it; %d put together\n\n", f.Fragmented, f.FragmentedESP, f.Reassembled)
+	}
 	if all || c.Paths != (control.Paths{}) {
 		fmt.Fprintf(t.out, "ICMP errors about ESP: path MTU learned %d, forgotten %d; unreachable %d; implausible %d, nothing new %d\n\n",
 			c.Paths.Learned, c.Paths.Forgotten, c.Paths.Unreachable, c.Paths.Implausible, c.Paths.Stale)

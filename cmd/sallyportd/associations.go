@@ -161,7 +161,7 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 	p := sad.Params{
 		Name: data.Name, SPI: c.SPIOut, Inbound: inbound, Suite: s, Keymat: c.KeyOut, Local: c.Local.Addr(), Remote: c.Remote.Addr(),
 		Encap: c.Encap, Transport: c.Mode == ikesa.Transport, AH: c.Choice.AH, UDPChecksum: data.UDPChecksum, ESN: c.Choice.ESN, Selectors: selectors,
-		CopyDSCP: data.CopyDSCP, CopyDF: data.CopyDF, ECN: data.CopyECN, SetDF: data.SetDF, MTU: data.MTU,
+		Outer:    data.Outer,
 		Lifetime: sad.Lifetime{SoftBytes: c.SoftBytes, HardBytes: c.HardBytes, SoftPackets: c.SoftPackets, HardPackets: c.HardPackets},
 		Created:  time.Now(),
 	}

@@ -339,8 +339,7 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
 		Local: a.Local, Remote: a.Remote, Encap: a.Encap, Transport: a.Transport, AH: a.AH, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
 		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
-		CopyDSCP: a.CopyDSCP, CopyDF: a.CopyDF, ECN: a.Copy6040ECN, SetDF: a.SetDF,
-		Manual: true, MTU: a.MTU, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
+		Outer: a.Outer, Manual: true, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
 	})
 	return h.Value(), err
 }
@@ -369,6 +368,7 @@ func (p *packets) Snapshot() snapshot {
 	out.Totals = control.Totals{
 		Received: t.Received, Originated: t.Originated, Sent: t.Sent, Punted: t.Punted, Delivered: t.Delivered, Merged: t.Merged, Dropped: t.Dropped,
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
+		Fragments: control.Fragments{Fragmented: t.Fragmented, FragmentedESP: t.FragmentedESP, Reassembled: t.Reassembled},
 	}
 	out.Paths = control.Paths(s.Paths)
 	for i := range s.Workers {
@@ -452,6 +452,32 @@ func terms(p *sad.Params) (list []string) {
 	return list
 }
 
+// choices says in words what of an association's outer packets is not as usual, and in its direction's power.
+func choices(p *sad.Params) (list []string) {
+	add := func(say bool, format string, args ...any) {
+		if say {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	if p.Inbound {
+		add(p.AdoptDSCP && !p.Transport, "DSCP of the outer header")
+		return list
+	}
+	add(p.TFC == sad.TFCPath, "padded to the path MTU")
+	add(p.TFC != 0 && p.TFC != sad.TFCPath, "padded to %d bytes", p.TFC)
+	add(p.Fragment, "fragments after encryption")
+	if !p.Transport {
+		add(!p.CopyDSCP, "DSCP %d", p.DSCP)
+		add(p.CopyTTL, "TTL copied")
+		add(p.TTL != 0 && !p.CopyTTL, "TTL %d", p.TTL)
+		add(!p.CopyDF && p.SetDF, "DF set")
+		add(!p.CopyDF && !p.SetDF, "DF clear")
+		add(!p.ECN, "no ECN")
+	}
+	add(p.MTU != 0, "MTU %d", p.MTU)
+	return list
+}
+
 func association(i *sad.Info) control.SA {
 	a := control.SA{
 		Name: i.Params.Name, Direction: "out", SPI: fmt.Sprintf("0x%08x", i.Params.SPI), Suite: i.Params.Suite.String(), ESN: i.Params.ESN,
@@ -462,7 +488,7 @@ func association(i *sad.Info) control.SA {
 	if i.Params.Encap {
 		a.Encap = "udp"
 	}
-	a.Terms = terms(&i.Params)
+	a.Terms = append(terms(&i.Params), choices(&i.Params)...)
 	a.Path = control.Path{PathMTU: i.PathMTU, PathMTUUntil: i.PathUntil}
 	if i.Params.Transport {
 		a.Mode = "transport"

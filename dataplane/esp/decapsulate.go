@@ -114,7 +114,7 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 
 	at := p.Addr + uint64(p.L3) + uint64(start)
 	s.rec[n] = record{
-		index: i, tos: p.TOS, moved: moved, other: moved || in.Flags&sad.FlagTransport != 0, esp: at, length: uint16(len(esp)),
+		index: i, tos: p.TOS, moved: moved, other: moved || in.Flags&(sad.FlagTransport|sad.FlagCopyDSCP) != 0, esp: at, length: uint16(len(esp)),
 	}
 	op := &s.ops[n]
 	op.Key = s.table.InboundKey(in.Slot)
@@ -206,7 +206,7 @@ func (s *Scratch) countReceived(b *packet.Batch, live []uint8, in *sad.Inbound, 
 //  1. the peer, if it has moved;
 //  2. trailer: next header, pad length, padding;
 //  3. the inner header;
-//  4. ECN (RFC 6040);
+//  4. ECN (RFC 6040), and DSCP if the outer one counts (RFC 2983);
 //  5. selectors (RFC 4301, 5.2 step 4).
 func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors) packet.Drop {
 	i := int(r.index)
@@ -249,18 +249,22 @@ func (s *Scratch) acceptInner(b *packet.Batch, r *record, in *sad.Inbound, selec
 	}
 	p.Len = p.End
 
+	tos, verdict := p.TOS, packet.ECNForward
 	if in.Flags&sad.FlagECN != 0 {
-		tos, verdict := packet.DecapsulateTOS(p.TOS, r.tos)
-		if verdict == packet.ECNDrop {
-			return packet.DropNotECNCapable
-		}
-		if verdict == packet.ECNAlarm {
-			s.ECNAlarms.Add(1)
-		}
-		if tos != p.TOS {
-			setTOS(b.IP(i), p.Version, tos)
-			p.TOS = tos
-		}
+		tos, verdict = packet.DecapsulateTOS(tos, r.tos)
+	}
+	if verdict == packet.ECNDrop {
+		return packet.DropNotECNCapable
+	}
+	if verdict == packet.ECNAlarm {
+		s.ECNAlarms.Add(1)
+	}
+	if in.Flags&sad.FlagCopyDSCP != 0 {
+		tos = packet.AdoptDSCP(tos, r.tos)
+	}
+	if tos != p.TOS {
+		setTOS(b.IP(i), p.Version, tos)
+		p.TOS = tos
 	}
 
 	return s.selected(b, i, in, selectors)

@@ -63,7 +63,7 @@ func (s *Scratch) encapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 //
 //  1. room in front and behind, before a sequence number is spent;
 //  2. the sequence number;
-//  3. padding, pad length, next header;
+//  3. padding for traffic flow confidentiality, which is zero, then that for alignment, pad length, next header;
 //  4. outer IP, UDP and ESP headers;
 //  5. the op and the packet's record.
 func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n int) packet.Drop {
@@ -79,12 +79,16 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	p := &b.P[i]
 	inner := p.Addr + uint64(p.L3)
 	length := int(p.End) - int(p.L3)
-	pad := -(length + trailerLen) & (int(o.Align) - 1)
-	body := length + pad + trailerLen
 	front := int(o.HeaderLen) + int(o.IVLen)
-
 	chunk := packet.Chunk(p.Addr)
 	limit := chunk + packet.FrameSize
+	padded := length
+	if o.Flags&sad.FlagPadded != 0 {
+		room := int(limit-inner) - packet.TailSlack - int(o.ICVLen) - trailerLen - int(o.Align)
+		padded = max(length, min(int(o.PadTo), room))
+	}
+	pad := -(padded + trailerLen) & (int(o.Align) - 1)
+	body := padded + pad + trailerLen
 	end := inner + uint64(body) + uint64(o.ICVLen)
 	if inner < chunk+uint64(packet.EtherLen+front) || end+packet.TailSlack > limit {
 		return packet.DropNoRoom
@@ -95,7 +99,8 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 		return packet.DropSequenceExhausted
 	}
 
-	trailer := b.Mem[inner+uint64(length) : inner+uint64(body)]
+	clear(b.Mem[inner+uint64(length) : inner+uint64(padded)])
+	trailer := b.Mem[inner+uint64(padded) : inner+uint64(body)]
 	copy(trailer, padding[:pad])
 	trailer[pad] = uint8(pad)
 	trailer[pad+1] = packet.ProtoIPv4
@@ -149,21 +154,26 @@ func (s *Scratch) putSeal(n int, o *sad.Outbound, esp []byte, seq uint64) {
 
 // finishOuter completes the outer IP header of datagram h, which carries the packet p, and returns what is to be known of it.
 func (s *Scratch) finishOuter(p *packet.Packet, h []byte, o *sad.Outbound) (tos uint8, flags packet.Flags) {
-	tos = packet.EncapsulateTOS(p.TOS, o.Flags&sad.FlagCopyDSCP != 0, o.Flags&sad.FlagECN != 0)
+	tos = packet.EncapsulateTOS(p.TOS, o.Flags&sad.FlagCopyDSCP != 0, o.Flags&sad.FlagECN != 0) | o.DSCP()
 	flags = p.Flags & (packet.FlagLocal | packet.FlagRouted)
 	if o.Version == 4 {
-		df := o.Flags&sad.FlagSetDF != 0
-		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
-			df = p.Flags&packet.FlagDF != 0
-		}
+		df := o.DontFragment(p)
 		if df {
 			flags |= packet.FlagDF
 		} else {
 			s.id++
 		}
-		finishIPv4(h, o.HeaderSum, tos, s.id, df)
+		sum := uint32(o.HeaderSum)
+		if o.Flags&sad.FlagCopyTTL != 0 {
+			h[8] = p.TTL
+			sum += uint32(p.TTL) << 8
+		}
+		finishIPv4(h, sum, tos, s.id, df)
 		p.TTL = h[8]
 	} else {
+		if o.Flags&sad.FlagCopyTTL != 0 {
+			h[7] = p.TTL
+		}
 		finishIPv6(h, tos)
 		flags |= packet.FlagDF
 		p.TTL = h[7]
@@ -186,7 +196,7 @@ func (s *Scratch) finishOutbound(b *packet.Batch, live []uint8, sa []*sad.Outbou
 		o := sa[r.index]
 		if o.Flags&sad.FlagUDPChecksum != 0 {
 			p := &b.P[r.index]
-			checksumUDP(b.IP(int(r.index))[p.L4-p.L3:], o.UDPSum)
+			checksumUDP(b.IP(int(r.index))[p.L4-p.L3:], uint32(o.UDPSum))
 		}
 		if o != run {
 			s.countSent(run, packets, bytes)

@@ -99,7 +99,7 @@ func (s *Scratch) finishFailed(b *packet.Batch, kept, done []uint8, sa []*sad.Ou
 
 // plain says that packets for an association, or none, have the form that preparePlain is for.
 func (s *Scratch) plain(o *sad.Outbound) bool {
-	return o != nil && o.HeaderLen == plainHeaderLen && s.table.OutboundKey(o.Slot).GCM()
+	return o != nil && o.HeaderLen == plainHeaderLen && o.Flags&sad.FlagsUnusual == 0 && s.table.OutboundKey(o.Slot).GCM()
 }
 
 // preparePlain is prepareOutbound for the form that most tunnels have: ESP right behind an outer IPv4 header, and AES-GCM. It
@@ -119,6 +119,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 	if o.Flags&sad.FlagECN != 0 {
 		tosMask |= 0x03
 	}
+	dscp := o.DSCP()
 	ttl, middle := binary.BigEndian.Uint64(o.Header[8:]), binary.LittleEndian.Uint64(o.Header[16:])
 	seal := s.crypto.Run(s.table.OutboundKey(o.Slot), uint32(middle>>32), o.Flags&sad.FlagESN != 0)
 	seq, last := o.Seq.Load(), o.SeqMax
@@ -140,7 +141,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 		// In one store, which may reach into the ICV's place.
 		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[p.Version>>1&1][pad])
 
-		tos := p.TOS & tosMask
+		tos := p.TOS&tosMask | dscp
 		flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
 		df := o.Flags&sad.FlagSetDF != 0
 		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
@@ -187,7 +188,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 
 // plainInbound says that packets for an association, or none, have the form that prepareOpen is for.
 func (s *Scratch) plainInbound(in *sad.Inbound) bool {
-	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH) == 0 && s.table.InboundKey(in.Slot).GCM()
+	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP) == 0 && s.table.InboundKey(in.Slot).GCM()
 }
 
 // decapsulatePlain does for inbound packets what encapsulatePlain does for outbound ones: see prepareOpen.

@@ -75,7 +75,7 @@ func (g *rig) params(suite transform.Suite, outer int, encap, esn bool) sad.Para
 	g.spi++
 	p := sad.Params{
 		Name: "a-b", SPI: g.spi, Suite: suite, Keymat: make([]byte, suite.Info().KeyLen), Local: gatewayA4, Remote: gatewayB4,
-		Encap: encap, ESN: esn, CopyDSCP: true, CopyDF: true, ECN: true,
+		Encap: encap, ESN: esn, Outer: sad.Outer{CopyDSCP: true, CopyDF: true, ECN: true},
 		Selectors: []spd.Selector{{Local: netsA, Remote: netsB, LocalPorts: anyPort, RemotePorts: anyPort}},
 	}
 	if encap {

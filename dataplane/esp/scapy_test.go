@@ -66,7 +66,7 @@ func TestOpensWhatScapySealed(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := sad.Params{
-			Name: "scapy", SPI: v.SPI, Inbound: true, Suite: suite, Keymat: unhex(t, v.Keymat), Local: gatewayB4, Remote: gatewayA4, Encap: v.Encap, ESN: v.ESN, ECN: true,
+			Name: "scapy", SPI: v.SPI, Inbound: true, Suite: suite, Keymat: unhex(t, v.Keymat), Local: gatewayB4, Remote: gatewayA4, Encap: v.Encap, ESN: v.ESN, Outer: sad.Outer{ECN: true},
 			Selectors: []spd.Selector{{Local: netsB, Remote: netsA, LocalPorts: anyPort, RemotePorts: anyPort}},
 		}
 		if v.Encap {

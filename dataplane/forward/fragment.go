@@ -118,6 +118,76 @@ func Fragment(b *packet.Batch, i, mtu int, out []packet.Packet, alloc func() (ad
 	return count, packet.DropNone
 }
 
+// FragmentSource is Fragment for an IPv6 packet of this gateway's own, without extension headers: only a packet's source makes
+// fragments of it (RFC 8200, 4.5). id names the packet among those between its addresses. Each piece has a Fragment header, for which the first
+// one's headers move down by 8 bytes.
+func FragmentSource(b *packet.Batch, i, mtu int, id uint32, out []packet.Packet, alloc func() (addr uint64, ok bool)) (n int, reason packet.Drop) {
+	p := &b.P[i]
+	datagram := b.IP(i)
+	const header, front = 40, 40 + 8
+	if p.Version != 6 || p.L4-p.L3 != header {
+		return 0, packet.DropTooBig
+	}
+	if len(datagram) <= mtu {
+		return 0, packet.DropNone
+	}
+	data := datagram[header:]
+	step := (min(mtu, packet.LenMax-packet.EtherLen) - front) &^ 7
+	if step < 8 {
+		return 0, packet.DropTooBig
+	}
+	count := (len(data)+step-1)/step - 1
+	if count > len(out) || p.Addr < packet.Chunk(p.Addr)+8 {
+		return 0, packet.DropNoRoom
+	}
+	for n < count {
+		addr, ok := alloc()
+		if !ok {
+			return n, packet.DropNoRoom
+		}
+		out[n] = packet.Packet{Addr: packet.Chunk(addr) + packet.Headroom}
+		n++
+	}
+	next := datagram[6]
+	seal := func(h []byte, offset int, more bool) {
+		binary.BigEndian.PutUint16(h[4:], uint16(len(h)-header))
+		h[6], h[header], h[header+1] = packet.ProtoFragment, next, 0
+		word := uint16(offset)
+		if more {
+			word |= 1
+		}
+		binary.BigEndian.PutUint16(h[header+2:], word)
+		binary.BigEndian.PutUint32(h[header+4:], id)
+	}
+	for k := range out[:count] {
+		from := (k + 1) * step
+		to := min(from+step, len(data))
+		q := *p
+		q.Addr = out[k].Addr
+		q.L3, q.L4 = packet.EtherLen, packet.EtherLen+front
+		q.End = q.L4 + uint16(to-from)
+		q.Len = q.End
+		q.SrcPort, q.DstPort = 0, 0
+		q.Flags &^= packet.FlagPorts | packet.FlagVLAN
+		q.Flags |= packet.FlagFragment | packet.FlagLaterFragment | packet.FlagOptions
+		out[k] = q
+		at := q.Addr + packet.EtherLen
+		h := b.Mem[at : at+uint64(front+to-from)]
+		copy(h, datagram[:header])
+		copy(h[front:], data[from:to])
+		seal(h, from, to < len(data))
+	}
+	start := p.Addr + uint64(p.L3) - 8
+	copy(b.Mem[start:start+header], datagram[:header])
+	p.Addr -= 8
+	p.L4 += 8
+	p.End = p.L4 + uint16(step)
+	p.Len = p.End
+	p.Flags |= packet.FlagFragment | packet.FlagOptions
+	seal(b.Mem[start:start+uint64(front+step)], 0, true)
+	return count, packet.DropNone
+}
+
 // fragmentHeader writes to h the header of a further fragment: that of the whole,
 // with the options whose copied bit is set, filled up with End of Options; it returns its
 // length. Options that make no sense end the copying.

@@ -8,8 +8,7 @@
 // It rewrites frames in place and never allocates. It looks nothing up and
 // decides nothing about policy: the worker says what to do with which packet. Every
 // function takes packets that packet.Parse or packet.ParseIP accepted. Not handled: ICMP
-// parameter problems, redirects, source routing, IPv6 fragments (RFC 8200, 5: only
-// the source makes them).
+// parameter problems, redirects, source routing.
 package forward
 
 import (

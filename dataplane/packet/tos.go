@@ -60,3 +60,6 @@ func DecapsulateTOS(inner, outer uint8) (tos uint8, verdict ECNVerdict) {
 	e := decapsulation[inner&ecnMask][outer&ecnMask]
 	return inner&^ecnMask | e.ecn, e.verdict
 }
+
+// AdoptDSCP returns the TOS or Traffic Class of an inner packet with the DSCP of the outer one (RFC 2983, 4.1: the uniform model).
+func AdoptDSCP(inner, outer uint8) uint8 { return inner&ecnMask | outer&^ecnMask }

@@ -10,7 +10,7 @@ import (
 )
 
 // Flags are properties of an association that its packets depend on.
-type Flags uint16
+type Flags uint32
 
 const (
 	// FlagEncap says that ESP travels in UDP (RFC 3948).
@@ -22,7 +22,8 @@ const (
 	FlagESN
 	// FlagECN says that ECN crosses the tunnel (RFC 6040, normal mode).
 	FlagECN
-	// FlagCopyDSCP says that the outer DSCP is the inner one (RFC 4301, 5.1.2).
+	// FlagCopyDSCP says that the outer DSCP is the inner one (RFC 4301, 5.1.2); of an inbound association, that the inner one becomes
+	// the outer one (RFC 2983, 4.1).
 	FlagCopyDSCP
 	// FlagCopyDF says that an IPv4 packet in IPv4 gives its DF bit to the outer header.
 	FlagCopyDF
@@ -34,6 +35,13 @@ const (
 	FlagManual
 	// FlagGuarded says that every packet has to pass a filter or a rate limit, see [Terms]. Such associations take the long way.
 	FlagGuarded
+	// FlagPadded says that inner packets get traffic flow confidentiality padding (RFC 4303, 2.7).
+	FlagPadded
+	// FlagCopyTTL says that the outer TTL is the inner one.
+	FlagCopyTTL
+	// FlagFragmentOuter says that a packet too large for the path is cut up after encryption (RFC 4301, 8.1), if its outer
+	// header has no Don't Fragment.
+	FlagFragmentOuter
 	// FlagEnded says that a hard bound of the lifetime is reached; the owner sets it.
 	FlagEnded
 	// FlagTransport says that packets keep their IP header (RFC 4303, 3.1.1).
@@ -46,6 +54,9 @@ const (
 	// FlagAH says that the association is one of AH (RFC 4302).
 	FlagAH
 )
+
+// FlagsUnusual are the flags of outbound associations that few have: their packets take the long way, so that it costs the others nothing.
+const FlagsUnusual = FlagPadded | FlagCopyTTL
 
 // HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP.
 const HeaderMax = 56
@@ -70,7 +81,6 @@ type Inbound struct {
 	Version uint8
 	// Original is the one's complement sum of the addresses that the peer computes checksums with, with FlagOriginal.
 	Original uint16
-	_        [2]byte
 	// Window belongs to the owner; its words are those of Table.Bits.
 	Window replay.Window
 	// Packets and Bytes (of inner IP datagrams) count what was accepted.
@@ -105,10 +115,8 @@ type Outbound struct {
 	Ownership
 	// Hop caches the next hop of the outer header in the FIB snapshot HopGeneration; both
 	// are the owner's. HopGeneration is 0 at first.
-	Hop, HopGeneration uint32
-	Flags              Flags
-	// MTU of the path to the peer as configured; 0 = that of the route.
-	MTU                  uint16
+	Hop, HopGeneration   uint32
+	Flags                Flags
 	Suite                transform.Suite
 	IVLen, ICVLen, Align uint8
 	// Version of the outer IP header, 4 or 6.
@@ -127,19 +135,23 @@ type Outbound struct {
 	// warm
 
 	// Header is the outer header with every field in place that no packet changes.
-	// Zero are: TOS or traffic class, lengths, IPv4 identification, DF and checksum, UDP
+	// TOS or traffic class hold the DSCP that is not copied. Zero are: lengths, IPv4 identification, DF and checksum, UDP
 	// checksum, sequence number.
 	Header [HeaderMax]byte
 	// HeaderSum is the one's complement sum of the IPv4 header in Header, not complemented:
 	// add what is filled in (packet.Complement), and it is the header's checksum.
-	HeaderSum uint32
+	HeaderSum uint16
 	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
 	// FlagUDPChecksum: add the UDP length twice and the payload.
-	UDPSum uint32
-	// path is what was learned of the way to the peer, atomic: its MTU, 0 for none, and from bit 16 on why packets do not arrive.
-	path uint32
+	UDPSum uint16
+	// MTU of the path to the peer as configured; 0 = that of the route.
+	MTU uint16
+	// PadTo is the length to which inner packets are padded, with FlagPadded: what was asked for in tfc, as far as it fits the path,
+	// which the owner knows.
+	PadTo, tfc uint16
 	room
-	_     [2]byte
+	// path is what was learned of the way to the peer, atomic: its MTU, 0 for none, and from bit 16 on why packets do not arrive.
+	path  uint32
 	Bytes packet.Counter
 	// Last is when a packet was last sent, on the workers' clock; 0 before.
 	Last packet.Counter

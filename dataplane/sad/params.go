@@ -43,16 +43,11 @@ type Params struct {
 	Window uint32
 	// Selectors are what decrypted packets are held against; inbound only.
 	Selectors []spd.Selector
-	// CopyDSCP, CopyDF and ECN: see the flags. The caller sets them true by default.
-	CopyDSCP, CopyDF, ECN bool
-	// SetDF says that the outer DF bit is set where it is not copied.
-	SetDF bool
+	Outer
 	// Manual marks keys from the configuration.
 	Manual bool
 	// Sequence is the last sequence number used, of an outbound association.
 	Sequence uint64
-	// MTU of the path to the peer; 0 = that of the route.
-	MTU uint16
 	// Lifetime bounds what the association carries.
 	Lifetime Lifetime
 	// Filter and Limit say which of the inner packets pass, and how many; nil and 0 all of them.
@@ -94,6 +89,9 @@ func (p *Params) check() error {
 	case !p.Inbound && p.Sequence > p.sequenceMax():
 		return fmt.Errorf("sequence number %d without extended sequence numbers", p.Sequence)
 	}
+	if err := p.checkOuter(); err != nil {
+		return err
+	}
 	if err := p.Limit.check(); err != nil {
 		return err
 	}
@@ -124,9 +122,10 @@ func (p *Params) flags() Flags {
 	}{
 		{p.Encap, FlagEncap},
 		{p.Encap && p.UDPChecksum && p.Local.Is6(), FlagUDPChecksum},
-		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.CopyDSCP, FlagCopyDSCP},
+		{p.ESN, FlagESN}, {p.ECN, FlagECN}, {p.Inbound && p.AdoptDSCP || !p.Inbound && p.CopyDSCP, FlagCopyDSCP},
 		{p.CopyDF, FlagCopyDF}, {p.SetDF, FlagSetDF}, {p.Manual, FlagManual},
 		{p.Inbound && p.Roaming, FlagRoaming}, {p.guarded(), FlagGuarded},
+		{!p.Inbound && p.TFC != 0, FlagPadded}, {!p.Inbound && p.Fragment, FlagFragmentOuter}, {!p.Inbound && p.CopyTTL && !p.Transport, FlagCopyTTL},
 		{p.Transport, FlagTransport}, {p.AH, FlagAH},
 		{p.Inbound && p.Transport && p.Encap && p.OriginalRemote.IsValid(), FlagOriginal},
 		{p.Inbound && p.Transport && p.Encap && !p.OriginalRemote.IsValid(), FlagRenewChecksum},
@@ -201,6 +200,7 @@ func (o *Outbound) fill(p *Params, slot uint32) {
 	o.IVLen, o.ICVLen, o.Align = p.lengths(info)
 	o.Seq.Add(p.Sequence)
 	o.SeqMax = p.sequenceMax()
+	o.PadTo, o.tfc = p.TFC, p.TFC
 	o.arm(p, 0, 0)
 	o.place(p)
 }
@@ -221,11 +221,11 @@ func (o *Outbound) place(p *Params) {
 	h := o.Header[:0]
 	src, dst := p.Local.AsSlice(), p.Remote.AsSlice()
 	if p.version() == 4 {
-		h = append(h, 0x45, 0, 0, 0, 0, 0, 0, 0, outerTTL, proto, 0, 0)
+		h = append(h, 0x45, 0, 0, 0, 0, 0, 0, 0, p.ttl(), proto, 0, 0)
 		h = append(append(h, src...), dst...)
-		o.HeaderSum = packet.Sum(h, 0)
+		o.HeaderSum = uint16(packet.Sum(h, 0))
 	} else {
-		h = append(h, 0x60, 0, 0, 0, 0, 0, proto, outerTTL)
+		h = append(h, 0x60, 0, 0, 0, 0, 0, proto, p.ttl())
 		h = append(append(h, src...), dst...)
 	}
 	if p.Encap {
@@ -233,10 +233,11 @@ func (o *Outbound) place(p *Params) {
 		h = binary.BigEndian.AppendUint16(h, p.LocalPort)
 		h = binary.BigEndian.AppendUint16(h, p.RemotePort)
 		if o.Flags&FlagUDPChecksum != 0 {
-			o.UDPSum = packet.Sum(h[o.UDP:], packet.PseudoSum(src, dst, protoUDP, 0))
+			o.UDPSum = uint16(packet.Sum(h[o.UDP:], packet.PseudoSum(src, dst, protoUDP, 0)))
 		}
 		h = append(h, make([]byte, udpLen-4)...)
 	}
+	p.dscp(h, o.Version) // the sums are without
 	o.ESP = uint8(len(h))
 	if p.AH { // next header and length are the packet's
 		h = append(h, 0, 0, 0, 0)

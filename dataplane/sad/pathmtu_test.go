@@ -72,7 +72,7 @@ func TestMovedAssociationForgetsItsPath(t *testing.T) {
 	defer table.Close()
 	local, here, there := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
 	keymat := make([]byte, transform.AES128GCM16.Info().KeyLen)
-	h, err := table.Install(Params{SPI: 256, Suite: transform.AES128GCM16, Keymat: keymat, Local: local, Remote: here, Sequence: 100, MTU: 1400})
+	h, err := table.Install(Params{SPI: 256, Suite: transform.AES128GCM16, Keymat: keymat, Local: local, Remote: here, Sequence: 100, Outer: Outer{MTU: 1400}})
 	if err != nil {
 		t.Fatal(err)
 	}

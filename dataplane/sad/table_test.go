@@ -400,7 +400,7 @@ func TestHeaderTemplate(t *testing.T) {
 			if !v6 {
 				h := bytes.Clone(want[:20])
 				h[1], h[2], h[3], h[4], h[5], h[6] = 0xb9, 5, 220, 0xab, 0xcd, 0x40
-				sum := packet.Checksum(nil, a.HeaderSum+0xb9+0x05dc+0xabcd+0x4000)
+				sum := packet.Checksum(nil, uint32(a.HeaderSum)+0xb9+0x05dc+0xabcd+0x4000)
 				if full := packet.Checksum(h, 0); sum != full {
 					t.Fatalf("header checksum %#x, want %#x", sum, full)
 				}
@@ -416,7 +416,7 @@ func TestHeaderTemplate(t *testing.T) {
 				udp := append(bytes.Clone(want[ip:ip+8]), payload...)
 				udp[5] = byte(len(udp))
 				full := packet.Checksum(udp, packet.PseudoSum(src, dst, 17, uint32(len(udp))))
-				if sum := packet.Checksum(payload, a.UDPSum+2*uint32(len(udp))); sum != full {
+				if sum := packet.Checksum(payload, uint32(a.UDPSum)+2*uint32(len(udp))); sum != full {
 					t.Fatalf("UDP checksum %#x, want %#x", sum, full)
 				}
 			}

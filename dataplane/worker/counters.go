@@ -21,6 +21,8 @@ type Counters struct {
 	Originated     packet.Counter // packets that the gateway made: ICMP errors, fragments beyond the first
 	Merged         packet.Counter // fragments whose data went into another one's frame: outer datagrams that were put together
 	Reassembled    packet.Counter // outer datagrams that were put together
+	Fragmented     packet.Counter // packets that were cut up: before encryption, or forwarded in pieces
+	FragmentedESP  packet.Counter // ESP packets that were cut up, after encryption
 	EventsLost     packet.Counter // events for key management that found their ring full
 	ICMPSuppressed packet.Counter // ICMP errors that the rate limit or RFC 1122 forbade
 	Bypassed       packet.Counter // cleartext packets forwarded as policy or the lack of one allows

@@ -14,7 +14,7 @@ import (
 const expressLen = packet.EtherLen + 20 + 14
 
 // notPlain are the flags of associations whose packets need something special.
-const notPlain = sad.FlagGuarded | sad.FlagEnded
+const notPlain = sad.FlagGuarded | sad.FlagEnded | sad.FlagsUnusual
 
 // express takes the packets that need nothing special from reception to the point where they are to be encapsulated: what classify,
 // claimOutbound and admitOutbound come to for them, in one pass that calls nothing. It leaves every other packet as it

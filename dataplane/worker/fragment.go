@@ -14,24 +14,45 @@ const fragmentsMax = 16
 func (w *Worker) fragment(i uint8, mtu int, class packet.Class) {
 	b := &w.batch
 	p := &b.P[i]
-	if w.injected.len()+fragmentsMax >= injectedMax {
-		w.drop(i, packet.DropNoRoom)
-		return
-	}
 	if p.Flags&(packet.FlagLocal|packet.FlagRouted) == 0 {
 		forward.DecrementTTL(b, int(i))
 	}
-	n, reason := forward.Fragment(b, int(i), mtu, w.pieces[:], w.borrow)
-	if reason != packet.DropNone {
-		for _, q := range w.pieces[:n] {
-			w.release(q.Addr)
-		}
-		w.drop(i, reason)
+	n, ok := w.cut(i, mtu)
+	if !ok {
 		return
 	}
+	w.Counters.Fragmented.Add(1)
 	p.Class = class
 	p.Flags |= packet.FlagRouted
 	w.injected.put(*p)
+	w.keepPieces(n, class)
+}
+
+// cut cuts packet i up. The first piece takes its place, the other n are w.pieces. If that cannot be, the packet ends.
+func (w *Worker) cut(i uint8, mtu int) (n int, ok bool) {
+	if w.injected.len()+fragmentsMax >= injectedMax {
+		w.drop(i, packet.DropNoRoom)
+		return 0, false
+	}
+	reason := packet.DropNone
+	if w.batch.P[i].Version == 6 {
+		w.fragmentID++
+		n, reason = forward.FragmentSource(&w.batch, int(i), mtu, w.fragmentID, w.pieces[:], w.borrow)
+	} else {
+		n, reason = forward.Fragment(&w.batch, int(i), mtu, w.pieces[:], w.borrow)
+	}
+	if reason == packet.DropNone {
+		return n, true
+	}
+	for _, q := range w.pieces[:n] {
+		w.release(q.Addr)
+	}
+	w.drop(i, reason)
+	return 0, false
+}
+
+// keepPieces keeps the first n of w.pieces for the next step, where they go on as class.
+func (w *Worker) keepPieces(n int, class packet.Class) {
 	for _, q := range w.pieces[:n] {
 		q.Class = class
 		q.Flags |= packet.FlagRouted

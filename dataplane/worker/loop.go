@@ -48,6 +48,9 @@ func (w *Worker) Step(now int64) int {
 		w.lists.out = w.lists.join(w.lists.shortOut, w.lists.out)
 		w.observe(StageAdmit)
 		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, w.outbound[:])
+		if w.cutting {
+			w.cutSealed()
+		}
 		w.observe(StageSeal)
 
 		w.routeForward()

@@ -20,6 +20,9 @@ func (w *Worker) admitOutbound() {
 			w.route(sa)
 			last, hop = sa, &w.tables.FIB.Hops[sa.Hop]
 			mtu = sa.InnerMTU(int(hop.MTU))
+			if sa.Flags&sad.FlagPadded != 0 {
+				sa.Pad(mtu)
+			}
 		}
 		if hop.Kind == fib.Local || hop.Kind == fib.NoRoute {
 			w.unreachable(i, packet.DropNoRoute, forward.NetUnreachable)
@@ -33,7 +36,9 @@ func (w *Worker) admitOutbound() {
 			w.timeExceeded(i)
 			continue
 		}
-		if size := int(p.End - p.L3); size > mtu {
+		if size := int(p.End - p.L3); size > mtu && cutAfter(sa, p, size) {
+			w.cutting = true
+		} else if size > mtu {
 			w.tooBig(i, mtu, packet.ClassOutbound)
 			continue
 		}
@@ -50,6 +55,40 @@ func (w *Worker) admitOutbound() {
 	}
 	w.lists.out = kept
 	w.Counters.Sealed.Add(uint64(len(kept)))
+}
+
+// minimumMTU6 is what an IPv6 packet may always have (RFC 8200, 5).
+const minimumMTU6 = 1280
+
+// cutAfter says whether an inner packet with record p, too large for the path, is cut up after it is encrypted: where that
+// was chosen, and where its sender cannot send less (RFC 2473, 7.1). Where the outer header is to have Don't Fragment it is not.
+func cutAfter(sa *sad.Outbound, p *packet.Packet, size int) bool {
+	return (sa.Flags&sad.FlagFragmentOuter != 0 || p.Version == 6 && size <= minimumMTU6) && !sa.DontFragment(p)
+}
+
+// cutSealed cuts up those sealed packets that are too large for their path. The first piece of each stays in its place, the others
+// leave with the next step.
+func (w *Worker) cutSealed() {
+	w.cutting = false
+	b, kept := &w.batch, w.lists.out[:0]
+	for _, i := range w.lists.out {
+		p := &b.P[i]
+		mtu := int(w.tables.FIB.Hops[p.Hop].MTU)
+		if known := w.outbound[i].PathMTU(); known != 0 {
+			mtu = min(mtu, int(known))
+		}
+		if int(p.End-p.L3) <= mtu {
+			kept = append(kept, i)
+			continue
+		}
+		p.Flags |= packet.FlagSealed
+		if n, ok := w.cut(i, mtu); ok {
+			w.Counters.FragmentedESP.Add(1)
+			w.keepPieces(n, packet.ClassForward)
+			kept = append(kept, i)
+		}
+	}
+	w.lists.out = kept
 }
 
 // route looks up the way to the association's peer, once for each routing snapshot.

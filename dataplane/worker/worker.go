@@ -147,6 +147,7 @@ func NewGroup(c Config) (*Group, error) {
 			limiter:    forward.NewLimiter(icmpRate, icmpBurst),
 			complaints: forward.NewLimiter(complaintRate, complaintBurst),
 			ports:      ipfrag.NewPorts(),
+			fragmentID: rand.Uint32(),
 			waiting:    newWaiting(per),
 			// At most an eighth of the frames: what waits must not keep the others from moving.
 			fragments: ipfrag.NewReassembler(c.Mem, min(FragmentFrames, per/8)),
@@ -240,6 +241,8 @@ type Worker struct {
 	events     *ring[Event]
 	told       recent
 	pieces     [fragmentsMax]packet.Packet
+	cutting    bool                  // some of the packets to be sealed in this step will be too large for their path
+	fragmentID uint32                // of the last IPv6 packet that was cut up
 	borrow     func() (uint64, bool) // takeFree, bound once
 	injected   queueOf[packet.Packet]
 	fragments  *ipfrag.Reassembler // of outer datagrams

@@ -42,21 +42,20 @@ type Policy struct {
 
 // Association describes one direction of a child with manual keys.
 type Association struct {
-	Name                                 string // CONNECTION/CHILD
-	Inbound                              bool
-	SPI                                  uint32
-	Proposal                             Proposal
-	Key                                  Secret
-	Local, Remote                        netip.Addr
-	Encap, Transport, AH                 bool
-	LocalPort, RemotePort                uint16
-	UDPChecksum                          bool
-	Window                               uint32 // packets; inbound only
-	Selectors                            []spd.Selector
-	CopyDSCP, CopyDF, Copy6040ECN, SetDF bool
-	MTU                                  uint16 // bytes of the outer packet; 0: the route's
-	Filter                               *sad.Filter
-	Limit                                sad.Limit
+	Name                  string // CONNECTION/CHILD
+	Inbound               bool
+	SPI                   uint32
+	Proposal              Proposal
+	Key                   Secret
+	Local, Remote         netip.Addr
+	Encap, Transport, AH  bool
+	LocalPort, RemotePort uint16
+	UDPChecksum           bool
+	Window                uint32 // packets; inbound only
+	Selectors             []spd.Selector
+	Outer                 sad.Outer
+	Filter                *sad.Filter
+	Limit                 sad.Limit
 }
 
 // ID names an association for a reload: what it serves, its direction and SPI.
@@ -567,7 +566,7 @@ func (k *checker) manual() {
 			Name: m.Name, Proposal: proposal, Local: local, Remote: remote,
 			Encap: t.connection.Encap, Transport: t.child.transport(), AH: t.child.ah(), LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
 			UDPChecksum: t.connection.UDPChecksum, Selectors: t.selectors,
-			CopyDSCP: t.child.CopyDSCP, CopyDF: t.child.CopyDF, Copy6040ECN: t.child.CopyECN, SetDF: t.child.SetDF, MTU: uint16(t.child.MTU),
+			Outer: t.child.outer(),
 		}
 		receive, send := base, base
 		receive.Inbound, receive.SPI, receive.Key, receive.Window = true, uint32(m.SPIIn), in, uint32(t.child.ReplayWindow)

@@ -57,7 +57,7 @@ func TestTenLinesMakeATunnelWithSafeDefaults(t *testing.T) {
 	}
 	c := mustLoad(t, tenLines)
 	child := c.File.Connections[0].Children[0]
-	if child.ReplayWindow != 4096 || len(child.ESPProposals) != 0 || !child.CopyDSCP || !child.CopyDF || !child.CopyECN || !c.File.Dataplane.MSSClamp {
+	if child.ReplayWindow != 4096 || len(child.ESPProposals) != 0 || child.CopyDSCP != "out" || !child.CopyDF || !child.CopyECN || !c.File.Dataplane.MSSClamp {
 		t.Errorf("defaults: %+v", child)
 	}
 	if len(c.Policies) != 1 || c.Policies[0].Tunnel != "site-b/net" || c.Policies[0].Action != spd.Protect {
@@ -138,6 +138,16 @@ func TestFaultsAreNamedWithTheirPlace(t *testing.T) {
 		{"role", replace("role: protected", "role: protekted"), `did you mean "protected"?`},
 		{"window", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, replay_window: 31"), `31 is not between 32 and 65536`},
 		{"mtu", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, mtu: 9000"), `9000 is not between 576 and`},
+		{"fragment", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, fragment: during"), `connections.site-b.children.net.fragment: "during" is not`},
+		{"dscp", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, copy_dscp: no, dscp: 64"), `64 is not between 0 and 63`},
+		{"dscp copied", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, dscp: 46"), `dscp fixes what copy_dscp: out copies`},
+		{"copy_dscp", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, copy_dscp: both"), `"both" is not out, in, yes or no`},
+		{"ttl", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, ttl: 256"), `"256" is neither copy nor a number from 1 to 255`},
+		{"tfc", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, tfc_padding: 5000"), `5000 bytes; at most`},
+		{"tfc word", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, tfc_padding: all"), `"all" is neither mtu nor a number of bytes`},
+		{"tfc transport", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, mode: transport, tfc_padding: 500"), `tfc_padding needs mode: tunnel`},
+		{"tfc AH", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, ah_proposals: sha256, tfc_padding: mtu"), `tfc_padding with ah_proposals`},
+		{"ttl transport", replace("remote_ts: 198.51.100.128/25", "remote_ts: 198.51.100.128/25, mode: transport, ttl: 5"), `need mode: tunnel`},
 		{"workers", "workers: {count: 65}\n" + tenLines, `65 is not between 1 and 64`},
 		{"cores", "workers: {count: 3, cores: 1-2}\n" + tenLines, `2 cores for 3 workers`},
 		{"ring", "dataplane: {ring_size: 100}\n" + tenLines, `100 is not a power of two`},

@@ -237,6 +237,7 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		}
 		k.between(path+".mtu", int(child.MTU), low, mtuMax)
 	}
+	k.outer(child, path)
 	t := &tunnel{connection: c, child: child, path: path, manual: manual, terms: k.terms(child, path)}
 	if child.transport() {
 		k.transport(c, child, path)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
 	"sallyport/ike/ikesa"
 	"sallyport/ike/message"
@@ -12,13 +13,12 @@ import (
 
 // DataPath is what the data plane needs to know of a child that is negotiated; it travels as ikesa.Child.Data.
 type DataPath struct {
-	Name                             string // CONNECTION/CHILD
-	Priority                         int    // of the connection
-	Window                           uint32 // packets
-	CopyDSCP, CopyDF, CopyECN, SetDF bool
-	UDPChecksum                      bool
-	MTU                              uint16 // bytes of the outer packet; 0: the route's
-	Terms                            Terms
+	Name        string // CONNECTION/CHILD
+	Priority    int    // of the connection
+	Window      uint32 // packets
+	Outer       sad.Outer
+	UDPChecksum bool
+	Terms       Terms
 }
 
 // exchange translates what was checked into what the IKE server takes.
@@ -84,8 +84,7 @@ func (k *checker) negotiatedChild(c *Connection, child *Child) *ikesa.Child {
 		StartAction: actions[child.StartAction], CloseAction: actions[child.CloseAction], DPDAction: actions[child.DPDAction],
 		Data: &DataPath{
 			Name: c.Name + "/" + child.Name, Priority: c.Priority, Window: uint32(child.ReplayWindow),
-			CopyDSCP: child.CopyDSCP, CopyDF: child.CopyDF, CopyECN: child.CopyECN, SetDF: child.SetDF,
-			UDPChecksum: c.UDPChecksum, MTU: uint16(child.MTU), Terms: k.children[c.Name+"/"+child.Name].terms,
+			Outer: child.outer(), UDPChecksum: c.UDPChecksum, Terms: k.children[c.Name+"/"+child.Name].terms,
 		},
 	}
 	if child.transport() {

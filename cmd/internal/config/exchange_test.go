@@ -54,7 +54,7 @@ func TestTenLinesMakeANegotiatedTunnel(t *testing.T) {
 	if child.StartAction != ikesa.ActionTrap || child.DPDAction != ikesa.ActionTrap || child.RekeyTime != time.Hour || child.LifeTime != 66*time.Minute || child.RandTime != 6*time.Minute {
 		t.Errorf("defaults: %+v", child)
 	}
-	if data := child.Data.(*DataPath); data.Name != "site-b/net" || data.Window != 4096 || !data.CopyDF {
+	if data := child.Data.(*DataPath); data.Name != "site-b/net" || data.Window != 4096 || !data.Outer.CopyDF {
 		t.Errorf("data path: %+v", data)
 	}
 	if c.Tunnels["site-b/net"] != "site-b/net" || c.Policies[0].Tunnel != "site-b/net" {

@@ -153,11 +153,15 @@ type Child struct {
 	DPDAction    string            `yaml:"dpd_action"`    // when the peer is dead; none, trap or start
 	Inactivity   Duration          `yaml:"inactivity"`    // closed after so long without traffic; 0: never
 	ReplayWindow int               `yaml:"replay_window"` // packets, 32 to 65536
-	CopyDSCP     bool              `yaml:"copy_dscp"`
+	CopyDSCP     Copying           `yaml:"copy_dscp"`     // to the outer header, from it, both or neither: out, in, yes, no
 	CopyDF       bool              `yaml:"copy_df"`
 	CopyECN      bool              `yaml:"copy_ecn"`
-	SetDF        bool              `yaml:"set_df"` // DF where nothing is copied
-	MTU          AutoInt           `yaml:"mtu"`    // of the outer packet, bytes; auto: the route's
+	SetDF        bool              `yaml:"set_df"`      // DF where nothing is copied
+	DSCP         int               `yaml:"dscp"`        // of every outer packet, 0 to 63, where it is not copied
+	TTL          TTL               `yaml:"ttl"`         // of outer packets
+	MTU          AutoInt           `yaml:"mtu"`         // of outer packets, bytes; auto: the route's, or what is learned of the path
+	Fragment     string            `yaml:"fragment"`    // what is too large for the path: before or after encryption
+	TFCPadding   Padding           `yaml:"tfc_padding"` // inner packets are padded to so many bytes, or to what fits the path: mtu
 	// Filters judge inner packets, the first that matches; what none matches is judged by FilterDefault.
 	Filters       []FilterRule `yaml:"filters"`
 	FilterDefault string       `yaml:"filter_default"` // allow or deny
@@ -237,9 +241,9 @@ func (c *Connection) setDefaults() {
 }
 
 func (c *Child) setDefaults() {
-	c.Mode, c.ReplayWindow = "tunnel", 4096
+	c.Mode, c.ReplayWindow, c.Fragment = "tunnel", 4096, "before"
 	c.FilterDefault, c.LimitIn.Burst, c.LimitOut.Burst = "allow", Duration{unset}, Duration{unset}
-	c.CopyDSCP, c.CopyDF, c.CopyECN = true, true, true
+	c.CopyDSCP, c.CopyDF, c.CopyECN, c.TTL = "out", true, true, defaultTTL
 	c.RekeyTime, c.LifeTime, c.RandTime = Duration{time.Hour}, Duration{unset}, Duration{unset}
 }
 

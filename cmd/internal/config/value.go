@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/dataplane/sad"
 	"sallyport/dataplane/transform"
 )
 
@@ -164,6 +165,64 @@ func (n *AutoInt) parse(text string) error {
 		return fmt.Errorf("%q is neither auto nor a whole number from 1 up", shorten(text))
 	}
 	*n = AutoInt(v)
+	return nil
+}
+
+// Padding is a number of bytes, 0 for none, or mtu.
+type Padding uint16
+
+// paddingMTU is as much padding as fits the path.
+const paddingMTU = Padding(sad.TFCPath)
+
+func (p *Padding) parse(text string) error {
+	if text == "mtu" {
+		*p = paddingMTU
+		return nil
+	}
+	v, err := strconv.ParseUint(text, 0, 16)
+	if err != nil || Padding(v) == paddingMTU {
+		return fmt.Errorf("%q is neither mtu nor a number of bytes", shorten(text))
+	}
+	*p = Padding(v)
+	return nil
+}
+
+// Copying says which way something is copied: out, in, yes (both) or no.
+type Copying string
+
+func (c *Copying) parse(text string) error {
+	switch text {
+	case "out", "in", "yes", "no":
+		*c = Copying(text)
+	case "true":
+		*c = "yes"
+	case "false":
+		*c = "no"
+	default:
+		return fmt.Errorf("%q is not out, in, yes or no", shorten(text))
+	}
+	return nil
+}
+
+func (c Copying) out() bool { return c == "out" || c == "yes" }
+func (c Copying) in() bool  { return c == "in" || c == "yes" }
+
+// TTL is a Time to Live from 1 to 255, or copy, which is 0.
+type TTL uint8
+
+// defaultTTL is what RFC 1700 and most hosts begin with.
+const defaultTTL TTL = 64
+
+func (t *TTL) parse(text string) error {
+	if text == "copy" {
+		*t = 0
+		return nil
+	}
+	v, err := strconv.ParseUint(text, 10, 8)
+	if err != nil || v == 0 {
+		return fmt.Errorf("%q is neither copy nor a number from 1 to 255", shorten(text))
+	}
+	*t = TTL(v)
 	return nil
 }
 

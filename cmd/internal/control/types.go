@@ -109,6 +109,14 @@ type Totals struct {
 	Dropped    uint64 `json:"dropped"`
 	BytesIn    uint64 `json:"bytes_in"`
 	BytesOut   uint64 `json:"bytes_out"`
+	Fragments
+}
+
+// Fragments are the packets that were cut up, before encryption and after it, and the outer ones that were put together.
+type Fragments struct {
+	Fragmented    uint64 `json:"fragmented"`
+	FragmentedESP uint64 `json:"fragmented_esp"`
+	Reassembled   uint64 `json:"reassembled"`
 }
 
 // Paths is what ICMP errors about ESP packets of ours came to.
