@@ -10,7 +10,7 @@ import (
 
 const hugePage = 2 << 20
 
-// Mapping is memory that is never in a core dump or a forked child.
+// Mapping is memory that is never in a core dump or a forked child and, where the limit on locked memory allows it, never in swap.
 type Mapping []byte
 
 // Reserve maps size bytes with the given protection, on huge pages where the kernel has them. Pages
@@ -24,8 +24,9 @@ func Reserve(size, prot int) (Mapping, error) {
 		unix.Munmap(m)
 		return nil, fmt.Errorf("keep %d bytes out of core dumps: %w", size, err)
 	}
-	// These two are of help where the kernel has them, and not needed.
+	// What follows is of help where the kernel has it and the limits allow it, and not needed. Pages are locked as they are touched.
 	unix.Madvise(m, unix.MADV_WIPEONFORK)
+	unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(size), unix.MLOCK_ONFAULT)
 	if size >= hugePage {
 		unix.Madvise(m, unix.MADV_HUGEPAGE)
 	}
