@@ -1,10 +1,6 @@
 package aesgcm
 
-import (
-	"errors"
-
-	"sallyport/dataplane/prefetch"
-)
+import "errors"
 
 // roundsMax is the number of rounds of AES-256, rounds128 that of AES-128 (FIPS 197, 5).
 const (
@@ -32,8 +28,9 @@ type Key struct {
 	rounds uint32
 	// standard is the handle of the standard library's cipher, 0 without.
 	standard uint32
-	_        [8]byte
-	round    [roundsMax + 1][16]byte
+	// Extra is the caller's: it lies in a cache line that every packet needs. Zero wipes it.
+	Extra [8]byte
+	round [roundsMax + 1][16]byte
 }
 
 // NewKey expands an AES key of 16, 24 or 32 bytes, as Set does.
@@ -55,15 +52,14 @@ func (im *implementation) set(k *Key, key []byte) error {
 	return im.expand(k, key)
 }
 
-// shortMax is how many powers of H a short packet needs: up to six blocks of text, additional data and lengths.
-const shortMax = 8
-
-// Prefetch asks for what of the key a short packet under AES-128 needs, five cache lines of eight. The rest is in no hurry: a longer packet
-// takes long enough to wait for it.
-func (k *Key) Prefetch() {
-	prefetch.Of((*[shortMax][16]byte)(k.powers[powerMax-shortMax:]))
-	prefetch.Of((*[rounds128 + 1][16]byte)(k.round[:]))
-}
+// HotFrom and HotLines are the part of a key that a short packet under AES-128 reads, as far as six blocks of text, in bytes and in cache lines: the
+// last powers of H, what follows them, and round keys. Only a longer packet, or a longer key, needs the rest, and takes long
+// enough to wait for it.
+const (
+	hotPowers = 8 // up to six blocks of text, additional data and lengths
+	HotFrom   = (powerMax - hotPowers) * 16
+	HotLines  = (hotPowers + 1 + rounds128 + 1) * 16 / 64
+)
 
 // Zero wipes the key: later ops with it fail. What an implementation without assembly
 // expanded belongs to the standard library's cipher, which offers no way to wipe it, so

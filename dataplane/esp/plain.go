@@ -120,7 +120,8 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 		tosMask |= 0x03
 	}
 	dscp := o.DSCP()
-	ttl, middle := binary.BigEndian.Uint64(o.Header[8:]), binary.LittleEndian.Uint64(o.Header[16:])
+	ttl := binary.BigEndian.Uint64(o.Header[8:])
+	middle := uint64(binary.LittleEndian.Uint32(o.Header[16:])) | uint64(bits.ReverseBytes32(o.SPI))<<32
 	seal := s.crypto.Run(s.table.OutboundKey(o.Slot), uint32(middle>>32), o.Flags&sad.FlagESN != 0)
 	seq, last := o.Seq.Load(), o.SeqMax
 	for _, i := range live {

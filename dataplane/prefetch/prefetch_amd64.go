@@ -7,3 +7,6 @@ func Bytes(b []byte)
 
 //go:noescape
 func each(mem *byte, offset *uint64, stride, n, lines uintptr)
+
+//go:noescape
+func items(list uintptr, index *uint32, n, size, lines uintptr)

@@ -43,3 +43,31 @@ nextLine:
 
 done:
 	RET
+
+// func items(list uintptr, index *uint32, n, size, lines uintptr)
+TEXT ·items(SB), NOSPLIT, $0-40
+	MOVQ  list+0(FP), AX
+	MOVQ  index+8(FP), BX
+	MOVQ  n+16(FP), DX
+	MOVQ  size+24(FP), CX
+	MOVQ  lines+32(FP), R8
+	TESTQ DX, DX
+	JEQ   none
+
+nextItem:
+	MOVL  (BX), SI
+	IMULQ CX, SI
+	ADDQ  AX, SI
+	MOVQ  R8, DI
+
+nextLineOfItem:
+	PREFETCHT1 (SI)
+	ADDQ       $64, SI
+	DECQ       DI
+	JNE        nextLineOfItem
+	ADDQ       $4, BX
+	DECQ       DX
+	JNE        nextItem
+
+none:
+	RET

@@ -6,3 +6,5 @@ package prefetch
 func Bytes([]byte) {}
 
 func each(*byte, *uint64, uintptr, uintptr, uintptr) {}
+
+func items(uintptr, *uint32, uintptr, uintptr, uintptr) {}

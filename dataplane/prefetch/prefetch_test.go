@@ -18,7 +18,11 @@ func TestEveryLengthIsHarmless(t *testing.T) {
 	Each(b, []uint64{}, 1)
 	Each(nil, []uint64{0}, 1)
 	Each(b, []struct{ offset, length uint64 }{{0, 1}, {64, 1}, {4095, 1}, {1 << 60, 1}, {^uint64(0), 1}}, 3)
-	if n := testing.AllocsPerRun(100, func() { Bytes(b) }); n != 0 {
+	Items(b, nil, 0, 1)
+	Items([][200]byte{{}, {}}, []uint32{1, 0, 1 << 31, 1<<32 - 1}, 64, 2)
+	Items[[200]byte](nil, []uint32{0, 5}, 0, 4)
+	list := make([]uint32, 3)
+	if n := testing.AllocsPerRun(100, func() { Bytes(b); Items(b, list, 0, 1) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 	for i := range b {

@@ -124,40 +124,46 @@ type Outbound struct {
 	// HeaderLen is the length of what is put in front of the IV: the prepared header in Header, which is outer IP, UDP if any, and
 	// the 8 bytes of SPI and sequence number; in transport mode without the outer IP header. Of AH, the padding counts too.
 	HeaderLen uint8
-	// UDP is the offset of the UDP header in Header, 0 without; ESP that of the SPI.
-	UDP, ESP uint8
+	// MTU of the path to the peer as configured; 0 = that of the route.
+	MTU uint16
 	// Seq is the last sequence number used; the owner's, see Next.
 	Seq    packet.Counter
 	SeqMax uint64 // the last one that may be used
 	// Packets and Bytes (of inner IP datagrams) count what was sent.
 	Packets packet.Counter
 
-	// warm
+	// warm: counted, or read by those that are put behind a plain IPv4 header, which ends with this line
 
-	// Header is the outer header with every field in place that no packet changes.
-	// TOS or traffic class hold the DSCP that is not copied. Zero are: lengths, IPv4 identification, DF and checksum, UDP
-	// checksum, sequence number.
-	Header [HeaderMax]byte
-	// HeaderSum is the one's complement sum of the IPv4 header in Header, not complemented:
-	// add what is filled in (packet.Complement), and it is the header's checksum.
-	HeaderSum uint16
-	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
-	// FlagUDPChecksum: add the UDP length twice and the payload.
-	UDPSum uint16
-	// MTU of the path to the peer as configured; 0 = that of the route.
-	MTU uint16
-	// PadTo is the length to which inner packets are padded, with FlagPadded: what was asked for in tfc, as far as it fits the path,
-	// which the owner knows.
-	PadTo, tfc uint16
-	room
 	// path is what was learned of the way to the peer, atomic: its MTU, 0 for none, and from bit 16 on why packets do not arrive.
-	path  uint32
+	path uint32
+	// bound is 1 + the tunnel that was bound to the association last, while it still is, else 0; atomic, see [Table.Current].
+	bound uint32
 	Bytes packet.Counter
 	// Last is when a packet was last sent, on the workers' clock; 0 before.
 	Last packet.Counter
 	Bounds
+	room
+	// HeaderSum is the one's complement sum of the IPv4 header in Header, not complemented:
+	// add what is filled in (packet.Complement), and it is the header's checksum.
+	HeaderSum uint16
+	// Header is the outer header with every field in place that no packet changes.
+	// TOS or traffic class hold the DSCP that is not copied. Zero are: lengths, IPv4 identification, DF and checksum, UDP
+	// checksum, sequence number.
+	Header [HeaderMax]byte
+
+	// cold, for IPv4 without UDP
+
+	// UDPSum is that of the UDP pseudo-header without length, and of the ports, with
+	// FlagUDPChecksum: add the UDP length twice and the payload.
+	UDPSum uint16
+	// UDP is the offset of the UDP header in Header, 0 without; ESP that of the SPI.
+	UDP, ESP uint8
+	// PadTo is the length to which inner packets are padded, with FlagPadded: what was asked for in tfc, as far as it fits the path,
+	// which the owner knows.
+	PadTo, tfc uint16
 	// TooBig, Exhausted and OtherDrops count what was dropped.
 	TooBig, Exhausted, OtherDrops packet.Counter
+	_                             [56]byte
 }
 
 // Next gives out the next sequence number, or says that none is left: the

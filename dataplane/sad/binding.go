@@ -27,9 +27,27 @@ func (t *Table) Bind(tunnel, outbound uint32) error {
 	if p.Load() == nil {
 		p.Store(new([bindingChunk]atomic.Uint32))
 	}
-	p.Load()[tunnel%bindingChunk].Store(outbound)
+	b := &p.Load()[tunnel%bindingChunk]
+	// An association never says that it is bound while the binding says otherwise.
+	if o := t.LookupOutbound(b.Load()); o != nil && o.bound == tunnel+1 {
+		atomic.StoreUint32(&o.bound, 0)
+	}
+	b.Store(outbound)
+	if o := t.LookupOutbound(outbound); o != nil {
+		atomic.StoreUint32(&o.bound, tunnel+1)
+	}
 	t.bound.Add(1)
 	return nil
+}
+
+// Current returns the outbound association that tunnel is bound to, and its handle; the association is nil if it is gone, and the handle 0 if none is
+// bound. known is the handle that was returned before, or 0: if it is still right, nothing but the association itself is read.
+func (t *Table) Current(tunnel, known uint32) (o *Outbound, handle uint32) {
+	if o = t.LookupOutbound(known); o != nil && atomic.LoadUint32(&o.bound) == tunnel+1 {
+		return o, known
+	}
+	handle = t.Bound(tunnel)
+	return t.LookupOutbound(handle), handle
 }
 
 // Bindings counts the calls of Bind: who saw the same number twice has missed none between.

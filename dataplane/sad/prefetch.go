@@ -1,6 +1,12 @@
 package sad
 
-import "sallyport/dataplane/prefetch"
+import (
+	"sync/atomic"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/prefetch"
+	"sallyport/dataplane/transform"
+)
 
 // crowd is how many associations of a direction a core's second-level cache holds about, with their keys and windows.
 const crowd = 256
@@ -8,30 +14,56 @@ const crowd = 256
 // Crowded says that there are so many associations that asking for them before they are read pays.
 func (t *Table) Crowded() bool { return t.crowded.Load() }
 
-// PrefetchInbound asks for the inbound association with an SPI and its key, if the SPI is one that
-// this table chose. PrefetchOf, when that has arrived, asks for what it points to.
-func (t *Table) PrefetchInbound(spi uint32) {
-	if spi < spiMin {
-		return
-	}
-	if i := t.spis.invert(spi) & t.mask; int(i) < len(t.inbound) {
-		prefetch.Of(&t.inbound[i])
-		t.keys[in][i].Prefetch()
-		prefetch.Of(&t.selectors[i])
+// Ahead names associations of one direction that a batch is about to look up: by SPI inbound, by handle outbound.
+type Ahead struct {
+	names, slots [packet.BatchMax]uint32
+	n            int
+}
+
+// Reset leaves no name.
+func (a *Ahead) Reset() { a.n = 0 }
+
+// Add adds a name, which may be wrong.
+func (a *Ahead) Add(name uint32) {
+	if a.n < len(a.names) {
+		a.names[a.n] = name
+		a.n++
 	}
 }
 
-// PrefetchOf asks for an inbound association's selectors, and for the word of its window where the next
-// packet in order belongs.
-func (t *Table) PrefetchOf(a *Inbound) {
-	prefetch.Of(t.selectors[a.Slot])
-	prefetch.Of(&t.words.all[a.bits+a.Window.Place(a.Window.Top()+1)])
+// PrefetchOutbound asks for what a short packet needs of outbound associations and of their keys: seven cache lines each.
+func (t *Table) PrefetchOutbound(a *Ahead) {
+	for i, handle := range a.names[:a.n] {
+		a.slots[i] = handle & t.mask
+	}
+	prefetch.Items(t.outbound, a.slots[:a.n], 0, 2)
+	transform.Prefetch(t.keys[out], a.slots[:a.n])
 }
 
-// PrefetchOutbound asks for the outbound association with a handle and its key.
-func (t *Table) PrefetchOutbound(handle uint32) {
-	if i := handle & t.mask; int(i) < len(t.outbound) {
-		prefetch.Of(&t.outbound[i])
-		t.keys[out][i].Prefetch()
+// PrefetchInbound asks for what a short packet needs of inbound associations and of their keys, where this table chose the
+// SPI. PrefetchWindows, when that has arrived, asks for what it leads to.
+func (t *Table) PrefetchInbound(a *Ahead) {
+	for i, spi := range a.names[:a.n] {
+		a.slots[i] = t.mask
+		if spi >= spiMin {
+			a.slots[i] &= t.spis.invert(spi)
+		}
+	}
+	prefetch.Items(t.inbound, a.slots[:a.n], 0, 3)
+	transform.Prefetch(t.keys[in], a.slots[:a.n])
+	prefetch.Items(t.selectors, a.slots[:a.n], 0, 1)
+}
+
+// PrefetchWindows asks for the selectors of inbound associations, and for the words of their windows where the next packets in
+// order belong.
+func (t *Table) PrefetchWindows(a *Ahead) {
+	for i, slot := range a.slots[:a.n] {
+		if int(slot) >= len(t.inbound) {
+			continue
+		}
+		if in := &t.inbound[slot]; atomic.LoadUint32(&in.live) == a.names[i] {
+			prefetch.Of(t.selectors[slot])
+			prefetch.Of(&t.words.all[in.bits+in.Window.Place(in.Window.Top()+1)])
+		}
 	}
 }

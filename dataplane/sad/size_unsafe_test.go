@@ -16,12 +16,13 @@ func TestSizes(t *testing.T) {
 		got, want uintptr
 	}{
 		{"Inbound", unsafe.Sizeof(in), 192},
-		{"Outbound", unsafe.Sizeof(out), 192},
+		{"Outbound", unsafe.Sizeof(out), 256},
 		{"Record", unsafe.Sizeof(Record{}), 64},
 		{"Flight", unsafe.Sizeof(Flight{}), 9 * 64},
 		{"Key", unsafe.Sizeof(transform.Key{}), 576},
 		{"end of the hot fields of Inbound", unsafe.Offsetof(in.Local), 64},
-		{"end of the hot fields of Outbound", unsafe.Offsetof(out.Header), 64},
+		{"end of the hot fields of Outbound", unsafe.Offsetof(out.path), 64},
+		{"end of the IPv4 header of Outbound", unsafe.Offsetof(out.Header) + ipv4HeaderLen, 128},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %d bytes, want %d", c.name, c.got, c.want)

@@ -13,7 +13,7 @@ const ivAEAD = 8
 // place. The nonce is salt and IV (RFC 4106, 4; RFC 7634, 2), the additional data SPI and
 // sequence number, with ESN all 64 bits of it (RFC 4106, 5; RFC 7634, 2.1).
 func fillAEAD(a *aesgcm.Op, op *Op) {
-	*(*[4]byte)(a.Nonce[0:]) = op.Key.salt
+	*(*[4]byte)(a.Nonce[0:]) = *op.Key.salt()
 	*(*[8]byte)(a.Nonce[4:]) = [8]byte(op.Packet[headerLen:])
 	fillAAD(a, op)
 	a.Buf = op.Packet[headerLen+ivAEAD:]
@@ -22,7 +22,7 @@ func fillAEAD(a *aesgcm.Op, op *Op) {
 // fillImplicit does the same for a packet that holds no IV: that is the sequence number, with
 // leading zeros where it has 32 bits (RFC 8750, 4).
 func fillImplicit(a *aesgcm.Op, op *Op) {
-	*(*[4]byte)(a.Nonce[0:]) = op.Key.salt
+	*(*[4]byte)(a.Nonce[0:]) = *op.Key.salt()
 	var hi uint32
 	if op.ESN {
 		hi = op.SeqHi

@@ -75,7 +75,7 @@ type GCMRun struct {
 
 // Run returns the run of a key, for which k.GCM() is true; spi is as it stands in the packet, read as a little-endian word.
 func (b *Batch) Run(k *Key, spi uint32, esn bool) GCMRun {
-	r := GCMRun{&k.gcm, binary.LittleEndian.Uint32(k.salt[:]), spi, 8}
+	r := GCMRun{&k.gcm, binary.LittleEndian.Uint32(k.salt()[:]), spi, 8}
 	if esn {
 		r.aadLen = 12
 	}
@@ -214,7 +214,7 @@ func kindOf(op *Op) Kind {
 	if op.Key == nil {
 		return KindNone
 	}
-	k, info := op.Key.kind, op.Key.suite.Info()
+	k, info := op.Key.kind(), op.Key.Suite().Info()
 	if len(op.Packet) < headerLen+info.IVLen+info.ICVLen || len(op.Packet) > PacketMax && (k == KindGMAC || k == KindGCMShort) {
 		return KindNone
 	}

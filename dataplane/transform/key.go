@@ -17,14 +17,21 @@ import (
 // used by one goroutine at a time. It must not be copied. It holds no Go pointer, so it may
 // live outside the Go heap; its zero value is no key. It fills whole cache lines.
 type Key struct {
-	salt  [4]byte
-	suite Suite
-	kind  Kind
+	// gcm is that of AES-GCM. Its extra bytes are salt, suite and kind, whatever the suite: see extra.
+	gcm aesgcm.Key
 	// other is the handle of what suites but AES-GCM use, in ciphers or macKeys; 0 without.
 	other uint32
-	_     [52]byte // so that the powers of H begin with a cache line
-	gcm   aesgcm.Key
+	_     [60]byte
 }
+
+// Places in the extra bytes, after the salt.
+const (
+	extraSuite = 4
+	extraKind  = 5
+)
+
+func (k *Key) salt() *[4]byte { return (*[4]byte)(k.gcm.Extra[:]) }
+func (k *Key) kind() Kind     { return Kind(k.gcm.Extra[extraKind]) }
 
 // What keys have handles of, for the suites whose implementations live on the Go heap.
 var (
@@ -32,10 +39,9 @@ var (
 	macKeys registry.Registry[*macKey]
 )
 
-// Prefetch asks for what of a key a packet needs first, if it is one of AES-GCM: six cache lines of nine.
-func (k *Key) Prefetch() {
-	prefetch.Of(&k.salt)
-	k.gcm.Prefetch()
+// Prefetch asks for what of the keys that index names a short packet under AES-128-GCM needs: five cache lines of nine.
+func Prefetch(keys []Key, index []uint32) {
+	prefetch.Items(keys, index, aesgcm.HotFrom, aesgcm.HotLines)
 }
 
 // NewKey makes a key from the keying material of one direction, as Set does.
@@ -87,8 +93,8 @@ func (k *Key) Set(suite Suite, keymat []byte) error {
 	if err != nil {
 		return fmt.Errorf("expand key for %s: %w", info.Name, err)
 	}
-	copy(k.salt[:], salt)
-	k.suite, k.kind = suite, info.Kind
+	copy(k.salt()[:], salt)
+	k.gcm.Extra[extraSuite], k.gcm.Extra[extraKind] = uint8(suite), uint8(info.Kind)
 	return nil
 }
 
@@ -96,7 +102,7 @@ func (k *Key) Set(suite Suite, keymat []byte) error {
 // libraries that offer no way to wipe them; so may those of AES-GCM, see [aesgcm.Key.Zero].
 // Nobody may be inside Seal or Open with this key.
 func (k *Key) Zero() {
-	switch k.kind {
+	switch k.kind() {
 	case KindChaCha, KindChaChaImplicit, KindGMAC:
 		ciphers.Drop(k.other)
 	case KindCBC, KindNull:
@@ -107,10 +113,10 @@ func (k *Key) Zero() {
 }
 
 // Suite returns the suite that the key is for, None if it is no key.
-func (k *Key) Suite() Suite { return k.suite }
+func (k *Key) Suite() Suite { return Suite(k.gcm.Extra[extraSuite]) }
 
 // GCM says that the key is one of AES-GCM-16 with the IV in the packet.
-func (k *Key) GCM() bool { return k.kind == KindGCM }
+func (k *Key) GCM() bool { return k.kind() == KindGCM }
 
 // Salt returns the nonce salt; zero for suites without one.
-func (k *Key) Salt() [4]byte { return k.salt }
+func (k *Key) Salt() [4]byte { return *k.salt() }

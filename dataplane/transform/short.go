@@ -20,7 +20,7 @@ func (b *Batch) sealShort(a []aesgcm.Op, op *Op) {
 // openShort decrypts the text and verifies the part of its tag that was sent. The text leaves the scratch only then.
 func (b *Batch) openShort(a []aesgcm.Op, op *Op) {
 	b.shorten(a, op)
-	aesgcm.OpenTruncated(a, op.Key.suite.Info().ICVLen)
+	aesgcm.OpenTruncated(a, op.Key.Suite().Info().ICVLen)
 	b.finishShort(a, op)
 }
 
@@ -28,7 +28,7 @@ func (b *Batch) openShort(a []aesgcm.Op, op *Op) {
 func (b *Batch) shorten(a []aesgcm.Op, op *Op) {
 	fillAEAD(&a[0], op)
 	n := copy(b.scratch[:], op.Packet[headerLen+ivAEAD:])
-	a[0].Key, a[0].Buf = &op.Key.gcm, b.scratch[:n-op.Key.suite.Info().ICVLen+aesgcm.TagSize]
+	a[0].Key, a[0].Buf = &op.Key.gcm, b.scratch[:n-op.Key.Suite().Info().ICVLen+aesgcm.TagSize]
 }
 
 func (b *Batch) finishShort(a []aesgcm.Op, op *Op) {

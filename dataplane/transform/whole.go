@@ -16,7 +16,7 @@ func (i *Info) WholeICVLen() int { return i.IVLen + i.ICVLen }
 // Sign computes the ICV field of AH over covered, in which fields that change on the way, and the ICV field, are zero. counter is
 // as in [Op]. icv has WholeICVLen bytes, and must not lie in covered. It returns false if the key is gone or for something else.
 func (b *Batch) Sign(k *Key, covered []byte, counter uint64, icv []byte) bool {
-	info := k.suite.Info()
+	info := k.Suite().Info()
 	if !info.Whole() || len(icv) != info.WholeICVLen() {
 		return false
 	}
@@ -30,7 +30,7 @@ func (b *Batch) Sign(k *Key, covered []byte, counter uint64, icv []byte) bool {
 
 // Verify says whether icv is the ICV field of AH over covered.
 func (b *Batch) Verify(k *Key, covered, icv []byte) bool {
-	info := k.suite.Info()
+	info := k.Suite().Info()
 	if !info.Whole() || len(icv) != info.WholeICVLen() {
 		return false
 	}
@@ -40,10 +40,10 @@ func (b *Batch) Verify(k *Key, covered, icv []byte) bool {
 
 // whole leaves the tag over covered in the scratch, with the IV in icv if the suite has one.
 func (b *Batch) whole(k *Key, covered, icv []byte) {
-	if k.kind == KindGMAC {
+	if k.kind() == KindGMAC {
 		nonce := &b.gcm[0].Nonce
-		copy(nonce[:], k.salt[:])
-		copy(nonce[len(k.salt):], icv[:ivAEAD])
+		copy(nonce[:], k.salt()[:])
+		copy(nonce[len(k.salt()):], icv[:ivAEAD])
 		ciphers.Get(k.other).Seal(b.scratch[:0:aesgcm.TagSize], nonce[:], nil, covered)
 		return
 	}

@@ -28,9 +28,6 @@ func (w *Worker) claimInbound() {
 					w.moves.inbound(spi)
 				}
 			}
-			if w.crowded {
-				w.group.sad.PrefetchOf(mine)
-			}
 			if mine.Flags&sad.FlagGuarded != 0 {
 				w.guarded = true
 			}

@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane/packet"
-	"sallyport/dataplane/prefetch"
 	"sallyport/dataplane/spd"
 )
 
@@ -17,7 +16,7 @@ const (
 )
 
 // classify parses the packets that came from queues and puts each on the list of what
-// is to be done with it, or ends it. What is remembered of the flows is asked for a pass before it is read.
+// is to be done with it, or ends it.
 func (w *Worker) classify() {
 	b := &w.batch
 	for i := range b.N {
@@ -29,7 +28,7 @@ func (w *Worker) classify() {
 			p.Flags |= packet.FlagLocal
 		}
 		if p.Reason = packet.Parse(b, i); p.Reason == packet.DropNone {
-			w.foresee(i)
+			w.places[i] = w.flows.place(&b.Flows[i])
 		}
 	}
 	for i := range b.N {
@@ -70,14 +69,6 @@ func (w *Worker) judge(i int) (packet.Class, packet.Drop) {
 		return w.classifyEndpoint(p, &w.batch.Flows[i], w.batch.IP(i))
 	}
 	return w.classifyCleartext(i)
-}
-
-// foresee asks for what is remembered of packet i's flow.
-func (w *Worker) foresee(i int) {
-	w.places[i] = w.flows.place(&w.batch.Flows[i])
-	if w.flows.many {
-		prefetch.Of(&w.flows.places[w.places[i]])
-	}
 }
 
 // classifyEndpoint judges a packet to one of our outer addresses. ip is the datagram. What
@@ -150,9 +141,6 @@ func (w *Worker) classifyESP(p *packet.Packet, esp []byte) (packet.Class, packet
 	p.SPI = binary.BigEndian.Uint32(esp)
 	if p.SPI < 256 {
 		return 0, packet.DropReservedSPI
-	}
-	if w.crowded {
-		w.group.sad.PrefetchInbound(p.SPI)
 	}
 	return packet.ClassInbound, 0
 }
@@ -247,13 +235,11 @@ func (w *Worker) obey(p *packet.Packet, flow *packet.Flow, known *flowEntry) (pa
 	case spd.Discard:
 		return 0, packet.DropPolicyDiscard
 	}
-	p.SPI, p.Tunnel = w.group.sad.Bound(known.tunnel), known.tunnel
+	_, known.handle = w.group.sad.Current(known.tunnel, known.handle)
+	p.SPI, p.Tunnel = known.handle, known.tunnel
 	if p.SPI == 0 {
 		w.acquire(known.tunnel, flow)
 		return 0, packet.DropNoOutbound
-	}
-	if w.crowded {
-		w.group.sad.PrefetchOutbound(p.SPI)
 	}
 	return packet.ClassOutbound, 0
 }

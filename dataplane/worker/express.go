@@ -25,8 +25,8 @@ const notPlain = sad.FlagGuarded | sad.FlagEnded | sad.FlagsUnusual
 // peer known in the routes in force; not larger than the tunnel's MTU; TTL left.
 func (w *Worker) express() {
 	b, t, f := &w.batch, w.tables, w.flows
-	if w.watched || w.crowded || f.many {
-		return // who watches wants to see every stage; large tables want to be asked for what is read before it is read
+	if w.watched {
+		return // who watches wants to see every stage
 	}
 	var protected uint64 // ports
 	for i := range t.Ports[:min(len(t.Ports), 64)] {
@@ -37,7 +37,6 @@ func (w *Worker) express() {
 	var (
 		tunnel uint32 // the last one,
 		handle uint32 // and what it is bound to
-		of     uint32 // handle of sa
 		sa     *sad.Outbound
 		hop    uint32
 		mtu    int
@@ -83,11 +82,9 @@ func (w *Worker) express() {
 			continue
 		}
 
-		if handle == 0 || tunnel != e.tunnel {
-			tunnel, handle = e.tunnel, table.Bound(e.tunnel)
-		}
-		if sa == nil || handle != of {
-			sa = table.LookupOutbound(handle)
+		if sa == nil || tunnel != e.tunnel {
+			sa, handle = table.Current(e.tunnel, e.handle)
+			tunnel, e.handle = e.tunnel, handle
 			if sa == nil || sa.Owner() != w.ID || sa.Asked() || sa.Flags&notPlain != 0 || sa.HopGeneration != t.FIB.Generation {
 				sa = nil
 				continue
@@ -96,7 +93,7 @@ func (w *Worker) express() {
 				sa = nil
 				continue
 			}
-			of, hop = handle, sa.Hop
+			hop = sa.Hop
 			mtu = sa.InnerMTU(int(t.FIB.Hops[hop].MTU))
 		}
 		if total > mtu {
@@ -145,7 +142,7 @@ const tcpSYN = 0x02
 // they are to be decapsulated. The association must be this worker's, not asked to move, and between exactly these addresses.
 func (w *Worker) expressInbound() {
 	b, t := &w.batch, w.tables
-	if w.watched || w.crowded || t.Endpoints == nil {
+	if w.watched || t.Endpoints == nil {
 		return
 	}
 	var (
@@ -202,15 +199,16 @@ func (w *Worker) expressInbound() {
 // routes in force; a next hop on the protected side whose MTU is large enough; TTL left.
 func (w *Worker) expressDecapsulated() {
 	b, t, f := &w.batch, w.tables, w.flows
-	if w.watched || w.crowded || f.many {
+	if w.watched {
 		return
 	}
+	w.foreseeDecapsulated()
 	opened := len(w.lists.in)
 	kept, list := w.lists.in[:0], w.lists.shortForward
 	for _, i := range w.lists.in {
 		p, flow := &b.P[i], &b.Flows[i]
 		rest := flow.Rest()
-		place := &f.places[f.place4(flow.Src.Lo, flow.Dst.Lo, rest)]
+		place := &f.places[w.places[i]]
 		e := &place[0]
 		if e.flow.Src.Lo != flow.Src.Lo || e.flow.Dst.Lo != flow.Dst.Lo || e.flow.Rest() != rest {
 			e = &place[1]

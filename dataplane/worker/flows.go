@@ -35,9 +35,11 @@ type flowEntry struct {
 	tunnel     uint32 // of a Protect policy
 	// hop is the flow's next hop in the FIB snapshot hopGeneration; 0: not looked up.
 	hop, hopGeneration uint32
-	match              spd.Match
-	action             spd.Action
-	_                  [6]byte
+	// handle is that of the outbound association which the tunnel was bound to when it was last asked for, 0 for none: see sad.Table.Current.
+	handle uint32
+	match  spd.Match
+	action spd.Action
+	_      [2]byte
 }
 
 // Sizes of the table: about two places for each association, in whole powers of two.
@@ -131,6 +133,6 @@ func (f *flows) judge(e *flowEntry, flow *packet.Flow) {
 	index, match := f.policies.Outbound(flow)
 	if e.match = match; match != spd.NoMatch {
 		p := f.policies.Policy(index)
-		e.action, e.tunnel = p.Action, p.Tunnel
+		e.action, e.tunnel, e.handle = p.Action, p.Tunnel, 0
 	}
 }

@@ -25,6 +25,7 @@ func (w *Worker) Step(now int64) int {
 	n := w.batch.N
 	if n > 0 {
 		w.observe(StageTake)
+		w.foresee()
 		w.express()
 		w.expressInbound()
 		w.classify()

@@ -22,7 +22,7 @@ func (w *Worker) gather() {
 			continue
 		}
 		if p.Port == w.tables.TUN || !w.tables.Endpoints.Has(flow) {
-			w.foresee(int(i))
+			w.places[i] = w.flows.place(flow)
 			w.place(int(i))
 			continue
 		}

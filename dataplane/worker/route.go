@@ -12,8 +12,8 @@ import (
 func (w *Worker) routeDecapsulated() {
 	b := &w.batch
 	w.Counters.Opened.Add(uint64(len(w.lists.in)))
-	for _, i := range w.lists.in {
-		w.foresee(int(i))
+	if w.watched {
+		w.foreseeDecapsulated() // expressDecapsulated did not
 	}
 	for _, i := range w.lists.in {
 		p := &b.P[i]
