@@ -86,28 +86,34 @@ func (s *Server) receiveInitial(d ikesa.Datagram, h message.Header) {
 		return
 	}
 	shard := s.shards[s.initialShard(initialKey{h.InitiatorSPI, d.Remote})]
-	if s.demandCookies(shard) {
-		found, nonce, ok := cookieAndNonce(h, d.Data)
-		if !ok {
-			s.stats.drop(DropInitMalformed)
-			return
-		}
-		now := time.Now()
-		if !s.gate.cookies.valid(now, found, h.InitiatorSPI, d.Remote.Addr(), nonce) {
-			if found != nil {
-				s.stats.drop(DropCookieWrong)
-			} else {
-				s.stats.drop(DropCookieDemanded)
-			}
-			s.answerCookie(d, h, s.gate.cookies.make(now, h.InitiatorSPI, d.Remote.Addr(), nonce))
-			return
-		}
+	if s.demandCookies(shard) && !s.showsCookie(d, h) {
+		return
 	}
 	select {
 	case shard.initials <- copied(d):
 	default:
 		s.stats.drop(DropQueueInit)
 	}
+}
+
+// showsCookie says whether an IKE_SA_INIT request has a cookie of ours. It demands one where that is not so.
+func (s *Server) showsCookie(d ikesa.Datagram, h message.Header) bool {
+	found, nonce, ok := cookieAndNonce(h, d.Data)
+	if !ok {
+		s.stats.drop(DropInitMalformed)
+		return false
+	}
+	now := time.Now()
+	if s.gate.cookies.valid(now, found, h.InitiatorSPI, d.Remote.Addr(), nonce) {
+		return true
+	}
+	if found != nil {
+		s.stats.drop(DropCookieWrong)
+	} else {
+		s.stats.drop(DropCookieDemanded)
+	}
+	s.answerCookie(d, h, s.gate.cookies.make(now, h.InitiatorSPI, d.Remote.Addr(), nonce))
+	return false
 }
 
 func (s *Server) initialShard(k initialKey) int {

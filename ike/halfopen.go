@@ -36,6 +36,10 @@ func sourceOf(a netip.Addr) netip.Addr {
 	return a
 }
 
+// addressShare is which part of all half-open IKE SAs one address may have, where it has shown that it receives there: many clients may be
+// behind it. Before, the limit for one address holds, so that nobody uses it up in another's name.
+const addressShare = 100
+
 // enter counts one more from a source, unless that would be more than limit or allMax.
 func (h *halfOpen) enter(source netip.Addr, limit, allMax int) Drop {
 	if h.all.Add(1) > int64(allMax) {

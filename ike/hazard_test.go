@@ -92,10 +92,29 @@ func TestHonestInitiatorGetsThroughAFlood(t *testing.T) {
 	})
 }
 
-// TestOneAddressCannotHoldMoreThanItsShare: C1, C16. Whoever answers with cookies from a real address gets a few
-// half-open IKE SAs, for a while.
+// TestManyClientsBehindOneAddress: C1. Of the clients behind a translator the first are let in at once, the others with cookies.
+func TestManyClientsBehindOneAddress(t *testing.T) {
+	simulate(t, 1, Options{Workers: 2, Limits: Limits{HalfOpenPerAddress: 3}}, func(t *testing.T, p *pair) {
+		const n = 60
+		p.configure(t, n, func(side string, c *ikesa.Connection) {
+			if side == "b" {
+				c.RemoteAddrs = nil
+			}
+		})
+		time.Sleep(2 * time.Second) // less than the first retransmission
+		if in, _, _ := p.b.counts(); in != n {
+			t.Errorf("%d of %d children", in, n)
+		}
+		if s := p.b.server.Load().Stats(); s.Drops[DropHalfOpenAddress] != 0 || s.Drops[DropCookieDemanded] == 0 {
+			t.Errorf("%d refused, %d asked for cookies", s.Drops[DropHalfOpenAddress], s.Drops[DropCookieDemanded])
+		}
+	})
+}
+
+// TestOneAddressCannotHoldMoreThanItsShare: C1, C16. Whoever answers with cookies from a real address gets a hundredth of the half-open
+// IKE SAs, for a while; who does not, a few.
 func TestOneAddressCannotHoldMoreThanItsShare(t *testing.T) {
-	simulate(t, 1, Options{Workers: 1, Limits: Limits{HalfOpenPerAddress: 3}}, func(t *testing.T, p *pair) {
+	simulate(t, 1, Options{Workers: 1, Limits: Limits{HalfOpenPerAddress: 3, HalfOpen: 1000}}, func(t *testing.T, p *pair) {
 		p.configure(t, 1, func(side string, c *ikesa.Connection) {
 			c.Children[0].StartAction = ikesa.ActionNone
 			if side == "b" {
@@ -117,15 +136,33 @@ func TestOneAddressCannotHoldMoreThanItsShare(t *testing.T) {
 			b.Receive(ikesa.Datagram{Local: first.Remote, Remote: netip.MustParseAddrPort("192.0.2.200:500"), Data: data})
 		}
 		time.Sleep(100 * time.Millisecond)
-		if s := b.Stats(); s.HalfOpen != 3 || s.Drops[DropHalfOpenAddress] != 47 {
-			t.Errorf("%d half-open, %d refused", s.HalfOpen, s.Drops[DropHalfOpenAddress])
+		if s := b.Stats(); s.HalfOpen != 3 || s.Drops[DropHalfOpenAddress] != 0 || s.Drops[DropCookieDemanded] != 47 {
+			t.Errorf("%d half-open, %d refused, %d asked for cookies", s.HalfOpen, s.Drops[DropHalfOpenAddress], s.Drops[DropCookieDemanded])
+		}
+		// With cookies it gets its share.
+		for i := range 50 {
+			data := bytes.Clone(first.Data)
+			binary.BigEndian.PutUint64(data, uint64(i+201))
+			h, _ := message.ParseHeader(data)
+			_, nonce, _ := cookieAndNonce(h, data)
+			cookie := b.gate.cookies.make(time.Now(), h.InitiatorSPI, netip.MustParseAddr("192.0.2.200"), nonce)
+			m, err := message.Parse(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Payloads = append([]message.Payload{&message.Notify{Notify: message.Cookie, Data: cookie[:]}}, m.Payloads...)
+			b.Receive(ikesa.Datagram{Local: first.Remote, Remote: netip.MustParseAddrPort("192.0.2.200:500"), Data: m.Append(nil)})
+		}
+		time.Sleep(100 * time.Millisecond)
+		if s := b.Stats(); s.HalfOpen != 1000/addressShare || s.Drops[DropHalfOpenAddress] != 50-(1000/addressShare-3) {
+			t.Errorf("%d half-open, %d refused with cookies", s.HalfOpen, s.Drops[DropHalfOpenAddress])
 		}
 		// The same datagram again is the same IKE SA (RFC 7296, 2.1).
 		data := bytes.Clone(first.Data)
 		binary.BigEndian.PutUint64(data, 1)
 		b.Receive(ikesa.Datagram{Local: first.Remote, Remote: netip.MustParseAddrPort("192.0.2.200:500"), Data: data})
 		time.Sleep(2 * time.Minute)
-		if s := b.Stats(); s.HalfOpen != 0 || s.Reasons[ikesa.ReasonHalfOpen] != 3 || s.Repeated != 1 {
+		if s := b.Stats(); s.HalfOpen != 0 || s.Reasons[ikesa.ReasonHalfOpen] != 1000/addressShare || s.Repeated != 1 {
 			t.Errorf("%d half-open, %d timed out, %d repeated", s.HalfOpen, s.Reasons[ikesa.ReasonHalfOpen], s.Repeated)
 		}
 		// Another limit counts from now on.

@@ -78,8 +78,10 @@ type Options struct {
 
 // Limits bound what others can make the server hold. Zero values take the defaults.
 type Limits struct {
-	HalfOpen           int // IKE SAs whose peer is not proven: 10,000
-	HalfOpenPerAddress int // of those, from one IPv4 address or IPv6 /64: 5, and one more for each connection that names the address
+	HalfOpen int // IKE SAs whose peer is not proven: 10,000
+	// Of those, from one IPv4 address or IPv6 /64, until it must show a cookie: 5, and one more for each connection that names the address.
+	// With cookies it may have a hundredth of HalfOpen.
+	HalfOpenPerAddress int
 	CookieThreshold    int // half-open ones from which on cookies are demanded (RFC 7296, 2.6): 30; negative = always
 	SAs                int // IKE SAs altogether: 200,000
 	Queue              int // datagrams that wait for one shard: 2,048; a fourth as many IKE_SA_INIT requests

@@ -199,8 +199,16 @@ func (sh *shard) receiveInitial(d ikesa.Datagram) {
 		return
 	}
 	source := sourceOf(d.Remote.Addr())
-	limit := s.limits.Load().HalfOpenPerAddress + s.config.Load().named[d.Remote.Addr()]
-	if drop := s.gate.halfOpen.enter(source, limit, s.limits.Load().HalfOpen); drop != DropNone {
+	limits := s.limits.Load()
+	few := limits.HalfOpenPerAddress + s.config.Load().named[d.Remote.Addr()]
+	drop := s.gate.halfOpen.enter(source, few, limits.HalfOpen)
+	if drop == DropHalfOpenAddress {
+		if !s.showsCookie(d, h) {
+			return
+		}
+		drop = s.gate.halfOpen.enter(source, max(few, limits.HalfOpen/addressShare), limits.HalfOpen)
+	}
+	if drop != DropNone {
 		s.stats.drop(drop)
 		return
 	}

@@ -71,7 +71,7 @@ type IKE struct {
 	Threads            AutoInt  `yaml:"threads"`               // goroutines of the server, 1 to 64; auto: one per core
 	SAs                int      `yaml:"sas_max"`               // IKE SAs altogether
 	HalfOpen           int      `yaml:"half_open_max"`         // IKE SAs whose peer is not proven
-	HalfOpenPerAddress int      `yaml:"half_open_per_address"` // of these, from one IPv4 address or one IPv6 /64
+	HalfOpenPerAddress int      `yaml:"half_open_per_address"` // of these, from one IPv4 address or one IPv6 /64, before it is asked for cookies
 	CookieThreshold    int      `yaml:"cookie_threshold"`      // half-open IKE SAs from which on cookies are demanded; 0: always
 	Rekeys             int      `yaml:"rekeys_per_second"`
 	Keepalive          Duration `yaml:"keepalive"`          // of NAT mappings; 0: none
