@@ -2,13 +2,11 @@ package ike
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 
 	"sallyport/ike/auth"
 	"sallyport/ike/ikesa"
-	"sallyport/ike/suite"
 )
 
 // Config is everything that a reload may change. The server keeps what it points to: it must not be changed afterwards.
@@ -16,143 +14,6 @@ type Config struct {
 	Connections []*ikesa.Connection // names are unique; where several match a peer equally, the first counts
 	Store       *auth.Store
 	Pools       []Pool
-}
-
-// snapshot is a configuration, immutable, with what is looked up in it. Ten thousand connections must not make a handshake
-// slow: the first look-up, by addresses and proposals, sees one connection of those that say the same; the second sees
-// those of the peer's identity.
-type snapshot struct {
-	order    []*ikesa.Connection
-	place    map[*ikesa.Connection]int
-	store    *auth.Store
-	byAddr   map[netip.Addr][]*ikesa.Connection    // by remote address, of connections that have only single ones
-	wild     []*ikesa.Connection                   // all others
-	byID     map[auth.Identity][]*ikesa.Connection // by remote identity, canonical
-	patterns []*ikesa.Connection                   // whose peer may have one of several
-	named    map[netip.Addr]int                    // how many connections name an address
-	hosts    func() map[string][]netip.Addr        // what names were last found to mean
-}
-
-func newSnapshot(c *Config, hosts func() map[string][]netip.Addr) *snapshot {
-	s := &snapshot{
-		order: c.Connections, store: c.Store, hosts: hosts, place: make(map[*ikesa.Connection]int), named: make(map[netip.Addr]int),
-		byAddr: make(map[netip.Addr][]*ikesa.Connection), byID: make(map[auth.Identity][]*ikesa.Connection),
-	}
-	seen := make(map[string]bool)
-	for i, conn := range c.Connections {
-		s.place[conn] = i
-		if id, ok := conn.Remote.ID.Exact(); ok {
-			id = id.Canonical()
-			s.byID[id] = append(s.byID[id], conn)
-		} else {
-			s.patterns = append(s.patterns, conn)
-		}
-		single := len(conn.RemoteAddrs) > 0
-		for _, a := range conn.RemoteAddrs {
-			if a.Host != "" || !a.Prefix.IsSingleIP() {
-				single = false
-				continue
-			}
-			s.named[a.Prefix.Addr()]++
-		}
-		key := fmt.Sprint(conn.RemoteAddrs, conn.LocalAddrs, conn.Proposals)
-		if seen[key] {
-			continue // an earlier one says the same
-		}
-		seen[key] = true
-		if !single {
-			s.wild = append(s.wild, conn)
-			continue
-		}
-		for _, a := range conn.RemoteAddrs {
-			s.byAddr[a.Prefix.Addr()] = append(s.byAddr[a.Prefix.Addr()], conn)
-		}
-	}
-	return s
-}
-
-// candidates are the connections that a look-up has to choose from.
-func (s *snapshot) candidates(q ikesa.Query) [2][]*ikesa.Connection {
-	if q.RemoteID == nil {
-		return [2][]*ikesa.Connection{s.byAddr[q.Remote.Addr()], s.wild}
-	}
-	return [2][]*ikesa.Connection{s.byID[q.RemoteID.Canonical()], s.patterns}
-}
-
-// addressed says how well an address fits a connection's: -1 not at all, 0 any, else the bits that had to be right.
-func addressed(allowed []ikesa.Address, a netip.Addr, hosts map[string][]netip.Addr) int {
-	if len(allowed) == 0 {
-		return 0
-	}
-	best := -1
-	for _, w := range allowed {
-		switch {
-		case w.Host != "":
-			if slices.Contains(hosts[w.Host], a) {
-				best = max(best, a.BitLen())
-			} else {
-				best = max(best, 0) // its address may be another by now; its identity decides
-			}
-		case w.Prefix.Contains(a):
-			best = max(best, w.Prefix.Bits())
-		}
-	}
-	return best
-}
-
-// find chooses the connection of a peer that came to us: among those whose addresses and, if known, identities match,
-// the one that says it most exactly.
-func (s *snapshot) find(q ikesa.Query) *ikesa.Connection {
-	var hosts map[string][]netip.Addr
-	if s.hosts != nil {
-		hosts = s.hosts()
-	}
-	var best *ikesa.Connection
-	var bestFit [4]int
-	for _, list := range s.candidates(q) {
-		for _, c := range list {
-			fit, ok := s.fit(c, q, hosts)
-			if !ok {
-				continue
-			}
-			if order := slices.Compare(fit[:], bestFit[:]); best == nil || order > 0 || order == 0 && s.place[c] < s.place[best] {
-				best, bestFit = c, fit
-			}
-		}
-	}
-	return best
-}
-
-// fit says how well a connection matches: identity, remote address, proposal, local address, in this order of weight.
-func (s *snapshot) fit(c *ikesa.Connection, q ikesa.Query, hosts map[string][]netip.Addr) (fit [4]int, ok bool) {
-	remote, local := addressed(c.RemoteAddrs, q.Remote.Addr(), hosts), addressed(c.LocalAddrs, q.Local.Addr(), nil)
-	if remote < 0 || local < 0 {
-		return fit, false
-	}
-	identity := 0
-	if q.RemoteID != nil {
-		if identity, ok = matches(c.Remote.ID, *q.RemoteID); !ok {
-			return fit, false
-		}
-	}
-	identity *= 2
-	if q.LocalID != nil {
-		if !isOwn(c.Local.ID, *q.LocalID) {
-			return fit, false
-		}
-		if !c.Local.ID.IsZero() {
-			identity++ // the peer asked for just this one
-		}
-	}
-	proposal := 0
-	if q.Proposals != nil {
-		if _, _, err := suite.Select(q.Proposals, c.Proposals, suite.Options{}); err == nil {
-			proposal = 1
-		}
-	} else if q.Chosen != nil && (c == q.Chosen || reflect.DeepEqual(c.Proposals, q.Chosen.Proposals)) {
-		proposal = 1
-	}
-	return [4]int{identity, remote, proposal, local}, true
 }
 
 // check refuses a configuration that cannot be applied.
@@ -290,7 +151,7 @@ func (m *manager) reload(c *Config) {
 	}
 	m.links = links
 	s.pools.configure(next.Pools)
-	s.config.Store(newSnapshot(next, func() map[string][]netip.Addr { return *m.resolved.Load() }))
+	s.config.Store(newSnapshot(next, &m.names))
 	for _, l := range gone {
 		m.drop(l)
 	}

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"sallyport/ike/ikesa"
@@ -31,7 +30,7 @@ type manager struct {
 	wake       time.Time // no link's retryAt is earlier; zero = none waits
 	closing    bool
 
-	resolved  atomic.Pointer[map[string][]netip.Addr] // names of peers, for the choice of a responder's connection
+	names     names // of peers, for the choice of a responder's connection
 	resolving chan struct{}
 }
 
@@ -102,7 +101,6 @@ func newManager(s *Server) *manager {
 		server: s, orders: newMailbox(), links: make(map[string]*link), peers: make(map[message.SPI]*peer),
 		byIDs: make(map[string][]*peer), contact: make(map[message.SPI]bool), resolving: make(chan struct{}, resolversMax),
 	}
-	m.resolved.Store(&map[string][]netip.Addr{})
 	return m
 }
 

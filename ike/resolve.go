@@ -2,9 +2,9 @@ package ike
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"sallyport/ike/ikesa"
@@ -64,20 +64,44 @@ func (m *manager) lookUp(hosts []string, then func(map[string][]netip.Addr)) {
 			found[h] = slices.Compact(addrs)
 		}
 		m.tell(func() {
-			m.remember(found)
+			for host, addrs := range found {
+				m.names.set(host, addrs)
+			}
 			then(found)
 		})
 	})
 }
 
-// remember publishes the addresses of names, for the choice of a responder's connection.
-func (m *manager) remember(found map[string][]netip.Addr) {
-	if len(found) == 0 {
-		return
+// names is what names of peers were last found to mean, for the choice of a responder's connection. The manager writes, shards read.
+type names struct {
+	addrs sync.Map // []netip.Addr by name
+	hosts sync.Map // []string by address
+}
+
+// of returns the names of an address. A nil receiver has none.
+func (n *names) of(a netip.Addr) []string {
+	if n == nil {
+		return nil
 	}
-	next := maps.Clone(*m.resolved.Load())
-	maps.Copy(next, found)
-	m.resolved.Store(&next)
+	hosts, _ := n.hosts.Load(a)
+	all, _ := hosts.([]string)
+	return all
+}
+
+// set says what a name means from now on.
+func (n *names) set(host string, addrs []netip.Addr) {
+	former, _ := n.addrs.Swap(host, addrs)
+	was, _ := former.([]netip.Addr)
+	for _, a := range was {
+		if !slices.Contains(addrs, a) {
+			n.hosts.Store(a, slices.DeleteFunc(slices.Clone(n.of(a)), func(h string) bool { return h == host }))
+		}
+	}
+	for _, a := range addrs {
+		if known := n.of(a); !slices.Contains(known, host) {
+			n.hosts.Store(a, append(slices.Clip(known), host))
+		}
+	}
 }
 
 // lookUpAll learns the addresses of all names of the configuration, so that peers with names may come to us.

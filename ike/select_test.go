@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -70,21 +71,27 @@ func TestIndexedChoiceIsTheNaiveChoice(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 3))
 	pick := func(words ...string) string { return words[random.IntN(len(words))] }
 	proposals := [][]suite.Proposal{ikeProposal, {must(suite.ParseIKE("aes256gcm16-prfsha384-ecp384"))}}
-	for range 300 {
+	for range 1000 {
 		var all []*ikesa.Connection
 		for range random.IntN(12) {
 			c := &ikesa.Connection{Name: "x", Proposals: proposals[random.IntN(2)]}
 			for range random.IntN(3) {
-				c.RemoteAddrs = append(c.RemoteAddrs, addresses(pick("198.51.100.1", "198.51.100.2", "198.51.100.0/24", "h.example.org"))...)
+				c.RemoteAddrs = append(c.RemoteAddrs, addresses(pick("198.51.100.1", "198.51.100.2", "198.51.100.0/24", "198.51.0.0/16", "h.example.org", "i.example.org"))...)
 			}
 			if random.IntN(3) == 0 {
 				c.LocalAddrs = addresses(pick("192.0.2.2", "192.0.2.3"))
 			}
 			c.Remote = auth.Remote{ID: must(auth.ParsePattern(pick("%any", "a.example.org", "*.example.org", "b.example.org")))}
+			if random.IntN(2) == 0 {
+				c.Local.ID = identity(pick("gw", "gw2"))
+			}
 			all = append(all, c)
 		}
-		hosts := map[string][]netip.Addr{"h.example.org": {netip.MustParseAddr("198.51.100.2")}}
-		s := newSnapshot(&Config{Connections: all, Store: testStore()}, func() map[string][]netip.Addr { return hosts })
+		var known names
+		known.set("h.example.org", []netip.Addr{netip.MustParseAddr("198.51.100.1")})
+		known.set("h.example.org", []netip.Addr{netip.MustParseAddr("198.51.100.2")})
+		known.set("i.example.org", []netip.Addr{netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("203.0.113.9")})
+		s := newSnapshot(&Config{Connections: all, Store: testStore()}, &known)
 		for range 20 {
 			q := ikesa.Query{Local: netip.MustParseAddrPort(pick("192.0.2.2:500", "192.0.2.3:500")),
 				Remote: netip.MustParseAddrPort(pick("198.51.100.1:500", "198.51.100.2:500", "203.0.113.9:500"))}
@@ -93,11 +100,18 @@ func TestIndexedChoiceIsTheNaiveChoice(t *testing.T) {
 			} else {
 				id := identity(pick("a.example.org", "b.example.org", "c.example.org", "stranger"))
 				q.RemoteID = &id
+				if random.IntN(2) == 0 {
+					own := identity(pick("gw", "GW2", "gw3"))
+					q.LocalID = &own
+				}
+				if len(all) > 0 {
+					q.Chosen = all[random.IntN(len(all))]
+				}
 			}
 			var want *ikesa.Connection
 			var best [4]int
 			for _, c := range all {
-				if fit, ok := s.fit(c, q, hosts); ok && (want == nil || better(fit, best)) {
+				if fit, ok := s.fit(c, q); ok && (want == nil || better(fit, best)) {
 					want, best = c, fit
 				}
 			}
@@ -115,4 +129,53 @@ func better(a, b [4]int) bool {
 		}
 	}
 	return false
+}
+
+// BenchmarkChoice is both choices of a handshake, by addresses and by identities, among ten thousand connections.
+func BenchmarkChoice(b *testing.B) {
+	const n = 10_000
+	addr := func(i int) string {
+		return netip.AddrFrom4([4]byte{198, 18 + byte(i>>15&1), byte(i >> 7), byte(i << 1)}).String()
+	}
+	for _, c := range []struct {
+		name string
+		set  func(i int, c *ikesa.Connection)
+	}{
+		{"addresses", func(i int, c *ikesa.Connection) { c.RemoteAddrs = addresses(addr(i)) }},
+		{"identities", func(i int, c *ikesa.Connection) {
+			c.Remote.ID = must(auth.ParsePattern(fmt.Sprintf("%d.example.org", i)))
+		}},
+		{"networks", func(i int, c *ikesa.Connection) { c.RemoteAddrs = addresses(addr(i) + "/31") }},
+		{"names", func(i int, c *ikesa.Connection) { c.RemoteAddrs = addresses(fmt.Sprintf("%d.example.org", i)) }},
+		{"one remote", func(i int, c *ikesa.Connection) {
+			c.RemoteAddrs, c.Remote.ID = addresses("198.18.0.1"), must(auth.ParsePattern("peer.example.org"))
+			c.Local.ID = identity(fmt.Sprintf("%d.example.org", i))
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var all []*ikesa.Connection
+			for i := range n {
+				conn := &ikesa.Connection{Name: fmt.Sprint(i), Proposals: ikeProposal, Remote: auth.Remote{ID: must(auth.ParsePattern("%any"))}}
+				c.set(i, conn)
+				all = append(all, conn)
+			}
+			s := newSnapshot(&Config{Connections: all, Store: testStore()}, nil)
+			remote, asked, here := identity("peer.example.org"), identity("777.example.org"), netip.MustParseAddrPort("192.0.2.2:500")
+			if c.name == "identities" {
+				remote = asked
+			}
+			from := netip.AddrPortFrom(netip.MustParseAddr(addr(777)), 500)
+			if c.name == "one remote" {
+				from = netip.MustParseAddrPort("198.18.0.1:500")
+			}
+			offer := []message.Proposal{ikeProposal[0].Message(1, nil)}
+			b.ReportAllocs()
+			for b.Loop() {
+				first := s.find(ikesa.Query{Local: here, Remote: from, Proposals: offer})
+				if first == nil || s.find(ikesa.Query{Local: here, Remote: from, RemoteID: &remote, LocalID: &asked, Chosen: first}) == nil {
+					b.Fatal("no connection")
+				}
+			}
+		})
+	}
 }
