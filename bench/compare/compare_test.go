@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -37,6 +38,57 @@ func TestVerdicts(t *testing.T) {
 		if len(got) != 1 || got[0].Verdict != c.want {
 			t.Errorf("%s: %+v, want %s", c.name, got, c.want)
 		}
+	}
+}
+
+// TestASlowerMinuteIsNoRegression: what peers and the standard library lost too is the machine's, what is beyond that is ours.
+func TestASlowerMinuteIsNoRegression(t *testing.T) {
+	steady := func(name, unit string, v float64) result.Row { return row(name, unit, v, v*1.001, v*0.999) }
+	at := func(ours, machine, wire float64) *result.File {
+		f := file(steady("gateway/encrypt/64", "Mpps", ours), steady("gateway/decrypt/64", "ns", 1/ours), steady("wire/pdr/encrypt/64", "Mpps", ours))
+		for i := range 20 {
+			v := float64(i + 1)
+			f.Add(steady(fmt.Sprintf("aesgcm128/go/%d", i), "ns", 1).Against("Go crypto/cipher", []float64{v / machine, v / machine, v / machine}),
+				steady(fmt.Sprintf("wire/pdr/decrypt/%d", i), "Mpps", 1).Against("testpmd io", []float64{v * wire, v * wire, v * wire}))
+		}
+		f.Add(steady("a", "ns", 1).Against("without churn", []float64{9, 9, 9}), steady("b", "ns", 1).Against("first part", []float64{9, 9, 9}))
+		// A single control that went astray decides nothing.
+		f.Add(steady("stray", "ns", 1).Against("libipsec-mb", []float64{3 * ours, 3 * ours, 3 * ours}))
+		return f
+	}
+	for _, c := range []struct {
+		name                string
+		ours, machine, wire float64
+		memory, onWire      Verdict
+	}{
+		{"everything is slower", 0.8, 0.79, 0.79, Drifted, Drifted},
+		{"only we are", 0.8, 1, 1, Worse, Worse},
+		{"more than the machine", 0.7, 0.9, 0.9, Worse, Worse},
+		{"faster on a slower machine", 1.2, 0.9, 0.9, Better, Better},
+		{"the wire alone drifts", 0.8, 1, 0.79, Worse, Drifted},
+		{"nothing", 1, 1, 1, Same, Same},
+	} {
+		got := Rows(at(1, 1, 1), at(c.ours, c.machine, c.wire))
+		if got[0].Verdict != c.memory || got[1].Verdict != c.memory || got[2].Verdict != c.onWire {
+			t.Errorf("%s: %s, %s, %s; want %s and %s", c.name, got[0].Verdict, got[1].Verdict, got[2].Verdict, c.memory, c.onWire)
+		}
+	}
+	for _, b := range Bands(at(1, 1, 1), at(1, 0.8, 0.9)) {
+		if want := map[string]float64{"in memory": 0.8, "on the wire": 0.9}[b.Kind]; math.Abs(b.Low-want) > 1e-9 || b.High != 1 || b.Controls < 20 {
+			t.Errorf("%+v, want from %v", b, want)
+		}
+	}
+}
+
+// The looks at the machine are controls, too.
+func TestLooksAreControls(t *testing.T) {
+	at := func(us float64) *result.File {
+		f := file(row("gateway/encrypt/64", "Mpps", 1/us, 1/us, 1/us))
+		f.Noise = &result.Noise{Looks: []result.Look{{Spin: result.Slices{Median: us}, Memory: result.Slices{Median: us}}}}
+		return f
+	}
+	if got := Rows(at(100), at(130))[0]; got.Verdict != Drifted {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -147,9 +147,8 @@ func (c *Case) Measure(atLeast time.Duration) error {
 	return nil
 }
 
-// Run prepares the cases and measures all of them in turn, runs times, so that what disturbs the machine
-// meets all alike. next is told what comes.
-func Run(ctx context.Context, cases []*Case, runs int, atLeast time.Duration, next func(string)) error {
+// Run prepares the cases and measures them in turn. next is told what comes.
+func Run(ctx context.Context, cases []*Case, rounds result.Rounds, atLeast time.Duration, next func(string)) error {
 	for _, c := range cases {
 		if err := c.Prepare(); err != nil {
 			return err
@@ -159,8 +158,10 @@ func Run(ctx context.Context, cases []*Case, runs int, atLeast time.Duration, ne
 		}
 		c.Seal, c.Open, c.SealCycles, c.OpenCycles = nil, nil, nil, nil
 	}
-	for range runs {
-		for _, c := range cases {
+	unstable := func(i int) bool { return result.Unsteady(cases[i].Seal, cases[i].Open) }
+	for list := rounds.Next(len(cases), unstable); len(list) > 0; list = rounds.Next(len(cases), unstable) {
+		for _, i := range list {
+			c := cases[i]
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"sallyport/bench/result"
 )
 
 func TestEverythingThatIsNamedCanBeMeasured(t *testing.T) {
@@ -16,7 +18,7 @@ func TestEverythingThatIsNamedCanBeMeasured(t *testing.T) {
 		}
 	}
 	told := 0
-	if err := Run(context.Background(), cases, 2, time.Microsecond, func(string) { told++ }); err != nil {
+	if err := Run(context.Background(), cases, result.Rounds{Runs: 2}, time.Microsecond, func(string) { told++ }); err != nil {
 		t.Fatal(err)
 	}
 	if told != 2*len(cases) {

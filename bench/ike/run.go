@@ -32,6 +32,7 @@ type Options struct {
 	Flood      int           // spoofed requests a second
 	Bin        string        // folder of sallyportd and sallyport, for what daemons are measured in
 	Overload   time.Duration // of a tunnel that is offered twice what it carries
+	Within     time.Duration // bounds the samples, as result.Rounds has it; each of Which has an equal part of what is left
 	// Progress, if set, is told of every sample before it is taken.
 	Progress func(what string)
 	// Command is written into the rows.
@@ -72,8 +73,12 @@ func Run(ctx context.Context, o Options) ([]result.Row, error) {
 		return nil, errors.New("nothing to measure")
 	}
 	r := &run{Options: o}
-	for _, which := range o.Which {
+	began := time.Now()
+	for i, which := range o.Which {
 		var err error
+		if o.Within > 0 {
+			r.share = max(1, (o.Within-time.Since(began))/time.Duration(len(o.Which)-i))
+		}
 		switch which {
 		case "handshake":
 			err = r.handshake(ctx)
@@ -101,11 +106,33 @@ func Run(ctx context.Context, o Options) ([]result.Row, error) {
 
 type run struct {
 	Options
-	rows []result.Row
+	share time.Duration // of Within, for what is measured now
+	rows  []result.Row
 }
+
+// inTurn takes samples of n scenarios in turn, each of which tells whether what was sampled so far is unstable.
+func (r *run) inTurn(ctx context.Context, n int, unstable func(i int) bool, sample func(i int, round string) error) error {
+	rounds := result.Rounds{Runs: r.Runs, Within: r.share}
+	for list := rounds.Next(n, unstable); len(list) > 0; list = rounds.Next(n, unstable) {
+		for _, i := range list {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := sample(i, rounds.Round()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// notAgain is for what is not taken again because it is unstable.
+func notAgain(int) bool { return false }
 
 // pairs collects samples of two sides that take turns.
 type pairs struct{ ours, theirs []float64 }
+
+func (p pairs) unstable() bool { return result.Unsteady(p.ours, p.theirs) }
 
 func (r *run) next(what string) {
 	if r.Progress != nil {
@@ -144,77 +171,84 @@ func (r *run) theirs(ctx context.Context, s scenario, f func(p *peer) error) (er
 }
 
 func (r *run) handshake(ctx context.Context) error {
-	for _, h := range handshakes {
-		var rate, cpu, limit pairs
-		for i := range r.Runs {
-			r.next(fmt.Sprintf("%s %d of %d", h.name, i+1, r.Runs))
-			b, err := bound(h.scenario)
-			if err != nil {
-				return err
-			}
-			limit.theirs = append(limit.theirs, b)
-			err = r.ours(unlimited, func(p *pair) error {
-				s, err := establish(ctx, p, h.scenario, r.Handshakes)
-				rate.ours, cpu.ours, limit.ours = append(rate.ours, s.perSecond()), append(cpu.ours, s.perCPUSecond()), append(limit.ours, s.perCPUSecond())
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if r.Peer == "" || h.alone {
-				continue
-			}
-			r.next(fmt.Sprintf("%s, strongSwan, %d of %d", h.name, i+1, r.Runs))
-			err = r.theirs(ctx, h.scenario, func(p *peer) error {
-				s, err := p.establish(ctx, max(1, r.Handshakes/4))
-				rate.theirs, cpu.theirs = append(rate.theirs, s.perSecond()), append(cpu.theirs, s.perCPUSecond())
-				return err
-			})
-			if err != nil {
-				return err
-			}
+	rate, cpu, limit := make([]pairs, len(handshakes)), make([]pairs, len(handshakes)), make([]pairs, len(handshakes))
+	unstable := func(i int) bool { return rate[i].unstable() || limit[i].unstable() }
+	err := r.inTurn(ctx, len(handshakes), unstable, func(i int, round string) error {
+		h := &handshakes[i]
+		r.next(fmt.Sprintf("%s %s", h.name, round))
+		b, err := bound(h.scenario)
+		if err != nil {
+			return err
 		}
-		r.row("handshake/"+h.name, "1/s", strongSwan, rate)
-		r.row("handshake/"+h.name+"/cpu", "1/cpu-s", strongSwan, cpu)
-		r.row("handshake/"+h.name+"/bound", "1/cpu-s", "its public-key operations alone", limit)
+		limit[i].theirs = append(limit[i].theirs, b)
+		err = r.ours(unlimited, func(p *pair) error {
+			s, err := establish(ctx, p, h.scenario, r.Handshakes)
+			rate[i].add(&cpu[i], s)
+			limit[i].ours = append(limit[i].ours, s.perCPUSecond())
+			return err
+		})
+		if err != nil || r.Peer == "" || h.alone {
+			return err
+		}
+		r.next(fmt.Sprintf("%s, strongSwan, %s", h.name, round))
+		return r.theirs(ctx, h.scenario, func(p *peer) error {
+			s, err := p.establish(ctx, max(1, r.Handshakes/4))
+			rate[i].addTheirs(&cpu[i], s)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for i, h := range handshakes {
+		r.row("handshake/"+h.name, "1/s", strongSwan, rate[i])
+		r.row("handshake/"+h.name+"/cpu", "1/cpu-s", strongSwan, cpu[i])
+		r.row("handshake/"+h.name+"/bound", "1/cpu-s", "its public-key operations alone", limit[i])
 	}
 	return nil
 }
 
+// add notes one sample of ours by the clock, and in cpu by the processors' time; addTheirs one of the peer's.
+func (p *pairs) add(cpu *pairs, s sample) {
+	p.ours, cpu.ours = append(p.ours, s.perSecond()), append(cpu.ours, s.perCPUSecond())
+}
+
+func (p *pairs) addTheirs(cpu *pairs, s sample) {
+	p.theirs, cpu.theirs = append(p.theirs, s.perSecond()), append(cpu.theirs, s.perCPUSecond())
+}
+
 func (r *run) rekey(ctx context.Context) error {
-	for _, k := range rekeys {
-		var rate, cpu pairs
-		for i := range r.Runs {
-			r.next(fmt.Sprintf("rekeys %s %d of %d", k.name, i+1, r.Runs))
-			err := r.ours(unlimited, func(p *pair) error {
-				if _, err := establish(ctx, p, k.scenario, rekeyed); err != nil {
-					return err
-				}
-				s, err := rekey(ctx, p, rekeyed, 5*rekeyRounds)
-				rate.ours, cpu.ours = append(rate.ours, s.perSecond()), append(cpu.ours, s.perCPUSecond())
-				return err
-			})
-			if err != nil {
+	rate, cpu := make([]pairs, len(rekeys)), make([]pairs, len(rekeys))
+	err := r.inTurn(ctx, len(rekeys), func(i int) bool { return rate[i].unstable() }, func(i int, round string) error {
+		k := &rekeys[i]
+		r.next(fmt.Sprintf("rekeys %s %s", k.name, round))
+		err := r.ours(unlimited, func(p *pair) error {
+			if _, err := establish(ctx, p, k.scenario, rekeyed); err != nil {
 				return err
 			}
-			if r.Peer == "" {
-				continue
-			}
-			r.next(fmt.Sprintf("rekeys %s, strongSwan, %d of %d", k.name, i+1, r.Runs))
-			err = r.theirs(ctx, k.scenario, func(p *peer) error {
-				if _, err := p.establish(ctx, rekeyed); err != nil {
-					return err
-				}
-				s, err := p.rekey(ctx, rekeyed, rekeyRounds)
-				rate.theirs, cpu.theirs = append(rate.theirs, s.perSecond()), append(cpu.theirs, s.perCPUSecond())
-				return err
-			})
-			if err != nil {
-				return err
-			}
+			s, err := rekey(ctx, p, rekeyed, 5*rekeyRounds)
+			rate[i].add(&cpu[i], s)
+			return err
+		})
+		if err != nil || r.Peer == "" {
+			return err
 		}
-		r.row("rekey/"+k.name, "1/s", strongSwan, rate)
-		r.row("rekey/"+k.name+"/cpu", "1/cpu-s", strongSwan, cpu)
+		r.next(fmt.Sprintf("rekeys %s, strongSwan, %s", k.name, round))
+		return r.theirs(ctx, k.scenario, func(p *peer) error {
+			if _, err := p.establish(ctx, rekeyed); err != nil {
+				return err
+			}
+			s, err := p.rekey(ctx, rekeyed, rekeyRounds)
+			rate[i].addTheirs(&cpu[i], s)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for i, k := range rekeys {
+		r.row("rekey/"+k.name, "1/s", strongSwan, rate[i])
+		r.row("rekey/"+k.name+"/cpu", "1/cpu-s", strongSwan, cpu[i])
 	}
 	return nil
 }
@@ -223,30 +257,27 @@ func (r *run) rekey(ctx context.Context) error {
 func (r *run) setup(ctx context.Context) error {
 	s := handshakes[0].scenario
 	var seconds, memory pairs
-	for i := range r.Runs {
-		r.next(fmt.Sprintf("%d tunnels %d of %d", r.Tunnels, i+1, r.Runs))
+	err := r.inTurn(ctx, 1, func(int) bool { return seconds.unstable() }, func(_ int, round string) error {
+		r.next(fmt.Sprintf("%d tunnels %s", r.Tunnels, round))
 		err := r.ours(unlimited, func(p *pair) error {
 			took, bytes, err := fill(ctx, p, s, r.Tunnels)
 			seconds.ours, memory.ours = append(seconds.ours, took.wall.Seconds()), append(memory.ours, bytes)
 			return err
 		})
-		if err != nil {
+		if err != nil || r.Peer == "" {
 			return err
 		}
-		if r.Peer == "" {
-			continue
-		}
-		r.next(fmt.Sprintf("%d tunnels, strongSwan, %d of %d", r.Tunnels, i+1, r.Runs))
-		err = r.theirs(ctx, s, func(p *peer) error {
+		r.next(fmt.Sprintf("%d tunnels, strongSwan, %s", r.Tunnels, round))
+		return r.theirs(ctx, s, func(p *peer) error {
 			before := p.memory()
 			took, err := p.establish(ctx, r.Tunnels)
 			seconds.theirs = append(seconds.theirs, took.wall.Seconds())
 			memory.theirs = append(memory.theirs, (p.memory()-before)/float64(2*r.Tunnels))
 			return err
 		})
-		if err != nil {
-			return err
-		}
+	})
+	if err != nil {
+		return err
 	}
 	r.row(fmt.Sprintf("setup/%d", r.Tunnels), "s", strongSwan, seconds)
 	r.row("memory", "bytes", strongSwan, memory)
@@ -256,9 +287,9 @@ func (r *run) setup(ctx context.Context) error {
 func (r *run) flood(ctx context.Context) error {
 	const tried, honest = 400, 4
 	var success, p50, p99, offered []float64
-	for i := range r.Runs {
-		r.next(fmt.Sprintf("flood %d of %d", i+1, r.Runs))
-		err := r.ours(ike.Limits{}, func(p *pair) error {
+	err := r.inTurn(ctx, 1, notAgain, func(_ int, round string) error {
+		r.next(fmt.Sprintf("flood %s", round))
+		return r.ours(ike.Limits{}, func(p *pair) error {
 			f, err := underFlood(ctx, p, handshakes[0].scenario, r.Flood, tried, honest)
 			if err != nil {
 				return err
@@ -267,9 +298,9 @@ func (r *run) flood(ctx context.Context) error {
 			p50, p99 = append(p50, f.milliseconds(0.5)), append(p99, f.milliseconds(0.99))
 			return nil
 		})
-		if err != nil {
-			return err
-		}
+	})
+	if err != nil {
+		return err
 	}
 	r.row("flood/offered", "1/s", "", pairs{ours: offered})
 	r.row("flood/success", "%", "", pairs{ours: success})
@@ -283,8 +314,8 @@ func (r *run) flood(ctx context.Context) error {
 func (r *run) daemonsSetup(ctx context.Context) error {
 	var seconds, reload pairs
 	var sent, lost, memory []float64
-	for i := range r.Runs {
-		r.next(fmt.Sprintf("%d tunnels of two daemons %d of %d", r.Tunnels, i+1, r.Runs))
+	err := r.inTurn(ctx, 1, func(int) bool { return seconds.unstable() }, func(_ int, round string) error {
+		r.next(fmt.Sprintf("%d tunnels of two daemons %s", r.Tunnels, round))
 		m, err := massive(ctx, r.Bin, r.Tunnels)
 		if err != nil {
 			return err
@@ -292,17 +323,17 @@ func (r *run) daemonsSetup(ctx context.Context) error {
 		seconds.ours, reload.ours = append(seconds.ours, m.all-m.first), append(reload.ours, m.all)
 		sent, lost, memory = append(sent, m.rate), append(lost, float64(m.lost)), append(memory, m.residentKB)
 		if r.Peer == "" {
-			continue
+			return nil
 		}
-		r.next(fmt.Sprintf("%d tunnels, strongSwan, %d of %d", r.Tunnels, i+1, r.Runs))
-		err = r.theirs(ctx, handshakes[0].scenario, func(p *peer) error {
+		r.next(fmt.Sprintf("%d tunnels, strongSwan, %s", r.Tunnels, round))
+		return r.theirs(ctx, handshakes[0].scenario, func(p *peer) error {
 			took, err := p.establish(ctx, r.Tunnels)
 			seconds.theirs = append(seconds.theirs, took.wall.Seconds())
 			return err
 		})
-		if err != nil {
-			return err
-		}
+	})
+	if err != nil {
+		return err
 	}
 	name := fmt.Sprintf("daemons/setup/%d", r.Tunnels)
 	r.row(name, "s", strongSwan, seconds)
@@ -317,8 +348,8 @@ func (r *run) daemonsSetup(ctx context.Context) error {
 func (r *run) daemonsFlood(ctx context.Context) error {
 	const tried, triedPeer, honest = 200, 40, 4 // of the peer fewer: where it is locked out, each takes honestWait
 	var success, p50, p99, offered pairs
-	for i := range r.Runs {
-		r.next(fmt.Sprintf("flood of a daemon %d of %d", i+1, r.Runs))
+	err := r.inTurn(ctx, 1, notAgain, func(_ int, round string) error {
+		r.next(fmt.Sprintf("flood of a daemon %s", round))
 		f, err := spoofing(ctx, r.Bin, "", r.Flood, tried, honest)
 		if err != nil {
 			return err
@@ -331,13 +362,17 @@ func (r *run) daemonsFlood(ctx context.Context) error {
 		}
 		add(f, &offered.ours, &success.ours, &p50.ours, &p99.ours)
 		if r.Peer == "" {
-			continue
+			return nil
 		}
-		r.next(fmt.Sprintf("flood, strongSwan, %d of %d", i+1, r.Runs))
+		r.next(fmt.Sprintf("flood, strongSwan, %s", round))
 		if f, err = spoofing(ctx, r.Bin, r.Peer, r.Flood, triedPeer, honest); err != nil {
 			return err
 		}
 		add(f, &offered.theirs, &success.theirs, &p50.theirs, &p99.theirs)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	r.row("daemons/flood/offered", "1/s", strongSwan, offered)
 	r.row("daemons/flood/success", "%", strongSwan, success)
@@ -349,8 +384,8 @@ func (r *run) daemonsFlood(ctx context.Context) error {
 // daemonsOverload measures what becomes of the key exchange while a tunnel is offered twice what it carries.
 func (r *run) daemonsOverload(ctx context.Context) error {
 	var capacity, offered, delivered, liveness, success, p50, p99 []float64
-	for i := range r.Runs {
-		r.next(fmt.Sprintf("overload %d of %d", i+1, r.Runs))
+	err := r.inTurn(ctx, 1, notAgain, func(_ int, round string) error {
+		r.next(fmt.Sprintf("overload %s", round))
 		o, err := overloaded(ctx, r.Bin, r.Overload, 2*time.Second)
 		if err != nil {
 			return err
@@ -362,6 +397,10 @@ func (r *run) daemonsOverload(ctx context.Context) error {
 		liveness, success = append(liveness, o.livenessRate), append(success, 100*float64(o.tried-o.failed)/float64(o.tried))
 		f := flood{latencies: o.latencies}
 		p50, p99 = append(p50, f.milliseconds(0.5)), append(p99, f.milliseconds(0.99))
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	r.row("daemons/overload/capacity", "1/s", "", pairs{ours: capacity})
 	r.row("daemons/overload/offered", "1/s", "", pairs{ours: offered})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -78,6 +79,12 @@ func (c *ciphers) sample(ctx context.Context, o *Options) error {
 		}
 	}
 	return nil
+}
+
+func (c *ciphers) unstable() bool {
+	return slices.ContainsFunc(c.cases, func(k cipherCase) bool {
+		return result.Unsteady(k.ours.Seal, k.ours.Open, k.standard.Seal, k.standard.Open, k.direct.seal, k.direct.open)
+	})
 }
 
 func (d *direct) sample(ctx context.Context, program string, core, size int) error {

@@ -22,11 +22,12 @@ import (
 
 // Options say what is measured.
 type Options struct {
-	Sizes      []int    // of the inner packets, pipeline.SizeMin to pipeline.SizeMax
-	Directions []string // encrypt, decrypt
-	Modes      []string // of ipsec-secgw, by name
-	Runs       int      // samples of each, in turn
-	Seconds    int      // of one sample
+	Sizes      []int         // of the inner packets, pipeline.SizeMin to pipeline.SizeMax
+	Directions []string      // encrypt, decrypt
+	Modes      []string      // of ipsec-secgw, by name
+	Runs       int           // samples of each, in turn
+	Within     time.Duration // bounds the samples, as result.Rounds has it
+	Seconds    int           // of one sample
 	Core       int
 	Folder     string // where the peers are built
 	Program    string // ipsec-secgw, if it is there already
@@ -89,13 +90,20 @@ func Run(ctx context.Context, o Options) ([]result.Row, error) {
 		return nil, errors.Join(cipherErr, err)
 	}
 	defer gateways.close()
-	for run := range o.Runs {
-		if cipherErr == nil {
-			o.Progress(fmt.Sprintf("aesgcm128, run %d of %d", run+1, o.Runs))
-			cipherErr = cipher.sample(ctx, &o)
-		}
-		if err := gateways.sample(ctx, &o, run); err != nil {
-			return nil, errors.Join(cipherErr, err)
+	// A round is one of the cipher's and one of each case of the gateways'.
+	n := 1 + len(gateways.cases)
+	unstable := func(i int) bool { return i == 0 && cipher.unstable() || i > 0 && gateways.cases[i-1].unstable() }
+	rounds := result.Rounds{Runs: o.Runs, Within: o.Within}
+	for list := rounds.Next(n, unstable); len(list) > 0; list = rounds.Next(n, unstable) {
+		for _, i := range list {
+			if i > 0 {
+				if err := gateways.sample(ctx, &o, &gateways.cases[i-1], rounds.Round()); err != nil {
+					return nil, errors.Join(cipherErr, err)
+				}
+			} else if cipherErr == nil {
+				o.Progress(fmt.Sprintf("aesgcm128, run %s", rounds.Round()))
+				cipherErr = cipher.sample(ctx, &o)
+			}
 		}
 	}
 	return append(gateways.rows(&o), cipher.rows(&o)...), cipherErr
@@ -140,27 +148,28 @@ func newGateways(ctx context.Context, o *Options) (*gateways, error) {
 
 func (g *gateways) close() error { return g.release() }
 
-// sample takes one sample of every case, by us and by every mode of the peer.
-func (g *gateways) sample(ctx context.Context, o *Options, run int) error {
-	for i := range g.cases {
-		c := &g.cases[i]
-		what := fmt.Sprintf("gateway/%s/%d, run %d of %d: ", c.direction, c.size, run+1, o.Runs)
-		o.Progress(what + "ours")
-		rate, err := c.sampleOurs(o)
+// sample takes one sample of a case, by us and by every mode of the peer.
+func (g *gateways) sample(ctx context.Context, o *Options, c *gatewayCase, round string) error {
+	what := fmt.Sprintf("gateway/%s/%d, run %s: ", c.direction, c.size, round)
+	o.Progress(what + "ours")
+	rate, err := c.sampleOurs(o)
+	if err != nil {
+		return err
+	}
+	c.ours = append(c.ours, rate)
+	for m := range g.modes {
+		o.Progress(what + secgw.Name + ", " + g.modes[m].Name)
+		rate, err := g.samplePeer(ctx, o, c, g.modes[m])
 		if err != nil {
-			return err
+			return fmt.Errorf("%s, %s: %w", secgw.Name, g.modes[m].Name, err)
 		}
-		c.ours = append(c.ours, rate)
-		for m := range g.modes {
-			o.Progress(what + secgw.Name + ", " + g.modes[m].Name)
-			rate, err := g.samplePeer(ctx, o, c, g.modes[m])
-			if err != nil {
-				return fmt.Errorf("%s, %s: %w", secgw.Name, g.modes[m].Name, err)
-			}
-			c.theirs[m] = append(c.theirs[m], rate)
-		}
+		c.theirs[m] = append(c.theirs[m], rate)
 	}
 	return nil
+}
+
+func (c *gatewayCase) unstable() bool {
+	return result.Unsteady(c.ours) || result.Unsteady(c.theirs...)
 }
 
 func (c *gatewayCase) sampleOurs(o *Options) (float64, error) {

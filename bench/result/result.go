@@ -45,7 +45,7 @@ type Interface struct {
 	Name   string `json:"name"`
 	Driver string `json:"driver"`
 	Queues int    `json:"queues,omitempty"`
-	Mode   string `json:"xdp_mode"`             // zero-copy, copy or skb
+	Mode   string `json:"xdp_mode"`             // of its AF_XDP socket: zero-copy, copy or generic; native: a program without a socket
 	Reason string `json:"xdp_reason,omitempty"` // why not a better one
 }
 
@@ -183,7 +183,7 @@ func (r Row) Against(peer string, samples []float64) Row {
 }
 
 // Spread is the difference between the largest and the smallest sample as a share of the median; of five samples and more a
-// tenth at either end, at least one, is left out.
+// fifth at either end is left out.
 func (r Row) Spread() float64 {
 	if len(r.Samples) == 0 || r.Value == 0 {
 		return 0
@@ -195,10 +195,7 @@ func (r Row) Spread() float64 {
 // Ends are the smallest and the largest of the samples that Spread looks at, 0 without samples.
 func (r Row) Ends() (low, high float64) {
 	s := slices.Sorted(slices.Values(r.Samples))
-	if n := len(s); n >= 5 {
-		out := max(1, n/10)
-		s = s[out : n-out]
-	}
+	s = s[len(s)/5 : len(s)-len(s)/5]
 	if len(s) == 0 {
 		return 0, 0
 	}
@@ -264,6 +261,13 @@ func (f *File) Calibrate() { f.meter.Look() }
 func (f *File) Finish() {
 	f.Noise = f.meter.Stop()
 	f.Seconds = math.Round(time.Since(f.began).Seconds()*10) / 10
+}
+
+// Attach notes an interface, once.
+func (f *File) Attach(i Interface) {
+	if !slices.Contains(f.Interfaces, i) {
+		f.Interfaces = append(f.Interfaces, i)
+	}
 }
 
 // Add adds rows.

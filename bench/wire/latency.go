@@ -47,7 +47,7 @@ func (f *finder) latencies(ctx context.Context, s *scene, pdr float64) error {
 	for run := range f.latencyRuns() {
 		if f.late(0) {
 			if run == 0 {
-				f.hole(name, fmt.Errorf("no time was left of the %v s", f.Within))
+				f.hole(name, fmt.Errorf("no time was left of %v", f.Within))
 				return nil
 			}
 			break

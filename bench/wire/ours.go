@@ -125,30 +125,15 @@ func (a *ready) drops(o *Options) ([]result.Drop, error) {
 		}
 		all = append(all, result.Drop{Name: name, Packets: packets})
 	}
-	for _, place := range []string{Encrypt, Decrypt} {
-		if _, err := os.Stat(a.socket(place)); err != nil {
-			continue // the rig has only the other one
-		}
-		text, err := exec.Command(filepath.Join(o.Bin, "sallyport"), "--socket", a.socket(place), "counters", "--json").Output()
-		if err != nil {
-			return nil, fmt.Errorf("asking the gateway for its counters: %w", err)
-		}
-		var counters struct {
-			Drops []result.Drop `json:"drops"`
-			Ports []struct {
-				Queues []struct {
-					RxDropped  uint64 `json:"rx_dropped"`
-					RxRingFull uint64 `json:"rx_ring_full"`
-				} `json:"queues"`
-			} `json:"ports"`
-		}
-		if err := json.Unmarshal(text, &counters); err != nil {
-			return nil, fmt.Errorf("the gateway's counters: %w", err)
-		}
-		for _, d := range counters.Drops {
+	gateways, err := a.counters(o)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range gateways {
+		for _, d := range g.Drops {
 			add(d.Name, d.Packets)
 		}
-		for _, p := range counters.Ports {
+		for _, p := range g.Ports {
 			for _, q := range p.Queues {
 				add(DropSocket, q.RxDropped)
 				add(DropRing, q.RxRingFull)
@@ -157,6 +142,62 @@ func (a *ready) drops(o *Options) ([]result.Drop, error) {
 	}
 	add(DropVeth, a.droppedByVeth())
 	return all, nil
+}
+
+// counters are those of one gateway, as its control tool tells them.
+type counters struct {
+	Drops []result.Drop `json:"drops"`
+	Ports []struct {
+		Name   string `json:"name"`
+		Role   string `json:"role"`
+		Mode   string `json:"mode"`
+		Reason string `json:"reason"`
+		Queues []struct {
+			RxDropped  uint64 `json:"rx_dropped"`
+			RxRingFull uint64 `json:"rx_ring_full"`
+		} `json:"queues"`
+	} `json:"ports"`
+}
+
+// counters asks the gateways of the rig.
+func (r *rig) counters(o *Options) (all []counters, err error) {
+	for _, place := range []string{Encrypt, Decrypt} {
+		if _, err := os.Stat(r.socket(place)); err != nil {
+			continue // the rig has only the other one
+		}
+		text, err := exec.Command(filepath.Join(o.Bin, "sallyport"), "--socket", r.socket(place), "counters", "--json").Output()
+		if err != nil {
+			return nil, fmt.Errorf("asking the gateway for its counters: %w", err)
+		}
+		var c counters
+		if err := json.Unmarshal(text, &c); err != nil {
+			return nil, fmt.Errorf("the gateway's counters: %w", err)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// tellInterfaces tells how packets pass the rig's interfaces: the gateways' as they say themselves.
+func (r *rig) tellInterfaces(o *Options) error {
+	if o.Interface == nil {
+		return nil
+	}
+	gateways, err := r.counters(o)
+	if err != nil {
+		return err
+	}
+	const driver = "veth"
+	o.Interface(result.Interface{Name: senderIf + ", sender", Driver: driver, Queues: 1, Mode: "copy", Reason: "as for the gateway"})
+	for _, g := range gateways {
+		for _, p := range g.Ports {
+			if len(p.Queues) > 0 && p.Mode != "tun" {
+				o.Interface(result.Interface{Name: p.Name + ", " + p.Role, Driver: driver, Queues: len(p.Queues), Mode: p.Mode, Reason: p.Reason})
+			}
+		}
+	}
+	o.Interface(result.Interface{Name: sinkIf + ", sink", Driver: driver, Queues: 1, Mode: "native", Reason: "its program counts and drops, without a socket"})
+	return nil
 }
 
 // Names of what is lost outside the gateway's own table of reasons.

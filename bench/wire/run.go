@@ -32,6 +32,8 @@ type Options struct {
 	Progress func(what string)
 	// Log, if set, is told of what was found.
 	Log func(what string)
+	// Interface, if set, is told of the rig's interfaces and how packets pass them.
+	Interface func(result.Interface)
 	// Command is written into the rows.
 	Command string
 }

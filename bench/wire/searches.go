@@ -42,7 +42,7 @@ type found struct {
 }
 
 // search searches once by every contender. What cannot carry is a hole.
-func (f *finder) search(ctx context.Context, s *scene, run int) error {
+func (f *finder) search(ctx context.Context, s *scene, turn string) error {
 	for _, who := range f.contenders() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -53,11 +53,14 @@ func (f *finder) search(ctx context.Context, s *scene, run int) error {
 			}
 			continue
 		}
+		if len(s.found[who][goalPDR]) >= f.searches(who) && who.byStack() {
+			continue
+		}
 		if f.out[who] != "" || s.broken[who] || f.late(f.latencyTime()) {
 			f.done++
 			continue
 		}
-		f.say(fmt.Sprintf("%s, run %d of %d, %s", s, run+1, f.Runs, who))
+		f.say(fmt.Sprintf("%s, run %s, %s", s, turn, who))
 		got, err := f.one(ctx, s, who)
 		switch {
 		case ctx.Err() != nil:
@@ -125,7 +128,7 @@ func (f *finder) result(s *scene) (rows []result.Row) {
 		}
 	}
 	if len(rows) == 0 && !s.broken[ours] {
-		f.hole("wire/"+s.String(), fmt.Errorf("no time was left of the %v s", f.Within))
+		f.hole("wire/"+s.String(), fmt.Errorf("no time was left of %v", f.Within))
 	}
 	return rows
 }
@@ -218,6 +221,8 @@ func (f *finder) one(ctx context.Context, s *scene, who contender) (got found, e
 	if who == ours {
 		if got.drops, err = a.drops(&f.Options); err != nil {
 			f.hole("wire/drops", err)
+		} else if err = a.tellInterfaces(&f.Options); err != nil {
+			f.hole("wire/interfaces", err)
 		}
 	}
 	return got, nil

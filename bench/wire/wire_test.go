@@ -181,7 +181,7 @@ func TestABoundedRunTellsWhatItLeftOut(t *testing.T) {
 	testbed.Need(t, testbed.Root...)
 	rows, holes, err := Find(t.Context(), FindOptions{
 		Options: Options{Runs: 2, WorkerCPU: 1, Directions: []string{Encrypt, Decrypt}, Bin: t.TempDir()},
-		Sizes:   []string{"1420"}, Tunnels: []int{1}, Sender: SenderXSK, Trial: 0.1, Sum: 0.1, Width: 0.1, LatencySeconds: 0.1, Within: 0.001,
+		Sizes:   []string{"1420"}, Tunnels: []int{1}, Sender: SenderXSK, Trial: 0.1, Sum: 0.1, Width: 0.1, LatencySeconds: 0.1, Within: time.Millisecond,
 	})
 	if err != nil || len(rows) != 2 || len(holes) != 2 {
 		t.Fatalf("%d rows, %v, %v", len(rows), holes, err)

@@ -21,6 +21,7 @@ type cryptoOptions struct {
 	implementations []string
 	bits, sizes     []int
 	seconds         float64
+	within          time.Duration
 	runs, core      int
 	json            string
 }
@@ -48,6 +49,7 @@ func cryptoCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntSliceVar(&o.sizes, "sizes", []int{64, 128, 256, 512, 1024, 1420}, "texts' sizes in bytes")
 	f.Float64Var(&o.seconds, "seconds", 0.005, "time of one measurement")
 	f.IntVar(&o.runs, "runs", 21, "how often each is measured, in turn; the median counts")
+	withinFlag(f, &o.within)
 	f.IntVar(&o.core, "core", -1, "CPU to measure on; -1 for any")
 	f.StringVar(&o.json, "json", "", "file to write the rows to")
 	return c
@@ -82,7 +84,7 @@ func (o *cryptoOptions) run(ctx context.Context, cases []*crypto.Case, stdout, s
 	file := newFile()
 	progress := newProgress(stderr, o.runs*len(cases))
 	measure := func() error {
-		return crypto.Run(ctx, cases, o.runs, time.Duration(o.seconds*float64(time.Second)), progress.next)
+		return crypto.Run(ctx, cases, result.Rounds{Runs: o.runs, Within: o.within}, time.Duration(o.seconds*float64(time.Second)), progress.next)
 	}
 	var err error
 	if o.core >= 0 {

@@ -41,6 +41,7 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.StringVar(&o.Peer, "peer", os.Getenv(ike.PeerVariable), "path of strongSwan's charon")
 	f.StringSliceVar(&o.Which, "measure", ike.Measurements[:4], "what to measure, of "+strings.Join(ike.Measurements, ", "))
 	f.IntVar(&o.Runs, "runs", 5, "samples of each, taken in turn; the median counts")
+	withinFlag(f, &o.Within)
 	f.IntVar(&o.Handshakes, "handshakes", 2000, "handshakes in one sample")
 	f.IntVar(&o.Tunnels, "tunnels", 10_000, "tunnels to set up")
 	f.IntVar(&o.Flood, "flood", 50_000, "spoofed requests a second")

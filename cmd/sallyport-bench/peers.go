@@ -46,6 +46,7 @@ func peersCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntSliceVar(&o.Sizes, "sizes", []int{64, 512, 1420}, "inner packets' sizes in bytes")
 	f.StringSliceVar(&o.Modes, "modes", secgw.ModeNames(), "ways to run ipsec-secgw")
 	f.IntVar(&o.Runs, "runs", 5, "samples of each, taken in turn; the median counts")
+	withinFlag(f, &o.Within)
 	f.IntVar(&o.Seconds, "seconds", 2, "time of one sample of a gateway")
 	f.IntVar(&o.Core, "core", 1, "CPU to measure on")
 	f.StringVar(&o.Folder, "folder", "build/peers", "folder to build the peers in")

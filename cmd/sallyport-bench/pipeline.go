@@ -33,6 +33,7 @@ type pipelineOptions struct {
 	cores                     []int
 	churn                     bool
 	seconds                   float64
+	within                    time.Duration
 	runs                      int
 	json                      string
 }
@@ -66,6 +67,7 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntSliceVar(&o.associations, "associations", []int{1, 64}, "numbers of associations that the packets spread over")
 	f.Float64Var(&o.seconds, "seconds", 0.3, "time of one measurement")
 	f.IntVar(&o.runs, "runs", 5, "how often each is measured, in turn; the median counts")
+	withinFlag(f, &o.within)
 	f.IntSliceVar(&o.workers, "workers", []int{1}, "numbers of workers")
 	f.IntSliceVar(&o.cores, "cores", nil, "CPUs of the workers, in turn; none given: any")
 	f.BoolVar(&o.churn, "churn", false, "also measure while associations are installed and removed")
@@ -167,7 +169,7 @@ func (m *measurement) rowName() string {
 	return name
 }
 
-// run measures every case in turn, runs times, so that what disturbs the machine meets all alike.
+// run measures the cases in turn.
 func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout, stderr io.Writer) error {
 	// As the daemon does.
 	threads.Prefer(-10)
@@ -175,9 +177,12 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(slices.Max(o.workers) + 2))
 	file := newFile()
 	progress := newProgress(stderr, o.runs*len(cases))
-	for range o.runs {
+	turns := result.Rounds{Runs: o.runs, Within: o.within}
+	unstable := func(i int) bool { return cases[i].unstable() }
+	for list := turns.Next(len(cases), unstable); len(list) > 0; list = turns.Next(len(cases), unstable) {
 		file.Calibrate()
-		for _, m := range cases {
+		for _, i := range list {
+			m := cases[i]
 			progress.next(m.name)
 			if ctx.Err() != nil {
 				progress.done()
@@ -221,6 +226,11 @@ func (m *measurement) measure(o *pipelineOptions) error {
 	changes, churnErr := churn.Stop()
 	m.samples, m.churned, m.changes = append(m.samples, s), append(m.churned, churned), append(m.changes, changes.PerSecond()/1e3)
 	return errors.Join(err, churnErr)
+}
+
+// unstable says that one of the figures that were sampled is.
+func (m *measurement) unstable() bool {
+	return result.Unsteady(figures(m.samples, pipeline.Sample.Mpps), figures(m.churned, pipeline.Sample.Mpps), figures(m.library, pipeline.Sample.Mpps))
 }
 
 // plain says that nothing but the cipher is measured beside the usual way of a packet.

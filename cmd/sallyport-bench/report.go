@@ -5,6 +5,9 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
 
 	"sallyport/bench/result"
 	"sallyport/cmd/internal/version"
@@ -21,6 +24,11 @@ func newFile() *result.File {
 // commandLine is this process's, with the program by its name alone.
 func commandLine() string {
 	return strings.Join(append([]string{"sallyport-bench"}, os.Args[1:]...), " ")
+}
+
+// withinFlag gives a verb its bound.
+func withinFlag(f *pflag.FlagSet, within *time.Duration) {
+	f.DurationVar(within, "within", 0, "time that it may take: fewer samples if it does not suffice, more of what is unstable if it does; 0 for no limit")
 }
 
 // reportRows prints rows beside their peers, each value as the verb says, and writes them to a file, if one is named.

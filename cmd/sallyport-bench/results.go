@@ -86,9 +86,10 @@ func compareCommand(stdout io.Writer) *cobra.Command {
 		Use:   "compare OLD NEW",
 		Short: "Say what changed between two files of rows beyond the noise",
 		Long: "Compare takes the rows that both files have and bounds the ratio of their medians, new by old, with 95 % confidence\n" +
-			"(bootstrap over the samples). A change counts if that interval leaves out 1 and the change is at least 2 %. A row with\n" +
-			"fewer than three samples says nothing. Runs of a shared machine at different times differ by more than their samples\n" +
-			"tell: for a decision, measure both builds in turn.",
+			"(bootstrap over the samples). A change counts if that interval leaves out 1, the change is at least 2 %, and it is more than\n" +
+			"the controls changed: what both files have of peers, of the standard library, of senders that are not ours, and of the\n" +
+			"looks at the machine, in memory and on the wire apart, but for the tenth at either end. A row with fewer than three samples\n" +
+			"says nothing. For a decision about a few per cent, measure both builds in turn.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return fmt.Errorf("%wtwo files: sallyport-bench compare OLD NEW", errUsage)
@@ -121,13 +122,18 @@ func printChanges(old, fresh *result.File, strict, all bool, stdout io.Writer) e
 			fmt.Fprintf(stdout, "the run of %s was on a machine too noisy to trust: %s\n", f.Build.Version, why)
 		}
 	}
+	for _, b := range compare.Bands(old, fresh) {
+		if b.Controls > 0 {
+			fmt.Fprintf(stdout, "%d controls %s changed their speed by %.3f to %.3f\n", b.Controls, b.Kind, b.Low, b.High)
+		}
+	}
 	changes := compare.Rows(old, fresh)
 	counts := map[compare.Verdict]int{}
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "verdict\tbenchmark\tunit\told\tnew\tratio\t95 %")
 	for _, c := range changes {
 		counts[c.Verdict]++
-		if !all && (c.Verdict == compare.Same || c.Verdict == compare.Few) {
+		if !all && (c.Verdict == compare.Same || c.Verdict == compare.Drifted || c.Verdict == compare.Few) {
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.4g\t%.4g", c.Verdict, c.Name, c.Unit, c.Old.Value, c.New.Value)
@@ -137,7 +143,7 @@ func printChanges(old, fresh *result.File, strict, all bool, stdout io.Writer) e
 		fmt.Fprintln(w)
 	}
 	w.Flush()
-	for _, v := range []compare.Verdict{compare.Better, compare.Worse, compare.Same, compare.Unstable, compare.Few, compare.New, compare.Gone} {
+	for _, v := range []compare.Verdict{compare.Better, compare.Worse, compare.Same, compare.Drifted, compare.Unstable, compare.Few, compare.New, compare.Gone} {
 		if counts[v] > 0 {
 			fmt.Fprintf(stdout, "%d %s  ", counts[v], v)
 		}

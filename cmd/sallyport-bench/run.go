@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,47 +19,58 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/bench/result"
+	"sallyport/bench/wire"
 )
 
 // part is one verb's share of a run. It is a process of its own: what goes wrong in it costs that part only.
 type part struct {
-	name    string
-	args    []string
-	seconds float64 // about how long it takes
+	name string
+	args []string
+	// share of the run's time, in the seconds of one of its usual length. What a part leaves over goes to those behind it.
+	share float64
+	// fixed says that it takes its time, whatever the run's.
+	fixed bool
 	// needs says what the part lacks here; "" for nothing.
 	needs func(o *runOptions) string
 }
 
-// quick takes two minutes: what every machine can tell about itself, and the peers in memory if they are built already.
+// quick is what every machine can tell about itself, and the peers in memory if they are built already.
 var quick = []part{
-	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 4, nil},
-	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.12"}, 14, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 10, nil},
-	{"wire", []string{"wire", "--quick"}, 60, (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64", "--runs", "3", "--seconds", "1"}, 35, (*runOptions).needsPeers},
+	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 5, false, nil},
+	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.12"}, 16, false, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 12, false, nil},
+	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64", "--runs", "3", "--seconds", "1"}, 25, false, (*runOptions).needsPeers},
+	{"wire", []string{"wire", "--quick"}, 50, false, (*runOptions).needsNamespaces},
 }
 
-// full takes half an hour: all sizes, suites and directions, scaling, every peer that can be had.
+// full is all sizes, suites and directions, scaling, every peer that can be had.
 var full = []part{
-	{"crypto", []string{"crypto", "--runs", "31"}, 40, nil},
-	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9"}, 110, nil},
-	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "3", "--seconds", "0.1"}, 100, nil},
-	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 100, nil},
-	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 30, needsCores(2)},
-	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 45, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 150, nil},
-	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "1"}, 120, (*runOptions).needsNamespaces},
-	{"wire", []string{"wire", "--build-peers", "--runs", "5", "--trial", "0.2", "--sum", "0.4", "--latency", "0.5", "--within", "840"}, 840, (*runOptions).needsNamespaces},
+	{"crypto", []string{"crypto", "--runs", "31"}, 45, false, nil},
+	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9"}, 120, false, nil},
+	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "3", "--seconds", "0.1"}, 110, false, nil},
+	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 90, false, nil},
+	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 40, false, needsCores(2)},
+	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 45, false, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 130, false, nil},
+	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "1"}, 110, true, (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 200, false, (*runOptions).needsRoot},
 	{"tunnels", []string{"wire", "--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "10,100,1000", "--runs", "3", "--trial", "0.2", "--sum", "0.4", "--latency", "0",
-		"--peer=", "--testpmd=", "--kernel=false", "--wireguard=", "--strongswan=", "--within", "120"}, 100, (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 200, (*runOptions).needsRoot},
+		"--peer=", "--testpmd=", "--kernel=false", "--wireguard=", "--strongswan="}, 110, false, (*runOptions).needsNamespaces},
+	{"wire", []string{"wire", "--runs", "5", "--trial", "0.2", "--sum", "0.4", "--latency", "0.5"}, 800, false, (*runOptions).needsNamespaces},
 }
+
+// Times of a run for which nothing else is asked, a little less than what is promised.
+const (
+	quickWithin = 115 * time.Second
+	fullWithin  = 29 * time.Minute
+)
 
 type runOptions struct {
-	quick bool
-	out   string
-	bin   string
-	only  []string
+	quick  bool
+	within time.Duration // 0: the usual
+	out    string
+	bin    string
+	only   []string
 }
 
 func runCommand(stdout, stderr io.Writer) *cobra.Command {
@@ -66,13 +79,17 @@ func runCommand(stdout, stderr io.Writer) *cobra.Command {
 		Use:   "run",
 		Short: "Measure everything this machine can, and make a page of it",
 		Long: "Run goes through the other verbs, one after another, and writes FOLDER/results.json and FOLDER/report.html. --quick takes\n" +
-			"two minutes, a full run half an hour. What cannot be measured here, for want of root, CPUs or a peer, is said, the\n" +
-			"rest goes on, and the page tells. On Ctrl-C nothing is left behind, and nothing is written.",
+			"two minutes, a full run half an hour, or what --within says: with less time everything is measured less often, from about\n" +
+			"ten minutes on. Unstable figures are measured again while there is time. A full run as root first builds the peers that\n" +
+			"are missing. What cannot be measured here, for want of root, CPUs or a peer, is said, the rest goes on, and the page\n" +
+			"tells. On Ctrl-C nothing is left behind, and nothing is written. Parts: " + strings.Join(names(full), ", ") + ";\n" +
+			"with --quick " + strings.Join(names(quick), ", ") + ".",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), stdout, stderr) },
 	}
 	f := c.Flags()
 	f.BoolVar(&o.quick, "quick", false, "two minutes instead of thirty")
+	f.DurationVar(&o.within, "within", 0, "time that it may take, 0 for the usual")
 	f.StringVar(&o.out, "out", "build/bench", "folder to write to")
 	f.StringVar(&o.bin, "bin", "build", "folder of sallyportd")
 	f.StringSliceVar(&o.only, "only", nil, "parts to run, instead of all")
@@ -136,14 +153,34 @@ func (o *runOptions) parts() ([]part, error) {
 			}
 		}
 		if !found {
-			var names []string
-			for _, p := range all {
-				names = append(names, p.name)
-			}
-			return nil, fmt.Errorf("%wpart %q: there are %s", errUsage, name, strings.Join(names, ", "))
+			return nil, fmt.Errorf("%wpart %q: there are %s", errUsage, name, strings.Join(names(all), ", "))
 		}
 	}
 	return chosen, nil
+}
+
+func names(parts []part) (all []string) {
+	for _, p := range parts {
+		all = append(all, p.name)
+	}
+	return all
+}
+
+// share returns the time of the first of these parts, if so much is left for all of them.
+func share(parts []part, left time.Duration) time.Duration {
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	if parts[0].fixed {
+		return seconds(parts[0].share)
+	}
+	sum := 0.0
+	for _, p := range parts {
+		if p.fixed {
+			left -= seconds(p.share)
+		} else {
+			sum += p.share
+		}
+	}
+	return max(0, time.Duration(float64(left)*parts[0].share/sum))
 }
 
 func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
@@ -161,14 +198,31 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	defer os.RemoveAll(folder)
 
-	file := newFile()
-	left := 0.0
-	for _, p := range parts {
-		left += p.seconds
+	within := o.within
+	if within == 0 {
+		within = fullWithin
+		if o.quick {
+			within = quickWithin
+		}
+		if len(o.only) > 0 { // each part as long as in a whole run
+			within = 0
+			for _, p := range parts {
+				within += time.Duration(p.share * float64(time.Second))
+			}
+		}
+	}
+	file, end := newFile(), time.Now().Add(within)
+	if !o.quick && slices.ContainsFunc(parts, func(p part) bool { return p.name == "peers" || p.name == "wire" }) && o.needsRoot() == "" {
+		var peers wire.Options
+		peers.Peer, peers.Wireguard = cmp.Or(os.Getenv(peerVariable), existing(secgwBuilt)), existing(wireguardBuilt)
+		if err := buildPeers(ctx, &peers, stderr); err != nil { // a hole of the parts that need them
+			fmt.Fprintln(stderr, "goes on without:", err)
+		}
 	}
 	for i, p := range parts {
-		fmt.Fprintf(stderr, "%d of %d: %s, about %s; %s in all are left\n", i+1, len(parts), p.name, duration(p.seconds), duration(left))
-		left -= p.seconds
+		left := time.Until(end)
+		p.share = share(parts[i:], left).Seconds()
+		fmt.Fprintf(stderr, "%d of %d: %s, about %s; %s in all are left\n", i+1, len(parts), p.name, duration(p.share), duration(left.Seconds()))
 		file.Calibrate()
 		if p.needs != nil {
 			if why := p.needs(o); why != "" {
@@ -185,7 +239,10 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 		rows, err := result.Read(json) // a part that fails late may have written what it has
 		if err == nil {
 			file.Add(rows.Rows...)
-			file.Holes, file.Interfaces = append(file.Holes, rows.Holes...), append(file.Interfaces, rows.Interfaces...)
+			file.Holes = append(file.Holes, rows.Holes...)
+			for _, i := range rows.Interfaces {
+				file.Attach(i)
+			}
 		} else if why == "" {
 			why = err.Error()
 		}
@@ -207,9 +264,15 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 // graceTime is how long a part that is interrupted may take to clean up.
 const graceTime = 20 * time.Second
 
+// partStart is about how long a part takes to begin and to end, in seconds.
+const partStart = 0.7
+
 // measure runs a part and returns why it failed, "" if it did not. An interruption reaches it as such, so that it cleans up.
 func (o *runOptions) measure(ctx context.Context, self string, p part, json string, stderr io.Writer) string {
-	args := append(append([]string{}, p.args...), "--json", json)
+	args := append(slices.Clone(p.args), "--json", json)
+	if !p.fixed {
+		args = append(args, "--within", fmt.Sprintf("%.1fs", max(0.1, p.share-partStart)))
+	}
 	if p.args[0] == "wire" || p.name == "daemons" {
 		args = append(args, "--bin", o.bin)
 	}

@@ -43,6 +43,7 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
 			o.Log = func(what string) { fmt.Fprintln(stderr, " ", what) }
 			file := newFile()
+			o.Interface = file.Attach
 			for _, h := range absent(cmd.Flags().Changed, &o.Options) {
 				file.Miss(h.Name, h.Reason)
 			}
@@ -89,7 +90,7 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.Float64Var(&o.Sum, "sum", 0.9, "seconds that trials at one load last together")
 	f.Float64Var(&o.Width, "width", 0.04, "how close the bounds come, as a share")
 	f.Float64Var(&o.LatencySeconds, "latency", 1, "seconds of a trial of latency, 0 for none")
-	f.Float64Var(&o.Within, "within", 0, "seconds after which nothing new is begun; what is left is told; 0 for no limit")
+	withinFlag(f, &o.Within)
 	f.IntVar(&o.SenderCPU, "sender-cpu", 0, "CPU of the sender")
 	f.IntVar(&o.WorkerCPU, "worker-cpu", 1, "CPU of the gateway's worker")
 	f.BoolVar(&quick, "quick", false, "within a minute: encrypt and decrypt of 64 and 1420 bytes, three searches each, sallyportd alone")
