@@ -15,6 +15,8 @@ const (
 	flagRemote = steerPrefixFlagPREFIX_REMOTE
 	flagNamed  = steerPrefixFlagPREFIX_NAMED
 	flagPeer   = steerPrefixFlagPREFIX_PEER
+	flagRouted = steerPrefixFlagPREFIX_ROUTED
+	flagPast   = steerPrefixFlagPREFIX_PAST
 )
 
 // special are the ranges that no tunnel carries unless a policy names a prefix inside them.
@@ -34,10 +36,63 @@ var special = []netip.Prefix{
 func (s *Steering) SetPrefixes(local, remote, peers []netip.Prefix) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	want, err := unionFlags(local, remote, peers)
+	policies, err := unionFlags(local, remote, peers)
 	if err != nil {
 		return err
 	}
+	s.policies = policies
+	return s.syncPrefixes()
+}
+
+// SetRouted makes into the whole set of prefixes that routes lead into virtual interfaces, but for those more special ones
+// in past, which lead elsewhere; of both the longest that holds an address counts. What goes there is protected, whoever sends it.
+// The change is made as that of SetPrefixes is.
+func (s *Steering) SetRouted(into, past []netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.routed = routedFlags(into, past)
+	return s.syncPrefixes()
+}
+
+func routedFlags(into, past []netip.Prefix) map[netip.Prefix]steerPrefixFlag {
+	routed := make(map[netip.Prefix]steerPrefixFlag, len(into)+len(past))
+	for _, p := range into {
+		routed[p.Masked()] = flagRouted
+	}
+	for _, p := range past {
+		routed[p.Masked()] = flagPast
+	}
+	return routed
+}
+
+// withRouted returns the flags by policies, and by routes, of the prefixes of both.
+func withRouted(policies, routed map[netip.Prefix]steerPrefixFlag) map[netip.Prefix]steerPrefixFlag {
+	if len(routed) == 0 {
+		return policies
+	}
+	longest := func(set map[netip.Prefix]steerPrefixFlag, p netip.Prefix) steerPrefixFlag {
+		if f, ok := set[p]; ok {
+			return f
+		}
+		if up, ok := covering(set, p); ok {
+			return set[up]
+		}
+		return 0
+	}
+	both := make(map[netip.Prefix]steerPrefixFlag, len(policies)+len(routed))
+	for p, f := range policies {
+		both[p] = f | longest(routed, p)
+	}
+	for p, f := range routed {
+		both[p] = f | longest(policies, p)
+	}
+	return both
+}
+
+// syncPrefixes brings the prefix maps to what is wanted. s.prefixes follows every single map operation, so that a failed call can
+// be repeated.
+func (s *Steering) syncPrefixes() error {
+	want := withRouted(s.policies, s.routed)
 	for _, step := range prefixSteps(s.prefixes, want) {
 		m, key := s.prefixKey(step.prefix)
 		if step.flags == 0 {
@@ -81,11 +136,16 @@ func unionFlags(local, remote, peers []netip.Prefix) (map[netip.Prefix]steerPref
 	return set, nil
 }
 
-// inheritFlags spreads flags from each prefix of the set to those inside it.
+// inheritFlags spreads flags from each prefix of the set to those inside it, but not that of a route to what more special routes
+// lead past.
 func inheritFlags(set map[netip.Prefix]steerPrefixFlag) {
 	for _, p := range byLength(set) { // shorter first: one step up is enough
 		if up, ok := covering(set, p); ok {
-			set[p] |= set[up]
+			f := set[up] &^ flagPast
+			if set[p]&flagPast != 0 {
+				f &^= flagRouted
+			}
+			set[p] |= f
 		}
 	}
 }
@@ -128,12 +188,17 @@ type prefixStep struct {
 func prefixSteps(have, want map[netip.Prefix]steerPrefixFlag) []prefixStep {
 	both := make(map[netip.Prefix]steerPrefixFlag, len(have)+len(want))
 	for p, f := range have {
-		both[p] |= f
+		both[p] |= f &^ flagPast // what vanishes keeps no route out of what will cover it
 	}
 	for p, f := range want {
 		both[p] |= f
 	}
 	inheritFlags(both)
+	for p, f := range both {
+		if f == 0 {
+			both[p] = flagPast
+		}
+	}
 	order := byLength(both)
 	slices.Reverse(order)
 

@@ -105,6 +105,70 @@ func TestPrefixStepsOfNoChangeAreNone(t *testing.T) {
 	}
 }
 
+// naiveRouted is what routes say of an address.
+func naiveRouted(into, past []netip.Prefix, a netip.Addr) steerPrefixFlag {
+	bits, flag := -1, steerPrefixFlag(0)
+	for _, p := range into {
+		if p.Contains(a) && p.Bits() > bits {
+			bits, flag = p.Bits(), flagRouted
+		}
+	}
+	for _, p := range past {
+		if p.Contains(a) && p.Bits() >= bits {
+			bits, flag = p.Bits(), flagPast
+		}
+	}
+	return flag & flagRouted
+}
+
+// TestRoutesAndPoliciesChangeWithoutAGap is TestPrefixStepsLeaveNoGap with routes into virtual interfaces and past them beside the policies.
+func TestRoutesAndPoliciesChangeWithoutAGap(t *testing.T) {
+	type lists struct{ local, remote, into, past []netip.Prefix }
+	flags := func(l lists, a netip.Addr) steerPrefixFlag {
+		return naiveFlags(l.local, l.remote, a) | naiveRouted(l.into, l.past, a)
+	}
+	const asked = flagLocal | flagRemote | flagNamed | flagRouted
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		random := func() lists {
+			return lists{randomPrefixes(r, r.IntN(5)), randomPrefixes(r, r.IntN(5)), randomPrefixes(r, r.IntN(6)), randomPrefixes(r, r.IntN(6))}
+		}
+		want := func(l lists) map[netip.Prefix]steerPrefixFlag {
+			policies, err := unionFlags(l.local, l.remote, nil)
+			check(t, err)
+			return withRouted(policies, routedFlags(l.into, l.past))
+		}
+		before, after := random(), random()
+		have, wanted := want(before), want(after)
+		sample := make([]netip.Addr, 60)
+		for i := range sample {
+			sample[i] = randomAddr(r)
+			if got, naive := trieFlags(have, sample[i])&asked, flags(before, sample[i]); got != naive {
+				t.Fatalf("seed %d: %v has flags %b, want %b", seed, sample[i], got, naive)
+			}
+		}
+		if steps := prefixSteps(have, have); len(steps) != 0 {
+			t.Fatalf("seed %d: steps of no change: %v", seed, steps)
+		}
+		for i, step := range prefixSteps(have, wanted) {
+			if have[step.prefix] = step.flags; step.flags == 0 {
+				delete(have, step.prefix)
+			}
+			for _, a := range sample {
+				least := flags(before, a) & flags(after, a)
+				if got := trieFlags(have, a); got&least != least {
+					t.Fatalf("seed %d, step %d: %v has flags %b, needs %b", seed, i, a, got, least)
+				}
+			}
+		}
+		for _, a := range sample {
+			if got, naive := trieFlags(have, a)&asked, flags(after, a); got != naive {
+				t.Fatalf("seed %d: %v has flags %b in the end, want %b", seed, a, got, naive)
+			}
+		}
+	}
+}
+
 // TestKernelTrieAnswersLikeTheList checks keys and byte order against the kernel itself.
 func TestKernelTrieAnswersLikeTheList(t *testing.T) {
 	s := load(t)

@@ -173,21 +173,19 @@ static __always_inline int to_endpoint(struct cursor c, const struct ip *ip, int
 }
 
 /* by_policy judges source and destination together. Selectors by protocol and
- * port are the worker's. */
+ * port are the worker's. What a route leads into a virtual interface is
+ * protected wherever it comes from; on the protected side, what comes from
+ * there is none of our business, as routes may be asymmetric. */
 static __always_inline int by_policy(const struct ip *ip, __u32 roles)
 {
-	__u32 src, dst;
-	bool outward, inward;
+	__u32 dst = prefix_flags(ip, &ip->dst);
+	__u32 src = prefix_flags(ip, &ip->src);
+	bool outward = ((src & PREFIX_LOCAL) && (dst & PREFIX_REMOTE)) || (dst & PREFIX_ROUTED);
+	bool inward = (src & PREFIX_REMOTE) && (dst & PREFIX_LOCAL);
 
-	dst = prefix_flags(ip, &ip->dst);
-	if (!dst)
-		return COUNTER_PASS_OTHER;
-	src = prefix_flags(ip, &ip->src);
-	outward = (src & PREFIX_LOCAL) && (dst & PREFIX_REMOTE);
-	inward = (src & PREFIX_REMOTE) && (dst & PREFIX_LOCAL);
 	if (outward && (roles & ROLE_PROTECTED))
 		return COUNTER_PROTECT;
-	if (inward && (roles & ROLE_OUTSIDE))
+	if ((inward || (src & PREFIX_ROUTED)) && (roles & ROLE_OUTSIDE))
 		return COUNTER_CLEARTEXT;
 	if ((outward && (roles & ROLE_OUTSIDE)) || (inward && (roles & ROLE_PROTECTED)))
 		return COUNTER_SPOOFED;

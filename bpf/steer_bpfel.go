@@ -59,6 +59,8 @@ const (
 	steerPrefixFlagPREFIX_REMOTE steerPrefixFlag = 2
 	steerPrefixFlagPREFIX_NAMED  steerPrefixFlag = 4
 	steerPrefixFlagPREFIX_PEER   steerPrefixFlag = 8
+	steerPrefixFlagPREFIX_ROUTED steerPrefixFlag = 16
+	steerPrefixFlagPREFIX_PAST   steerPrefixFlag = 32
 )
 
 type steerRole uint32

@@ -360,6 +360,32 @@ func TestSteerTransport(t *testing.T) {
 	})
 }
 
+// TestSteerRoutes: what a route leads into a virtual interface is the workers', whoever sends it, and what comes from there in the clear is
+// refused outside; what a more special route leads past it is the kernel's, and so is all of it from the protected side that goes elsewhere.
+func TestSteerRoutes(t *testing.T) {
+	s := load(t)
+	check(t, s.SetEndpoints(addrs(gw4, gw6)))
+	check(t, s.SetOwn(addrs(gw4, gw6, lan4, lan6)))
+	check(t, s.SetRouted(prefixes("203.0.113.0/24", "2001:db8:b::/48"), prefixes("203.0.113.128/25")))
+	past, far, far6, near, near6 := "203.0.113.200", "203.0.113.5", "2001:db8:b::5", "198.51.100.5", "2001:db8:a::5"
+	testCases(t, s, []steerCase{
+		{"into", Protected, ip4(v4{src: near, dst: far, proto: protoTCP}.with(tcp...)), Protect},
+		{"into v6", Protected, ip6(v6{src: near6, dst: far6, proto: protoTCP}.with(tcp...)), Protect},
+		{"past", Protected, ip4(v4{src: near, dst: past, proto: protoTCP}.with(tcp...)), PassOther},
+		{"elsewhere", Protected, ip4(v4{src: near, dst: "192.0.2.99", proto: protoTCP}.with(tcp...)), PassOther},
+		{"from there, protected side", Protected, ip4(v4{src: far, dst: near, proto: protoTCP}.with(tcp...)), PassOther},
+		{"from there, outside", Outside, ip4(v4{src: far, dst: near, proto: protoTCP}.with(tcp...)), Cleartext},
+		{"from there, outside, v6", Outside, ip6(v6{src: far6, dst: near6, proto: protoTCP}.with(tcp...)), Cleartext},
+		{"from past, outside", Outside, ip4(v4{src: past, dst: near, proto: protoTCP}.with(tcp...)), PassOther},
+		{"into, outside", Outside, ip4(v4{src: "192.0.2.99", dst: far, proto: protoTCP}.with(tcp...)), Spoofed},
+		{"into, both", both, ip4(v4{src: near, dst: far, proto: protoTCP}.with(tcp...)), Protect},
+		{"to the gateway", Outside, ip4(v4{src: far, dst: gw4, proto: protoTCP}.with(tcp...)), PassOwn},
+		{"multicast", Protected, ip4(v4{src: near, dst: "224.0.0.5", proto: protoTCP}.with(tcp...)), PassMulticast},
+	})
+	check(t, s.SetRouted(nil, nil))
+	testCases(t, s, []steerCase{{"no longer", Protected, ip4(v4{src: near, dst: far, proto: protoTCP}.with(tcp...)), PassOther}})
+}
+
 func TestSteerNamedMulticastAndLinkLocal(t *testing.T) {
 	s := gateway(t, prefixes("198.51.100.0/24", "2001:db8:a::/64"),
 		prefixes("0.0.0.0/0", "239.1.0.0/16", "169.254.7.0/30", "ff0e::/16"))

@@ -56,7 +56,9 @@ type Steering struct {
 	endpoints []netip.Addr
 	own       []netip.Addr
 	addresses map[netip.Addr]steerAddressFlag
-	prefixes  map[netip.Prefix]steerPrefixFlag
+	prefixes  map[netip.Prefix]steerPrefixFlag // in the maps
+	policies  map[netip.Prefix]steerPrefixFlag // wanted by policies
+	routed    map[netip.Prefix]steerPrefixFlag // and by routes
 }
 
 // Load loads the program and makes its maps. It needs CAP_BPF and CAP_NET_ADMIN. The caller

@@ -31,6 +31,8 @@ enum prefix_flag {
 	PREFIX_REMOTE = 2,
 	PREFIX_NAMED = 4, /* a policy names multicast or link-local addresses */
 	PREFIX_PEER = 8,  /* the other end of transport mode */
+	PREFIX_ROUTED = 16, /* routed into a virtual interface */
+	PREFIX_PAST = 32,   /* a more special route that leads past them */
 };
 
 /* The verdicts. Every frame is counted in exactly one of them. Their order is

@@ -52,6 +52,8 @@ type Config struct {
 	Ports []PortConfig
 	// PinDir is the bpffs directory of this instance; it must not be shared.
 	PinDir string
+	// Instance marks the virtual interfaces as this engine's.
+	Instance string
 	// TUN names the device through which packets reach the kernel; "" for none.
 	TUN string
 	// ClampMSS fits TCP's maximum segment size to the tunnels.
@@ -96,6 +98,8 @@ type Policies struct {
 	// Roles are the ports' roles by name; nil leaves them as they are. Ports cannot come or
 	// go this way.
 	Roles map[string]worker.Role
+	// Interfaces are the virtual interfaces, which may come and go.
+	Interfaces []Interface
 }
 
 // defaults of Config.
@@ -167,10 +171,14 @@ type Engine struct {
 	stopping bool
 	tables   worker.Tables
 	policies Policies
-	learned  []netip.Addr // endpoints besides those of policies
+	tablesOf map[string]*spd.Table // of the policies of each interface
+	nothing  *spd.Table            // of an interface without any
+	virtual  map[string]*virtual   // every interface there ever was
+	learned  []netip.Addr          // endpoints besides those of policies
 	ports    []*port
 	steering *bpf.Steering
 	steered  [3][]netip.Prefix // local and remote prefixes and peers that it was told
+	routed   []fib.Routed      // and routes into virtual interfaces
 	domain   *xsk.Domain
 	watcher  *fib.Watcher
 	device   *keeper.TUN
@@ -197,7 +205,7 @@ func New(cfg Config, k keeper.Keeper, log zerolog.Logger) (*Engine, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{}), instances: newInstances()}
+	e := &Engine{cfg: cfg, keeper: k, log: log, done: make(chan struct{}), instances: newInstances(), virtual: map[string]*virtual{}}
 	if cfg.IKE {
 		e.ike = &IKEPort{engine: e}
 	}
@@ -255,6 +263,7 @@ func (e *Engine) build() (err error) {
 	if err != nil {
 		return err
 	}
+	e.nothing = empty
 	e.tables = worker.Tables{
 		SPD: empty, FIB: e.cfg.FIB, TUN: worker.NoPort, IKE: worker.NoPort,
 		ClampMSS: e.cfg.ClampMSS, DiscardUnmatched: e.cfg.DiscardUnmatched,
@@ -297,27 +306,46 @@ func (e *Engine) Apply(p Policies) error {
 	e.policing.Lock()
 	defer e.policing.Unlock()
 	all, ended := e.instances.among(p.SPD)
-	table, err := spd.Build(all)
+	main, of, err := separate(all)
 	if err != nil {
 		e.instances.again(ended)
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := e.applyRoles(p.Roles); err != nil {
+	gone, err := e.applyInterfaces(p.Interfaces)
+	if err == nil {
+		err = e.applyRoles(p.Roles)
+	}
+	if err != nil {
 		e.instances.again(ended)
 		return err
 	}
-	e.tables.SPD = table
+	for _, v := range gone {
+		v.gone = true
+	}
+	e.obeyTables(main, of)
 	e.instances.rest(ended, time.Now())
 	e.policies = p
 	e.follow()
 	e.publishTables()
+	if e.watcher != nil {
+		e.watcher.SetVirtual(e.watched())
+	}
+	for _, v := range gone {
+		e.closeInterface(v)
+	}
 	return e.steer()
 }
 
 // Install adds an association. Our outer address of an inbound one becomes an endpoint.
 func (e *Engine) Install(p sad.Params) (sad.Handle, error) {
+	if p.Interface != "" {
+		var err error
+		if p.InterfaceNumber, err = e.numberOf(p.Interface); err != nil {
+			return 0, err
+		}
+	}
 	h, err := e.sad.Install(p)
 	if err != nil {
 		return 0, err

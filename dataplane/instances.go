@@ -22,6 +22,8 @@ type Instance struct {
 	Priority  int
 	Selectors []spd.Selector
 	Transport bool
+	// Interface names the virtual interface whose packets the policy is for, "" for none.
+	Interface string
 }
 
 // InstanceTunnelMin is the first tunnel number that AddPolicy gives out. Configured tunnels have lower ones.
@@ -152,7 +154,7 @@ func (s *instances) placed(configured []spd.Policy) (all []spd.Policy) {
 		for len(list) > 0 && at(list[0]) <= before {
 			all = append(all, spd.Policy{
 				Name: list[0].Name, Action: spd.Protect, Selectors: list[0].Selectors, Tunnel: list[0].tunnel,
-				Transport: list[0].Transport, Negotiated: true,
+				Transport: list[0].Transport, Interface: list[0].Interface, Negotiated: true,
 			})
 			list = list[1:]
 		}
@@ -227,14 +229,14 @@ func (e *Engine) recompile() error {
 	configured := e.policies.SPD
 	e.mu.Unlock()
 	all, ended := e.instances.among(configured)
-	table, err := spd.Build(all)
+	main, of, err := separate(all)
 	if err != nil {
 		e.instances.again(ended)
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.tables.SPD = table
+	e.obeyTables(main, of)
 	e.publishTables()
 	e.instances.rest(ended, time.Now())
 	return e.steer()

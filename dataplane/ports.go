@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -379,26 +378,6 @@ func (e *Engine) sources() {
 		if p.config.Queues != nil {
 			continue
 		}
-		t.Source4, t.Source6 = netip.Addr{}, netip.Addr{}
-		link, err := net.InterfaceByIndex(p.ifindex)
-		if err != nil {
-			continue
-		}
-		addrs, err := link.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			prefix, err := netip.ParsePrefix(a.String())
-			if err != nil {
-				continue
-			}
-			switch addr := prefix.Addr(); {
-			case addr.Is4() && !t.Source4.IsValid():
-				t.Source4 = addr
-			case addr.Is6() && !addr.IsLinkLocalUnicast() && !t.Source6.IsValid():
-				t.Source6 = addr
-			}
-		}
+		t.Source4, t.Source6 = sourcesOf(p.ifindex)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"sallyport/dataplane/fib"
 	"sallyport/dataplane/memio"
+	"sallyport/dataplane/packet"
 	"sallyport/dataplane/tun"
 	"sallyport/dataplane/worker"
 )
@@ -43,6 +44,11 @@ func (e *Engine) Start() error {
 	}
 	if e.device != nil {
 		e.pump = tun.Start(e.device.File, e.tunQueue, e.tunMTU)
+		for _, v := range e.virtual {
+			if v.device != nil {
+				e.pump.Add(v.number, v.device.File, packet.LenMax)
+			}
+		}
 	}
 	e.others.Add(3)
 	go e.compile()
@@ -99,7 +105,7 @@ func (e *Engine) prepare() (err error) {
 	if e.steering, err = e.keeper.LoadSteering(); err != nil {
 		return err
 	}
-	e.steered = [3][]netip.Prefix{}
+	e.steered, e.routed = [3][]netip.Prefix{}, nil
 	if err := e.probe(); err != nil {
 		return err
 	}
@@ -107,6 +113,9 @@ func (e *Engine) prepare() (err error) {
 		if err := e.openTUN(); err != nil {
 			return err
 		}
+	}
+	if err := e.openInterfaces(); err != nil {
+		return err
 	}
 	var watched []fib.Port
 	for _, p := range e.ports {
@@ -116,13 +125,14 @@ func (e *Engine) prepare() (err error) {
 		watched = append(watched, fib.Port{Name: p.config.Name, Number: p.number})
 	}
 	e.watcher, err = fib.NewWatcher(fib.Config{
-		Ports: watched, TUN: e.cfg.TUN, Resolve: e.keeper.ResolveNeighbour, Changed: e.kernelChanged,
+		Ports: watched, TUN: e.cfg.TUN, Virtual: e.watched(), Resolve: e.keeper.ResolveNeighbour, Changed: e.kernelChanged,
 	})
 	if err != nil {
 		return err
 	}
 	e.tables.FIB = e.watcher.Table()
 	e.sources()
+	e.showInterfaces()
 	e.publishTables()
 	return nil
 }
@@ -170,6 +180,9 @@ func (e *Engine) steer() error {
 	if err := e.steering.SetOwn(e.tables.Own); err != nil {
 		return fmt.Errorf("telling the steering program our addresses: %w", err)
 	}
+	if err := e.steerRoutes(); err != nil {
+		return err
+	}
 	if slices.Equal(local, e.steered[0]) && slices.Equal(remote, e.steered[1]) && slices.Equal(peers, e.steered[2]) {
 		return nil // negotiated policies mostly lie inside configured ones
 	}
@@ -177,6 +190,26 @@ func (e *Engine) steer() error {
 		return fmt.Errorf("telling the steering program the protected prefixes: %w", err)
 	}
 	e.steered = [3][]netip.Prefix{local, remote, peers}
+	return nil
+}
+
+// steerRoutes tells the program which destinations routes lead into virtual interfaces. The caller holds e.mu.
+func (e *Engine) steerRoutes() error {
+	if slices.Equal(e.tables.FIB.Tunnels, e.routed) {
+		return nil
+	}
+	var into, past []netip.Prefix
+	for _, r := range e.tables.FIB.Tunnels {
+		if r.Tunnel {
+			into = append(into, r.Prefix)
+		} else {
+			past = append(past, r.Prefix)
+		}
+	}
+	if err := e.steering.SetRouted(into, past); err != nil {
+		return fmt.Errorf("telling the steering program the routes into interfaces: %w", err)
+	}
+	e.routed = e.tables.FIB.Tunnels
 	return nil
 }
 
@@ -206,8 +239,12 @@ func (e *Engine) kernelChanged(u fib.Update) {
 			}
 		}
 		e.sources()
+		e.showInterfaces()
 	}
 	e.publishTables()
+	if err := e.steerRoutes(); err != nil {
+		e.log.Error().Err(err).Msg("what goes into virtual interfaces takes the way by the kernel")
+	}
 }
 
 // tend looks after the workers once a second until Stop.
@@ -321,6 +358,12 @@ func (e *Engine) closePorts() {
 	}
 	if e.device != nil {
 		e.device.File.Close()
+	}
+	for _, v := range e.virtual {
+		if v.device != nil {
+			v.device.File.Close()
+			v.device = nil
+		}
 	}
 	if e.watcher != nil {
 		e.watcher.Close()

@@ -20,8 +20,8 @@ func (t *tool) detachCommand() *cobra.Command {
 	var pinDir string
 	var force bool
 	c := &cobra.Command{
-		Use: "detach", Short: "Open the gateway: remove its XDP programs and fence routes",
-		Long: "Detach removes what keeps protected traffic blocked while no daemon runs: the pinned XDP links and the\nfences of protected prefixes (routes and rules) in this network namespace. AFTER IT, PROTECTED TRAFFIC MAY LEAVE IN\nTHE CLEAR. It refuses while the daemon runs, unless --force.",
+		Use: "detach", Short: "Open the gateway: remove its XDP programs, fence routes and tunnel interfaces",
+		Long: "Detach removes what keeps protected traffic blocked while no daemon runs: the pinned XDP links, the\nfences of protected prefixes (routes and rules) and the tunnel interfaces in this network namespace. AFTER IT, PROTECTED TRAFFIC MAY LEAVE IN\nTHE CLEAR. It refuses while the daemon runs, unless --force.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
@@ -88,6 +88,16 @@ func (t *tool) detach(dir string, force bool) error {
 	}
 	if err := errors.Join(k.ReconcileRoutes(running), k.ReconcileSources(nil, "")); err != nil {
 		return fmt.Errorf("removing the fences: %w", err)
+	}
+	interfaces, err := k.Interfaces(t.instance)
+	if err != nil {
+		return err
+	}
+	for _, name := range interfaces {
+		if err := k.DeleteInterface(name, t.instance); err != nil {
+			return err
+		}
+		fmt.Fprintf(t.out, "removed interface %s\n", name)
 	}
 	fmt.Fprintf(t.out, "removed %s from this network namespace; protected traffic may now leave in the clear\n", count(len(routes)-len(running), "fence route"))
 	return nil

@@ -187,6 +187,9 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 	}
 	line("in", &c.In)
 	line("out", &c.Out)
+	if c.Interface != "" {
+		fmt.Fprintf(t.out, "    interface %s\n", c.Interface)
+	}
 	fmt.Fprintf(t.out, "    local  %s\n    remote %s\n", strings.Join(c.LocalTS, " "), strings.Join(c.RemoteTS, " "))
 }
 
@@ -230,6 +233,9 @@ func (t *tool) manualSA(a control.SA) {
 	}
 	if a.Encap == "udp" {
 		fmt.Fprint(t.out, ", in UDP")
+	}
+	if a.Interface != "" {
+		fmt.Fprintf(t.out, ", interface %s", a.Interface)
 	}
 	if a.Window > 0 {
 		fmt.Fprintf(t.out, ", replay window %d", a.Window)
@@ -350,6 +356,9 @@ func (t *tool) policies(cmd *cobra.Command, _ []string) error {
 				}
 				if e.Negotiated {
 					state += ", negotiated"
+				}
+				if e.Interface != "" {
+					state += ", by routes into " + e.Interface
 				}
 			}
 			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", e.Index, e.Name, e.Action, strings.Join(e.LocalTS, " "), strings.Join(e.RemoteTS, " "), state)

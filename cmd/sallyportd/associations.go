@@ -80,6 +80,7 @@ type installed struct {
 	number   uint64 // in the order of installation
 	name     string
 	priority int
+	iface    string     // virtual interface, "" for none
 	in, out  sad.Handle // 0: not installed
 	path     *path      // nil without outbound association
 	early    bool       // the peer may not receive by it yet: others of the same priority go before it
@@ -161,7 +162,7 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 	p := sad.Params{
 		Name: data.Name, SPI: c.SPIOut, Inbound: inbound, Suite: s, Keymat: c.KeyOut, Local: c.Local.Addr(), Remote: c.Remote.Addr(),
 		Encap: c.Encap, Transport: c.Mode == ikesa.Transport, AH: c.Choice.AH, UDPChecksum: data.UDPChecksum, ESN: c.Choice.ESN, Selectors: selectors,
-		Outer:    data.Outer,
+		Outer: data.Outer, Interface: data.Interface,
 		Lifetime: sad.Lifetime{SoftBytes: c.SoftBytes, HardBytes: c.HardBytes, SoftPackets: c.SoftPackets, HardPackets: c.HardPackets},
 		Created:  time.Now(),
 	}
@@ -199,7 +200,7 @@ func (a *associations) InstallInbound(c *ikesa.ChildSA) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counter++
-	a.children[c.SPIIn] = &installed{number: a.counter, name: p.Name, priority: c.Child.Data.(*config.DataPath).Priority, in: h}
+	a.children[c.SPIIn] = &installed{number: a.counter, name: p.Name, priority: c.Child.Data.(*config.DataPath).Priority, iface: p.Interface, in: h}
 	return nil
 }
 
@@ -230,7 +231,7 @@ func (a *associations) InstallOutbound(c *ikesa.ChildSA) error {
 		a.after(takeOver, func() { a.ripe(c.SPIIn, child) })
 	}
 	way.users = append(way.users, child)
-	if (len(c.Connection.VIPs) > 0 || way.host && way.made) && way.ours == nil {
+	if (len(c.Connection.VIPs) > 0 || way.host && way.made) && way.ours == nil && child.iface == "" {
 		way.ours = selectors
 		a.followed()
 	}
@@ -269,13 +270,13 @@ func (a *associations) followed() {
 func (a *associations) path(child *installed, selectors []spd.Selector, transport bool) (*path, error) {
 	r := a.configured[child.name]
 	text := fmt.Sprint(selectors)
-	key := fmt.Sprintf("%s %s", r.policy, text)
+	key := fmt.Sprintf("%s %s %s", r.policy, child.iface, text)
 	if way := a.paths[key]; way != nil {
 		return way, nil
 	}
 	way := &path{key: key, tunnel: r.tunnel, host: transport}
 	if r.policy == "" || r.selectors != text {
-		tunnel, err := a.plane.AddPolicy(dataplane.Instance{Name: child.name, Of: r.policy, Priority: child.priority, Selectors: selectors, Transport: transport})
+		tunnel, err := a.plane.AddPolicy(dataplane.Instance{Name: child.name, Of: r.policy, Priority: child.priority, Selectors: selectors, Transport: transport, Interface: child.iface})
 		if err != nil {
 			return nil, fmt.Errorf("a policy for the negotiated selectors: %w", err)
 		}

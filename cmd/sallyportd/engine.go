@@ -56,6 +56,8 @@ type snapshot struct {
 type fencer interface {
 	// Fence makes the daemon's fences exactly these.
 	Fence(fences []config.Fence) error
+	// Reserve makes the virtual interfaces, so that routes can lead there before the daemon runs: what goes there is dropped.
+	Reserve(c *config.Config) error
 }
 
 // platform makes the parts that touch the kernel. Tests put others here.

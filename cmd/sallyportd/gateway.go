@@ -308,7 +308,7 @@ func (g *gateway) Policies() control.Policies {
 	}
 	for i, p := range g.engine.Policies() {
 		local, remote := sides(p.Selectors)
-		row := control.Policy{Index: i, Name: p.Name, Action: p.Action.String(), LocalTS: local, RemoteTS: remote, Negotiated: p.Negotiated}
+		row := control.Policy{Index: i, Name: p.Name, Action: p.Action.String(), LocalTS: local, RemoteTS: remote, Interface: p.Interface, Negotiated: p.Negotiated}
 		if p.Action == spd.Protect {
 			row.Tunnel, row.Ready = names[p.Tunnel], g.engine.Ready(p.Tunnel)
 			if p.Negotiated {

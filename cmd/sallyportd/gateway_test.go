@@ -89,6 +89,7 @@ func (r *recorder) Capture(context.Context, control.Watch, func() error, io.Writ
 func (r *recorder) Snapshot() snapshot                { return snapshot{} }
 func (r *recorder) SAs() []control.SA                 { return nil }
 func (r *recorder) Associations() int                 { return len(r.live) }
+func (r *recorder) Reserve(*config.Config) error      { return nil }
 func (r *recorder) Fence(fences []config.Fence) error { return r.call("fence %v", fences) }
 
 const base = `interfaces:

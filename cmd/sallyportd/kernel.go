@@ -83,6 +83,38 @@ func (r *routes) Fence(fences []config.Fence) error {
 	return r.reconcile()
 }
 
+// Reserve makes the virtual interfaces of a configuration, with their addresses.
+func (r *routes) Reserve(c *config.Config) error {
+	for _, i := range interfaces(c) {
+		device, err := r.keeper.OpenInterface(i.Name, c.File.Instance, i.MTU)
+		if err != nil {
+			return err
+		}
+		device.File.Close()
+		for _, a := range i.Addresses {
+			if err := r.keeper.AddAddress(i.Name, a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// interfaces are the virtual interfaces of a configuration.
+func interfaces(c *config.Config) (list []dataplane.Interface) {
+	for _, i := range c.File.Interfaces {
+		if !i.Virtual() {
+			continue
+		}
+		v := dataplane.Interface{Name: i.Name, MTU: int(i.MTU)}
+		for _, a := range i.Addrs {
+			v.Addresses = append(v.Addresses, a.Prefix)
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
 // follow adapts the ways into TUN to new policies, own addresses, or a device that came.
 func (r *routes) follow(change func(*routes)) error {
 	r.mu.Lock()
@@ -165,8 +197,8 @@ func (r *routes) protecting() map[netip.Prefix][]spd.Selector {
 	all := make(map[netip.Prefix][]spd.Selector)
 	for _, list := range [][]config.Policy{r.negotiated, r.policies} {
 		for _, policy := range list {
-			if policy.Action != spd.Protect {
-				continue
+			if policy.Action != spd.Protect || policy.Interface != "" {
+				continue // what goes by a virtual interface has routes of others
 			}
 			for _, s := range policy.Selectors {
 				for _, remote := range s.Remote {
@@ -223,7 +255,7 @@ func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, erro
 	cfg := dataplane.Config{
 		Workers: count, Cores: cores, Batch: f.Workers.Batch, Spin: f.Workers.Spin.Duration,
 		Frames: int(f.Dataplane.Frames), Associations: f.Dataplane.Associations, RingSize: f.Dataplane.RingSize,
-		PinDir: f.Dataplane.PinDir, TUN: f.Dataplane.TUN,
+		PinDir: f.Dataplane.PinDir, Instance: f.Instance, TUN: f.Dataplane.TUN,
 		ClampMSS: f.Dataplane.MSSClamp, DiscardUnmatched: f.Dataplane.Unmatched == "discard",
 		IKE: c.Negotiates(),
 		OwnChanged: func(own []netip.Addr) {
@@ -238,6 +270,9 @@ func newPackets(c *config.Config, r *routes, log zerolog.Logger) (*packets, erro
 		},
 	}
 	for _, i := range f.Interfaces {
+		if i.Virtual() {
+			continue
+		}
 		cfg.Ports = append(cfg.Ports, dataplane.PortConfig{Name: i.Name, Role: roleOf(i.Role), Mode: i.XDPMode})
 	}
 	p.Engine, err = dataplane.New(cfg, r.keeper, log)
@@ -268,13 +303,15 @@ func (p *packets) Stop() error {
 
 // Apply makes the engine follow c's policies, endpoints and roles.
 func (p *packets) Apply(c *config.Config, tunnels map[string]uint32) error {
-	set := dataplane.Policies{Endpoints: c.Endpoints, Roles: map[string]worker.Role{}}
+	set := dataplane.Policies{Endpoints: c.Endpoints, Interfaces: interfaces(c), Roles: map[string]worker.Role{}}
 	for _, i := range c.File.Interfaces {
-		set.Roles[i.Name] = roleOf(i.Role)
+		if !i.Virtual() {
+			set.Roles[i.Name] = roleOf(i.Role)
+		}
 	}
 	for _, policy := range c.Policies {
 		set.SPD = append(set.SPD, spd.Policy{
-			Name: policy.Name, Action: policy.Action, Selectors: policy.Selectors, Tunnel: tunnels[policy.Tunnel], Transport: policy.Transport,
+			Name: policy.Name, Action: policy.Action, Selectors: policy.Selectors, Tunnel: tunnels[policy.Tunnel], Transport: policy.Transport, Interface: policy.Interface,
 		})
 	}
 	p.mu.Lock()
@@ -339,7 +376,7 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
 		Local: a.Local, Remote: a.Remote, Encap: a.Encap, Transport: a.Transport, AH: a.AH, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
 		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
-		Outer: a.Outer, Manual: true, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
+		Outer: a.Outer, Interface: a.Interface, Manual: true, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
 	})
 	return h.Value(), err
 }
@@ -484,6 +521,7 @@ func association(i *sad.Info) control.SA {
 		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Protocol: "ESP", Mode: "tunnel", Encap: "none", Sequence: i.Sequence,
 		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
 	}
+	a.Interface = i.Params.Interface
 	a.LocalTS, a.RemoteTS = sides(i.Params.Selectors)
 	if i.Params.Encap {
 		a.Encap = "udp"

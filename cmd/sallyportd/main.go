@@ -94,8 +94,8 @@ func serve(ctx context.Context, c *config.Config, log zerolog.Logger, hup <-chan
 		return err
 	}
 	if fenceOnly {
-		if err := fences.Fence(c.Fences); err != nil {
-			return fmt.Errorf("fence routes: %w", err)
+		if err := errors.Join(fences.Fence(c.Fences), fences.Reserve(c)); err != nil {
+			return fmt.Errorf("fence routes and interfaces: %w", err)
 		}
 		log.Info().Int("routes", len(c.Fences)).Msg("fence routes installed")
 		return nil

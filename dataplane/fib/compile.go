@@ -26,6 +26,7 @@ type compiler struct {
 	state   *kernelState
 	ports   map[string]uint16
 	ignored map[int]bool // indices of our TUN
+	virtual map[string]uint16
 	used    func(neighbourKey) *atomic.Uint32
 	hopsOf  map[neighbourKey][]uint32
 }
@@ -52,6 +53,9 @@ func (c *compiler) compile() (*Table, map[neighbourKey][]uint32) {
 	c.prefixes = main
 	c.addNeighbours()
 	t := c.table(0)
+	if len(c.virtual) > 0 {
+		t.Tunnels = routed(t)
+	}
 	t.Hops = slices.Clip(t.Hops)
 	return t, c.hopsOf
 }
@@ -135,6 +139,9 @@ func (c *compiler) single(r *netlink.Route, ifindex int, gateway netip.Addr, fla
 		return 0, false
 	}
 	l, ok := c.state.links[ifindex]
+	if n, ours := c.virtual[l.name]; ours {
+		return c.hop(Hop{Kind: Tunnel, Port: n, MTU: clipMTU(l.mtu)}), true
+	}
 	port, ours := c.ports[l.name]
 	if !ok || !ours || !l.ether || encap {
 		return c.hop(Hop{Kind: Local}), true

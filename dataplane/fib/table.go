@@ -36,6 +36,8 @@ const (
 	Local
 	// Unreachable: an unreachable, prohibit or blackhole route.
 	Unreachable
+	// Tunnel: a virtual interface of ours, whose associations carry it. Port is the interface's number.
+	Tunnel
 )
 
 // String returns the kind's name.
@@ -53,6 +55,8 @@ func (k Kind) String() string {
 		return "local"
 	case Unreachable:
 		return "unreachable"
+	case Tunnel:
+		return "tunnel"
 	}
 	return "unknown"
 }
@@ -62,7 +66,7 @@ type Hop struct {
 	// hot
 
 	Kind Kind
-	// Port is the engine's number of the port to send through (Forward, Unresolved, Failed).
+	// Port is the engine's number of the port to send through (Forward, Unresolved, Failed), or of the virtual interface (Tunnel).
 	Port uint16
 	// MTU is the largest IP datagram in bytes: the link's, or the route's if that is smaller.
 	MTU uint16
@@ -105,6 +109,8 @@ type Table struct {
 	Generation uint32
 	// Hops is what Lookup's result indexes. Hops[0] is NoRoute.
 	Hops []Hop
+	// Tunnels says, by the longest match, which destinations are routed into virtual interfaces.
+	Tunnels []Routed
 
 	prefixes *bart.Table[uint32]
 	groups   [][]uint32 // hop indices of multipath routes, repeated by weight
@@ -161,7 +167,9 @@ func Build(generation uint32, entries []Entry) *Table {
 	for _, e := range entries {
 		b.prefixes.Insert(e.Prefix.Masked(), b.hop(e.Hop))
 	}
-	return b.table(generation)
+	t := b.table(generation)
+	t.Tunnels = routed(t)
+	return t
 }
 
 // builder collects the hops and prefixes of a new table.

@@ -3,6 +3,7 @@ package fib
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -43,6 +44,8 @@ type Config struct {
 	Ports []Port
 	// TUN is the name of the gateway's own TUN device, whose routes are not followed.
 	TUN string
+	// Virtual are the gateway's virtual interfaces by name.
+	Virtual map[string]uint16
 	// Resolve is the keeper's ResolveNeighbour.
 	Resolve func(ifindex int, addr netip.Addr) error
 	// Changed is called from the watcher's goroutine after Start: first with everything, then
@@ -77,10 +80,11 @@ type Watcher struct {
 	wait sync.WaitGroup
 	once sync.Once
 
-	mu      sync.Mutex // guards what the receiving goroutine leaves for the other, and ports
+	mu      sync.Mutex // guards what the receiving goroutine leaves for the other, ports and virtual
 	pending []neighbourEvent
 	relist  bool
 	ports   map[string]uint16
+	virtual map[string]uint16
 
 	// owned by the run goroutine (before Start: by the caller)
 	state   *kernelState
@@ -111,7 +115,7 @@ func NewWatcher(cfg Config) (*Watcher, error) {
 		cfg: cfg, wake: make(chan struct{}, 1), ask: make(chan neighbourKey, resolveQueue), done: make(chan struct{}),
 		marks: map[neighbourKey]*atomic.Uint32{}, asked: map[neighbourKey]time.Time{}, tokens: resolveRate, filled: time.Now(),
 	}
-	w.ports = portMap(cfg.Ports)
+	w.ports, w.virtual = portMap(cfg.Ports), cfg.Virtual
 	var err error
 	w.events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR,
 		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
@@ -166,6 +170,14 @@ func (w *Watcher) Table() *Table { return w.table.Load() }
 func (w *Watcher) SetPorts(ports []Port) {
 	w.mu.Lock()
 	w.ports, w.relist = portMap(ports), true
+	w.mu.Unlock()
+	w.poke()
+}
+
+// SetVirtual replaces the set of virtual interfaces; the next snapshot follows it.
+func (w *Watcher) SetVirtual(virtual map[string]uint16) {
+	w.mu.Lock()
+	w.virtual, w.relist = maps.Clone(virtual), true
 	w.mu.Unlock()
 	w.poke()
 }
@@ -332,7 +344,7 @@ func (w *Watcher) rebuild(u *Update) error {
 	}
 	w.rebuilds.Add(1)
 	w.mu.Lock()
-	ports := w.ports
+	ports, virtual := w.ports, w.virtual
 	w.mu.Unlock()
 	portsUp, ignored := map[string]link{}, map[int]bool{}
 	for _, l := range state.links {
@@ -344,7 +356,7 @@ func (w *Watcher) rebuild(u *Update) error {
 		}
 	}
 	marks := make(map[neighbourKey]*atomic.Uint32)
-	c := compiler{state: state, ports: ports, ignored: ignored, used: func(k neighbourKey) *atomic.Uint32 {
+	c := compiler{state: state, ports: ports, ignored: ignored, virtual: virtual, used: func(k neighbourKey) *atomic.Uint32 {
 		m := w.marks[k]
 		if m == nil {
 			if m = marks[k]; m == nil {
@@ -381,7 +393,7 @@ func (w *Watcher) publish(old, t *Table) {
 // returns false if a whole rebuild is needed.
 func (w *Watcher) applyNeighbours(events []neighbourEvent) bool {
 	old := w.Table()
-	t := &Table{prefixes: old.prefixes, groups: old.groups, Hops: old.Hops}
+	t := &Table{prefixes: old.prefixes, groups: old.groups, Hops: old.Hops, Tunnels: old.Tunnels}
 	copied, changed := false, false
 	edit := func() {
 		if !copied {

@@ -111,7 +111,7 @@ func buildError(b *packet.Batch, i int, kind, code uint8, word uint32, src netip
 	end := packet.EtherLen + header + quote
 	*p = packet.Packet{
 		Addr: quoteAt - uint64(header) - packet.EtherLen, Len: uint16(end),
-		Port: p.Port, Handovers: p.Handovers,
+		Port: p.Port, Interface: p.Interface, Handovers: p.Handovers,
 		L3: packet.EtherLen, L4: uint16(l4), End: uint16(end),
 		SrcPort: uint16(kind)<<8 | uint16(code),
 		Version: p.Version, TTL: errorTTL,

@@ -95,6 +95,13 @@ type Keeper interface {
 	// OpenTUN creates the TUN device, sets its MTU (bytes) and brings it up.
 	OpenTUN(name string, mtu int) (*TUN, error)
 
+	// OpenInterface opens a virtual interface, a TUN device that outlives the process, or makes it and brings it up; mtu 0 leaves that of one that is there
+	// as it is. owner marks the device, so that it is known again; somebody else's of this name is an error.
+	OpenInterface(name, owner string, mtu int) (*TUN, error)
+	// Interfaces lists the virtual interfaces of an owner, DeleteInterface removes one, which nobody has open.
+	Interfaces(owner string) ([]string, error)
+	DeleteInterface(name, owner string) error
+
 	// SocketUDP opens a UDP socket of a family (unix.AF_INET, AF_INET6) on port 500 or 4500 of every address, which
 	// says to which of them a datagram came.
 	SocketUDP(family int, port uint16) (int, error)

@@ -260,14 +260,19 @@ func permanent(ifindex int, addr netip.Addr) bool {
 // loose where the host asks for one on all (the stricter of both counts). The device gets no IPv6
 // link-local address and no multicast, so that the kernel has nothing to say on it by itself.
 func (l *Local) OpenTUN(name string, mtu int) (*TUN, error) {
+	return openTUN("TUN device", name, func(fd int) (*TUN, error) { return l.setUpTUN(fd, name, mtu) })
+}
+
+// openTUN opens the kernel's TUN driver and has setUp make a device of it.
+func openTUN(what, name string, setUp func(fd int) (*TUN, error)) (*TUN, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening /dev/net/tun: %w", err)
 	}
-	t, err := l.setUpTUN(fd, name, mtu)
+	t, err := setUp(fd)
 	if err != nil {
-		_ = unix.Close(fd) // the device goes with it
-		return nil, fmt.Errorf("TUN device %s: %w", name, err)
+		_ = unix.Close(fd) // a device that was made goes with it
+		return nil, fmt.Errorf("%s %s: %w", what, name, err)
 	}
 	t.File = os.NewFile(uintptr(fd), "/dev/net/tun")
 	return t, nil
@@ -278,15 +283,11 @@ func (l *Local) setUpTUN(fd int, name string, mtu int) (*TUN, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		return nil, fmt.Errorf("creating: %w", err)
-	}
-	name = req.Name()
-	link, err := l.handle.LinkByName(name)
+	link, err := l.attachTUN(fd, req)
 	if err != nil {
 		return nil, err
 	}
+	name = req.Name()
 	if err := l.handle.LinkSetMulticastOff(link); err != nil {
 		return nil, fmt.Errorf("switching multicast off: %w", err)
 	}
@@ -316,6 +317,15 @@ func (l *Local) setUpTUN(fd int, name string, mtu int) (*TUN, error) {
 		return nil, fmt.Errorf("bringing up: %w", err)
 	}
 	return &TUN{Name: name, Ifindex: link.Attrs().Index}, nil
+}
+
+// attachTUN makes fd that of the TUN device of req, which is made if there is none, and returns the device.
+func (l *Local) attachTUN(fd int, req *unix.Ifreq) (netlink.Link, error) {
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return nil, fmt.Errorf("creating: %w", err)
+	}
+	return l.handle.LinkByName(req.Name())
 }
 
 // RaiseMemlock implements [Keeper]. Without CAP_SYS_RESOURCE the soft limit goes up to the hard

@@ -84,7 +84,10 @@ type Packet struct {
 	Reason Drop
 	// Handovers counts how often the record went from worker to worker.
 	Handovers uint8
-	_         [4]byte
+	// Interface is the number of the virtual interface by which the packet came, out of the kernel or out of an
+	// association; 0 for none.
+	Interface uint16
+	_         [2]byte
 }
 
 // Flags are facts about a packet found while parsing.

@@ -63,6 +63,7 @@ const (
 	DropPeerUnreachable
 
 	DropTTLExpired
+	DropTunnelLoop
 	DropNoRoute
 	DropUnreachable
 	DropNeighbourUnresolved
@@ -154,6 +155,7 @@ var Drops = [DropCount]DropInfo{
 	DropTransportAddresses: {"transport-addresses", Warning, "Policy says transport mode, which carries only what goes between the association's own two addresses.", "RFC 4301, 4.1"},
 
 	DropTTLExpired:          {"ttl-expired", Normal, "Time to live or hop limit ran out; the sender is told by ICMP, within the rate limit.", "RFC 1812, 5.3.1"},
+	DropTunnelLoop:          {"tunnel-loop", Warning, "The way to the association's peer leads into a tunnel interface: there is no more special route to the peer by an interface on the outside.", "RFC 2003, 4"},
 	DropNoRoute:             {"no-route", Warning, "No route to the destination.", ""},
 	DropUnreachable:         {"unreachable", Normal, "The route to the destination says unreachable, prohibit or blackhole.", ""},
 	DropNeighbourUnresolved: {"neighbour-unresolved", Normal, "The next hop's link address is not known yet; the kernel was asked.", ""},

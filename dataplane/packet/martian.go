@@ -28,6 +28,23 @@ func Martian(b *Batch, i int) Drop {
 	return DropNone
 }
 
+// LinkScope says that a flow stays on its link, as what routing protocols say to neighbours does: one end is a link-local address, or
+// the destination multicast that no router forwards. Its source is one that a host can have.
+func LinkScope(f *Flow) bool {
+	if f.Version == 4 {
+		src, dst := uint32(f.Src.Lo), uint32(f.Dst.Lo)
+		if src>>24 == 0 || src>>24 == 127 || src >= 0xe0000000 {
+			return false
+		}
+		return dst>>8 == 0xe00000 || dst>>16 == 0xa9fe || src>>16 == 0xa9fe && dst>>24 != 0 && dst>>24 != 127 && dst < 0xf0000000
+	}
+	linkLocal := func(a Addr) bool { return a.Hi>>54 == 0xfe80>>6 }
+	if badUnicast6(f.Src) && !linkLocal(f.Src) || f.Src.Hi>>56 == 0xff {
+		return false
+	}
+	return linkLocal(f.Dst) || f.Dst.Hi>>48 == 0xff02 || linkLocal(f.Src) && !badUnicast6(f.Dst)
+}
+
 // badUnicast4 reports 0.0.0.0/8, 127.0.0.0/8 and 169.254.0.0/16.
 func badUnicast4(a uint32) bool { return a>>24 == 0 || a>>24 == 127 || a>>16 == 0xa9fe }
 

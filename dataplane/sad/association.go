@@ -100,7 +100,9 @@ type Inbound struct {
 
 	// Replayed, TooOld, BadICV and OtherDrops count what was dropped.
 	Replayed, TooOld, BadICV, OtherDrops packet.Counter
-	_                                    [32]byte
+	// Interface is the number of the virtual interface that its packets arrive by, 0 for none.
+	Interface uint16
+	_         [30]byte
 }
 
 // Outbound is the runtime of an outbound association: one slot of the arena. It

@@ -44,6 +44,10 @@ type Params struct {
 	// Selectors are what decrypted packets are held against; inbound only.
 	Selectors []spd.Selector
 	Outer
+	// Interface names the virtual interface that packets which come out of the association arrive by, and InterfaceNumber is
+	// what the workers know it by; "" and 0 for none.
+	Interface       string
+	InterfaceNumber uint16
 	// Manual marks keys from the configuration.
 	Manual bool
 	// Sequence is the last sequence number used, of an outbound association.
@@ -156,7 +160,7 @@ func (p *Params) lengths(info *transform.Info) (iv, icv, align uint8) {
 func (in *Inbound) fill(p *Params, slot, bits uint32) {
 	info := p.Suite.Info()
 	in.SPI, in.Slot, in.bits = p.SPI, slot, bits
-	in.Suite = p.Suite
+	in.Suite, in.Interface = p.Suite, p.InterfaceNumber
 	in.IVLen, in.ICVLen, in.Align = p.lengths(info)
 	in.Window = replay.New(p.Window, p.ESN)
 	in.arm(p, 0, 0)

@@ -99,6 +99,9 @@ type Policy struct {
 	Tunnel uint32
 	// Transport says that a Protect policy is for transport mode: its remote addresses are those of peers.
 	Transport bool
+	// Interface of a Protect policy names the virtual interface that it is for: it judges what a route leads there and
+	// nothing else. Tables of different interfaces are built apart.
+	Interface string
 	// Negotiated policies stand before those that they were made of. They may say of some packets what others do not.
 	Negotiated bool
 }

@@ -1,9 +1,12 @@
-// Package tun carries packets between the gateway's TUN device and a queue of the packet workers,
-// in two goroutines off the packet path: what the kernel sends into the tunnels, and what workers
+// Package tun carries packets between the gateway's TUN devices and a queue of the packet workers,
+// in goroutines off the packet path, one for each device and one back: what the kernel sends into the tunnels, and what workers
 // hand to the kernel.
 //
 //	kernel ─ read ─▶ IP datagram ─▶ Ethernet header in front ─▶ Queue.Inject ─▶ worker
 //	kernel ◀ write ─ IP datagram ◀─ Ethernet header taken off ◀─ Queue.Drain ◀─ worker
+//
+// The Ethernet header says which device a packet is of ([packet.InterfaceOf]): 0 for the gateway's own, else that of a virtual
+// interface.
 package tun
 
 import (
@@ -13,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/dataplane/packet"
 )
 
 // headerSize is the length of an Ethernet header without tags.
@@ -32,7 +37,7 @@ const waitMax = 50 * time.Millisecond
 // idlePause keeps the writing goroutine from spinning on a queue that says "ready" and gives nothing.
 const idlePause = 200 * time.Microsecond
 
-// Queue is the far end of an in-memory queue. Inject and Drain are called from one goroutine each.
+// Queue is the far end of an in-memory queue. Inject is called from several goroutines, Drain from one.
 type Queue interface {
 	// Inject copies a frame into the worker's receive ring; false means that there was no room.
 	Inject(frame []byte) bool
@@ -48,43 +53,85 @@ type Queue interface {
 type Counters struct {
 	// FromKernel were injected; FromKernelFull found no room; FromKernelBad are no IP.
 	FromKernel, FromKernelFull, FromKernelBad uint64
-	// ToKernel were written; ToKernelBad are no IP frames; ToKernelFailed were refused by the device.
+	// ToKernel were written; ToKernelBad are no IP frames; ToKernelFailed were refused by the device, or there is none.
 	ToKernel, ToKernelBad, ToKernelFailed uint64
 }
 
-// Pump moves packets between a device and a queue.
+// Pump moves packets between devices and a queue.
 type Pump struct {
-	file  *os.File
 	queue Queue
-	read  []byte
 	done  chan struct{}
-	wait  sync.WaitGroup
+	wait  sync.WaitGroup // for outward
 	once  sync.Once
+
+	mu      sync.RWMutex
+	devices map[uint16]*device
 
 	fromKernel, fromKernelFull, fromKernelBad atomic.Uint64
 	toKernel, toKernelBad, toKernelFailed     atomic.Uint64
+}
+
+// device is one device with its reader.
+type device struct {
+	file *os.File
+	read []byte
+	done chan struct{}
+	wait sync.WaitGroup
 }
 
 // Start begins to move packets. File is the device without packet information (keeper.TUN.File,
 // non-blocking); it stays the caller's, and open until Close has returned. Datagrams from the
 // kernel may have up to mtu bytes.
 func Start(file *os.File, queue Queue, mtu int) *Pump {
-	p := &Pump{file: file, queue: queue, read: make([]byte, headerSize+mtu+1), done: make(chan struct{})}
-	_ = file.SetReadDeadline(time.Time{}) // a pump before may have left its own
-	p.wait.Add(2)
-	go p.inward()
+	p := &Pump{queue: queue, done: make(chan struct{}), devices: map[uint16]*device{}}
+	p.Add(0, file, mtu)
+	p.wait.Add(1)
 	go p.outward()
 	return p
 }
 
-// Close stops both goroutines and returns when they have ended. Frames that workers transmitted
+// Add begins to move the packets of another device, a virtual interface by its number, which no device has. Its file is as in Start, and open
+// until Remove or Close has returned.
+func (p *Pump) Add(number uint16, file *os.File, mtu int) {
+	d := &device{file: file, read: make([]byte, headerSize+mtu+1), done: make(chan struct{})}
+	to := packet.InterfaceMAC(number)
+	copy(d.read, to[:])
+	_ = file.SetReadDeadline(time.Time{}) // a pump before may have left its own
+	p.mu.Lock()
+	p.devices[number] = d
+	p.mu.Unlock()
+	d.wait.Add(1)
+	go p.inward(d)
+}
+
+// Remove ends what Add began; what workers still transmit there is refused. It returns when the file is not used any more.
+func (p *Pump) Remove(number uint16) {
+	p.mu.Lock()
+	d := p.devices[number]
+	delete(p.devices, number)
+	p.mu.Unlock()
+	if d != nil {
+		d.stop()
+	}
+}
+
+// stop ends the device's reader and waits for it.
+func (d *device) stop() {
+	close(d.done)
+	_ = d.file.SetReadDeadline(time.Unix(1, 0))
+	d.wait.Wait()
+}
+
+// Close stops all goroutines and returns when they have ended. Frames that workers transmitted
 // before are written first.
 func (p *Pump) Close() {
 	p.once.Do(func() {
 		close(p.done)
-		_ = p.file.SetReadDeadline(time.Unix(1, 0))
 		p.queue.Interrupt()
 		p.wait.Wait()
+		for number := range p.devices {
+			p.Remove(number)
+		}
 	})
 }
 
@@ -96,36 +143,36 @@ func (p *Pump) Counters() Counters {
 	}
 }
 
-func (p *Pump) stopped() bool {
+func stopped(done <-chan struct{}) bool {
 	select {
-	case <-p.done:
+	case <-done:
 		return true
 	default:
 		return false
 	}
 }
 
-// inward reads from the device until Close, or until the device is gone.
-func (p *Pump) inward() {
-	defer p.wait.Done()
-	for !p.stopped() {
-		n, err := p.file.Read(p.read[headerSize:])
+// inward reads from a device until it is stopped, or until the device is gone.
+func (p *Pump) inward(d *device) {
+	defer d.wait.Done()
+	for !stopped(d.done) {
+		n, err := d.file.Read(d.read[headerSize:])
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
 				return
 			}
 			// The device is down (EIO) or deleted (EBADFD): it may come up again.
 			select {
-			case <-p.done:
+			case <-d.done:
 				return
 			case <-time.After(waitMax):
 			}
 			continue
 		}
 		switch {
-		case n == 0 || headerSize+n == len(p.read) || !writeHeader(p.read, p.read[headerSize]):
+		case n == 0 || headerSize+n == len(d.read) || !writeType(d.read, d.read[headerSize]):
 			p.fromKernelBad.Add(1)
-		case p.queue.Inject(p.read[:headerSize+n]):
+		case p.queue.Inject(d.read[:headerSize+n]):
 			p.fromKernel.Add(1)
 		default:
 			p.fromKernelFull.Add(1)
@@ -133,10 +180,8 @@ func (p *Pump) inward() {
 	}
 }
 
-// writeHeader writes an Ethernet header with zero addresses for a datagram whose first octet is
-// given; false if it is neither IPv4 nor IPv6.
-func writeHeader(frame []byte, first byte) bool {
-	clear(frame[:12])
+// writeType writes the EtherType for a datagram whose first octet is given; false if it is neither IPv4 nor IPv6.
+func writeType(frame []byte, first byte) bool {
 	switch first >> 4 {
 	case 4:
 		binary.BigEndian.PutUint16(frame[12:], etherTypeIPv4)
@@ -148,11 +193,11 @@ func writeHeader(frame []byte, first byte) bool {
 	return true
 }
 
-// outward writes to the device what workers transmit, until Close.
+// outward writes to the devices what workers transmit, until Close.
 func (p *Pump) outward() {
 	defer p.wait.Done()
 	idle := 0
-	for !p.stopped() {
+	for !stopped(p.done) {
 		if p.queue.Drain(p.write) > 0 {
 			idle = 0
 			continue
@@ -176,7 +221,14 @@ func (p *Pump) write(frame []byte) {
 		p.toKernelBad.Add(1)
 		return
 	}
-	if _, err := p.file.Write(datagram); err != nil {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	d := p.devices[packet.InterfaceOf(frame)]
+	if d == nil {
+		p.toKernelFailed.Add(1)
+		return
+	}
+	if _, err := d.file.Write(datagram); err != nil {
 		p.toKernelFailed.Add(1)
 		return
 	}

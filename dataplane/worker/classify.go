@@ -26,6 +26,9 @@ func (w *Worker) classify() {
 		}
 		if p.Port == w.tables.TUN || p.Port == w.tables.IKE {
 			p.Flags |= packet.FlagLocal
+			if p.Port == w.tables.TUN && len(w.tables.Interfaces) > 0 && p.Len >= packet.EtherLen {
+				p.Interface = packet.InterfaceOf(b.Frame(i))
+			}
 		}
 		if p.Reason = packet.Parse(b, i); p.Reason == packet.DropNone {
 			w.places[i] = w.flows.place(&b.Flows[i])
@@ -150,6 +153,16 @@ func (w *Worker) classifyESP(p *packet.Packet, esp []byte) (packet.Class, packet
 // into TUN says that its destination is protected.
 func (w *Worker) classifyLocal(i int) (packet.Class, packet.Drop) {
 	flow := &w.batch.Flows[i]
+	if n := w.batch.P[i].Interface; n != 0 {
+		known := w.flows.policy(w.places[i], flow)
+		switch {
+		case known.match == spd.NeedsPorts:
+			return 0, packet.DropFragmentNoPorts
+		case known.match == spd.Matched && known.action != spd.Bypass:
+			return w.obey(i, known)
+		}
+		return w.leave(i, n)
+	}
 	ike := flow.Flags&packet.FlagPorts != 0 && flow.Proto == packet.ProtoUDP && (flow.SrcPort == portIKE || flow.SrcPort == portESP)
 	if ike && w.tables.SPD.IsPeer(flow.DstAddr()) {
 		return packet.ClassForward, 0 // of the kernel's sockets: no policy speaks of it (RFC 4301, 4.4.1)
@@ -166,7 +179,7 @@ func (w *Worker) classifyLocal(i int) (packet.Class, packet.Drop) {
 			return 0, packet.DropNoPolicy
 		}
 	}
-	return w.obey(&w.batch.P[i], &w.batch.Flows[i], known)
+	return w.obey(i, known)
 }
 
 // reported returns the protect policy of the traffic that the ICMP error of packet i is about: the error goes the same way as what that
@@ -190,18 +203,18 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 	if known := w.flows.policy(w.places[i], flow); known.match != spd.NoMatch {
 		if role&Protected == 0 {
 			if known.match == spd.Matched && known.action != spd.Protect {
-				return w.obey(p, flow, known)
+				return w.obey(i, known)
 			}
 			return 0, packet.DropSpoofed
 		}
 		if known.match == spd.NeedsPorts {
 			return 0, packet.DropFragmentNoPorts
 		}
-		return w.obey(p, flow, known)
+		return w.obey(i, known)
 	}
 	if role&Protected != 0 {
 		if known := w.reported(i); known != nil {
-			return w.obey(p, flow, known)
+			return w.obey(i, known)
 		}
 	}
 	index, match := t.SPD.Inbound(flow)
@@ -210,7 +223,7 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 			return 0, packet.DropFragmentNoPorts
 		}
 		switch t.SPD.Policy(index).Action {
-		case spd.Bypass:
+		case spd.Bypass: // also of what comes from behind a virtual interface: so says the policy
 			return w.forwardable(i)
 		case spd.Discard:
 			return 0, packet.DropPolicyDiscard
@@ -220,25 +233,32 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 		}
 		return 0, packet.DropCleartext // RFC 4301, 5.2: it should have come protected
 	}
-	if t.DiscardUnmatched {
+	if reason := w.intrudes(i, role); reason != packet.DropNone {
+		return 0, reason
+	}
+	if _, into := w.routed(i); t.DiscardUnmatched && !into {
 		return 0, packet.DropNoPolicy
 	}
 	return w.forwardable(i)
 }
 
-// obey does what the policy of its flow says with a packet that is on its way out.
-func (w *Worker) obey(p *packet.Packet, flow *packet.Flow, known *flowEntry) (packet.Class, packet.Drop) {
+// obey does what the policy of its flow says with packet i, which is on its way out.
+func (w *Worker) obey(i int, known *flowEntry) (packet.Class, packet.Drop) {
 	switch known.action {
 	case spd.Bypass:
-		w.Counters.Bypassed.Add(1)
-		return packet.ClassForward, 0
+		return w.pass(i)
 	case spd.Discard:
 		return 0, packet.DropPolicyDiscard
 	}
 	_, known.handle = w.group.sad.Current(known.tunnel, known.handle)
-	p.SPI, p.Tunnel = known.handle, known.tunnel
+	return w.protect(&w.batch.P[i], &w.batch.Flows[i], known.tunnel, known.handle)
+}
+
+// protect sends a packet into the association that a tunnel is bound to, by its handle; 0 for none.
+func (w *Worker) protect(p *packet.Packet, flow *packet.Flow, tunnel, handle uint32) (packet.Class, packet.Drop) {
+	p.SPI, p.Tunnel = handle, tunnel
 	if p.SPI == 0 {
-		w.acquire(known.tunnel, flow)
+		w.acquire(tunnel, flow)
 		return 0, packet.DropNoOutbound
 	}
 	return packet.ClassOutbound, 0
@@ -249,6 +269,5 @@ func (w *Worker) forwardable(i int) (packet.Class, packet.Drop) {
 	if reason := packet.Martian(&w.batch, i); reason != packet.DropNone {
 		return 0, reason
 	}
-	w.Counters.Bypassed.Add(1)
-	return packet.ClassForward, 0
+	return w.pass(i)
 }

@@ -15,7 +15,7 @@ func (w *Worker) follow(i int, spi uint32) (elsewhere bool) {
 	p, flow := &b.P[i], &b.Flows[i]
 	later := flow.Later()
 	if _, match := w.tables.SPD.Outbound(&later); match != spd.NeedsPorts {
-		if _, match = w.tables.SPD.Inbound(&later); match != spd.NeedsPorts {
+		if _, match = w.tables.SPD.Inbound(&later); match != spd.NeedsPorts && !w.tables.needPorts(&later) {
 			return false
 		}
 	}

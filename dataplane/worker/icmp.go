@@ -7,7 +7,6 @@ import (
 
 	"sallyport/dataplane/forward"
 	"sallyport/dataplane/packet"
-	"sallyport/dataplane/spd"
 )
 
 // timeExceeded ends packet i, whose TTL ran out, and tells its sender.
@@ -78,6 +77,9 @@ func (w *Worker) answer(i uint8, reason packet.Drop, build func(src netip.Addr) 
 func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Addr, handle uint32) {
 	t := w.tables
 	if p.Flags&packet.FlagDecapsulated != 0 {
+		if src, handle = w.interfaceSource(p, flow); handle != 0 {
+			return src, handle
+		}
 		for _, own := range t.Own {
 			if own.Is4() != (flow.Version == 4) {
 				continue
@@ -87,20 +89,19 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 			if own.Is6() {
 				back.Proto = unix.IPPROTO_ICMPV6
 			}
-			index, match := t.SPD.Outbound(&back)
-			if match == spd.Matched && t.SPD.Policy(index).Action == spd.Protect {
-				if handle = w.group.sad.Bound(t.SPD.Policy(index).Tunnel); handle == 0 {
+			if tunnel, ok := w.back(p, &back); ok {
+				if handle = w.group.sad.Bound(tunnel); handle == 0 {
 					return netip.Addr{}, 0 // it quotes plaintext: not in the clear
 				}
 				return own, handle
 			}
 		}
 		back := flow.Back()
-		index, match := t.SPD.Outbound(&back)
-		if match != spd.Matched || t.SPD.Policy(index).Action != spd.Protect {
+		tunnel, ok := w.back(p, &back)
+		if !ok {
 			return netip.Addr{}, 0
 		}
-		if handle = w.group.sad.Bound(t.SPD.Policy(index).Tunnel); handle == 0 {
+		if handle = w.group.sad.Bound(tunnel); handle == 0 {
 			return netip.Addr{}, 0
 		}
 		for k := range t.Ports {

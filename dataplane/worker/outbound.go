@@ -28,6 +28,10 @@ func (w *Worker) admitOutbound() {
 			w.unreachable(i, packet.DropNoRoute, forward.NetUnreachable)
 			continue
 		}
+		if hop.Kind == fib.Tunnel {
+			w.drop(i, packet.DropTunnelLoop)
+			continue
+		}
 		if hop.Kind == fib.Unreachable {
 			w.drop(i, packet.DropUnreachable)
 			continue

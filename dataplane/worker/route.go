@@ -17,8 +17,11 @@ func (w *Worker) routeDecapsulated() {
 	}
 	for _, i := range w.lists.in {
 		p := &b.P[i]
+		if len(w.tables.Interfaces) > 0 {
+			p.Interface = w.inbound[i].Interface
+		}
 		if reason := packet.Martian(b, int(i)); reason != packet.DropNone {
-			w.drop(i, reason)
+			w.arrived(i, reason)
 			continue
 		}
 		switch p.Class, p.Reason = w.judgeDecapsulated(int(i)); p.Reason {
@@ -41,9 +44,9 @@ func (w *Worker) judgeDecapsulated(i int) (packet.Class, packet.Drop) {
 	case spd.NeedsPorts:
 		return 0, packet.DropFragmentNoPorts
 	case spd.Matched:
-		return w.obey(&w.batch.P[i], flow, known)
+		return w.obey(i, known)
 	}
-	return packet.ClassForward, 0
+	return w.onward(i)
 }
 
 // routeForward finds the next hop of everything that leaves as it is, and readies it.
@@ -62,6 +65,9 @@ func (w *Worker) routeForward() {
 			continue
 		case fib.Unreachable:
 			w.drop(i, packet.DropUnreachable)
+			continue
+		case fib.Tunnel:
+			w.drop(i, packet.DropTunnelLoop) // what may go into one was sent there before
 			continue
 		}
 		if w.exposes(p, hop) {
@@ -114,11 +120,11 @@ func (w *Worker) clampDecapsulated(i uint8) {
 		return
 	}
 	back := w.batch.Flows[i].Back()
-	index, match := w.tables.SPD.Outbound(&back)
-	if match != spd.Matched || w.tables.SPD.Policy(index).Action != spd.Protect {
+	tunnel, ok := w.back(&w.batch.P[i], &back)
+	if !ok {
 		return
 	}
-	sa := w.group.sad.LookupOutbound(w.group.sad.Bound(w.tables.SPD.Policy(index).Tunnel))
+	sa := w.group.sad.LookupOutbound(w.group.sad.Bound(tunnel))
 	if sa == nil {
 		return
 	}

@@ -92,7 +92,8 @@ func (w *Worker) punt(i uint8) {
 // deliver gives a packet to the reader of port number: the kernel or the IKE side.
 func (w *Worker) deliver(i uint8, number uint16) {
 	// What came out of a tunnel has no link header yet, and the reader goes by its type.
-	forward.WriteEthernet(&w.batch, int(i), &noMAC, &noMAC)
+	to := packet.InterfaceMAC(w.batch.P[i].Interface)
+	forward.WriteEthernet(&w.batch, int(i), &noMAC, &to)
 	w.batch.P[i].Port = number
 	w.sendPort(i)
 }

@@ -42,6 +42,8 @@ type Tables struct {
 	FIB *fib.Table
 	// Ports is indexed by port number.
 	Ports []Port
+	// Interfaces is indexed by the number of a virtual interface, from 1 on; empty without any.
+	Interfaces []Interface
 	// Endpoints are our outer addresses.
 	Endpoints *AddrSet
 	// Own are all addresses of the gateway.

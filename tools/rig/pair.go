@@ -30,6 +30,9 @@ type Tunnel struct {
 	Keys Keys
 	// Transport says that the gateways' own traffic goes in transport mode; then there are no selectors.
 	Transport bool
+	// Interface names a virtual interface that routes lead traffic into, in place of selectors, and Addresses are those of its two ends; "" for none.
+	Interface string
+	Addresses [2]string
 	// AH has the proposal of AH, which is then in place of ESP; "" for none.
 	AH string
 }
@@ -46,16 +49,16 @@ const (
 // Tunnels are those of the demo: IPv4 over IPv4 in raw ESP, IPv6 over IPv6 in UDP.
 func Tunnels() []Tunnel {
 	return []Tunnel{
-		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual, false, ""},
-		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual, false, ""},
+		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual, false, "", [2]string{}, ""},
+		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual, false, "", [2]string{}, ""},
 	}
 }
 
 // Hosts are associations in transport mode, for the gateways' own traffic: negotiated over IPv4, with manual keys over IPv6.
 func Hosts() []Tunnel {
 	return []Tunnel{
-		{"four", "", 0, false, GwA4, GwB4, nil, nil, 0, 0, Preshared, true, ""},
-		{"six", "aes256-sha256-esn", 64, false, GwA6, GwB6, nil, nil, 0x5a110601, 0x5a110602, Manual, true, ""},
+		{"four", "", 0, false, GwA4, GwB4, nil, nil, 0, 0, Preshared, true, "", [2]string{}, ""},
+		{"six", "aes256-sha256-esn", 64, false, GwA6, GwB6, nil, nil, 0x5a110601, 0x5a110602, Manual, true, "", [2]string{}, ""},
 	}
 }
 
@@ -65,6 +68,14 @@ func Signed() []Tunnel {
 	list[0].Keys, list[0].AH = Preshared, "sha256-x25519"
 	list[1].KeyBytes, list[1].Encap, list[1].AH = 20, false, "aes128gmac"
 	return list
+}
+
+// Routed are tunnels for whatever routes lead into their interfaces: negotiated, over IPv4 and in UDP over IPv6.
+func Routed() []Tunnel {
+	return []Tunnel{
+		{Name: "first", Local: GwA4, Remote: GwB4, Keys: Preshared, Interface: "ipsec0", Addresses: [2]string{"203.0.113.1/30", "203.0.113.2/30"}},
+		{Name: "second", Local: GwA6, Remote: GwB6, Encap: true, Keys: Preshared, Interface: "ipsec1", Addresses: [2]string{"203.0.113.5/30", "203.0.113.6/30"}},
+	}
 }
 
 // Negotiated are the same tunnels with keys that the gateways agree on: by preshared key over IPv4, by certificates over
@@ -185,8 +196,17 @@ dataplane: {pin_dir: %s}
 interfaces:
   lan: {role: protected}
   wan: {role: outside}
-connections:
 `, g.Name, g.Socket, g.Pins)
+	end := 0
+	if mirrored {
+		end = 1
+	}
+	for _, t := range p.Tunnels {
+		if t.Interface != "" {
+			fmt.Fprintf(&b, "  %s: {role: tunnel, addrs: %s}\n", t.Interface, t.Addresses[end])
+		}
+	}
+	b.WriteString("connections:\n")
 	peer, starts := p.B, "start"
 	if mirrored {
 		peer, starts = p.A, "trap"
@@ -218,6 +238,9 @@ connections:
 		what := fmt.Sprintf("local_ts: [%s], remote_ts: [%s]", quoted(t.LocalTS), quoted(t.RemoteTS))
 		if t.Transport {
 			what = "mode: transport"
+		}
+		if t.Interface != "" {
+			what = "interface: " + t.Interface
 		}
 		if t.AH != "" {
 			what += ", ah_proposals: " + t.AH

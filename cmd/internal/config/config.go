@@ -38,6 +38,8 @@ type Policy struct {
 	Selectors []spd.Selector
 	Tunnel    string
 	Transport bool // of Protect: for transport mode
+	// Interface of Protect: it is for what a route leads into this virtual interface, and for nothing else.
+	Interface string
 }
 
 // Association describes one direction of a child with manual keys.
@@ -54,6 +56,7 @@ type Association struct {
 	Window                uint32 // packets; inbound only
 	Selectors             []spd.Selector
 	Outer                 sad.Outer
+	Interface             string // that what it receives arrives by
 	Filter                *sad.Filter
 	Limit                 sad.Limit
 }
@@ -302,23 +305,29 @@ func (k *checker) interfaces() {
 		k.errorAt("interfaces", "interfaces: none is named; one with role: protected and one with role: outside are needed (or one with role: both)")
 		return
 	}
-	if len(k.File.Interfaces) > 64 {
-		k.errorAt("interfaces", "interfaces: at most 64")
-	}
-	protected, outside := false, false
-	for _, i := range k.File.Interfaces {
+	protected, outside, ports := false, false, 0
+	for i := range k.File.Interfaces {
+		i := &k.File.Interfaces[i]
 		path := "interfaces." + i.Name
 		if !interfaceName.MatchString(i.Name) || i.Name == "." || i.Name == ".." {
 			k.errorAt(path, "%q cannot be an interface name: 1 to 15 characters, without / and spaces", shorten(i.Name))
 		}
 		if i.Role == "" {
-			k.errorAt(path, "%s: role is missing: protected, outside or both", path)
+			k.errorAt(path, "%s: role is missing: protected, outside or both; or tunnel", path)
 			continue
 		}
-		k.oneOf(path+".role", i.Role, "protected", "outside", "both")
+		k.oneOf(path+".role", i.Role, "protected", "outside", "both", "tunnel")
 		k.oneOf(path+".xdp_mode", i.XDPMode, xdpModes...)
+		k.virtual(i, path)
+		if i.Virtual() {
+			continue
+		}
+		ports++
 		protected = protected || i.Role != "outside"
 		outside = outside || i.Role != "protected"
+	}
+	if ports > 64 {
+		k.errorAt("interfaces", "interfaces: at most 64, tunnels apart")
 	}
 	if !protected || !outside {
 		k.warnAt("interfaces", "interfaces: no interface is protected, or none is outside; no traffic will go through a tunnel")
@@ -363,6 +372,10 @@ func (k *checker) policies() {
 			}
 			continue
 		}
+		if t.child.Interface != "" {
+			k.errorAt(path+".child", "%s: routes lead traffic to %s, by its interface %s, not policies", path, r.Child, t.child.Interface)
+			continue
+		}
 		if len(r.LocalTS)+len(r.RemoteTS) > 0 {
 			k.errorAt(path, "%s: a protect policy takes its selectors from its child; leave local_ts and remote_ts out", path)
 		}
@@ -382,7 +395,7 @@ func (k *checker) policies() {
 		}
 		k.Tunnels[id] = id
 		groups[t.text] = []string{id}
-		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id, Transport: t.child.transport()}, t.path)
+		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id, Transport: t.child.transport(), Interface: t.child.Interface}, t.path)
 	}
 	k.shadows(paths)
 	k.fences()
@@ -443,6 +456,9 @@ func (k *checker) shadows(paths []string) {
 }
 
 func hides(earlier, later *Policy) bool {
+	if earlier.Interface != later.Interface {
+		return false
+	}
 	for i := range later.Selectors {
 		if !slices.ContainsFunc(earlier.Selectors, func(s spd.Selector) bool { return covers(&s, &later.Selectors[i]) }) {
 			return false
@@ -454,7 +470,7 @@ func hides(earlier, later *Policy) bool {
 func (k *checker) fences() {
 	k.fenced = map[Fence]bool{}
 	for _, p := range k.Policies {
-		if p.Action != spd.Protect {
+		if p.Action != spd.Protect || p.Interface != "" {
 			continue
 		}
 		for _, s := range p.Selectors {
@@ -474,7 +490,7 @@ func (k *checker) fences() {
 	// Where only our own side is known later, the other is fenced all the same.
 	for _, id := range k.order {
 		t := k.children[id]
-		if len(t.selectors) > 0 {
+		if len(t.selectors) > 0 || t.child.Interface != "" {
 			continue
 		}
 		for _, ts := range t.child.RemoteTS {
@@ -566,7 +582,7 @@ func (k *checker) manual() {
 			Name: m.Name, Proposal: proposal, Local: local, Remote: remote,
 			Encap: t.connection.Encap, Transport: t.child.transport(), AH: t.child.ah(), LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
 			UDPChecksum: t.connection.UDPChecksum, Selectors: t.selectors,
-			Outer: t.child.outer(),
+			Outer: t.child.outer(), Interface: t.child.Interface,
 		}
 		receive, send := base, base
 		receive.Inbound, receive.SPI, receive.Key, receive.Window = true, uint32(m.SPIIn), in, uint32(t.child.ReplayWindow)

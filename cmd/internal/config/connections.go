@@ -239,6 +239,9 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 	}
 	k.outer(child, path)
 	t := &tunnel{connection: c, child: child, path: path, manual: manual, terms: k.terms(child, path)}
+	if child.Interface != "" {
+		k.byInterface(child, path)
+	}
 	if child.transport() {
 		k.transport(c, child, path)
 	}
@@ -258,7 +261,7 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		t.selectors = k.selectors(path, c.localSide(child.LocalTS), c.remoteSide(k.File.Pools, child.RemoteTS))
 		k.negotiable(c, child, path, len(t.selectors) > 0)
 	}
-	t.text = fmt.Sprint(child.Mode, t.selectors)
+	t.text = fmt.Sprint(child.Interface, child.Mode, t.selectors)
 	id := c.Name + "/" + child.Name
 	k.children[id] = t
 	k.order = append(k.order, id)

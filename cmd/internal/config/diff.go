@@ -62,7 +62,10 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 	}
 
 	for _, i := range n.Interfaces {
-		at := slices.IndexFunc(o.Interfaces, func(x Interface) bool { return x.Name == i.Name })
+		at := slices.IndexFunc(o.Interfaces, func(x Interface) bool { return x.Name == i.Name && x.Virtual() == i.Virtual() })
+		if i.Virtual() {
+			continue // these come and go
+		}
 		if at < 0 {
 			refuse("interfaces." + i.Name + " cannot be added")
 		} else {
@@ -70,7 +73,7 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 		}
 	}
 	for _, i := range o.Interfaces {
-		if !slices.ContainsFunc(n.Interfaces, func(x Interface) bool { return x.Name == i.Name }) {
+		if !i.Virtual() && !slices.ContainsFunc(n.Interfaces, func(x Interface) bool { return x.Name == i.Name && !x.Virtual() }) {
 			refuse("interfaces." + i.Name + " cannot be removed")
 		}
 	}

@@ -19,6 +19,7 @@ type DataPath struct {
 	Outer       sad.Outer
 	UDPChecksum bool
 	Terms       Terms
+	Interface   string // a virtual interface; "" for none
 }
 
 // exchange translates what was checked into what the IKE server takes.
@@ -85,6 +86,7 @@ func (k *checker) negotiatedChild(c *Connection, child *Child) *ikesa.Child {
 		Data: &DataPath{
 			Name: c.Name + "/" + child.Name, Priority: c.Priority, Window: uint32(child.ReplayWindow),
 			Outer: child.outer(), UDPChecksum: c.UDPChecksum, Terms: k.children[c.Name+"/"+child.Name].terms,
+			Interface: child.Interface,
 		},
 	}
 	if child.transport() {

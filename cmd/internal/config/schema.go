@@ -59,9 +59,18 @@ type Dataplane struct {
 // Interface is a network interface that the gateway works on.
 type Interface struct {
 	Name    string `yaml:",key"`
-	Role    string `yaml:"role"`     // protected, outside or both
-	XDPMode string `yaml:"xdp_mode"` // one of xdpModes
+	Role    string `yaml:"role"`     // protected, outside or both; tunnel: a virtual one, which the daemon makes
+	XDPMode string `yaml:"xdp_mode"` // one of xdpModes; not of a tunnel
+	// Of a tunnel.
+	MTU   AutoInt             `yaml:"mtu"`   // bytes; auto: what somebody has set, 1400 at first
+	Addrs []AddressWithPrefix `yaml:"addrs"` // ADDRESS/LENGTH; others stay
 }
+
+// Virtual says that the interface is one that the daemon makes.
+func (i *Interface) Virtual() bool { return i.Role == "tunnel" }
+
+// AddressWithPrefix is an address of an interface with the prefix of its network.
+type AddressWithPrefix struct{ netip.Prefix }
 
 // xdpModes are the ways to attach that can be asked for; the engine has the same list.
 var xdpModes = []string{"auto", "native", "generic", "copy", "zero-copy"}
@@ -139,6 +148,7 @@ type Child struct {
 	ESPProposals []Words           `yaml:"esp_proposals"` // under manual keys the first is used
 	AHProposals  []Words           `yaml:"ah_proposals"`  // AH in place of ESP
 	Mode         string            `yaml:"mode"`          // tunnel or transport
+	Interface    string            `yaml:"interface"`     // a tunnel: routes lead traffic there, not policies
 	RekeyTime    Duration          `yaml:"rekey_time"`    // 0: never
 	LifeTime     Duration          `yaml:"life_time"`     // unset: a tenth more than rekey_time
 	RandTime     Duration          `yaml:"rand_time"`     // unset: life_time less rekey_time

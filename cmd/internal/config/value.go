@@ -27,6 +27,18 @@ func (a *Address) parse(text string) error {
 	return nil
 }
 
+func (a *AddressWithPrefix) parse(text string) error {
+	p, err := netip.ParsePrefix(text)
+	switch addr := p.Addr(); {
+	case err != nil:
+		return fmt.Errorf("%q is not ADDRESS/LENGTH", shorten(text))
+	case addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() || addr.Is4In6():
+		return fmt.Errorf("%s cannot be the address of an interface", shorten(text))
+	}
+	a.Prefix = p
+	return nil
+}
+
 func (e *Endpoint) parse(text string) error {
 	text = strings.TrimSpace(text)
 	switch text {

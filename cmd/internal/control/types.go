@@ -196,8 +196,9 @@ type ChildSA struct {
 	Tunnel      uint32    `json:"tunnel"` // of the data plane, what swanctl calls reqid
 	State       string    `json:"state"`  // installed, rekeyed or deleting
 	Mode        string    `json:"mode"`
-	Protocol    string    `json:"protocol"` // ESP
-	Encap       string    `json:"encap"`    // none or udp
+	Protocol    string    `json:"protocol"`            // ESP
+	Encap       string    `json:"encap"`               // none or udp
+	Interface   string    `json:"interface,omitempty"` // the virtual interface whose traffic it carries
 	Proposal    string    `json:"proposal"`
 	InstalledAt time.Time `json:"installed_at"`
 	RekeyAt     time.Time `json:"rekey_at,omitzero"`
@@ -278,12 +279,13 @@ type SA struct {
 	SPI         string    `json:"spi"`       // 0x and 8 hexadecimal digits
 	Suite       string    `json:"suite"`
 	ESN         bool      `json:"esn"`
-	Local       string    `json:"local"`    // outer address
-	Remote      string    `json:"remote"`   // outer address
-	Protocol    string    `json:"protocol"` // ESP or AH
-	Mode        string    `json:"mode"`     // tunnel or transport
-	Encap       string    `json:"encap"`    // none or udp
-	Window      uint32    `json:"window"`   // packets; 0 for out
+	Local       string    `json:"local"`               // outer address
+	Remote      string    `json:"remote"`              // outer address
+	Protocol    string    `json:"protocol"`            // ESP or AH
+	Mode        string    `json:"mode"`                // tunnel or transport
+	Encap       string    `json:"encap"`               // none or udp
+	Interface   string    `json:"interface,omitempty"` // the virtual interface whose traffic it carries
+	Window      uint32    `json:"window"`              // packets; 0 for out
 	Sequence    uint64    `json:"sequence"`
 	Packets     uint64    `json:"packets"`
 	Bytes       uint64    `json:"bytes"`
@@ -363,6 +365,8 @@ type Policy struct {
 	LocalTS  []string `json:"local_ts"`
 	RemoteTS []string `json:"remote_ts"`
 	Ready    bool     `json:"ready"` // protect: an outbound association is bound
+	// Interface names the virtual interface that routes lead traffic into for it; it is not asked about anything else.
+	Interface string `json:"interface,omitempty"`
 	// Negotiated: it stands for as long as a child does, with the selectors that both sides agreed on.
 	Negotiated bool `json:"negotiated,omitempty"`
 }

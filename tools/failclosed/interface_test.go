@@ -1,0 +1,196 @@
+package failclosed
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/tools/rig"
+	"sallyport/tools/testbed"
+)
+
+// TestRoutesDecideThroughInterfaces: between the hosts there are no policies, only routes into interfaces, which an administrator, or a routing daemon,
+// changes while traffic flows. It goes by the tunnel that the routes say, or nowhere; the gateways' kernels talk through the interfaces too. Interfaces
+// outlive the daemon, which finds them again, and go when they are configured no more.
+func TestRoutesDecideThroughInterfaces(t *testing.T) {
+	g := lay(t, rig.Routed())
+	must(t, errors.Join(g.pair.A.Run("--fence-only"), g.pair.B.Run("--fence-only"))) // the interfaces are there, and routes hold
+	route := func(name string) {
+		t.Helper()
+		must(t, errors.Join(g.net.GwA.RouteOut(rig.LANB4, name), g.net.GwA.RouteOut(rig.LANB6, name)))
+		must(t, errors.Join(g.net.GwB.RouteOut(rig.LANA4, name), g.net.GwB.RouteOut(rig.LANA6, name)))
+	}
+	route("ipsec0")
+	index, err := g.net.GwA.Index("ipsec0")
+	must(t, err)
+	g.send()
+	g.step("before the first start", func() { time.Sleep(50 * time.Millisecond) })
+	if n := g.received(); n != 0 {
+		t.Fatalf("%d datagrams arrived before there was a gateway", n)
+	}
+	g.step("the first start", func() { must(t, g.pair.Start()); g.flows("the first start") })
+	g.steered()
+
+	used := func(name string) {
+		t.Helper()
+		before := g.carried()
+		g.eventually("all of it goes by "+name, func() bool {
+			before = g.carried()
+			time.Sleep(30 * time.Millisecond)
+			after := g.carried()
+			other := "second"
+			if name == "second" {
+				other = "first"
+			}
+			return after[name] > before[name] && after[other] == before[other]
+		})
+	}
+	used("first")
+	g.step("other routes", func() { route("ipsec1"); g.flows("other routes"); used("second") })
+	g.step("the first routes again", func() { route("ipsec0"); g.flows("the first routes again"); used("first") })
+
+	g.step("the gateways talk through an interface", func() {
+		g.echo(g.net.GwB, "tcp4", "203.0.113.2:2200")
+		g.talk(g.net.GwA, "tcp4", "", "203.0.113.2:2200", strings.Repeat(string(g.net.Mark), 200))
+		g.multicast(g.net.GwA, g.net.GwB, "ipsec0")
+		g.multicast(g.net.GwB, g.net.GwA, "ipsec0")
+	})
+
+	g.step("a killed daemon", func() {
+		g.pair.A.Kill()
+		time.Sleep(100 * time.Millisecond)
+	})
+	if now, err := g.net.GwA.Index("ipsec0"); err != nil || now != index {
+		t.Errorf("the interface is %d, was %d: %v", now, index, err)
+	}
+	g.step("its restart", func() {
+		must(t, g.pair.A.Launch())
+		g.flows("its restart")
+		used("first")
+	})
+	if now, err := g.net.GwA.Index("ipsec0"); err != nil || now != index {
+		t.Errorf("after the restart the interface is %d, was %d: %v", now, index, err)
+	}
+
+	g.step("the second interface goes and comes again", func() {
+		all := g.pair.Tunnels
+		g.pair.Tunnels = all[:1]
+		must(t, g.pair.Write())
+		g.reload()
+		there := func(want bool) func() bool {
+			return func() bool {
+				_, a := g.net.GwA.Index("ipsec1")
+				_, b := g.net.GwB.Index("ipsec1")
+				return (a == nil) == want && (b == nil) == want
+			}
+		}
+		g.eventually("the second interface goes", there(false))
+		g.flows("without the second interface")
+		g.pair.Tunnels = all
+		must(t, g.pair.Write())
+		g.reload()
+		g.eventually("the second interface comes again", there(true))
+		route("ipsec1")
+		g.flows("with the second interface again")
+		used("second")
+	})
+
+	g.step("a clean stop", func() {
+		must(t, g.pair.A.Stop(10*time.Second))
+		time.Sleep(50 * time.Millisecond)
+	})
+	out, err := g.pair.A.Ask("--instance", g.pair.A.Name, "detach", "--pin-dir", g.pair.A.Pins)
+	must(t, err)
+	g.open = true
+	if _, err := g.net.GwA.Index("ipsec0"); err == nil {
+		t.Errorf("detach left ipsec0: %s", out)
+	}
+}
+
+// steered fails unless the program hands what the hosts send to the workers: a moment after the routes are there, the kernel's way is not taken.
+func (g *ground) steered() {
+	g.t.Helper()
+	protect := func() (n uint64) {
+		text, err := g.pair.A.Ask("counters", "--json")
+		must(g.t, err)
+		var counters struct {
+			XDP []struct {
+				Name  string
+				Value uint64
+			} `json:"xdp"`
+		}
+		must(g.t, json.Unmarshal(text, &counters))
+		for _, v := range counters.XDP {
+			if v.Name == "protect" {
+				n = v.Value
+			}
+		}
+		return n
+	}
+	before := protect()
+	g.eventually("the program steers what is routed into interfaces", func() bool { return protect() > before+20 })
+}
+
+// carried is what gateway a's connections have sent, in packets, by name.
+func (g *ground) carried() map[string]uint64 {
+	g.t.Helper()
+	text, err := g.pair.A.Ask("sas", "--json")
+	must(g.t, err)
+	var sas struct {
+		SAs []struct {
+			Name, Direction, Interface string
+			Packets                    uint64
+		} `json:"sas"`
+	}
+	must(g.t, json.Unmarshal(text, &sas))
+	sum := map[string]uint64{}
+	for _, sa := range sas.SAs {
+		if name, _, _ := strings.Cut(sa.Name, "/"); sa.Direction == "out" {
+			sum[name] += sa.Packets
+		}
+		if sa.Interface == "" {
+			g.t.Fatalf("no interface in %s", text)
+		}
+	}
+	return sum
+}
+
+// multicast has a program at one gateway say something to the routers of a link, as OSPF does, and one at the other hear it by its end of the interface:
+// only there it has joined the group.
+func (g *ground) multicast(from, to *testbed.Namespace, name string) {
+	g.t.Helper()
+	group := &net.UDPAddr{IP: net.IPv4(224, 0, 0, 5), Port: 7100}
+	var far, near *net.UDPConn
+	g.in(to, func() error {
+		iface, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		far, err = net.ListenMulticastUDP("udp4", iface, group)
+		return err
+	})
+	defer far.Close()
+	g.in(from, func() error {
+		index, err := from.Index(name)
+		if err != nil {
+			return err
+		}
+		if near, err = net.ListenUDP("udp4", nil); err != nil {
+			return err
+		}
+		raw, err := near.SyscallConn()
+		if err != nil {
+			return err
+		}
+		return errors.Join(err, raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
+		}), err)
+	})
+	defer near.Close()
+	g.until(far, string(g.net.Mark), func() { near.WriteTo(g.net.Mark, group) })
+}
