@@ -64,11 +64,10 @@ func TestFilterDecidesByTheFirstRuleThatMatches(t *testing.T) {
 		if inbound { // the same port is ours there
 			local, remote = remote, local
 		}
-		return &sad.Filter{Deny: deny, Rules: []spd.Policy{
+		return filter(t, deny,
 			rule(spd.Discard, packet.ProtoUDP, local, remote),
 			rule(spd.Bypass, packet.ProtoUDP, spd.AnyPorts, spd.AnyPorts),
-			rule(spd.Bypass, packet.ProtoICMP, spd.PortRange{First: 8 << 8, Last: 8<<8 | 0xff}, spd.AnyPorts),
-		}}
+			rule(spd.Bypass, packet.ProtoICMP, spd.PortRange{First: 8 << 8, Last: 8<<8 | 0xff}, spd.AnyPorts))
 	}
 	for _, c := range []struct {
 		name   string
@@ -122,24 +121,25 @@ func TestFilterAgreesWithALoop(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range 6 {
-		f := &sad.Filter{Deny: r.IntN(2) == 0}
+		deny := r.IntN(2) == 0
+		var rules []spd.Policy
 		for range 1 + r.IntN(12) {
 			first := uint16(r.IntN(8))
-			f.Rules = append(f.Rules, rule(spd.Action(1+r.IntN(2)), packet.ProtoUDP, spd.AnyPorts, spd.PortRange{First: first, Last: first + uint16(r.IntN(4))}))
-			last := &f.Rules[len(f.Rules)-1]
-			for _, earlier := range f.Rules[:len(f.Rules)-1] {
+			rules = append(rules, rule(spd.Action(1+r.IntN(2)), packet.ProtoUDP, spd.AnyPorts, spd.PortRange{First: first, Last: first + uint16(r.IntN(4))}))
+			last := &rules[len(rules)-1]
+			for _, earlier := range rules[:len(rules)-1] {
 				if earlier.Selectors[0].RemotePorts == last.Selectors[0].RemotePorts {
 					last.Action = earlier.Action // a contradiction is refused
 				}
 			}
 		}
-		a, _ := guardedRig(t, sad.Params{Filter: f}, sad.Params{}, options{})
+		a, _ := guardedRig(t, sad.Params{Filter: filter(t, deny, rules...)}, sad.Params{}, options{})
 		for range 50 {
 			port := uint16(r.IntN(12))
 			frame := udp4("198.51.100.5", "198.51.100.200", 100, 64)
 			binary.BigEndian.PutUint16(frame[14+22:], port)
-			pass := !f.Deny
-			for _, rule := range f.Rules {
+			pass := !deny
+			for _, rule := range rules {
 				if rule.Selectors[0].RemotePorts.Contains(port) {
 					pass = rule.Action == spd.Bypass
 					break
@@ -147,20 +147,32 @@ func TestFilterAgreesWithALoop(t *testing.T) {
 			}
 			a.inject(inside, frame)
 			if got := len(a.drain(outside)) == 1; got != pass {
-				t.Fatalf("port %d passed: %v; rules %+v, deny %v", port, got, f.Rules, f.Deny)
+				t.Fatalf("port %d passed: %v; rules %+v, deny %v", port, got, rules, deny)
 			}
 		}
 	}
 }
 
+// filter compiles rules.
+func filter(t *testing.T, deny bool, rules ...spd.Policy) *sad.Filter {
+	t.Helper()
+	f, err := sad.NewFilter(rules, deny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // TestBadTermsAreRefused: rules that contradict each other, and a limit that cannot be kept.
 func TestBadTermsAreRefused(t *testing.T) {
+	if f, err := sad.NewFilter([]spd.Policy{rule(spd.Bypass, 17, spd.AnyPorts, spd.AnyPorts), rule(spd.Discard, 17, spd.AnyPorts, spd.AnyPorts)}, true); err == nil {
+		t.Errorf("a contradiction is compiled: %v", f)
+	}
 	a, _ := newRig(t, options{})
 	suite := options{}.withDefaults().suite
 	for name, p := range map[string]sad.Params{
-		"contradiction": {Filter: &sad.Filter{Rules: []spd.Policy{rule(spd.Bypass, 17, spd.AnyPorts, spd.AnyPorts), rule(spd.Discard, 17, spd.AnyPorts, spd.AnyPorts)}}},
-		"burst":         {Limit: sad.Limit{Packets: 1}},
-		"rate":          {Limit: sad.Limit{Bytes: sad.LimitMax + 1, Burst: time.Second}},
+		"burst": {Limit: sad.Limit{Packets: 1}},
+		"rate":  {Limit: sad.Limit{Bytes: sad.LimitMax + 1, Burst: time.Second}},
 	} {
 		p.Name, p.Suite, p.SPI, p.Keymat, p.Local, p.Remote = name, suite, 0x1003, keymat(suite, 3), sideA.outer4, sideB.outer4
 		if _, err := a.Install(p); err == nil {

@@ -472,11 +472,7 @@ func (p *packets) Associations() (n int) {
 // terms says in words what holds for an association's inner packets.
 func terms(p *sad.Params) (list []string) {
 	if f := p.Filter; f != nil {
-		word := "allow"
-		if f.Deny {
-			word = "deny"
-		}
-		list = append(list, fmt.Sprintf("filter of %d rules, else %s", len(f.Rules), word))
+		list = append(list, f.String())
 	}
 	for _, l := range []struct {
 		rate uint64

@@ -221,10 +221,7 @@ func (t *Table) install(p *Params) (Handle, error) {
 			return 0, err
 		}
 	}
-	terms, err := p.terms()
-	if err != nil {
-		return 0, err
-	}
+	terms := p.terms()
 	kept := *p
 	kept.Keymat = nil
 

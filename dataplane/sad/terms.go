@@ -2,18 +2,42 @@ package sad
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/spd"
 )
 
-// Filter says which inner packets of one direction pass, without memory of others: the first rule that matches decides.
+// Filter says which inner packets of one direction pass, without memory of others: the first rule that matches decides. It is immutable and
+// compiled once for all associations that it holds for. The zero value lets all pass.
 type Filter struct {
-	// Rules are in order; Bypass lets a packet pass, Discard drops it.
-	Rules []spd.Policy
-	// Deny says that what no rule matches is dropped.
-	Deny bool
+	table *spd.Table
+	rules []spd.Policy
+	deny  bool
+}
+
+// NewFilter compiles rules in their order; Bypass lets a packet pass, Discard drops it. With deny, what none matches is dropped. It is an
+// error if two rules say the opposite of the same packets.
+func NewFilter(rules []spd.Policy, deny bool) (*Filter, error) {
+	table, err := spd.Build(rules)
+	if err != nil {
+		return nil, err
+	}
+	return &Filter{table, slices.Clone(rules), deny}, nil
+}
+
+// Rules are what the filter was compiled of, and not to be changed. Deny says that what none of them matches is dropped.
+func (f *Filter) Rules() []spd.Policy { return f.rules }
+func (f *Filter) Deny() bool          { return f.deny }
+
+// String says in words what the filter is.
+func (f *Filter) String() string {
+	word := "allow"
+	if f.deny {
+		word = "deny"
+	}
+	return fmt.Sprintf("filter of %d rules, else %s", len(f.rules), word)
 }
 
 // Limit bounds the rate of one direction; 0 is no bound.
@@ -56,22 +80,18 @@ type Terms struct {
 // bytesBurstMin is what a bucket of bytes holds at least: any packet that can be.
 const bytesBurstMin = 65535
 
-// terms compiles what p asks for; nil if that is nothing.
-func (p *Params) terms() (*Terms, error) {
+// terms is what p asks for; nil if that is nothing.
+func (p *Params) terms() *Terms {
 	t := &Terms{hard: Lifetime{HardBytes: p.Lifetime.HardBytes, HardPackets: p.Lifetime.HardPackets}}
+	if t.hard == (Lifetime{}) && !p.guarded() {
+		return nil
+	}
 	if p.Filter != nil {
-		var err error
-		if t.filter, err = spd.Build(p.Filter.Rules); err != nil {
-			return nil, fmt.Errorf("filter: %w", err)
-		}
-		t.deny = p.Filter.Deny
+		t.filter, t.deny = p.Filter.table, p.Filter.deny
 	}
 	t.packets = newBucket(p.Limit.Packets, p.Limit.Burst, 1)
 	t.bytes = newBucket(p.Limit.Bytes, p.Limit.Burst, bytesBurstMin)
-	if t.hard == (Lifetime{}) && !p.guarded() {
-		return nil, nil
-	}
-	return t, nil
+	return t
 }
 
 // guarded says that each packet has to be held against a filter or a limit.

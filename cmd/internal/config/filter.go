@@ -115,10 +115,10 @@ func (k *checker) terms(child *Child, path string) Terms {
 		if len(side.rules) == 0 && !deny {
 			continue
 		}
-		if _, err := spd.Build(side.rules); err != nil {
+		var err error
+		if *side.to, err = sad.NewFilter(side.rules, deny); err != nil {
 			k.errorAt(path+".filters", "%s.filters, direction %s: %s", path, side.name, strings.ReplaceAll(err.Error(), "policy ", ""))
 		}
-		*side.to = &sad.Filter{Rules: side.rules, Deny: deny}
 	}
 	for _, side := range []struct {
 		key  string

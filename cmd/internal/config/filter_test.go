@@ -24,15 +24,15 @@ func TestFiltersAndLimitsReachBothKindsOfAssociations(t *testing.T) {
 		if inbound {
 			rules, limit = 2, sad.Limit{Packets: 1000, Burst: 100 * time.Millisecond}
 		}
-		if f == nil || len(f.Rules) != rules || !f.Deny || l != limit {
+		if f == nil || len(f.Rules()) != rules || !f.Deny() || l != limit {
 			t.Fatalf("inbound %v: %+v, %+v", inbound, f, l)
 		}
-		icmp := f.Rules[rules-1]
+		icmp := f.Rules()[rules-1]
 		if s := icmp.Selectors[0]; icmp.Action != spd.Bypass || s.Proto != 1 || s.LocalPorts != (spd.PortRange{First: 3 << 8, Last: 5<<8 | 255}) || s.RemotePorts != spd.AnyPorts || len(icmp.Selectors) != 2 {
 			t.Errorf("%+v", icmp)
 		}
-		if inbound && (f.Rules[0].Action != spd.Discard || fmt.Sprint(f.Rules[0].Selectors[0].Local) != "[198.51.100.1/32]" || f.Rules[0].Selectors[0].LocalPorts.First != 22) {
-			t.Errorf("%+v", f.Rules[0])
+		if inbound && (f.Rules()[0].Action != spd.Discard || fmt.Sprint(f.Rules()[0].Selectors[0].Local) != "[198.51.100.1/32]" || f.Rules()[0].Selectors[0].LocalPorts.First != 22) {
+			t.Errorf("%+v", f.Rules()[0])
 		}
 	}
 	c := mustLoad(t, withTerms(manualKeys, text))
