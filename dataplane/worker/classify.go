@@ -184,16 +184,15 @@ func (w *Worker) classifyLocal(i int) (packet.Class, packet.Drop) {
 
 // reported returns the protect policy of the traffic that the ICMP error of packet i is about: the error goes the same way as what that
 // answers, whoever reports it (RFC 4301, 6.1.1). It returns nil if i is no such error, or if there is no such policy.
-func (w *Worker) reported(i int) *flowEntry {
+func (w *Worker) reported(i int) *known {
 	flow, ok := packet.Reported(&w.batch, i)
 	if !ok {
 		return nil
 	}
-	known := w.flows.policy(w.flows.place(&flow), &flow)
-	if known.match != spd.Matched || known.action != spd.Protect {
-		return nil
+	if known := w.flows.policy(w.flows.place(&flow), &flow); known.protects() {
+		return known
 	}
-	return known
+	return nil
 }
 
 // classifyCleartext judges a packet in the clear, by the side it came from.
@@ -243,15 +242,15 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 }
 
 // obey does what the policy of its flow says with packet i, which is on its way out.
-func (w *Worker) obey(i int, known *flowEntry) (packet.Class, packet.Drop) {
+func (w *Worker) obey(i int, known *known) (packet.Class, packet.Drop) {
 	switch known.action {
 	case spd.Bypass:
 		return w.pass(i)
 	case spd.Discard:
 		return 0, packet.DropPolicyDiscard
 	}
-	_, known.handle = w.group.sad.Current(known.tunnel, known.handle)
-	return w.protect(&w.batch.P[i], &w.batch.Flows[i], known.tunnel, known.handle)
+	_, known.of = w.group.sad.Current(known.way, known.of)
+	return w.protect(&w.batch.P[i], &w.batch.Flows[i], known.way, known.of)
 }
 
 // protect sends a packet into the association that a tunnel is bound to, by its handle; 0 for none.

@@ -71,20 +71,21 @@ func (w *Worker) express() {
 		src, dst := uint64(binary.BigEndian.Uint32(h[26:])), uint64(binary.BigEndian.Uint32(h[30:]))
 		ports := binary.BigEndian.Uint32(h[34:])
 		rest := packet.RestOf(uint16(ports>>16), uint16(ports), flags, 4, proto)
-		place := &places[f.place4(src, dst, rest)]
-		e := &place[0]
-		if e.flow.Src.Lo != src || e.flow.Dst.Lo != dst || e.flow.Rest() != rest {
-			if e = &place[1]; e.flow.Src.Lo != src || e.flow.Dst.Lo != dst || e.flow.Rest() != rest {
+		place := f.place4(src, dst, rest)
+		e := &places[place][0]
+		known := &e.known
+		if e.addrs != src<<32|dst || e.rest != rest {
+			if known = f.find4(place, src<<32|dst, rest); known == nil {
 				continue
 			}
 		}
-		if e.generation != f.generation || e.match != spd.Matched || e.action != spd.Protect {
+		if known.generation != f.generation || !known.protects() {
 			continue
 		}
 
-		if sa == nil || tunnel != e.tunnel {
-			sa, handle = table.Current(e.tunnel, e.handle)
-			tunnel, e.handle = e.tunnel, handle
+		if sa == nil || tunnel != known.way {
+			sa, handle = table.Current(known.way, known.of)
+			tunnel, known.of = known.way, handle
 			if sa == nil || sa.Owner() != w.ID || sa.Asked() || sa.Flags&notPlain != 0 || sa.HopGeneration != t.FIB.Generation {
 				sa = nil
 				continue
@@ -106,7 +107,7 @@ func (w *Worker) express() {
 		p.SrcPort, p.DstPort = uint16(ports>>16), uint16(ports)
 		p.Version, p.Proto, p.TOS, p.TTL = 4, proto, uint8(x>>24), ttl-1
 		p.Flags, p.Class = flags, packet.ClassOutbound
-		p.SPI, p.Tunnel, p.Hop = handle, e.tunnel, hop
+		p.SPI, p.Tunnel, p.Hop = handle, tunnel, hop
 		w.outbound[i] = sa
 		list = append(list, uint8(i))
 	}
@@ -207,19 +208,22 @@ func (w *Worker) expressDecapsulated() {
 	kept, list := w.lists.in[:0], w.lists.shortForward
 	for _, i := range w.lists.in {
 		p, flow := &b.P[i], &b.Flows[i]
-		rest := flow.Rest()
-		place := &f.places[w.places[i]]
-		e := &place[0]
-		if e.flow.Src.Lo != flow.Src.Lo || e.flow.Dst.Lo != flow.Dst.Lo || e.flow.Rest() != rest {
-			e = &place[1]
-		}
-		// What is remembered of a decapsulated flow was found to be no martian before.
-		if p.Version != 4 || p.TTL <= 1 || e.flow.Src.Lo != flow.Src.Lo || e.flow.Dst.Lo != flow.Dst.Lo || e.flow.Rest() != rest ||
-			e.generation != f.generation || e.match != spd.NoMatch || e.hopGeneration != t.FIB.Generation {
+		if p.Version != 4 || p.TTL <= 1 {
 			kept = append(kept, i)
 			continue
 		}
-		hop := &t.FIB.Hops[e.hop]
+		addrs, rest := flow.Src.Lo<<32|flow.Dst.Lo, flow.Rest()
+		e := &f.places[w.places[i]][0]
+		known := &e.known
+		if e.addrs != addrs || e.rest != rest {
+			known = f.find4(w.places[i], addrs, rest)
+		}
+		// What is remembered of a decapsulated flow was found to be no martian before.
+		if known == nil || known.generation != f.generation || known.match != spd.NoMatch || known.of != t.FIB.Generation {
+			kept = append(kept, i)
+			continue
+		}
+		hop := &t.FIB.Hops[known.way]
 		h := b.Mem[p.Addr+packet.EtherLen : p.Addr+uint64(p.End)]
 		if hop.Kind != fib.Forward || len(h) > int(hop.MTU) || w.exposes(p, hop) || len(h) < 28 ||
 			p.Proto != packet.ProtoUDP && (p.Proto != packet.ProtoTCP || len(h) < 40 || h[0] != 0x45 || h[20+13]&tcpSYN != 0) {
@@ -228,7 +232,7 @@ func (w *Worker) expressDecapsulated() {
 		}
 		p.TTL--
 		binary.BigEndian.PutUint32(h[8:], forward.OneHopLess(binary.BigEndian.Uint32(h[8:])))
-		p.Class, p.Hop = packet.ClassForward, e.hop
+		p.Class, p.Hop = packet.ClassForward, known.way
 		list = append(list, i)
 	}
 	w.lists.in, w.lists.shortForward = kept, list

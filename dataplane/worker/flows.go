@@ -9,15 +9,17 @@ import (
 	"sallyport/dataplane/spd"
 )
 
-// flows remembers what the tables say of the flows that this worker saw last, one cache line each: to find a flow again
-// takes less than to ask even a small policy database, and a large one or a large routing table reads a dozen lines, one
-// after the other. A place has room for two flows; a third takes that of the first. What is remembered is never older than
-// the snapshot in use: an entry of an earlier one is not valid.
+// flows remembers what the tables say of the flows that this worker saw last: to find a flow again takes less than to ask even a small
+// policy database, and a large one or a large routing table reads a dozen lines, one after the other. IPv4 and IPv6 have
+// places of their own, two cache lines each: a place has room for four flows of IPv4 or two of IPv6, and one more takes that of another. What is
+// remembered is never older than the snapshot in use: an entry of an earlier one is not valid.
 type flows struct {
-	places  []flowPlace
-	mapping offheap.Mapping
-	shift   uint
-	seed    [4]uint64
+	places   []flowPlace4
+	places6  []flowPlace6
+	mappings [2]offheap.Mapping
+	shift    uint
+	seed     [4]uint64
+	evict    uint32 // counts the flows that took the place of another
 
 	policies   *spd.Table // that generation stands for, with endpoints: what goes to one of them meets no policy
 	endpoints  *AddrSet
@@ -26,43 +28,71 @@ type flows struct {
 	many bool
 }
 
-type flowPlace [2]flowEntry
+type (
+	flowPlace4 [4]flowEntry4
+	flowPlace6 [2]flowEntry6
+)
 
-// flowEntry is what the tables say of a flow; one cache line.
-type flowEntry struct {
-	flow       packet.Flow
-	generation uint32 // of the policies; 0: the entry is empty
-	tunnel     uint32 // of a Protect policy
-	// hop is the flow's next hop in the FIB snapshot hopGeneration; 0: not looked up.
-	hop, hopGeneration uint32
-	// handle is that of the outbound association which the tunnel was bound to when it was last asked for, 0 for none: see sad.Table.Current.
-	handle uint32
-	match  spd.Match
-	action spd.Action
-	_      [2]byte
+// placeLines is how many cache lines a place takes.
+const placeLines = 2
+
+// flowEntry4 is a flow of IPv4 and what the tables say of it; half a cache line.
+type flowEntry4 struct {
+	rest  uint64 // packet.Flow.Rest; 0: the entry is empty
+	addrs uint64 // source<<32 | destination
+	known
 }
 
-// Sizes of the table: about two places for each association, in whole powers of two.
+// flowEntry6 is the same of a flow of IPv6; one cache line.
+type flowEntry6 struct {
+	flow packet.Flow
+	known
+	_ [8]byte
+}
+
+// known is what the tables say of a flow.
+type known struct {
+	generation uint32 // of the policies; 0: they were not asked
+	match      spd.Match
+	action     spd.Action
+	_          [2]byte
+	// way and of say where the flow goes. If a policy protects it, way is the tunnel, and of the handle of the outbound association which that was
+	// bound to when it was last asked for, 0 for none: see sad.Table.Current. Otherwise way is its next hop in
+	// the FIB snapshot of, 0 for none.
+	way, of uint32
+}
+
+// protects says that the flow goes into a tunnel.
+func (k *known) protects() bool { return k.match == spd.Matched && k.action == spd.Protect }
+
+// Sizes of the tables: about two places for each association, in whole powers of two.
 const (
 	placesMin = 1 << 10
 	placesMax = 1 << 21
 )
 
-func newFlows(associations int) (*flows, error) {
+func newFlows(associations int) (f *flows, err error) {
 	n := 1 << bits.Len(uint(min(max(2*associations, placesMin), placesMax)-1))
-	f := &flows{shift: uint(64 - bits.Len(uint(n-1)))}
+	f = &flows{shift: uint(64 - bits.Len(uint(n-1)))}
 	for i := range f.seed {
 		f.seed[i] = rand.Uint64()
 	}
-	var err error
-	f.places, f.mapping, err = offheap.New[flowPlace](n)
-	return f, err
+	// Of a family that is not there nothing is touched, and no memory used.
+	if f.places, f.mappings[0], err = offheap.New[flowPlace4](n); err != nil {
+		return nil, err
+	}
+	if f.places6, f.mappings[1], err = offheap.New[flowPlace6](n); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // close gives the memory back. The worker must have stopped.
 func (f *flows) close() {
-	f.mapping.Release()
-	f.places, f.mapping = nil, nil
+	f.mappings[0].Release()
+	f.mappings[1].Release()
+	f.places, f.places6, f.mappings = nil, nil, [2]offheap.Mapping{}
 }
 
 // follow makes the tables of a snapshot those that entries are valid for.
@@ -72,6 +102,7 @@ func (f *flows) follow(t *Tables) {
 		f.policies, f.endpoints = t.SPD, t.Endpoints
 		if f.generation++; f.generation == 0 {
 			clear(f.places)
+			clear(f.places6)
 			f.generation = 1
 		}
 	}
@@ -100,39 +131,79 @@ func same(a, b *packet.Flow) bool {
 	return a.Src.Lo == b.Src.Lo && a.Dst.Lo == b.Dst.Lo && a.Rest() == b.Rest() && a.Src.Hi == b.Src.Hi && a.Dst.Hi == b.Dst.Hi
 }
 
-// find returns the entry of a flow, nil if it is not at its place.
-func (f *flows) find(place uint32, flow *packet.Flow) *flowEntry {
+// find4 returns what is remembered of the flow of IPv4 between addrs, as they stand in an entry, nil if it is not at its place.
+func (f *flows) find4(place uint32, addrs, rest uint64) *known {
 	p := &f.places[place]
-	if same(&p[0].flow, flow) {
-		return &p[0]
-	}
-	if same(&p[1].flow, flow) {
-		return &p[1]
+	for k := range p {
+		if p[k].addrs == addrs && p[k].rest == rest {
+			return &p[k].known
+		}
 	}
 	return nil
 }
 
-// policy returns the entry of a flow, whose place is given, with what the policies say of it. It is good until the next call.
-func (f *flows) policy(place uint32, flow *packet.Flow) *flowEntry {
-	e := f.find(place, flow)
-	if e == nil {
+// find returns what is remembered of a flow, nil if it is not at its place.
+func (f *flows) find(place uint32, flow *packet.Flow) *known {
+	if flow.Version == 4 {
+		return f.find4(place, flow.Src.Lo<<32|flow.Dst.Lo, flow.Rest())
+	}
+	p := &f.places6[place]
+	for k := range p {
+		if same(&p[k].flow, flow) {
+			return &p[k].known
+		}
+	}
+	return nil
+}
+
+// policy returns what the policies say of a flow, whose place is given. It is good until the next call.
+func (f *flows) policy(place uint32, flow *packet.Flow) *known {
+	k := f.find(place, flow)
+	if k == nil {
+		k = f.enter(place, flow)
+	}
+	if k.generation != f.generation {
+		f.judge(k, flow)
+	}
+	return k
+}
+
+// enter gives a flow an entry of which nothing is known yet: one that is empty or no longer valid, or that of another.
+func (f *flows) enter(place uint32, flow *packet.Flow) *known {
+	f.evict++
+	if flow.Version == 4 {
 		p := &f.places[place]
-		p[1] = p[0]
-		e = &p[0]
-		*e = flowEntry{flow: *flow}
+		e := &p[f.evict%uint32(len(p))]
+		for k := range p {
+			if p[k].generation != f.generation {
+				e = &p[k]
+				break
+			}
+		}
+		*e = flowEntry4{rest: flow.Rest(), addrs: flow.Src.Lo<<32 | flow.Dst.Lo}
+		return &e.known
 	}
-	if e.generation != f.generation {
-		f.judge(e, flow)
+	p := &f.places6[place]
+	e := &p[f.evict%uint32(len(p))]
+	for k := range p {
+		if p[k].generation != f.generation {
+			e = &p[k]
+			break
+		}
 	}
-	return e
+	*e = flowEntry6{flow: *flow}
+	return &e.known
 }
 
 // judge asks the policies about a flow.
-func (f *flows) judge(e *flowEntry, flow *packet.Flow) {
-	e.generation = f.generation
+func (f *flows) judge(k *known, flow *packet.Flow) {
 	index, match := f.policies.Outbound(flow)
-	if e.match = match; match != spd.NoMatch {
+	*k = known{generation: f.generation, match: match}
+	if match != spd.NoMatch {
 		p := f.policies.Policy(index)
-		e.action, e.tunnel, e.handle = p.Action, p.Tunnel, 0
+		k.action = p.Action
+		if k.protects() {
+			k.way = p.Tunnel
+		}
 	}
 }

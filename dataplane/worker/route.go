@@ -96,14 +96,14 @@ func (w *Worker) routeForward() {
 // hop returns the next hop of packet i's destination, as it is remembered or as the table has it.
 func (w *Worker) hop(i uint8) uint32 {
 	f, flow := w.tables.FIB, &w.batch.Flows[i]
-	e := w.flows.find(w.places[i], flow)
-	if e == nil {
+	known := w.flows.find(w.places[i], flow)
+	if known == nil || known.protects() {
 		return f.Lookup(flow.DstAddr()) // packets that were not judged here, and entries that another flow took
 	}
-	if e.hopGeneration != f.Generation {
-		e.hop, e.hopGeneration = f.Lookup(flow.DstAddr()), f.Generation
+	if known.of != f.Generation {
+		known.way, known.of = f.Lookup(flow.DstAddr()), f.Generation
 	}
-	return e.hop
+	return known.way
 }
 
 // exposes reports whether a packet that came out of a tunnel, and goes into none, would leave by an
