@@ -9,7 +9,7 @@ TEXT ·Bytes(SB), NOSPLIT, $0-24
 	JMP  check
 
 next:
-	PREFETCHT0 (AX)
+	PREFETCHT1 (AX)
 	ADDQ       $64, AX
 
 check:
