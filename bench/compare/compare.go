@@ -38,8 +38,6 @@ const (
 	samplesMin = 3
 	// resamples is how often both sides' samples are drawn anew (the bootstrap of Efron, 1979).
 	resamples = 2000
-	// matters is the change below which nobody acts.
-	matters = 0.02
 )
 
 // Band is how the speed of the controls of one kind changed, new by old: the machine's drift and what medians differ by anyhow.
@@ -140,8 +138,12 @@ func rowsOf(f *result.File) map[key]result.Row {
 	return all
 }
 
-// Rows compares the rows of two files by name and unit, in the order of the newer, then what is gone.
-func Rows(old, fresh *result.File) []Change {
+// LeastChange is the change below which a row is the same, unless something else is asked for: two runs of one build differ by
+// about so much in single rows.
+const LeastChange = 0.05
+
+// Rows compares the rows of two files by name and unit, in the order of the newer, then what is gone. Changes below least are none.
+func Rows(old, fresh *result.File, least float64) []Change {
 	before, bands := rowsOf(old), Bands(old, fresh)
 	var all []Change
 	seen := map[key]bool{}
@@ -151,7 +153,7 @@ func Rows(old, fresh *result.File) []Change {
 		if o, ok := before[k]; ok && !seen[k] {
 			seen[k] = true
 			c.Old = o
-			c.judge(bands[kindOf(r)])
+			c.judge(bands[kindOf(r)], least)
 		}
 		all = append(all, c)
 	}
@@ -163,7 +165,7 @@ func Rows(old, fresh *result.File) []Change {
 	return all
 }
 
-func (c *Change) judge(drift Band) {
+func (c *Change) judge(drift Band, least float64) {
 	switch {
 	case c.Old.Value == 0 && c.New.Value == 0:
 		c.Ratio, c.Low, c.High, c.Verdict = 1, 1, 1, Same
@@ -184,7 +186,7 @@ func (c *Change) judge(drift Band) {
 		slow, fast = 1/c.High, 1/c.Low
 	}
 	switch {
-	case c.Low <= 1 && c.High >= 1 || math.Abs(c.Ratio-1) < matters:
+	case c.Low <= 1 && c.High >= 1 || math.Abs(c.Ratio-1) < least:
 		c.Verdict = Same
 		if c.Old.Unstable() || c.New.Unstable() {
 			c.Verdict = Unstable

@@ -34,7 +34,7 @@ func TestVerdicts(t *testing.T) {
 		{"from nothing", "allocs", []float64{0, 0, 0}, []float64{1, 1, 1}, Few},
 		{"nothing still", "allocs", []float64{0, 0, 0}, []float64{0, 0, 0}, Same},
 	} {
-		got := Rows(file(row("x", c.unit, c.old...)), file(row("x", c.unit, c.fresh...)))
+		got := Rows(file(row("x", c.unit, c.old...)), file(row("x", c.unit, c.fresh...)), 0.02)
 		if len(got) != 1 || got[0].Verdict != c.want {
 			t.Errorf("%s: %+v, want %s", c.name, got, c.want)
 		}
@@ -68,7 +68,7 @@ func TestASlowerMinuteIsNoRegression(t *testing.T) {
 		{"the wire alone drifts", 0.8, 1, 0.79, Worse, Drifted},
 		{"nothing", 1, 1, 1, Same, Same},
 	} {
-		got := Rows(at(1, 1, 1), at(c.ours, c.machine, c.wire))
+		got := Rows(at(1, 1, 1), at(c.ours, c.machine, c.wire), LeastChange)
 		if got[0].Verdict != c.memory || got[1].Verdict != c.memory || got[2].Verdict != c.onWire {
 			t.Errorf("%s: %s, %s, %s; want %s and %s", c.name, got[0].Verdict, got[1].Verdict, got[2].Verdict, c.memory, c.onWire)
 		}
@@ -87,13 +87,13 @@ func TestLooksAreControls(t *testing.T) {
 		f.Noise = &result.Noise{Looks: []result.Look{{Spin: result.Slices{Median: us}, Memory: result.Slices{Median: us}}}}
 		return f
 	}
-	if got := Rows(at(100), at(130))[0]; got.Verdict != Drifted {
+	if got := Rows(at(100), at(130), LeastChange)[0]; got.Verdict != Drifted {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestRowsThatOnlyOneFileHas(t *testing.T) {
-	got := Rows(file(row("a", "ns", 1, 1, 1), row("b", "ns", 1, 1, 1), row("a", "Mpps", 1, 1, 1)), file(row("c", "ns", 1, 1, 1), row("a", "ns", 1, 1, 1)))
+	got := Rows(file(row("a", "ns", 1, 1, 1), row("b", "ns", 1, 1, 1), row("a", "Mpps", 1, 1, 1)), file(row("c", "ns", 1, 1, 1), row("a", "ns", 1, 1, 1)), LeastChange)
 	want := []struct {
 		name, unit string
 		verdict    Verdict
@@ -120,10 +120,10 @@ func TestNoiseAloneIsNoChange(t *testing.T) {
 	const each = 200
 	wrong, missed := 0, 0
 	for range each {
-		if v := Rows(file(row("x", "Mpps", draw(1)...)), file(row("x", "Mpps", draw(1)...)))[0].Verdict; v == Better || v == Worse {
+		if v := Rows(file(row("x", "Mpps", draw(1)...)), file(row("x", "Mpps", draw(1)...)), 0.02)[0].Verdict; v == Better || v == Worse {
 			wrong++
 		}
-		if v := Rows(file(row("x", "Mpps", draw(1)...)), file(row("x", "Mpps", draw(1.1)...)))[0].Verdict; v != Better {
+		if v := Rows(file(row("x", "Mpps", draw(1)...)), file(row("x", "Mpps", draw(1.1)...)), 0.02)[0].Verdict; v != Better {
 			missed++
 		}
 	}

@@ -82,11 +82,12 @@ func writePage(f *result.File, path string, stdout io.Writer) error {
 
 func compareCommand(stdout io.Writer) *cobra.Command {
 	var strict, all bool
+	var least float64
 	c := &cobra.Command{
 		Use:   "compare OLD NEW",
 		Short: "Say what changed between two files of rows beyond the noise",
 		Long: "Compare takes the rows that both files have and bounds the ratio of their medians, new by old, with 95 % confidence\n" +
-			"(bootstrap over the samples). A change counts if that interval leaves out 1, the change is at least 2 %, and it is more than\n" +
+			"(bootstrap over the samples). A change counts if that interval leaves out 1, the change is at least --least, and it is more than\n" +
 			"the controls changed: what both files have of peers, of the standard library, of senders that are not ours, and of the\n" +
 			"looks at the machine, in memory and on the wire apart, but for the tenth at either end. A row with fewer than three samples\n" +
 			"says nothing. For a decision about a few per cent, measure both builds in turn.",
@@ -105,15 +106,16 @@ func compareCommand(stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printChanges(old, fresh, strict, all, stdout)
+			return printChanges(old, fresh, least, strict, all, stdout)
 		},
 	}
 	c.Flags().BoolVar(&strict, "strict", false, "fail (exit 1) if anything got worse")
+	c.Flags().Float64Var(&least, "least", compare.LeastChange, "the change below which a row is the same, as a share")
 	c.Flags().BoolVar(&all, "all", false, "show rows that did not change, too")
 	return c
 }
 
-func printChanges(old, fresh *result.File, strict, all bool, stdout io.Writer) error {
+func printChanges(old, fresh *result.File, least float64, strict, all bool, stdout io.Writer) error {
 	if old.Host.CPU != fresh.Host.CPU {
 		fmt.Fprintf(stdout, "different machines: %s, then %s\n", old.Host.CPU, fresh.Host.CPU)
 	}
@@ -127,7 +129,7 @@ func printChanges(old, fresh *result.File, strict, all bool, stdout io.Writer) e
 			fmt.Fprintf(stdout, "%d controls %s changed their speed by %.3f to %.3f\n", b.Controls, b.Kind, b.Low, b.High)
 		}
 	}
-	changes := compare.Rows(old, fresh)
+	changes := compare.Rows(old, fresh, least)
 	counts := map[compare.Verdict]int{}
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "verdict\tbenchmark\tunit\told\tnew\tratio\t95 %")

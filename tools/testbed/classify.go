@@ -16,7 +16,7 @@ const (
 	ESPInUDP             // UDP 4500 without the non-ESP marker (RFC 3948, 2.1)
 	IKE                  // UDP 500, or UDP 4500 with the marker or a keepalive
 	ARP                  // Ethernet type 0x0806
-	ND                   // neighbour discovery and listener reports: ICMPv6 130 to 137 and 143
+	ND                   // neighbour discovery and listener reports: ICMPv6 130 to 137 and 143; all ICMPv6 between link-local addresses
 	kindCount
 )
 
@@ -59,6 +59,8 @@ func Classify(frame []byte) (k Kind, src, dst netip.Addr) {
 	case proto == 50:
 		return ESP, src, dst
 	case proto == 58 && len(b) >= 1 && (b[0] >= 130 && b[0] <= 137 || b[0] == 143):
+		return ND, src, dst
+	case proto == 58 && src.IsLinkLocalUnicast() && dst.IsLinkLocalUnicast(): // errors and the like of the link itself: nothing that was forwarded
 		return ND, src, dst
 	case proto == 17 && len(b) > 8:
 		from, to := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])

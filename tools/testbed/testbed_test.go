@@ -271,12 +271,21 @@ func TestClassify(t *testing.T) {
 		ports := map[byte][]byte{4: {0x11, 0x94}, 5: {1, 0xf4}, 9: {0, 9}}
 		return append(append(append(append([]byte{}, ports[from]...), ports[to]...), 0, 0, 0, 0), payload...)
 	}
+	icmp6 := func(src, dst string, kind byte) []byte {
+		f := append(make([]byte, 12), 0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 58, 255)
+		f = append(append(f, netip.MustParseAddr(src).AsSlice()...), netip.MustParseAddr(dst).AsSlice()...)
+		return append(f, kind, 0, 0, 0, 0, 0, 0, 0)
+	}
 	for _, x := range []struct {
 		name  string
 		frame []byte
 		want  Kind
 	}{
 		{"empty", nil, Other},
+		{"neighbour solicitation", icmp6("2001:db8::1", "2001:db8::2", 135), ND},
+		{"ICMPv6 error of the link", icmp6("fe80::1", "fe80::2", 1), ND},
+		{"ICMPv6 error of a router", icmp6("fe80::1", "2001:db8::2", 1), Other},
+		{"ICMPv6 echo", icmp6("2001:db8::1", "2001:db8::2", 128), Other},
 		{"ESP", v4(50, 1, 2, 3, 4, 0, 0, 0, 1), ESP},
 		{"TCP", v4(6, make([]byte, 20)...), Other},
 		{"IKE on 500", v4(17, udp(5, 5, make([]byte, 28)...)...), IKE},
