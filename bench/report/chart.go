@@ -121,8 +121,8 @@ func (c *chart) SVG() template.HTML {
 	}
 	fmt.Fprintf(&b, `<text class="tick" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`, (marginLeft+width-marginRight)/2, height-6, html.EscapeString(c.Across))
 	if c.Limit > 0 {
-		fmt.Fprintf(&b, `<line class="limit" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text class="tick" x="%.1f" y="%.1f" text-anchor="end">%s</text>`,
-			marginLeft, width-marginRight, y(c.Limit), y(c.Limit), width-marginRight, y(c.Limit)-4, html.EscapeString(c.LimitName))
+		fmt.Fprintf(&b, `<line class="limit" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text class="tick" x="%.1f" y="%.1f">%s</text>`,
+			marginLeft, width-marginRight, y(c.Limit), y(c.Limit), marginLeft+4, y(c.Limit)-4, html.EscapeString(c.LimitName))
 	}
 	if c.Bars {
 		c.bars(&b, slot, low, x, y)

@@ -24,18 +24,27 @@ func (x *rows) findings() (all []string) {
 				}
 			}
 			if len(words) > 0 {
-				all = append(all, what+" "+name+": "+strings.Join(words, ", ")+".")
+				all = append(all, what+": "+strings.Join(words, ", ")+" of what "+name+" carries.")
 			}
 		}
 	}
 	for _, d := range directions[:2] {
-		say(verbs[d.name]+" on the wire with 0.5 % loss, by", x.where(func(r *result.Row) bool {
+		var words []string
+		for _, size := range []string{"64", "1420", "imix"} {
+			if r := x.cell("pdr", d.name, size, "1", ""); r != nil && len(r.Samples) > 0 && x.withheld(r) == "" {
+				words = append(words, fmt.Sprintf("%s Mpps or %s Gbit/s at %s", number(r.Value), number(r.Value*8*r.Parameters.Bytes/1e3), sizeName(size)))
+			}
+		}
+		if len(words) > 0 {
+			all = append(all, verbs[d.name]+" on the wire, one worker, veth, with 0.5 % loss: "+strings.Join(words, ", ")+".")
+		}
+		say(verbs[d.name]+" on the wire with 0.5 % loss", x.where(func(r *result.Row) bool {
 			p := r.Parameters
 			return strings.HasPrefix(r.Name, "wire/") && p.Measure == "pdr" && p.Direction == d.name && p.Tunnels <= 1
 		}))
 	}
 	for _, d := range directions[:2] {
-		say(verbs[d.name]+" on one core, memory to memory, by", x.where(func(r *result.Row) bool {
+		say(verbs[d.name]+" on one core, memory to memory", x.where(func(r *result.Row) bool {
 			return common(strings.Split(r.Name, "/")) && r.Unit == "Mpps" && strings.HasPrefix(r.Name, "gateway/"+d.name+"/")
 		}))
 	}

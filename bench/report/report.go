@@ -35,7 +35,9 @@ type view struct {
 	*result.File
 	Noisy              string
 	Unstable, Withheld int
+	Few                int // figures of fewer than three samples
 	Findings           []string
+	Ways               []way
 	Sections           []section
 }
 
@@ -59,7 +61,11 @@ type table struct {
 	Head  []string
 	Lines [][]cell
 	Note  string
+	Words bool // the last column holds words, not numbers
 }
+
+// Numeric says whether a column holds numbers.
+func (t *table) Numeric(column int) bool { return column > 0 && !(t.Words && column == len(t.Head)-1) }
 
 // cell is a text, what is said of it, and its class.
 type cell struct{ Text, Title, Class string }
@@ -71,6 +77,9 @@ func HTML(f *result.File) ([]byte, error) {
 		if r.Unstable() {
 			v.Unstable++
 		}
+		if len(r.Samples) < 3 {
+			v.Few++
+		}
 		if !f.Trusted(r) {
 			v.Withheld++
 		}
@@ -81,12 +90,33 @@ func HTML(f *result.File) ([]byte, error) {
 			v.Sections = append(v.Sections, s)
 		}
 	}
-	v.Findings = x.findings()
+	v.Findings, v.Ways = x.findings(), ways(f.Interfaces)
 	var b bytes.Buffer
 	if err := page.Execute(&b, v); err != nil {
 		return nil, fmt.Errorf("making the page: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// way is how packets pass interfaces.
+type way struct {
+	result.Interface
+	Names []string
+}
+
+// ways puts the interfaces together that packets pass in the same way.
+func ways(interfaces []result.Interface) (all []way) {
+	for _, p := range interfaces {
+		name := p.Name
+		p.Name = ""
+		i := slices.IndexFunc(all, func(w way) bool { return w.Interface == p })
+		if i < 0 {
+			i = len(all)
+			all = append(all, way{Interface: p})
+		}
+		all[i].Names = append(all[i].Names, name)
+	}
+	return all
 }
 
 // rows are a file's rows, and which of them a section has shown.

@@ -143,7 +143,8 @@ func (x *rows) overload(list []result.Row) (charts []*chart) {
 // wireTable has a line for each cell of the matrix.
 func (x *rows) wireTable(list []result.Row) *table {
 	t := &table{
-		Head: []string{"direction", "bytes", "ceiling", "NDR", "PDR", "Gbit/s at PDR"},
+		Words: true,
+		Head:  []string{"direction", "bytes", "ceiling", "NDR", "PDR", "Gbit/s at PDR"},
 		Note: "Mpps. Below NDR and PDR stand the bounds of the last search: the highest load that met the goal and the lowest that did not. A ratio is our PDR by the peer's, searches taken in turn, with the spread of the single ratios. " +
 			"What was dropped counts all packets of the last search, those offered far above PDR too.",
 	}

@@ -43,6 +43,7 @@ type File struct {
 // Interface is one that packets were measured on.
 type Interface struct {
 	Name   string `json:"name"`
+	Place  string `json:"place,omitempty"` // sender, gateway, sink
 	Driver string `json:"driver"`
 	Queues int    `json:"queues,omitempty"`
 	Mode   string `json:"xdp_mode"`             // of its AF_XDP socket: zero-copy, copy or generic; native: a program without a socket

@@ -44,7 +44,7 @@ func TestFileRoundTrip(t *testing.T) {
 	f.Add(Row{Name: "wire/pdr", Unit: "Mpps", Value: 1, Bounds: &Bounds{0.9, 1.1, 7, "0.5 %", 2, 9000}, Drops: []Drop{{"bad-icv", 3}},
 		Loss: []LossPoint{{1, 0.01, 2, 3}}, Latency: []Latency{{"50 %", 0.5, 10, []Percentile{{99.99, 12}}}}})
 	f.Miss("wire", "no root")
-	f.Interfaces = []Interface{{"wan", "veth", 2, "copy", "veth cannot"}}
+	f.Interfaces = []Interface{{"wan", "gateway", "veth", 2, "copy", "veth cannot"}}
 	f.Calibrate()
 	f.Finish()
 	if err := f.Write(path); err != nil {

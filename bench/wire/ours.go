@@ -149,7 +149,6 @@ type counters struct {
 	Drops []result.Drop `json:"drops"`
 	Ports []struct {
 		Name   string `json:"name"`
-		Role   string `json:"role"`
 		Mode   string `json:"mode"`
 		Reason string `json:"reason"`
 		Queues []struct {
@@ -188,15 +187,15 @@ func (r *rig) tellInterfaces(o *Options) error {
 		return err
 	}
 	const driver = "veth"
-	o.Interface(result.Interface{Name: senderIf + ", sender", Driver: driver, Queues: 1, Mode: "copy", Reason: "as for the gateway"})
+	o.Interface(result.Interface{Name: senderIf, Place: "sender", Driver: driver, Queues: 1, Mode: "copy", Reason: "asked for"})
 	for _, g := range gateways {
 		for _, p := range g.Ports {
 			if len(p.Queues) > 0 && p.Mode != "tun" {
-				o.Interface(result.Interface{Name: p.Name + ", " + p.Role, Driver: driver, Queues: len(p.Queues), Mode: p.Mode, Reason: p.Reason})
+				o.Interface(result.Interface{Name: p.Name, Place: "gateway", Driver: driver, Queues: len(p.Queues), Mode: p.Mode, Reason: p.Reason})
 			}
 		}
 	}
-	o.Interface(result.Interface{Name: sinkIf + ", sink", Driver: driver, Queues: 1, Mode: "native", Reason: "its program counts and drops, without a socket"})
+	o.Interface(result.Interface{Name: sinkIf, Place: "sink", Driver: driver, Queues: 1, Mode: "native", Reason: "its program counts and drops, without a socket"})
 	return nil
 }
 
