@@ -166,6 +166,9 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 		Lifetime: sad.Lifetime{SoftBytes: c.SoftBytes, HardBytes: c.HardBytes, SoftPackets: c.SoftPackets, HardPackets: c.HardPackets},
 		Created:  time.Now(),
 	}
+	if c.Unpadded {
+		p.TFC = 0
+	}
 	p.Filter, p.Limit = data.Terms.Of(inbound)
 	if c.Encap {
 		p.LocalPort, p.RemotePort = c.Local.Port(), c.Remote.Port()

@@ -343,3 +343,28 @@ func TestUnchangedSelectorsNeedNoPolicy(t *testing.T) {
 		t.Error("no policy protects")
 	}
 }
+
+// TestPaddingIsForPeersThatTakeIt holds that a child is padded as configured, unless the peer said that it takes no padding.
+func TestPaddingIsForPeersThatTakeIt(t *testing.T) {
+	a, _, c := kernelOf(t)
+	conn := c.Connections[0]
+	data := *conn.Children[0].Data.(*config.DataPath)
+	data.Outer.TFC = 700
+	conf := *conn.Children[0]
+	conf.Data = &data
+	for _, unpadded := range []bool{false, true} {
+		spi, _ := a.NewChildSPI()
+		choice, _, err := suite.Select(suite.Offer(suite.DefaultESP(), []byte{1, 2, 3, 4}), suite.DefaultESP(), suite.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _, err := params(&ikesa.ChildSA{
+			Connection: conn, Child: &conf, SPIIn: spi, SPIOut: spi, Choice: choice, Unpadded: unpadded,
+			Local: netip.MustParseAddrPort("192.0.2.1:4500"), Remote: netip.MustParseAddrPort("192.0.2.2:4500"),
+			LocalTS: []message.TrafficSelector{conf.LocalTS[0].TS}, RemoteTS: []message.TrafficSelector{conf.RemoteTS[0].TS},
+		}, false)
+		if want := map[bool]uint16{false: 700}[unpadded]; err != nil || p.TFC != want {
+			t.Errorf("peer refuses padding %v: padded to %d, %v", unpadded, p.TFC, err)
+		}
+	}
+}

@@ -23,6 +23,7 @@ type child struct {
 	outbound          bool // the outbound direction is installed, too
 	undecided         bool // made by the peer's rekey while ours is on its way, too
 	redundant         bool // it lost a collision; the peer, who made it, deletes it
+	unpadded          bool // the peer takes no traffic flow confidentiality padding
 	mode              Mode
 	spiIn, spiOut     uint32
 	replaces          uint32 // inbound SPI of the predecessor, 0 = none
@@ -78,7 +79,7 @@ func (s *SA) childBySPIOut(spi uint32) *child {
 func (s *SA) describe(c *child) *ChildSA {
 	return &ChildSA{
 		Connection: s.conn, Child: c.conf, SPIIn: c.spiIn, SPIOut: c.spiOut, Choice: c.choice,
-		Local: s.local, Remote: s.remote, Encap: s.encap(), Mode: c.mode, LocalTS: c.localTS, RemoteTS: c.remoteTS,
+		Local: s.local, Remote: s.remote, Encap: s.encap(), Mode: c.mode, Unpadded: c.unpadded, LocalTS: c.localTS, RemoteTS: c.remoteTS,
 		SeenLocal: c.seen.local, SeenRemote: c.seen.remote,
 		Replaces: c.replaces, Initiator: c.initiator, CreatedAt: c.created, RekeyAt: c.rekeyAt, ExpireAt: c.expireAt,
 	}
@@ -399,7 +400,7 @@ func (o *childOffer) accept(m *message.Message, allowed []message.TrafficSelecto
 	if !covered(tsi, allowed) || !covered(tsr, o.remoteTS) || len(tsi) > selectorsMax || len(tsr) > selectorsMax {
 		return nil, &fault{reason: ReasonSelectors, notify: message.TSUnacceptable}
 	}
-	c.localTS, c.remoteTS = tsi, tsr
+	c.localTS, c.remoteTS, c.unpadded = tsi, tsr, m.Notify(message.ESPTFCPaddingNotSupported) != nil
 	switch transport := m.Notify(message.UseTransportMode) != nil; {
 	case transport && !o.transport, !transport && o.transport:
 		return nil, &fault{reason: ReasonMode}
@@ -497,7 +498,7 @@ func (s *SA) choose(m *message.Message, only *Child, options suite.Options) (*ch
 	case best.conf.Mode == Transport:
 		return nil, &fault{reason: ReasonMode, notify: message.NoProposalChosen}
 	}
-	best.choice = choice
+	best.choice, best.unpadded = choice, m.Notify(message.ESPTFCPaddingNotSupported) != nil
 	if len(s.children) >= childrenMax {
 		return nil, &fault{reason: ReasonTooMany, notify: message.NoAdditionalSAs}
 	}

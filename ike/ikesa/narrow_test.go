@@ -122,3 +122,41 @@ func TestWiderAnswerIsRefused(t *testing.T) {
 		w.idle()
 	}
 }
+
+// TestPeerThatTakesNoPadding has either side say ESP_TFC_PADDING_NOT_SUPPORTED when a child is made: the other one is told with the
+// association that it must not pad (RFC 7296, 1.3.1).
+func TestPeerThatTakesNoPadding(t *testing.T) {
+	for _, says := range []string{"a", "b", ""} {
+		w := newWorld(t, 1)
+		a, b := w.hosts["a"], w.hosts["b"]
+		from, to := a, b
+		a.initiate(InitiatorOptions{})
+		w.pass("a")
+		w.pass("b")
+		if says == "b" {
+			from, to = b, a
+			w.pass("a")
+		}
+		if says != "" {
+			p := w.take(says)
+			m := must(message.Parse(slices.Clone(p.Data)))
+			if err := m.Open(to.last.opener); err != nil {
+				t.Fatal(err)
+			}
+			m.Payloads = append(m.Payloads, &message.Notify{Notify: message.ESPTFCPaddingNotSupported})
+			to.inject(to.last, must(message.AppendProtected(nil, m.Header, m.Payloads, from.last.sealer, 0))[0])
+		}
+		w.settle()
+		for _, h := range []*host{a, b} {
+			for _, c := range h.out {
+				if want := h == to && says != ""; c.Unpadded != want {
+					t.Errorf("%q says it: %s's child has Unpadded %v", says, h.name, c.Unpadded)
+				}
+			}
+			if len(h.out) != 1 {
+				t.Errorf("%s has %d children", h.name, len(h.out))
+			}
+		}
+		w.idle()
+	}
+}

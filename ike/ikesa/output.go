@@ -115,6 +115,7 @@ type ChildSA struct {
 	Local, Remote     netip.AddrPort
 	Encap             bool // ESP in UDP between these ports
 	Mode              Mode
+	Unpadded          bool // the peer takes no traffic flow confidentiality padding (RFC 7296, 1.3.1)
 	LocalTS, RemoteTS []message.TrafficSelector
 	// SeenLocal and SeenRemote are our and the peer's address as the peer knows them, in transport mode: with a NAT between they
 	// differ from Local and Remote, and its upper layers' checksums are made with them (RFC 7296, 2.23.1). Perhaps invalid.
