@@ -119,7 +119,6 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 	if o.Flags&sad.FlagECN != 0 {
 		tosMask |= 0x03
 	}
-	dscp := o.DSCP()
 	ttl := binary.BigEndian.Uint64(o.Header[8:])
 	middle := uint64(binary.LittleEndian.Uint32(o.Header[16:])) | uint64(bits.ReverseBytes32(o.SPI))<<32
 	seal := s.crypto.Run(s.table.OutboundKey(o.Slot), uint32(middle>>32), o.Flags&sad.FlagESN != 0)
@@ -142,7 +141,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 		// In one store, which may reach into the ICV's place.
 		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[p.Version>>1&1][pad])
 
-		tos := p.TOS&tosMask | dscp
+		tos := p.TOS & tosMask
 		flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
 		df := o.Flags&sad.FlagSetDF != 0
 		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {

@@ -37,6 +37,8 @@ const (
 	FlagGuarded
 	// FlagPadded says that inner packets get traffic flow confidentiality padding (RFC 4303, 2.7).
 	FlagPadded
+	// FlagDSCP says that the outer DSCP is one that the prepared header holds, and not 0.
+	FlagDSCP
 	// FlagCopyTTL says that the outer TTL is the inner one.
 	FlagCopyTTL
 	// FlagFragmentOuter says that a packet too large for the path is cut up after encryption (RFC 4301, 8.1), if its outer
@@ -56,7 +58,7 @@ const (
 )
 
 // FlagsUnusual are the flags of outbound associations that few have: their packets take the long way, so that it costs the others nothing.
-const FlagsUnusual = FlagPadded | FlagCopyTTL
+const FlagsUnusual = FlagPadded | FlagDSCP | FlagCopyTTL
 
 // HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP.
 const HeaderMax = 56
