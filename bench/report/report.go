@@ -478,16 +478,16 @@ func (x *rows) tunnels() ([]result.Row, *chart) {
 	return list, c
 }
 
-// cell returns the row of one cell of the wire's matrix beside a peer, "" for any.
-func (x *rows) cell(measure, direction, size, tunnels, beside string) *result.Row {
+// cell returns the row of one cell of the wire's matrix beside a peer, "" for any: then the one of the most samples.
+func (x *rows) cell(measure, direction, size, tunnels, beside string) (found *result.Row) {
 	for i := range x.all {
 		r := &x.all[i]
 		if p := r.Parameters; strings.HasPrefix(r.Name, "wire/") && p.Measure == measure && p.Direction == direction && p.Size == size &&
-			strconv.Itoa(p.Tunnels) == tunnels && (beside == "" || r.Peer == beside) {
-			return r
+			strconv.Itoa(p.Tunnels) == tunnels && (beside == "" || r.Peer == beside) && (found == nil || len(r.Samples) > len(found.Samples)) {
+			found = r
 		}
 	}
-	return nil
+	return found
 }
 
 // cipher is AES-GCM alone beside others.

@@ -80,7 +80,7 @@ func (x *rows) ceiling(direction, size string) *result.Row {
 	for _, by := range []string{"xsk", "asavie"} {
 		for i := range x.all {
 			r := &x.all[i]
-			if p := r.Parameters; p.Measure == "ceiling" && p.By == by && p.Direction == direction && p.Size == size && p.Tunnels <= 1 {
+			if p := r.Parameters; p.Measure == "ceiling" && p.By == by && (p.Direction == direction || direction == "both" && p.Direction == "encrypt") && p.Size == size && p.Tunnels <= 1 {
 				return r
 			}
 		}

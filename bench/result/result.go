@@ -274,6 +274,15 @@ func (f *File) Attach(i Interface) {
 // Add adds rows.
 func (f *File) Add(rows ...Row) { f.Rows = append(f.Rows, rows...) }
 
+// AddNew adds those rows that the file does not have yet: where parts of a run overlap, the first one's stand.
+func (f *File) AddNew(rows ...Row) {
+	for _, r := range rows {
+		if !slices.ContainsFunc(f.Rows, func(o Row) bool { return o.Name == r.Name && o.Unit == r.Unit && o.Peer == r.Peer }) {
+			f.Add(r)
+		}
+	}
+}
+
 // Miss notes that something could not be measured.
 func (f *File) Miss(name, reason string) { f.Holes = append(f.Holes, Hole{name, reason}) }
 

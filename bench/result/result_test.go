@@ -37,6 +37,14 @@ func TestRatioIsValueOverPeer(t *testing.T) {
 	}
 }
 
+func TestAddNewKeepsTheFirst(t *testing.T) {
+	f := new(File)
+	f.AddNew(Row{Name: "a", Unit: "ns", Value: 1}, Row{Name: "a", Unit: "ns", Value: 2}, Row{Name: "a", Unit: "Mpps"}, Row{Name: "a", Unit: "ns", Peer: "p"})
+	if len(f.Rows) != 3 || f.Rows[0].Value != 1 {
+		t.Errorf("%+v", f.Rows)
+	}
+}
+
 func TestFileRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "results.json")
 	f := NewFile("v0")

@@ -43,21 +43,33 @@ var quick = []part{
 	{"wire", []string{"wire", "--quick"}, 50, false, (*runOptions).needsNamespaces},
 }
 
-// full is all sizes, suites and directions, scaling, every peer that can be had.
+// full is all sizes, suites and directions, scaling, every peer that can be had. Slices are short and rounds many, so that
+// what disturbs a machine for a while meets few samples of each figure.
 var full = []part{
-	{"crypto", []string{"crypto", "--runs", "31"}, 45, false, nil},
-	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9"}, 120, false, nil},
-	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "3", "--seconds", "0.1"}, 110, false, nil},
-	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 90, false, nil},
-	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 40, false, needsCores(2)},
-	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 45, false, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 130, false, nil},
-	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "1"}, 110, true, (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 200, false, (*runOptions).needsRoot},
-	{"tunnels", []string{"wire", "--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "10,100,1000", "--runs", "3", "--trial", "0.2", "--sum", "0.4", "--latency", "0",
-		"--peer=", "--testpmd=", "--kernel=false", "--wireguard=", "--strongswan="}, 110, false, (*runOptions).needsNamespaces},
-	{"wire", []string{"wire", "--runs", "5", "--trial", "0.2", "--sum", "0.4", "--latency", "0.5"}, 800, false, (*runOptions).needsNamespaces},
+	{"crypto", []string{"crypto", "--runs", "31"}, 30, false, nil},
+	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9", "--seconds", "0.15"}, 80, false, nil},
+	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 100, false, nil},
+	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 55, false, nil},
+	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 35, false, needsCores(2)},
+	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 25, false, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 80, false, nil},
+	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "1", "--overload", "20s"}, 75, true, (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 225, false, (*runOptions).needsRoot},
+	{"tunnels", slices.Concat(searches, alone, []string{"--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "100,1000", "--latency", "0"}),
+		105, false, (*runOptions).needsNamespaces},
+	{"both", slices.Concat(searches, alone, []string{"--directions", "both", "--sizes", "64,imix", "--latency", "0.3", "--ceilings=false"}),
+		110, false, (*runOptions).needsNamespaces},
+	{"stacks", slices.Concat(searches, []string{"--directions", "encrypt", "--sizes", "64,1420", "--latency", "0", "--ceilings=false", "--peer=", "--testpmd="}),
+		140, false, (*runOptions).needsNamespaces},
+	{"wire", slices.Concat(searches, []string{"--directions", "encrypt,decrypt", "--latency", "0.3", "--kernel=false", "--wireguard=", "--strongswan="}),
+		680, false, (*runOptions).needsNamespaces},
 }
+
+// What the parts of a full run on the wire have in common, and that those have that look at this gateway alone.
+var (
+	searches = []string{"wire", "--runs", "5", "--trial", "0.15", "--sum", "0.3"}
+	alone    = []string{"--peer=", "--testpmd=", "--kernel=false", "--wireguard=", "--strongswan="}
+)
 
 // Times of a run for which nothing else is asked, a little less than what is promised.
 const (
@@ -212,7 +224,7 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 		}
 	}
 	file, end := newFile(), time.Now().Add(within)
-	if !o.quick && slices.ContainsFunc(parts, func(p part) bool { return p.name == "peers" || p.name == "wire" }) && o.needsRoot() == "" {
+	if !o.quick && slices.ContainsFunc(parts, func(p part) bool { return p.name == "peers" || p.name == "stacks" || p.name == "wire" }) && o.needsRoot() == "" {
 		var peers wire.Options
 		peers.Peer, peers.Wireguard = cmp.Or(os.Getenv(peerVariable), existing(secgwBuilt)), existing(wireguardBuilt)
 		if err := buildPeers(ctx, &peers, stderr); err != nil { // a hole of the parts that need them
@@ -238,7 +250,7 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 		}
 		rows, err := result.Read(json) // a part that fails late may have written what it has
 		if err == nil {
-			file.Add(rows.Rows...)
+			file.AddNew(rows.Rows...)
 			file.Holes = append(file.Holes, rows.Holes...)
 			for _, i := range rows.Interfaces {
 				file.Attach(i)
