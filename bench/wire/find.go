@@ -469,9 +469,9 @@ func (o *FindOptions) Quicken(set func(flag string) bool) {
 		"kernel":     func() { o.Kernel = false },
 		"wireguard":  func() { o.Wireguard = "" },
 		"strongswan": func() { o.StrongSwan = "" },
-		"trial":      func() { o.Trial = 0.15 },
-		"sum":        func() { o.Sum = 0.3 },
-		"latency":    func() { o.LatencySeconds = 0.2 },
+		"trial":      func() { o.Trial = 0.1 },
+		"sum":        func() { o.Sum = 0.2 },
+		"latency":    func() { o.LatencySeconds = 0.1 },
 		"ceilings":   func() { o.Ceilings = false },
 		"within":     func() { o.Within = quickTime },
 	} {

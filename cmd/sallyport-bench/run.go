@@ -37,10 +37,10 @@ type part struct {
 // quick is what every machine can tell about itself, and the peers in memory if they are built already.
 var quick = []part{
 	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 5, false, nil},
-	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.12"}, 16, false, nil},
+	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.08"}, 12, false, nil},
 	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 12, false, nil},
 	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64", "--runs", "3", "--seconds", "1"}, 25, false, (*runOptions).needsPeers},
-	{"wire", []string{"wire", "--quick"}, 50, false, (*runOptions).needsNamespaces},
+	{"wire", []string{"wire", "--quick"}, 54, false, (*runOptions).needsNamespaces},
 }
 
 // full is all sizes, suites and directions, scaling, every peer that can be had. Slices are short and rounds many, so that

@@ -154,6 +154,10 @@ func printRows(rows []result.Row, verb string, stdout io.Writer) {
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "benchmark\tvalue\tunit\tspread\tpeer\tits value\tratio")
 	for _, r := range rows {
+		if r.Spread() > result.SpreadTrust {
+			fmt.Fprintf(w, "%s\ttoo noisy\t%s\t%.0f %%\n", r.Name, r.Unit, 100*r.Spread())
+			continue
+		}
 		fmt.Fprintf(w, "%s\t"+verb+"\t%s\t%.0f %%", r.Name, r.Value, r.Unit, 100*r.Spread())
 		if r.Peer != "" {
 			fmt.Fprintf(w, "\t%s\t"+verb+"\t%.2f", r.Peer, r.PeerValue, r.Ratio)
