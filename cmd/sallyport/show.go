@@ -188,7 +188,7 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 	line("in", &c.In)
 	line("out", &c.Out)
 	if c.Interface != "" {
-		fmt.Fprintf(t.out, "    interface %s\n", c.Interface)
+		fmt.Fprintf(t.out, "    interface %s%s\n", c.Interface, within(c.Encapsulation))
 	}
 	fmt.Fprintf(t.out, "    local  %s\n    remote %s\n", strings.Join(c.LocalTS, " "), strings.Join(c.RemoteTS, " "))
 }
@@ -214,6 +214,14 @@ func onOff(b bool) string {
 	return "off"
 }
 
+// within says what an interface puts its packets into.
+func within(encapsulation string) string {
+	if encapsulation == "" {
+		return ""
+	}
+	return ", packets in " + encapsulation
+}
+
 // manualSA prints an association with keys from the configuration file.
 func (t *tool) manualSA(a control.SA) {
 	fmt.Fprintf(t.out, "%s %s  spi %s  %s → %s   MANUAL KEYS\n", a.Name, a.Direction, a.SPI, source(a), target(a))
@@ -235,7 +243,7 @@ func (t *tool) manualSA(a control.SA) {
 		fmt.Fprint(t.out, ", in UDP")
 	}
 	if a.Interface != "" {
-		fmt.Fprintf(t.out, ", interface %s", a.Interface)
+		fmt.Fprintf(t.out, ", interface %s%s", a.Interface, within(a.Encapsulation))
 	}
 	if a.Window > 0 {
 		fmt.Fprintf(t.out, ", replay window %d", a.Window)

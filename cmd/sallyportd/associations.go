@@ -156,13 +156,17 @@ func params(c *ikesa.ChildSA, inbound bool) (sad.Params, []spd.Selector, error) 
 		return sad.Params{}, nil, err
 	}
 	selectors := config.Negotiated(c.LocalTS, c.RemoteTS)
+	carried := data.Carrier.Encapsulation != sad.NoEncapsulation
+	if carried {
+		selectors = config.Carried(data.Carrier.Encapsulation, selectors)
+	}
 	if len(selectors) == 0 {
 		return sad.Params{}, nil, errors.New("the negotiated selectors of both sides match no packet")
 	}
 	p := sad.Params{
 		Name: data.Name, SPI: c.SPIOut, Inbound: inbound, Suite: s, Keymat: c.KeyOut, Local: c.Local.Addr(), Remote: c.Remote.Addr(),
-		Encap: c.Encap, Transport: c.Mode == ikesa.Transport, AH: c.Choice.AH, UDPChecksum: data.UDPChecksum, ESN: c.Choice.ESN, Selectors: selectors,
-		Outer: data.Outer, Interface: data.Interface,
+		Encap: c.Encap, Transport: c.Mode == ikesa.Transport && !carried, AH: c.Choice.AH, UDPChecksum: data.UDPChecksum, ESN: c.Choice.ESN, Selectors: selectors,
+		Outer: data.Outer, Interface: data.Interface, Carrier: data.Carrier,
 		Lifetime: sad.Lifetime{SoftBytes: c.SoftBytes, HardBytes: c.HardBytes, SoftPackets: c.SoftPackets, HardPackets: c.HardPackets},
 		Created:  time.Now(),
 	}

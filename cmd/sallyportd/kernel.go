@@ -376,7 +376,7 @@ func (p *packets) Install(a *config.Association) (uint32, error) {
 		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
 		Local: a.Local, Remote: a.Remote, Encap: a.Encap, Transport: a.Transport, AH: a.AH, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
 		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
-		Outer: a.Outer, Interface: a.Interface, Manual: true, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
+		Outer: a.Outer, Interface: a.Interface, Carrier: a.Carrier, Manual: true, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
 	})
 	return h.Value(), err
 }
@@ -517,7 +517,10 @@ func association(i *sad.Info) control.SA {
 		Local: i.Params.Local.String(), Remote: i.Params.Remote.String(), Protocol: "ESP", Mode: "tunnel", Encap: "none", Sequence: i.Sequence,
 		Packets: i.Packets, Bytes: i.Bytes, Worker: i.Owner, Manual: i.Params.Manual, InstalledAt: i.Params.Created, Drops: []control.Drop{},
 	}
-	a.Interface = i.Params.Interface
+	a.Interface, a.Encapsulation = i.Params.Interface, i.Params.Carrier.String()
+	if a.Encapsulation != "" {
+		a.Mode = "transport"
+	}
 	a.LocalTS, a.RemoteTS = sides(i.Params.Selectors)
 	if i.Params.Encap {
 		a.Encap = "udp"

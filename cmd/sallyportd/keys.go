@@ -90,7 +90,7 @@ func childSA(connection string, c *ikesa.ChildInfo, u ike.Usage, known map[strin
 	}{{"in", &out.In}, {"out", &out.Out}} {
 		if s := known[d.name+"0x"+d.to.SPI+connection+"/"+out.Name]; s != nil {
 			d.to.Sequence, d.to.Window, d.to.Worker, d.to.Drops, d.to.Terms = s.Sequence, s.Window, s.Worker, s.Drops, s.Terms
-			d.to.Path, out.Interface = s.Path, s.Interface
+			d.to.Path, out.Interface, out.Encapsulation = s.Path, s.Interface, s.Encapsulation
 		}
 	}
 	return out

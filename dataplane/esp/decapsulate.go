@@ -114,7 +114,7 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 
 	at := p.Addr + uint64(p.L3) + uint64(start)
 	s.rec[n] = record{
-		index: i, tos: p.TOS, moved: moved, other: moved || in.Flags&(sad.FlagTransport|sad.FlagCopyDSCP) != 0, esp: at, length: uint16(len(esp)),
+		index: i, tos: p.TOS, moved: moved, other: moved || in.Flags&(sad.FlagTransport|sad.FlagCopyDSCP|sad.FlagGRE) != 0, esp: at, length: uint16(len(esp)),
 	}
 	op := &s.ops[n]
 	op.Key = s.table.InboundKey(in.Slot)
@@ -204,7 +204,7 @@ func (s *Scratch) countReceived(b *packet.Batch, live []uint8, in *sad.Inbound, 
 // accept judges the packet behind record r, whose ICV matched and which the window took, in these steps:
 //
 //  1. the peer, if it has moved;
-//  2. trailer: next header, pad length, padding;
+//  2. trailer: next header, pad length, padding; a GRE header if any;
 //  3. the inner header;
 //  4. ECN (RFC 6040), and DSCP if the outer one counts (RFC 2983);
 //  5. selectors (RFC 4301, 5.2 step 4).
@@ -228,11 +228,21 @@ func (s *Scratch) accept(b *packet.Batch, r *record, in *sad.Inbound, selectors 
 	if reason != packet.DropNone {
 		return reason
 	}
+	start := r.esp + headerLen + uint64(in.IVLen)
+	if in.Flags&sad.FlagGRE != 0 {
+		if next != packet.ProtoGRE {
+			return packet.DropBadNextHeader
+		}
+		var header int
+		if header, next, reason = readGRE(text[:length], in); reason != packet.DropNone {
+			return reason
+		}
+		start, length = start+uint64(header), length-header
+	}
 	if next != packet.ProtoIPv4 && next != packet.ProtoIPv6 {
 		return packet.DropBadNextHeader
 	}
-
-	return s.acceptInner(b, r, in, selectors, r.esp+headerLen+uint64(in.IVLen), length, next)
+	return s.acceptInner(b, r, in, selectors, start, length, next)
 }
 
 // acceptInner judges the inner datagram of so many bytes at start, of the version that next says.

@@ -63,7 +63,7 @@ func (s *Scratch) encapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 //
 //  1. room in front and behind, before a sequence number is spent;
 //  2. the sequence number;
-//  3. padding for traffic flow confidentiality, which is zero, then that for alignment, pad length, next header;
+//  3. a GRE header if any, padding for traffic flow confidentiality, which is zero, then that for alignment, pad length, next header;
 //  4. outer IP, UDP and ESP headers;
 //  5. the op and the packet's record.
 func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n int) packet.Drop {
@@ -79,7 +79,8 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	p := &b.P[i]
 	inner := p.Addr + uint64(p.L3)
 	length := int(p.End) - int(p.L3)
-	front := int(o.HeaderLen) + int(o.IVLen)
+	gre := o.Flags.GRELen()
+	front := int(o.HeaderLen) + int(o.IVLen) + gre
 	chunk := packet.Chunk(p.Addr)
 	limit := chunk + packet.FrameSize
 	padded := length
@@ -87,7 +88,7 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 		room := int(limit-inner) - packet.TailSlack - int(o.ICVLen) - trailerLen - int(o.Align)
 		padded = max(length, min(int(o.PadTo), room))
 	}
-	pad := -(padded + trailerLen) & (int(o.Align) - 1)
+	pad := -(gre + padded + trailerLen) & (int(o.Align) - 1)
 	body := padded + pad + trailerLen
 	end := inner + uint64(body) + uint64(o.ICVLen)
 	if inner < chunk+uint64(packet.EtherLen+front) || end+packet.TailSlack > limit {
@@ -106,6 +107,10 @@ func (s *Scratch) prepareOutbound(b *packet.Batch, i uint8, o *sad.Outbound, n i
 	trailer[pad+1] = packet.ProtoIPv4
 	if p.Version == 6 {
 		trailer[pad+1] = packet.ProtoIPv6
+	}
+	if gre > 0 {
+		trailer[pad+1] = packet.ProtoGRE
+		putGRE(b.Mem[inner-uint64(gre):inner], o, p.Version)
 	}
 
 	outer := inner - uint64(front)

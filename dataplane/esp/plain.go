@@ -188,7 +188,7 @@ func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound
 
 // plainInbound says that packets for an association, or none, have the form that prepareOpen is for.
 func (s *Scratch) plainInbound(in *sad.Inbound) bool {
-	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP) == 0 && s.table.InboundKey(in.Slot).GCM()
+	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP|sad.FlagGRE) == 0 && s.table.InboundKey(in.Slot).GCM()
 }
 
 // decapsulatePlain does for inbound packets what encapsulatePlain does for outbound ones: see prepareOpen.

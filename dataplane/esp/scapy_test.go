@@ -29,6 +29,9 @@ type vector struct {
 
 	Transport bool `json:"transport"`
 	AH        bool `json:"ah"`
+	// GRE says that there is a GRE header in front of Inner, with a key unless that is nil; Inner is not in it otherwise.
+	GRE bool    `json:"gre"`
+	Key *uint32 `json:"key"`
 }
 
 // vectors reads packets of an independent implementation.

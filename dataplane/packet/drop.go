@@ -43,6 +43,7 @@ const (
 	DropDummy
 	DropBadInner
 	DropBadNextHeader
+	DropBadGRE
 	DropNotECNCapable
 	DropSelectorMismatch
 
@@ -135,6 +136,7 @@ var Drops = [DropCount]DropInfo{
 	DropDummy:             {"dummy", Normal, "A dummy packet (next header 59), sent to hide traffic patterns.", "RFC 4303, 2.6"},
 	DropBadInner:          {"bad-inner", Attack, "The decrypted packet is not a well-formed IP packet.", "RFC 4303, 3.4.4"},
 	DropBadNextHeader:     {"bad-next-header", Warning, "The next header is not one that this association's mode carries.", "RFC 4303, 2.6"},
+	DropBadGRE:            {"bad-gre", Warning, "The GRE header has a version, flags, a protocol, a checksum or a key that the interface does not.", "RFC 2784, 2; RFC 2890, 2.1"},
 	DropNotECNCapable:     {"not-ecn-capable", Warning, "Congestion was marked on the way, but the decrypted packet's transport is not ECN-capable: the loss is the signal.", "RFC 6040, 4.2"},
 	DropSelectorMismatch:  {"selector-mismatch", Attack, "The decrypted packet lies outside the association's selectors.", "RFC 4301, 5.2 step 4"},
 

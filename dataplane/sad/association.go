@@ -55,10 +55,13 @@ const (
 	FlagRenewChecksum
 	// FlagAH says that the association is one of AH (RFC 4302).
 	FlagAH
+	// FlagGRE says that a GRE header stands in front of inner packets (RFC 2784), and FlagGREKey that it has a key (RFC 2890).
+	FlagGRE
+	FlagGREKey
 )
 
 // FlagsUnusual are the flags of outbound associations that few have: their packets take the long way, so that it costs the others nothing.
-const FlagsUnusual = FlagPadded | FlagDSCP | FlagCopyTTL
+const FlagsUnusual = FlagPadded | FlagDSCP | FlagCopyTTL | FlagGRE
 
 // HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP.
 const HeaderMax = 56
@@ -104,7 +107,10 @@ type Inbound struct {
 	Replayed, TooOld, BadICV, OtherDrops packet.Counter
 	// Interface is the number of the virtual interface that its packets arrive by, 0 for none.
 	Interface uint16
-	_         [30]byte
+	_         [2]byte
+	// GREKey is the key of its GRE headers, with FlagGREKey.
+	GREKey uint32
+	_      [24]byte
 }
 
 // Outbound is the runtime of an outbound association: one slot of the arena. It
@@ -167,7 +173,9 @@ type Outbound struct {
 	PadTo, tfc uint16
 	// TooBig, Exhausted and OtherDrops count what was dropped.
 	TooBig, Exhausted, OtherDrops packet.Counter
-	_                             [56]byte
+	// GREKey is the key of its GRE headers, with FlagGREKey.
+	GREKey uint32
+	_      [52]byte
 }
 
 // Next gives out the next sequence number, or says that none is left: the
@@ -206,7 +214,7 @@ func (o *Outbound) InnerMTU(linkMTU int) int {
 // room says what of a packet's bytes is not for the text to be encrypted.
 type room struct {
 	front   uint8 // the IP header, where that stays in front: at least so many bytes
-	trailer uint8 // pad length and next header (RFC 4303, 2.4), and padding that cannot be foreseen
+	trailer uint8 // pad length and next header (RFC 4303, 2.4), padding that cannot be foreseen, and a GRE header
 }
 
 // roomOf returns the room of an association for packets whose text is aligned to align. In transport mode
@@ -215,6 +223,7 @@ func roomOf(flags Flags, version, align uint8) (r room) {
 	if flags&FlagAH == 0 {
 		r.trailer = trailerLen
 	}
+	r.trailer += uint8(flags.GRELen())
 	if flags&FlagTransport != 0 {
 		r.front = uint8(ipHeaderLen(version))
 		if flags&FlagAH == 0 {

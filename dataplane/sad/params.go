@@ -44,6 +44,8 @@ type Params struct {
 	// Selectors are what decrypted packets are held against; inbound only.
 	Selectors []spd.Selector
 	Outer
+	// Carrier is what inner packets are put into before.
+	Carrier Carrier
 	// Interface names the virtual interface that packets which come out of the association arrive by, and InterfaceNumber is
 	// what the workers know it by; "" and 0 for none.
 	Interface       string
@@ -96,6 +98,9 @@ func (p *Params) check() error {
 	if err := p.checkOuter(); err != nil {
 		return err
 	}
+	if err := p.checkCarrier(); err != nil {
+		return err
+	}
 	if err := p.Limit.check(); err != nil {
 		return err
 	}
@@ -131,7 +136,7 @@ func (p *Params) flags() Flags {
 		{p.Inbound && p.Roaming, FlagRoaming}, {p.guarded(), FlagGuarded},
 		{!p.Inbound && p.TFC != 0, FlagPadded}, {!p.Inbound && p.Fragment, FlagFragmentOuter},
 		{!p.Inbound && !p.CopyDSCP && p.DSCP != 0, FlagDSCP}, {!p.Inbound && p.CopyTTL && !p.Transport, FlagCopyTTL},
-		{p.Transport, FlagTransport}, {p.AH, FlagAH},
+		{p.Transport, FlagTransport}, {p.AH, FlagAH}, {p.Carrier.Encapsulation == GRE, FlagGRE}, {p.Carrier.Keyed, FlagGREKey},
 		{p.Inbound && p.Transport && p.Encap && p.OriginalRemote.IsValid(), FlagOriginal},
 		{p.Inbound && p.Transport && p.Encap && !p.OriginalRemote.IsValid(), FlagRenewChecksum},
 	} {
@@ -162,6 +167,7 @@ func (in *Inbound) fill(p *Params, slot, bits uint32) {
 	info := p.Suite.Info()
 	in.SPI, in.Slot, in.bits = p.SPI, slot, bits
 	in.Suite, in.Interface = p.Suite, p.InterfaceNumber
+	in.GREKey = p.Carrier.Key
 	in.IVLen, in.ICVLen, in.Align = p.lengths(info)
 	in.Window = replay.New(p.Window, p.ESN)
 	in.arm(p, 0, 0)
@@ -201,7 +207,7 @@ const (
 func (o *Outbound) fill(p *Params, slot uint32) {
 	info := p.Suite.Info()
 	o.SPI, o.Slot = p.SPI, slot
-	o.Suite, o.MTU = p.Suite, p.MTU
+	o.Suite, o.MTU, o.GREKey = p.Suite, p.MTU, p.Carrier.Key
 	o.IVLen, o.ICVLen, o.Align = p.lengths(info)
 	o.Seq.Add(p.Sequence)
 	o.SeqMax = p.sequenceMax()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,11 +21,7 @@ import (
 func TestRoutesDecideThroughInterfaces(t *testing.T) {
 	g := lay(t, rig.Routed())
 	must(t, errors.Join(g.pair.A.Run("--fence-only"), g.pair.B.Run("--fence-only"))) // the interfaces are there, and routes hold
-	route := func(name string) {
-		t.Helper()
-		must(t, errors.Join(g.net.GwA.RouteOut(rig.LANB4, name), g.net.GwA.RouteOut(rig.LANB6, name)))
-		must(t, errors.Join(g.net.GwB.RouteOut(rig.LANA4, name), g.net.GwB.RouteOut(rig.LANA6, name)))
-	}
+	route, used := g.route, g.used
 	route("ipsec0")
 	index, err := g.net.GwA.Index("ipsec0")
 	must(t, err)
@@ -36,20 +33,6 @@ func TestRoutesDecideThroughInterfaces(t *testing.T) {
 	g.step("the first start", func() { must(t, g.pair.Start()); g.flows("the first start") })
 	g.steered()
 
-	used := func(name string) {
-		t.Helper()
-		before := g.carried()
-		g.eventually("all of it goes by "+name, func() bool {
-			before = g.carried()
-			time.Sleep(30 * time.Millisecond)
-			after := g.carried()
-			other := "second"
-			if name == "second" {
-				other = "first"
-			}
-			return after[name] > before[name] && after[other] == before[other]
-		})
-	}
 	used("first")
 	g.step("other routes", func() { route("ipsec1"); g.flows("other routes"); used("second") })
 	g.step("the first routes again", func() { route("ipsec0"); g.flows("the first routes again"); used("first") })
@@ -110,6 +93,76 @@ func TestRoutesDecideThroughInterfaces(t *testing.T) {
 	if _, err := g.net.GwA.Index("ipsec0"); err == nil {
 		t.Errorf("detach left ipsec0: %s", out)
 	}
+}
+
+// TestGREAndIPInIPThroughInterfaces: what routes lead into an interface goes in GRE with a key over IPv4, or as IP in IP over IPv6 and UDP, in transport mode: both
+// families, datagrams up to the interface's MTU, TCP, and what routers say to all others.
+func TestGREAndIPInIPThroughInterfaces(t *testing.T) {
+	tunnels := rig.Routed()
+	tunnels[0].Encapsulation, tunnels[1].Encapsulation = "gre, key: 7", "ipip"
+	g := lay(t, tunnels)
+	must(t, errors.Join(g.pair.A.Run("--fence-only"), g.pair.B.Run("--fence-only")))
+	g.route("ipsec0")
+	g.send()
+	must(t, g.pair.Start())
+	for k, name := range []string{"ipsec0", "ipsec1"} {
+		g.step("by "+name, func() {
+			g.route(name)
+			g.flows("by " + name)
+			g.used(tunnels[k].Name)
+			g.multicast(g.net.GwA, g.net.GwB, name)
+			g.multicast(g.net.GwB, g.net.GwA, name)
+			far, _, _ := strings.Cut(tunnels[k].Addresses[1], "/")
+			g.echo(g.net.GwB, "tcp4", far+":2200")
+			g.talk(g.net.GwA, "tcp4", "", far+":2200", strings.Repeat(string(g.net.Mark), 150))
+		})
+	}
+	g.echo(g.net.HostB, "tcp4", rig.HostB4+":2200")
+	g.echo(g.net.HostB, "tcp6", "["+rig.HostB6+"]:2200")
+	g.talk(g.net.HostA, "tcp4", "", rig.HostB4+":2200", strings.Repeat(string(g.net.Mark), 180))
+	g.talk(g.net.HostA, "tcp6", "", "["+rig.HostB6+"]:2200", strings.Repeat(string(g.net.Mark), 180))
+
+	text, err := g.pair.A.Ask("sas")
+	must(t, err)
+	for _, want := range []string{"INSTALLED, TRANSPORT, ESP", "INSTALLED, TRANSPORT-in-UDP", "interface ipsec0, packets in gre key 7", "interface ipsec1, packets in ipip"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("sas does not say %q: %s", want, text)
+		}
+	}
+
+	// Keys that differ: nothing of it is delivered, and it is counted.
+	g.pair.Tunnels[0].Encapsulation = "gre, key: 8"
+	must(t, g.pair.Write())
+	must(t, g.pair.A.Signal(syscall.SIGHUP))
+	g.route("ipsec0")
+	g.eventually("keys that differ are counted", func() bool {
+		text, err := g.pair.B.Ask("counters")
+		return err == nil && strings.Contains(string(text), "bad-gre")
+	})
+	must(t, g.pair.B.Signal(syscall.SIGHUP))
+	g.flows("with the same key again")
+}
+
+// route leads what the hosts send to each other into an interface, at both gateways.
+func (g *ground) route(name string) {
+	g.t.Helper()
+	must(g.t, errors.Join(g.net.GwA.RouteOut(rig.LANB4, name), g.net.GwA.RouteOut(rig.LANB6, name)))
+	must(g.t, errors.Join(g.net.GwB.RouteOut(rig.LANA4, name), g.net.GwB.RouteOut(rig.LANA6, name)))
+}
+
+// used waits until all that gateway a sends goes by one of the tunnels first and second.
+func (g *ground) used(name string) {
+	g.t.Helper()
+	other := "second"
+	if name == "second" {
+		other = "first"
+	}
+	g.eventually("all of it goes by "+name, func() bool {
+		before := g.carried()
+		time.Sleep(30 * time.Millisecond)
+		after := g.carried()
+		return after[name] > before[name] && after[other] == before[other]
+	})
 }
 
 // steered fails unless the program hands what the hosts send to the workers: a moment after the routes are there, the kernel's way is not taken.

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -33,6 +34,8 @@ type Tunnel struct {
 	// Interface names a virtual interface that routes lead traffic into, in place of selectors, and Addresses are those of its two ends; "" for none.
 	Interface string
 	Addresses [2]string
+	// Encapsulation and what it is set to are keys of the interface, such as "encapsulation: gre, key: 7"; "" for none.
+	Encapsulation string
 	// AH has the proposal of AH, which is then in place of ESP; "" for none.
 	AH string
 }
@@ -49,16 +52,16 @@ const (
 // Tunnels are those of the demo: IPv4 over IPv4 in raw ESP, IPv6 over IPv6 in UDP.
 func Tunnels() []Tunnel {
 	return []Tunnel{
-		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual, false, "", [2]string{}, ""},
-		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual, false, "", [2]string{}, ""},
+		{"four", "aes256gcm16-esn", 36, false, GwA4, GwB4, []string{LANA4}, []string{LANB4}, 0x5a110401, 0x5a110402, Manual, false, "", [2]string{}, "", ""},
+		{"six", "aes128gcm16-esn", 20, true, GwA6, GwB6, []string{LANA6}, []string{LANB6}, 0x5a110601, 0x5a110602, Manual, false, "", [2]string{}, "", ""},
 	}
 }
 
 // Hosts are associations in transport mode, for the gateways' own traffic: negotiated over IPv4, with manual keys over IPv6.
 func Hosts() []Tunnel {
 	return []Tunnel{
-		{"four", "", 0, false, GwA4, GwB4, nil, nil, 0, 0, Preshared, true, "", [2]string{}, ""},
-		{"six", "aes256-sha256-esn", 64, false, GwA6, GwB6, nil, nil, 0x5a110601, 0x5a110602, Manual, true, "", [2]string{}, ""},
+		{"four", "", 0, false, GwA4, GwB4, nil, nil, 0, 0, Preshared, true, "", [2]string{}, "", ""},
+		{"six", "aes256-sha256-esn", 64, false, GwA6, GwB6, nil, nil, 0x5a110601, 0x5a110602, Manual, true, "", [2]string{}, "", ""},
 	}
 }
 
@@ -203,7 +206,7 @@ interfaces:
 	}
 	for _, t := range p.Tunnels {
 		if t.Interface != "" {
-			fmt.Fprintf(&b, "  %s: {role: tunnel, addrs: %s}\n", t.Interface, t.Addresses[end])
+			fmt.Fprintf(&b, "  %s: {role: tunnel, addrs: %s, encapsulation: %s}\n", t.Interface, t.Addresses[end], cmp.Or(t.Encapsulation, "none"))
 		}
 	}
 	b.WriteString("connections:\n")

@@ -57,6 +57,7 @@ type Association struct {
 	Selectors             []spd.Selector
 	Outer                 sad.Outer
 	Interface             string // that what it receives arrives by
+	Carrier               sad.Carrier
 	Filter                *sad.Filter
 	Limit                 sad.Limit
 }
@@ -214,7 +215,13 @@ type tunnel struct {
 	text       string         // of the selectors, to find those that are the same
 	manual     bool           // keys come from this file
 	terms      Terms
+	carrier    sad.Carrier // of its interface
 	used       bool
+}
+
+// hosts says that packets keep their IP header: in transport mode, but for those of an encapsulation.
+func (t *tunnel) hosts() bool {
+	return t.child.transport() && t.carrier.Encapsulation == sad.NoEncapsulation
 }
 
 func (k *checker) errorAt(path, format string, args ...any) {
@@ -386,7 +393,7 @@ func (k *checker) policies() {
 		t.used = true
 		k.Tunnels[r.Child] = r.Child
 		groups[t.text] = append(groups[t.text], r.Child)
-		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: spd.Protect, Selectors: t.selectors, Tunnel: r.Child, Transport: t.child.transport()}, path)
+		add(Policy{Name: cmp.Or(r.Name, r.Child), Action: spd.Protect, Selectors: t.selectors, Tunnel: r.Child, Transport: t.hosts()}, path)
 	}
 	for _, id := range k.order {
 		t := k.children[id]
@@ -395,7 +402,7 @@ func (k *checker) policies() {
 		}
 		k.Tunnels[id] = id
 		groups[t.text] = []string{id}
-		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id, Transport: t.child.transport(), Interface: t.child.Interface}, t.path)
+		add(Policy{Name: id, Action: spd.Protect, Selectors: t.selectors, Tunnel: id, Transport: t.hosts(), Interface: t.child.Interface}, t.path)
 	}
 	k.shadows(paths)
 	k.fences()
@@ -580,9 +587,9 @@ func (k *checker) manual() {
 		}
 		base := Association{
 			Name: m.Name, Proposal: proposal, Local: local, Remote: remote,
-			Encap: t.connection.Encap, Transport: t.child.transport(), AH: t.child.ah(), LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
+			Encap: t.connection.Encap, Transport: t.hosts(), AH: t.child.ah(), LocalPort: cmp.Or(uint16(t.connection.LocalPort), portNATT), RemotePort: cmp.Or(uint16(t.connection.RemotePort), portNATT),
 			UDPChecksum: t.connection.UDPChecksum, Selectors: t.selectors,
-			Outer: t.child.outer(), Interface: t.child.Interface,
+			Outer: t.child.outer(), Interface: t.child.Interface, Carrier: t.carrier,
 		}
 		receive, send := base, base
 		receive.Inbound, receive.SPI, receive.Key, receive.Window = true, uint32(m.SPIIn), in, uint32(t.child.ReplayWindow)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
 	"sallyport/ike/suite"
@@ -240,7 +241,7 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 	k.outer(child, path)
 	t := &tunnel{connection: c, child: child, path: path, manual: manual, terms: k.terms(child, path)}
 	if child.Interface != "" {
-		k.byInterface(child, path)
+		t.carrier = k.byInterface(child, path)
 	}
 	if child.transport() {
 		k.transport(c, child, path)
@@ -259,7 +260,10 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		t.selectors = k.selectors(path, child.LocalTS, child.RemoteTS)
 	default:
 		t.selectors = k.selectors(path, c.localSide(child.LocalTS), c.remoteSide(k.File.Pools, child.RemoteTS))
-		k.negotiable(c, child, path, len(t.selectors) > 0)
+		k.negotiable(c, child, path, len(t.selectors) > 0 || t.carrier.Encapsulation != sad.NoEncapsulation)
+	}
+	if e := t.carrier.Encapsulation; e != sad.NoEncapsulation {
+		t.selectors = Carried(e, Pair(outright(child.LocalTS), outright(child.RemoteTS)))
 	}
 	t.text = fmt.Sprint(child.Interface, child.Mode, t.selectors)
 	id := c.Name + "/" + child.Name

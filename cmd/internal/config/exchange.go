@@ -20,6 +20,7 @@ type DataPath struct {
 	UDPChecksum bool
 	Terms       Terms
 	Interface   string // a virtual interface; "" for none
+	Carrier     sad.Carrier
 }
 
 // exchange translates what was checked into what the IKE server takes.
@@ -86,7 +87,7 @@ func (k *checker) negotiatedChild(c *Connection, child *Child) *ikesa.Child {
 		Data: &DataPath{
 			Name: c.Name + "/" + child.Name, Priority: c.Priority, Window: uint32(child.ReplayWindow),
 			Outer: child.outer(), UDPChecksum: c.UDPChecksum, Terms: k.children[c.Name+"/"+child.Name].terms,
-			Interface: child.Interface,
+			Interface: child.Interface, Carrier: k.children[c.Name+"/"+child.Name].carrier,
 		},
 	}
 	if child.transport() {

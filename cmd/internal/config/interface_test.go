@@ -4,7 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
+	"sallyport/ike/ikesa"
 )
 
 // routed is a file with a virtual interface and a child that names it. The arguments go into their mappings.
@@ -63,6 +65,14 @@ func TestWhatIsWrongWithInterfaces(t *testing.T) {
 		routed(", mtu: 1000, addrs: \"2001:db8::1/64\"", ""):                                                "IPv6 needs 1280",
 		routed(", addrs: 10.255.0.1", ""):                                                                   "is not ADDRESS/LENGTH",
 		routed(", addrs: 224.0.0.5/32", ""):                                                                 "cannot be the address of an interface",
+		routed(", encapsulation: gre", ", mode: tunnel"):                                                    "gre of interface ipsec0 goes in mode: transport",
+		routed(", encapsulation: gre", ", ah_proposals: sha256"):                                            "no AH with encapsulation: gre",
+		routed(", encapsulation: gre", ", local_ts: \"dynamic[tcp]\""):                                      "with that protocol, or left out",
+		routed(", encapsulation: gre", ", local_ts: 198.51.100.0/24"):                                       "transport mode carries what goes between the addresses",
+		routed(", encapsulation: vxlan", ""):                                                                `did you mean`,
+		routed(", encapsulation: ipip, key: 7", ""):                                                         "a key goes with encapsulation: gre",
+		routed(", key: 7", ""):                                                                              "a key goes with encapsulation: gre",
+		routed(", encapsulation: gre, key: 4294967296", ""):                                                 "is not a whole number of 32 bits",
 		routed("", ", mode: transport"):                                                                     "needs mode: tunnel",
 		strings.Replace(routed("", ""), "{net: {", "{net: {interface: ipsec0}, two: {", 1):                  "can never match",
 		strings.Replace(routed("", ""), "interface: ipsec0", "interface: ipsec", 1):                         `did you mean "ipsec0"`,
@@ -106,5 +116,45 @@ func TestInterfacesComeAndGoByAReload(t *testing.T) {
 	}
 	if _, err := Diff(real, with, Keys{}); err == nil {
 		t.Error("a real interface became a tunnel")
+	}
+}
+
+// TestAnEncapsulationIsNegotiatedInTransportMode for its protocols between the gateways, and carries any inner packet.
+func TestAnEncapsulationIsNegotiatedInTransportMode(t *testing.T) {
+	for encapsulation, c := range map[string]struct {
+		ts        string
+		selectors int
+		carrier   string
+	}{
+		"gre":         {"dynamic[gre]", 2, "gre"},
+		"gre, key: 9": {"dynamic[gre]", 2, "gre key 9"},
+		"ipip":        {"dynamic[ipip] dynamic[ipv6]", 2, "ipip"},
+	} {
+		for _, mode := range []string{"", ", mode: transport"} {
+			f, err := load(t, routed(", encapsulation: "+encapsulation, mode))
+			if err != nil {
+				t.Fatal(err)
+			}
+			child := f.Connections[0].Children[0]
+			data := child.Data.(*DataPath)
+			var ts []string
+			for _, s := range f.File.Connections[0].Children[0].LocalTS {
+				ts = append(ts, s.String())
+			}
+			if child.Mode != ikesa.Transport || data.Carrier.String() != c.carrier || strings.Join(ts, " ") != c.ts || f.Connections[0].MOBIKE {
+				t.Errorf("%s: mode %v, %v, %v", encapsulation, child.Mode, data.Carrier, ts)
+			}
+			if p := f.Policies[0]; p.Transport || p.Interface != "ipsec0" || len(p.Selectors) != c.selectors {
+				t.Errorf("%s: policy %+v", encapsulation, p)
+			}
+		}
+	}
+	// Whoever agrees on less carries less.
+	four := Pair([]TrafficSelector{{Range: everything()[0].Range, Proto: 4, Ports: spd.AnyPorts}}, everything())
+	if inner := Carried(sad.IPIP, four); len(inner) != 1 || !inner[0].Local[0].First.Is4() {
+		t.Errorf("IPv4 in IP: %v", inner)
+	}
+	if inner := Carried(sad.GRE, four); len(inner) != 0 {
+		t.Errorf("GRE under selectors for IP in IP: %v", inner)
 	}
 }

@@ -64,6 +64,15 @@ type Interface struct {
 	// Of a tunnel.
 	MTU   AutoInt             `yaml:"mtu"`   // bytes; auto: what somebody has set, 1400 at first
 	Addrs []AddressWithPrefix `yaml:"addrs"` // ADDRESS/LENGTH; others stay
+	// Encapsulation is what its packets are put into before they are protected in transport mode: none, gre or ipip.
+	Encapsulation string `yaml:"encapsulation"`
+	Key           GREKey `yaml:"key"` // of GRE headers, in both directions; unset: none
+}
+
+// GREKey is a number of 32 bits, or none.
+type GREKey struct {
+	Value uint32
+	Set   bool
 }
 
 // Virtual says that the interface is one that the daemon makes.
@@ -240,7 +249,7 @@ func defaults() File {
 // unset is the value of a duration whose default depends on others.
 const unset = time.Duration(-1)
 
-func (i *Interface) setDefaults() { i.XDPMode = "auto" }
+func (i *Interface) setDefaults() { i.XDPMode, i.Encapsulation = "auto", "none" }
 
 func (c *Connection) setDefaults() {
 	c.UDPChecksum = true

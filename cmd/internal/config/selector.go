@@ -22,7 +22,7 @@ type TrafficSelector struct {
 	Dynamic bool
 }
 
-var protocols = map[string]uint8{"any": 0, "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58, "ospf": 89, "sctp": 132}
+var protocols = map[string]uint8{"any": 0, "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58, "ospf": 89, "sctp": 132}
 
 func (t *TrafficSelector) parse(text string) error {
 	where, filter, hasFilter := strings.Cut(strings.TrimSpace(text), "[")

@@ -39,6 +39,15 @@ func (a *AddressWithPrefix) parse(text string) error {
 	return nil
 }
 
+func (k *GREKey) parse(text string) error {
+	n, err := strconv.ParseUint(text, 0, 32)
+	if err != nil {
+		return fmt.Errorf("%q is not a whole number of 32 bits", shorten(text))
+	}
+	k.Value, k.Set = uint32(n), true
+	return nil
+}
+
 func (e *Endpoint) parse(text string) error {
 	text = strings.TrimSpace(text)
 	switch text {

@@ -191,22 +191,23 @@ type IKESA struct {
 
 // ChildSA is one child of an IKE SA.
 type ChildSA struct {
-	Name        string    `json:"name"`
-	Number      uint64    `json:"number"` // of the daemon's life, from 1
-	Tunnel      uint32    `json:"tunnel"` // of the data plane, what swanctl calls reqid
-	State       string    `json:"state"`  // installed, rekeyed or deleting
-	Mode        string    `json:"mode"`
-	Protocol    string    `json:"protocol"`            // ESP
-	Encap       string    `json:"encap"`               // none or udp
-	Interface   string    `json:"interface,omitempty"` // the virtual interface whose traffic it carries
-	Proposal    string    `json:"proposal"`
-	InstalledAt time.Time `json:"installed_at"`
-	RekeyAt     time.Time `json:"rekey_at,omitzero"`
-	ExpireAt    time.Time `json:"expire_at,omitzero"`
-	In          Direction `json:"in"`
-	Out         Direction `json:"out"`
-	LocalTS     []string  `json:"local_ts"`
-	RemoteTS    []string  `json:"remote_ts"`
+	Name          string    `json:"name"`
+	Number        uint64    `json:"number"` // of the daemon's life, from 1
+	Tunnel        uint32    `json:"tunnel"` // of the data plane, what swanctl calls reqid
+	State         string    `json:"state"`  // installed, rekeyed or deleting
+	Mode          string    `json:"mode"`
+	Protocol      string    `json:"protocol"`                // ESP
+	Encap         string    `json:"encap"`                   // none or udp
+	Interface     string    `json:"interface,omitempty"`     // the virtual interface whose traffic it carries
+	Encapsulation string    `json:"encapsulation,omitempty"` // gre, gre key N or ipip
+	Proposal      string    `json:"proposal"`
+	InstalledAt   time.Time `json:"installed_at"`
+	RekeyAt       time.Time `json:"rekey_at,omitzero"`
+	ExpireAt      time.Time `json:"expire_at,omitzero"`
+	In            Direction `json:"in"`
+	Out           Direction `json:"out"`
+	LocalTS       []string  `json:"local_ts"`
+	RemoteTS      []string  `json:"remote_ts"`
 }
 
 // Direction is one association of a child.
@@ -274,28 +275,29 @@ type Done struct {
 
 // SA is one association.
 type SA struct {
-	Name        string    `json:"name"`      // CONNECTION/CHILD
-	Direction   string    `json:"direction"` // in or out
-	SPI         string    `json:"spi"`       // 0x and 8 hexadecimal digits
-	Suite       string    `json:"suite"`
-	ESN         bool      `json:"esn"`
-	Local       string    `json:"local"`               // outer address
-	Remote      string    `json:"remote"`              // outer address
-	Protocol    string    `json:"protocol"`            // ESP or AH
-	Mode        string    `json:"mode"`                // tunnel or transport
-	Encap       string    `json:"encap"`               // none or udp
-	Interface   string    `json:"interface,omitempty"` // the virtual interface whose traffic it carries
-	Window      uint32    `json:"window"`              // packets; 0 for out
-	Sequence    uint64    `json:"sequence"`
-	Packets     uint64    `json:"packets"`
-	Bytes       uint64    `json:"bytes"`
-	Drops       []Drop    `json:"drops"`
-	Worker      int       `json:"worker"` // -1: none yet
-	Manual      bool      `json:"manual"` // keys come from the configuration file
-	InstalledAt time.Time `json:"installed_at"`
-	LocalTS     []string  `json:"local_ts"`
-	RemoteTS    []string  `json:"remote_ts"`
-	Terms       []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
+	Name          string    `json:"name"`      // CONNECTION/CHILD
+	Direction     string    `json:"direction"` // in or out
+	SPI           string    `json:"spi"`       // 0x and 8 hexadecimal digits
+	Suite         string    `json:"suite"`
+	ESN           bool      `json:"esn"`
+	Local         string    `json:"local"`                   // outer address
+	Remote        string    `json:"remote"`                  // outer address
+	Protocol      string    `json:"protocol"`                // ESP or AH
+	Mode          string    `json:"mode"`                    // tunnel or transport
+	Encap         string    `json:"encap"`                   // none or udp
+	Interface     string    `json:"interface,omitempty"`     // the virtual interface whose traffic it carries
+	Encapsulation string    `json:"encapsulation,omitempty"` // gre, gre key N or ipip
+	Window        uint32    `json:"window"`                  // packets; 0 for out
+	Sequence      uint64    `json:"sequence"`
+	Packets       uint64    `json:"packets"`
+	Bytes         uint64    `json:"bytes"`
+	Drops         []Drop    `json:"drops"`
+	Worker        int       `json:"worker"` // -1: none yet
+	Manual        bool      `json:"manual"` // keys come from the configuration file
+	InstalledAt   time.Time `json:"installed_at"`
+	LocalTS       []string  `json:"local_ts"`
+	RemoteTS      []string  `json:"remote_ts"`
+	Terms         []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
 	Path
 }
 

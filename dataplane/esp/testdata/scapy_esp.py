@@ -3,6 +3,7 @@
 
     scapy_esp.py generate > scapy.json    packets sealed by scapy, with what is in them
     scapy_esp.py generate-transport > scapy_transport.json    the same in transport mode
+    scapy_esp.py generate-gre > scapy_gre.json    the same of GRE and IP in IP in transport mode
     scapy_esp.py generate-ah > scapy_ah.json    the same of AH, in both modes
     scapy_esp.py open < packets.json      [{suite, keymat, spi, esn, hi, packet}] -> [inner packet or ""]
 
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers import aead, algorithms, modes
 from scapy.layers.inet import IP, UDP, IPOption_Router_Alert, IPOption_RR
 from scapy.layers.inet6 import (HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN,
                                 RouterAlert)
+from scapy.layers.l2 import GRE
 from scapy.layers.ipsec import AH, CRYPT_ALGOS, ESP, CryptAlgo, IPSecIntegrityError, SecurityAssociation
 
 
@@ -175,6 +177,36 @@ def generate_transport():
     print()
 
 
+def generate_gre():
+    """What is inside is the packet behind the GRE header, if any, and behind the outer IP header."""
+    chance = random.Random(2784)
+    vectors = []
+    for suite in TRANSPORT:
+        name, cut, size = ALGORITHMS[suite]
+        for outer in (4, 6):
+            for inner in (4, 6):
+                for header in (None, {}, {"key_present": 1, "key": 0xfeedbeef}, {"chksum_present": 1},
+                               {"seqnum_present": 1, "seqence_number": 7},
+                               {"chksum_present": 1, "key_present": 1, "key": 0, "seqnum_present": 1}):
+                    keymat = chance.randbytes(cut + (size or 0) // 8)
+                    spi, seq = chance.randrange(256, 1 << 32), chance.randrange(1, 1 << 31)
+                    body = UDP(sport=1234, dport=4321) / chance.randbytes(chance.randrange(0, 200))
+                    packet = (IP(src="198.51.100.1", dst="203.0.113.1") / body if inner == 4
+                              else IPv6(src="2001:db8:a::1", dst="2001:db8:b::1") / body)
+                    way = (IP(src="192.0.2.1", dst="192.0.2.2") if outer == 4
+                           else IPv6(src="2001:db8::1", dst="2001:db8::2"))
+                    carried = way / packet if header is None else way / GRE(**header) / packet
+                    carried = carried.__class__(bytes(carried))
+                    sa = association(suite, keymat, spi, False, 0)
+                    sealed = sa.encrypt(carried, seq_num=seq, iv=chance.randbytes(CRYPT_ALGOS[name].iv_size))
+                    vectors.append({
+                        "suite": suite, "keymat": keymat.hex(), "spi": spi, "esn": False, "hi": 0, "seq": seq,
+                        "outer": outer, "encap": False, "transport": True, "gre": header is not None,
+                        "key": (header or {}).get("key"), "packet": bytes(sealed).hex(), "inner": bytes(packet).hex()})
+    json.dump(vectors, sys.stdout, indent=1)
+    print()
+
+
 def signer(suite, keymat, spi, esn, hi, tunnel=None):
     size = int(suite[-3:])
     return SecurityAssociation(AH, spi=spi, auth_algo="SHA2-%d-%d" % (size, size // 2), auth_key=keymat,
@@ -213,7 +245,13 @@ def opened(v):
     make = signer if v.get("ah") else association
     sa = make(v["suite"], bytes.fromhex(v["keymat"]), v["spi"], v["esn"], v["hi"], tunnel)
     try:
-        return bytes(sa.decrypt(packet)).hex()
+        packet = sa.decrypt(packet)
+        if v.get("gre"):
+            gre = packet.payload
+            if not isinstance(gre, GRE) or (gre.key if gre.key_present else None) != v.get("key"):
+                raise ValueError("not the GRE header that was asked for: " + repr(gre))
+            packet = gre.payload
+        return bytes(packet).hex()
     except Exception as problem:  # the caller reports which packet it was
         print(type(problem).__name__, problem, file=sys.stderr)
         return ""
@@ -224,6 +262,8 @@ if __name__ == "__main__":
         generate()
     elif sys.argv[1:] == ["generate-transport"]:
         generate_transport()
+    elif sys.argv[1:] == ["generate-gre"]:
+        generate_gre()
     elif sys.argv[1:] == ["generate-ah"]:
         generate_ah()
     elif sys.argv[1:] == ["open"]:
