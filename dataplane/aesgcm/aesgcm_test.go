@@ -304,6 +304,29 @@ func TestUnusableOpsFailWithoutPanic(t *testing.T) {
 	})
 }
 
+// TestUnusableKeysBetweenGoodOnes: what a key left in registers is not used for the next packet, whose key is gone.
+func TestUnusableKeysBetweenGoodOnes(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
+		a, b := newKey(t, im, make([]byte, 16)), newKey(t, im, make([]byte, 32))
+		gone := newKey(t, im, make([]byte, 16))
+		gone.Zero()
+		for _, length := range []int{40, 300, 500} {
+			var ops, alone []Op
+			for i, key := range []*Key{a, nil, nil, a, gone, gone, b, nil, b, gone, a, a} {
+				ops = append(ops, opOf(key, []byte{byte(i)}, nil, make([]byte, length)))
+				alone = append(alone, opOf(key, []byte{byte(i)}, nil, make([]byte, length)))
+				im.seal(alone[i:])
+			}
+			im.seal(ops)
+			for i := range ops {
+				if usable := ops[i].Key != nil && ops[i].Key != gone; ops[i].OK != usable || !usable && !allZero(ops[i].Buf) || !bytes.Equal(ops[i].Buf, alone[i].Buf) {
+					t.Errorf("%d bytes: packet %d: OK = %v, not as it is alone", length, i, ops[i].OK)
+				}
+			}
+		}
+	})
+}
+
 func TestKeySizes(t *testing.T) {
 	for n := range 40 {
 		_, err := NewKey(make([]byte, n))

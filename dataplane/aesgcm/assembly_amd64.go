@@ -17,7 +17,7 @@ func sealVAES(ops *Op, n int) (done int)
 //go:noescape
 func openVAES(ops *Op, n int) (done int)
 
-// These two take packets of at least wideMin bytes of text, and refuse others.
+// These two take packets of at most wideMax bytes of text, and refuse others.
 
 //go:noescape
 func sealAVX512(ops *Op, n int) (done int)
@@ -39,12 +39,12 @@ func encryptBlock(key *Key, block *[16]byte)
 func multiply(x, h *[16]byte)
 
 const (
-	// wideMin is the length of text that the functions for AVX-512 take from.
-	wideMin = 14*16 + 1
-	// sealWideMin and openWideMin are the lengths of text from which they are faster (measured on Zen 4, where
-	// carry-less multiplication takes as long for four blocks as for one).
-	sealWideMin = 448
-	openWideMin = 1152
+	// wideMax is the longest text that the functions for AVX-512 take: their counter has one byte, and three blocks are not text.
+	wideMax = (256 - 3) * 16
+	// sealWideMin and openWideMin are the lengths of text from which they are faster than those that work on packets in pairs, where the
+	// units are not busy with one (measured on Zen 4, where carry-less multiplication takes as long for four blocks as for one).
+	sealWideMin = 160
+	openWideMin = 400
 )
 
 // assembly is a function that works on ops from the first on.
@@ -53,24 +53,26 @@ type assembly func(ops *Op, n int) (done int)
 // on works on a batch.
 func (f assembly) on(ops []Op) (done int) { return f(&ops[0], len(ops)) }
 
-// bySize gives packets with at least min bytes of text to long and others to short, a run of them at a time.
-func bySize(short, long assembly, min int) func([]Op) (done int) {
+// bySize gives packets with min to max bytes of text to within and others to outside, a run of them at a time.
+func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
 	return func(ops []Op) (done int) {
 		for len(ops) > 0 {
-			run, isLong := 1, len(ops[0].Buf) >= min+TagSize
-			for run < len(ops) && len(ops[run].Buf) >= min+TagSize == isLong {
+			run, is := 1, fits(&ops[0], min, max)
+			for run < len(ops) && fits(&ops[run], min, max) == is {
 				run++
 			}
-			if isLong {
-				done += long.on(ops[:run])
+			if is {
+				done += within.on(ops[:run])
 			} else {
-				done += short.on(ops[:run])
+				done += outside.on(ops[:run])
 			}
 			ops = ops[run:]
 		}
 		return done
 	}
 }
+
+func fits(op *Op, min, max int) bool { return uint(len(op.Buf)-TagSize-min) <= uint(max-min) }
 
 // openers completes functions that open, in assembly.
 func openers(call func(ops []Op) (done int)) (open func([]Op), openTruncated func([]Op, int)) {

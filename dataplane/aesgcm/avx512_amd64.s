@@ -4,25 +4,15 @@
 
 #include "textflag.h"
 
-DATA wideSwapBlock<>+0(SB)/8, $0x08090a0b0c0d0e0f
-DATA wideSwapBlock<>+8(SB)/8, $0x0001020304050607
-DATA wideSwapBlock<>+16(SB)/8, $0x08090a0b0c0d0e0f
-DATA wideSwapBlock<>+24(SB)/8, $0x0001020304050607
-DATA wideSwapBlock<>+32(SB)/8, $0x08090a0b0c0d0e0f
-DATA wideSwapBlock<>+40(SB)/8, $0x0001020304050607
-DATA wideSwapBlock<>+48(SB)/8, $0x08090a0b0c0d0e0f
-DATA wideSwapBlock<>+56(SB)/8, $0x0001020304050607
-GLOBL wideSwapBlock<>(SB), RODATA|NOPTR, $64
-
-DATA wideSwapCounter<>+0(SB)/8, $0x0706050403020100
-DATA wideSwapCounter<>+8(SB)/8, $0x0c0d0e0f0b0a0908
-DATA wideSwapCounter<>+16(SB)/8, $0x0706050403020100
-DATA wideSwapCounter<>+24(SB)/8, $0x0c0d0e0f0b0a0908
-DATA wideSwapCounter<>+32(SB)/8, $0x0706050403020100
-DATA wideSwapCounter<>+40(SB)/8, $0x0c0d0e0f0b0a0908
-DATA wideSwapCounter<>+48(SB)/8, $0x0706050403020100
-DATA wideSwapCounter<>+56(SB)/8, $0x0c0d0e0f0b0a0908
-GLOBL wideSwapCounter<>(SB), RODATA|NOPTR, $64
+DATA wideSwap<>+0(SB)/8, $0x08090a0b0c0d0e0f
+DATA wideSwap<>+8(SB)/8, $0x0001020304050607
+DATA wideSwap<>+16(SB)/8, $0x08090a0b0c0d0e0f
+DATA wideSwap<>+24(SB)/8, $0x0001020304050607
+DATA wideSwap<>+32(SB)/8, $0x08090a0b0c0d0e0f
+DATA wideSwap<>+40(SB)/8, $0x0001020304050607
+DATA wideSwap<>+48(SB)/8, $0x08090a0b0c0d0e0f
+DATA wideSwap<>+56(SB)/8, $0x0001020304050607
+GLOBL wideSwap<>(SB), RODATA|NOPTR, $64
 
 DATA widePoly<>+0(SB)/8, $0xc200000000000000
 DATA widePoly<>+8(SB)/8, $0xc200000000000000
@@ -34,2690 +24,1605 @@ DATA widePoly<>+48(SB)/8, $0xc200000000000000
 DATA widePoly<>+56(SB)/8, $0xc200000000000000
 GLOBL widePoly<>(SB), RODATA|NOPTR, $64
 
-DATA wideOne<>+0(SB)/8, $0x0000000000000000
-DATA wideOne<>+8(SB)/8, $0x0000000100000000
-DATA wideOne<>+16(SB)/8, $0x0000000000000000
-DATA wideOne<>+24(SB)/8, $0x0000000100000000
-DATA wideOne<>+32(SB)/8, $0x0000000000000000
-DATA wideOne<>+40(SB)/8, $0x0000000100000000
-DATA wideOne<>+48(SB)/8, $0x0000000000000000
-DATA wideOne<>+56(SB)/8, $0x0000000100000000
-GLOBL wideOne<>(SB), RODATA|NOPTR, $64
+DATA wideGroup<>+0(SB)/8, $0x0000000000000000
+DATA wideGroup<>+8(SB)/8, $0x1000000000000000
+DATA wideGroup<>+16(SB)/8, $0x0000000000000000
+DATA wideGroup<>+24(SB)/8, $0x1000000000000000
+DATA wideGroup<>+32(SB)/8, $0x0000000000000000
+DATA wideGroup<>+40(SB)/8, $0x1000000000000000
+DATA wideGroup<>+48(SB)/8, $0x0000000000000000
+DATA wideGroup<>+56(SB)/8, $0x1000000000000000
+GLOBL wideGroup<>(SB), RODATA|NOPTR, $64
 
 DATA wideSteps<>+0(SB)/8, $0x0000000000000000
 DATA wideSteps<>+8(SB)/8, $0x0000000000000000
 DATA wideSteps<>+16(SB)/8, $0x0000000000000000
-DATA wideSteps<>+24(SB)/8, $0x0000000100000000
+DATA wideSteps<>+24(SB)/8, $0x0100000000000000
 DATA wideSteps<>+32(SB)/8, $0x0000000000000000
-DATA wideSteps<>+40(SB)/8, $0x0000000200000000
+DATA wideSteps<>+40(SB)/8, $0x0200000000000000
 DATA wideSteps<>+48(SB)/8, $0x0000000000000000
-DATA wideSteps<>+56(SB)/8, $0x0000000300000000
+DATA wideSteps<>+56(SB)/8, $0x0300000000000000
 DATA wideSteps<>+64(SB)/8, $0x0000000000000000
-DATA wideSteps<>+72(SB)/8, $0x0000000400000000
+DATA wideSteps<>+72(SB)/8, $0x0400000000000000
 DATA wideSteps<>+80(SB)/8, $0x0000000000000000
-DATA wideSteps<>+88(SB)/8, $0x0000000500000000
+DATA wideSteps<>+88(SB)/8, $0x0500000000000000
 DATA wideSteps<>+96(SB)/8, $0x0000000000000000
-DATA wideSteps<>+104(SB)/8, $0x0000000600000000
+DATA wideSteps<>+104(SB)/8, $0x0600000000000000
 DATA wideSteps<>+112(SB)/8, $0x0000000000000000
-DATA wideSteps<>+120(SB)/8, $0x0000000700000000
+DATA wideSteps<>+120(SB)/8, $0x0700000000000000
 DATA wideSteps<>+128(SB)/8, $0x0000000000000000
-DATA wideSteps<>+136(SB)/8, $0x0000000800000000
+DATA wideSteps<>+136(SB)/8, $0x0800000000000000
 DATA wideSteps<>+144(SB)/8, $0x0000000000000000
-DATA wideSteps<>+152(SB)/8, $0x0000000900000000
+DATA wideSteps<>+152(SB)/8, $0x0900000000000000
 DATA wideSteps<>+160(SB)/8, $0x0000000000000000
-DATA wideSteps<>+168(SB)/8, $0x0000000a00000000
+DATA wideSteps<>+168(SB)/8, $0x0a00000000000000
 DATA wideSteps<>+176(SB)/8, $0x0000000000000000
-DATA wideSteps<>+184(SB)/8, $0x0000000b00000000
+DATA wideSteps<>+184(SB)/8, $0x0b00000000000000
 DATA wideSteps<>+192(SB)/8, $0x0000000000000000
-DATA wideSteps<>+200(SB)/8, $0x0000000c00000000
+DATA wideSteps<>+200(SB)/8, $0x0c00000000000000
 DATA wideSteps<>+208(SB)/8, $0x0000000000000000
-DATA wideSteps<>+216(SB)/8, $0x0000000d00000000
+DATA wideSteps<>+216(SB)/8, $0x0d00000000000000
 DATA wideSteps<>+224(SB)/8, $0x0000000000000000
-DATA wideSteps<>+232(SB)/8, $0x0000000e00000000
+DATA wideSteps<>+232(SB)/8, $0x0e00000000000000
 DATA wideSteps<>+240(SB)/8, $0x0000000000000000
-DATA wideSteps<>+248(SB)/8, $0x0000000f00000000
-DATA wideSteps<>+256(SB)/8, $0x0000000000000000
-DATA wideSteps<>+264(SB)/8, $0x0000001000000000
-GLOBL wideSteps<>(SB), RODATA|NOPTR, $272
+DATA wideSteps<>+248(SB)/8, $0x0f00000000000000
+GLOBL wideSteps<>(SB), RODATA|NOPTR, $256
 
-DATA wideAddGroup<>+0(SB)/8, $0x0000000000000000
-DATA wideAddGroup<>+8(SB)/8, $0x0000001000000000
-DATA wideAddGroup<>+16(SB)/8, $0x0000000000000000
-DATA wideAddGroup<>+24(SB)/8, $0x0000001000000000
-DATA wideAddGroup<>+32(SB)/8, $0x0000000000000000
-DATA wideAddGroup<>+40(SB)/8, $0x0000001000000000
-DATA wideAddGroup<>+48(SB)/8, $0x0000000000000000
-DATA wideAddGroup<>+56(SB)/8, $0x0000001000000000
-GLOBL wideAddGroup<>(SB), RODATA|NOPTR, $64
-
-DATA wideAddHalf<>+0(SB)/8, $0x0000000000000000
-DATA wideAddHalf<>+8(SB)/8, $0x0000000800000000
-DATA wideAddHalf<>+16(SB)/8, $0x0000000000000000
-DATA wideAddHalf<>+24(SB)/8, $0x0000000800000000
-DATA wideAddHalf<>+32(SB)/8, $0x0000000000000000
-DATA wideAddHalf<>+40(SB)/8, $0x0000000800000000
-DATA wideAddHalf<>+48(SB)/8, $0x0000000000000000
-DATA wideAddHalf<>+56(SB)/8, $0x0000000800000000
-GLOBL wideAddHalf<>(SB), RODATA|NOPTR, $64
-
-DATA wideWindow<>+0(SB)/8, $0xffffffffffffffff
-DATA wideWindow<>+8(SB)/8, $0xffffffffffffffff
-DATA wideWindow<>+16(SB)/8, $0x0000000000000000
-DATA wideWindow<>+24(SB)/8, $0x0000000000000000
-GLOBL wideWindow<>(SB), RODATA|NOPTR, $32
+DATA wideLengths<>+0(SB)/8, $0x8080808003020100
+DATA wideLengths<>+8(SB)/8, $0x8080808007060504
+DATA wideLengths<>+16(SB)/8, $0x8080808080808080
+DATA wideLengths<>+24(SB)/8, $0x8080808080808080
+DATA wideLengths<>+32(SB)/8, $0x8080808080808080
+DATA wideLengths<>+40(SB)/8, $0x8080808080808080
+DATA wideLengths<>+48(SB)/8, $0x8080808080808080
+DATA wideLengths<>+56(SB)/8, $0x8080808080808080
+DATA wideLengths<>+64(SB)/8, $0x8080808080808080
+DATA wideLengths<>+72(SB)/8, $0x8080808080808080
+DATA wideLengths<>+80(SB)/8, $0x8080808003020100
+DATA wideLengths<>+88(SB)/8, $0x8080808007060504
+DATA wideLengths<>+96(SB)/8, $0x8080808080808080
+DATA wideLengths<>+104(SB)/8, $0x8080808080808080
+DATA wideLengths<>+112(SB)/8, $0x8080808080808080
+DATA wideLengths<>+120(SB)/8, $0x8080808080808080
+DATA wideLengths<>+128(SB)/8, $0x8080808080808080
+DATA wideLengths<>+136(SB)/8, $0x8080808080808080
+DATA wideLengths<>+144(SB)/8, $0x8080808080808080
+DATA wideLengths<>+152(SB)/8, $0x8080808080808080
+DATA wideLengths<>+160(SB)/8, $0x8080808003020100
+DATA wideLengths<>+168(SB)/8, $0x8080808007060504
+DATA wideLengths<>+176(SB)/8, $0x8080808080808080
+DATA wideLengths<>+184(SB)/8, $0x8080808080808080
+DATA wideLengths<>+192(SB)/8, $0x8080808080808080
+DATA wideLengths<>+200(SB)/8, $0x8080808080808080
+DATA wideLengths<>+208(SB)/8, $0x8080808080808080
+DATA wideLengths<>+216(SB)/8, $0x8080808080808080
+DATA wideLengths<>+224(SB)/8, $0x8080808080808080
+DATA wideLengths<>+232(SB)/8, $0x8080808080808080
+DATA wideLengths<>+240(SB)/8, $0x8080808003020100
+DATA wideLengths<>+248(SB)/8, $0x8080808007060504
+GLOBL wideLengths<>(SB), RODATA|NOPTR, $256
 
 // func sealAVX512(ops *byte, n int) (done int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·sealAVX512(SB), NOSPLIT, $0-24
-	MOVQ      ops+0(FP), AX
-	MOVQ      n+8(FP), CX
-	XORL      DX, DX
-	TESTQ     CX, CX
-	JZ        end
-	VMOVDQU64 wideSwapBlock<>+0(SB), Z2
-	VMOVDQU64 wideSwapCounter<>+0(SB), Z3
+	MOVQ  ops+0(FP), AX
+	MOVQ  n+8(FP), CX
+	XORL  DX, DX
+	TESTQ CX, CX
+	JZ    end
 
-	// Masks: all but the first lane, by bytes; the nonce, by 4 bytes; the first lane, by 8 bytes.
-	MOVQ  $-65536, BX
-	KMOVQ BX, K1
-	MOVL  $0x00000007, BX
-	KMOVD BX, K2
-	MOVL  $0x00000003, BX
-	KMOVD BX, K3
+	// Masks: the nonce, by 4 bytes; the lanes behind the first two, by bytes.
+	MOVL   $0x00007777, BX
+	KMOVD  BX, K1
+	MOVQ   $-4294967296, BX
+	KMOVQ  BX, K2
+	XORL   BX, BX
+	XORL   SI, SI
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	VPXORQ Z11, Z11, Z11
+	VPXORQ Z12, Z12, Z12
+	VPXORQ Z13, Z13, Z13
+	VPXORQ Z14, Z14, Z14
+	VPXORQ Z15, Z15, Z15
+	VPXORQ Z16, Z16, Z16
 
 packet:
-	MOVQ  (AX), SI
-	TESTQ SI, SI
-	JZ    refuse
-	MOVL  256(SI), DI
-	ADDL  DI, DI
-	JZ    refuse
-	CMPB  32(AX), $0x0c
-	JA    refuse
-	MOVQ  48(AX), R9
-	SUBQ  $0x00000010, R9
-	JLT   refuse
-	MOVQ  40(AX), R8
-	LEAQ  15(R9), BX
-	SHRQ  $0x04, BX
-	CMPQ  BX, $0x0000000e
-	JBE   refuse
+	CMPQ            (AX), BX
+	JE              sameKey
+	MOVQ            (AX), BX
+	XORL            SI, SI
+	TESTQ           BX, BX
+	JZ              refuse
+	MOVL            256(BX), SI
+	ADDL            SI, SI
+	VBROADCASTI32X4 288(BX), Z5
+	VBROADCASTI32X4 304(BX), Z6
+	VBROADCASTI32X4 320(BX), Z7
+	VBROADCASTI32X4 336(BX), Z8
+	VBROADCASTI32X4 352(BX), Z9
+	VBROADCASTI32X4 368(BX), Z10
+	VBROADCASTI32X4 384(BX), Z11
+	VBROADCASTI32X4 400(BX), Z12
+	VBROADCASTI32X4 416(BX), Z13
+	VBROADCASTI32X4 272(BX)(SI*8), Z14
+	VMOVDQU64       64(BX), Z2
+	VMOVDQU64       128(BX), Z3
+	VPUNPCKHQDQ     Z3, Z2, Z0
+	VPUNPCKLQDQ     Z3, Z2, Z15
+	VPXORQ          Z0, Z15, Z15
+	VMOVDQU64       192(BX), Z2
+	VMOVDQU64       (BX), Z3
+	VPUNPCKHQDQ     Z3, Z2, Z0
+	VPUNPCKLQDQ     Z3, Z2, Z16
+	VPXORQ          Z0, Z16, Z16
 
-	// Counter 1 behind the nonce, in every lane.
-	VMOVDQU32.Z 8(AX), K2, X0
-	VPORQ       wideOne<>+0(SB), X0, X0
-	VSHUFI32X4  $0x00, Z0, Z0, Z0
+sameKey:
+	TESTL             SI, SI
+	JZ                refuse
+	MOVBQZX           32(AX), DI
+	CMPL              DI, $0x0c
+	JA                refuse
+	MOVQ              48(AX), R9
+	SUBQ              $0x00000010, R9
+	CMPQ              R9, $0x00000fd0
+	JA                refuse
+	MOVQ              40(AX), R8
+	SUBQ              $0x20, R8
+	LEAQ              15(R9), R10
+	SHRQ              $0x04, R10
+	ADDQ              $0x03, R10
+	ADDQ              $0x20, R9
+	VBROADCASTI32X4.Z 8(AX), K1, Z0
+	VBROADCASTI32X4   272(BX), Z2
+	VPXORQ            Z2, Z0, Z0
+	MOVL              $0xffffffff, R11
+	BZHIL             DI, R11, R11
+	SHLL              $0x10, R11
+	KMOVQ             R11, K3
+	VMOVDQU8.Z        4(AX), K3, Z2
+	CMPQ              R10, $0x10
+	JA                groupsAb
+	CMPQ              R10, $0x08
+	JA                registersAc
+	CMPQ              R10, $0x04
+	JA                registersAd
 
-	// Additional data, padded with zeros.
-	MOVBQZX   32(AX), R10
-	LEAQ      wideWindow<>+16(SB), R11
-	SUBQ      R10, R11
-	VMOVDQU64 20(AX), X1
-	VPANDQ    (R11), X1, X1
-	VPSHUFB   X2, X1, X1
+	// An end of 1 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000000, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K3
+	KANDQ   K2, K3, K3
 
-	// The next packet's first lines, the last packet's own, are asked for.
-	MOVQ R8, R10
-	CMPQ CX, $0x01
-	JE   noNextAb
-	MOVQ 104(AX), R10
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z17
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z17, Z17
 
-noNextAb:
-	// The additional data's product alone.
-	VMOVDQU64     240(SI), X5
-	VPCLMULQDQ    $0x00, Z5, Z1, Z6
-	VPCLMULQDQ    $0x11, Z5, Z1, Z4
-	VPSHUFD       $0x4e, Z5, Z7
-	VPXORQ        Z5, Z7, Z7
-	VPSHUFD       $0x4e, Z1, Z5
-	VPXORQ        Z1, Z5, Z5
-	VPCLMULQDQ    $0x00, Z7, Z5, Z5
-	VPTERNLOGQ    $0x96, Z4, Z6, Z5
-	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z6, Z7
-	VPSHUFD       $0x4e, Z6, Z6
-	VPTERNLOGQ    $0x96, Z7, Z6, Z5
-	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z5, Z6
-	VPSHUFD       $0x4e, Z5, Z5
-	VPTERNLOGQ    $0x96, Z6, Z5, Z4
-	VEXTRACTI64X4 $0x01, Z4, Y5
-	VPXORQ        Y4, Y5, Y5
-	VEXTRACTI32X4 $0x01, Y5, X4
-	VPXORQ        X5, X4, X4
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z0
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z13, Z0, Z0
+	CMPL            SI, $0x00000018
+	JB              lastRoundAe
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z0, Z0
+	JE              lastRoundAe
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z0, Z0
 
-	// Powers of H and their folds stay in registers.
-	VMOVDQU64 (SI), Z5
-	VPSHUFD   $0x4e, Z5, Z6
-	VPXORQ    Z5, Z6, Z6
-	VMOVDQU64 64(SI), Z7
-	VPSHUFD   $0x4e, Z7, Z8
-	VPXORQ    Z7, Z8, Z8
-	VMOVDQU64 128(SI), Z9
-	VPSHUFD   $0x4e, Z9, Z10
-	VPXORQ    Z9, Z10, Z10
-	VMOVDQU64 192(SI), Z11
-	VPSHUFD   $0x4e, Z11, Z12
-	VPXORQ    Z11, Z12, Z12
+lastRoundAe:
+	VAESENCLAST   Z14, Z0, Z0
+	VEXTRACTI32X4 $0x01, Z0, X3
+	VMOVDQU8.Z    (R8), K3, Z18
+	VPXORQ        Z0, Z18, Z18
+	VMOVDQU8      Z18, K3, (R8)
+	VMOVDQU8      Z18, K3, Z2
+	VPSHUFB       wideSwap<>+0(SB), Z2, Z0
+	VPXORQ        Z17, Z0, Z0
+	VPCLMULQDQ    $0x00, 256(DI), Z0, Z2
+	VPCLMULQDQ    $0x11, 256(DI), Z0, Z17
+	VPCLMULQDQ    $0x01, 256(DI), Z0, Z18
+	VPCLMULQDQ    $0x10, 256(DI), Z0, Z0
+	VPXORQ        Z0, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z2, Z0
+	VPSHUFD       $0x4e, Z2, Z2
+	VPXORQ        Z0, Z18, Z18
+	VPXORQ        Z2, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z17, Z17
+	VPXORQ        Z18, Z17, Z17
+	VEXTRACTI64X4 $0x01, Z17, Y0
+	VPXORQ        Y17, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
 
-	// The first group is encrypted alone; each later one while the one before it is hashed.
-	CMPQ            BX, $0x10
-	JBE             halfAc
-	VPADDD          wideSteps<>+16(SB), Z0, Z13
-	VPSHUFB         Z3, Z13, Z13
-	VPADDD          wideSteps<>+80(SB), Z0, Z14
-	VPSHUFB         Z3, Z14, Z14
-	VPADDD          wideSteps<>+144(SB), Z0, Z15
-	VPSHUFB         Z3, Z15, Z15
-	VPADDD          wideSteps<>+208(SB), Z0, Z16
-	VPSHUFB         Z3, Z16, Z16
-	VPADDD          wideAddGroup<>+0(SB), Z0, Z0
-	VBROADCASTI32X4 272(SI), Z17
-	VPXORQ          Z17, Z13, Z13
-	VPXORQ          Z17, Z14, Z14
-	VPXORQ          Z17, Z15, Z15
-	VPXORQ          Z17, Z16, Z16
-	VBROADCASTI32X4 288(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 304(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 320(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 336(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 352(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 368(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 384(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 400(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 416(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	CMPL            DI, $0x00000018
-	JB              lastRoundAg
-	VBROADCASTI32X4 432(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 448(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	JE              lastRoundAg
-	VBROADCASTI32X4 464(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
-	VBROADCASTI32X4 480(SI), Z17
-	VAESENC         Z17, Z13, Z13
-	VAESENC         Z17, Z14, Z14
-	VAESENC         Z17, Z15, Z15
-	VAESENC         Z17, Z16, Z16
+registersAd:
+	// An end of 2 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    (R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	KANDQ   K2, K3, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000040, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
 
-lastRoundAg:
-	VBROADCASTI32X4 272(SI)(DI*8), Z17
-	VAESENCLAST     Z17, Z13, Z13
-	VAESENCLAST     Z17, Z14, Z14
-	VAESENCLAST     Z17, Z15, Z15
-	VAESENCLAST     Z17, Z16, Z16
-	VPXORQ          (R8), Z13, Z13
-	VMOVDQU64       Z13, (R8)
-	VPSHUFB         Z2, Z13, Z13
-	VPXORQ          64(R8), Z14, Z14
-	VMOVDQU64       Z14, 64(R8)
-	VPSHUFB         Z2, Z14, Z14
-	VPXORQ          128(R8), Z15, Z15
-	VMOVDQU64       Z15, 128(R8)
-	VPSHUFB         Z2, Z15, Z15
-	VPXORQ          192(R8), Z16, Z16
-	VMOVDQU64       Z16, 192(R8)
-	VPSHUFB         Z2, Z16, Z16
-	PREFETCHT0      (R10)
-	PREFETCHT0      64(R10)
-	PREFETCHT0      128(R10)
-	PREFETCHT0      192(R10)
-	ADDQ            $0x00000100, R10
-	ADDQ            $0x00000100, R8
-	SUBQ            $0x00000100, R9
-	SUBQ            $0x10, BX
-	CMPQ            BX, $0x10
-	JBE             hashLastAf
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z17
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z17, Z17
 
-groupAe:
-	VPADDD          wideSteps<>+16(SB), Z0, Z17
-	VPSHUFB         Z3, Z17, Z17
-	VPADDD          wideSteps<>+80(SB), Z0, Z18
-	VPSHUFB         Z3, Z18, Z18
-	VPADDD          wideSteps<>+144(SB), Z0, Z19
-	VPSHUFB         Z3, Z19, Z19
-	VPADDD          wideSteps<>+208(SB), Z0, Z20
-	VPSHUFB         Z3, Z20, Z20
-	VPADDD          wideAddGroup<>+0(SB), Z0, Z0
-	VPXORQ          Z4, Z13, Z13
-	VBROADCASTI32X4 272(SI), Z4
-	VPXORQ          Z4, Z17, Z17
-	VPXORQ          Z4, Z18, Z18
-	VPXORQ          Z4, Z19, Z19
-	VPXORQ          Z4, Z20, Z20
-	VPCLMULQDQ      $0x00, Z5, Z13, Z4
-	VPCLMULQDQ      $0x11, Z5, Z13, Z21
-	VPSHUFD         $0x4e, Z13, Z22
-	VPXORQ          Z13, Z22, Z22
-	VPCLMULQDQ      $0x00, Z6, Z22, Z13
-	VBROADCASTI32X4 288(SI), Z22
-	VAESENC         Z22, Z17, Z17
-	VAESENC         Z22, Z18, Z18
-	VAESENC         Z22, Z19, Z19
-	VAESENC         Z22, Z20, Z20
-	VBROADCASTI32X4 304(SI), Z22
-	VAESENC         Z22, Z17, Z17
-	VAESENC         Z22, Z18, Z18
-	VAESENC         Z22, Z19, Z19
-	VAESENC         Z22, Z20, Z20
-	VPCLMULQDQ      $0x00, Z7, Z14, Z22
-	VPXORQ          Z22, Z4, Z4
-	VPCLMULQDQ      $0x11, Z7, Z14, Z22
-	VPXORQ          Z22, Z21, Z21
-	VPSHUFD         $0x4e, Z14, Z22
-	VPXORQ          Z14, Z22, Z22
-	VPCLMULQDQ      $0x00, Z8, Z22, Z14
-	VPXORQ          Z14, Z13, Z13
-	VBROADCASTI32X4 320(SI), Z14
-	VAESENC         Z14, Z17, Z17
-	VAESENC         Z14, Z18, Z18
-	VAESENC         Z14, Z19, Z19
-	VAESENC         Z14, Z20, Z20
-	VBROADCASTI32X4 336(SI), Z14
-	VAESENC         Z14, Z17, Z17
-	VAESENC         Z14, Z18, Z18
-	VAESENC         Z14, Z19, Z19
-	VAESENC         Z14, Z20, Z20
-	VPCLMULQDQ      $0x00, Z9, Z15, Z14
-	VPXORQ          Z14, Z4, Z4
-	VPCLMULQDQ      $0x11, Z9, Z15, Z14
-	VPXORQ          Z14, Z21, Z21
-	VPSHUFD         $0x4e, Z15, Z14
-	VPXORQ          Z15, Z14, Z14
-	VPCLMULQDQ      $0x00, Z10, Z14, Z14
-	VPXORQ          Z14, Z13, Z13
-	VBROADCASTI32X4 352(SI), Z14
-	VAESENC         Z14, Z17, Z17
-	VAESENC         Z14, Z18, Z18
-	VAESENC         Z14, Z19, Z19
-	VAESENC         Z14, Z20, Z20
-	VBROADCASTI32X4 368(SI), Z14
-	VAESENC         Z14, Z17, Z17
-	VAESENC         Z14, Z18, Z18
-	VAESENC         Z14, Z19, Z19
-	VAESENC         Z14, Z20, Z20
-	VPCLMULQDQ      $0x00, Z11, Z16, Z14
-	VPXORQ          Z14, Z4, Z4
-	VPCLMULQDQ      $0x11, Z11, Z16, Z14
-	VPXORQ          Z14, Z21, Z21
-	VPSHUFD         $0x4e, Z16, Z14
-	VPXORQ          Z16, Z14, Z14
-	VPCLMULQDQ      $0x00, Z12, Z14, Z14
-	VPXORQ          Z14, Z13, Z13
-	VBROADCASTI32X4 384(SI), Z14
-	VAESENC         Z14, Z17, Z17
-	VAESENC         Z14, Z18, Z18
-	VAESENC         Z14, Z19, Z19
-	VAESENC         Z14, Z20, Z20
-	VPTERNLOGQ      $0x96, Z21, Z4, Z13
-	VBROADCASTI32X4 400(SI), Z14
-	VAESENC         Z14, Z17, Z17
-	VAESENC         Z14, Z18, Z18
-	VAESENC         Z14, Z19, Z19
-	VAESENC         Z14, Z20, Z20
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z14
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z14, Z4, Z13
-	VBROADCASTI32X4 416(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VAESENC         Z4, Z19, Z19
-	VAESENC         Z4, Z20, Z20
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z13, Z4
-	VPSHUFD         $0x4e, Z13, Z13
-	VPTERNLOGQ      $0x96, Z4, Z13, Z21
-	CMPL            DI, $0x00000018
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z18
+	VPXORQ          wideSteps<>+64(SB), Z0, Z0
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z13, Z18, Z18
+	VAESENC         Z13, Z0, Z0
+	CMPL            SI, $0x00000018
+	JB              lastRoundAf
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z0, Z0
+	JE              lastRoundAf
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z0, Z0
+
+lastRoundAf:
+	VAESENCLAST   Z14, Z18, Z18
+	VAESENCLAST   Z14, Z0, Z0
+	VEXTRACTI32X4 $0x01, Z18, X3
+	VMOVDQU8.Z    (R8), K3, Z19
+	VPXORQ        Z18, Z19, Z19
+	VMOVDQU8      Z19, K3, (R8)
+	VMOVDQU8      Z19, K3, Z2
+	VPSHUFB       wideSwap<>+0(SB), Z2, Z2
+	VPCLMULQDQ    $0x00, 256(DI), Z2, Z18
+	VPCLMULQDQ    $0x11, 256(DI), Z2, Z19
+	VPCLMULQDQ    $0x01, 256(DI), Z2, Z20
+	VPCLMULQDQ    $0x10, 256(DI), Z2, Z2
+	VMOVDQU8.Z    64(R8), K4, Z21
+	VPXORQ        Z0, Z21, Z21
+	VMOVDQU8      Z21, K4, 64(R8)
+	VMOVDQU8.Z    Z21, K4, Z0
+	VPSHUFB       wideSwap<>+0(SB), Z0, Z0
+	VPXORQ        Z17, Z0, Z0
+	VPCLMULQDQ    $0x00, 320(DI), Z0, Z17
+	VPCLMULQDQ    $0x11, 320(DI), Z0, Z21
+	VPCLMULQDQ    $0x01, 320(DI), Z0, Z22
+	VPTERNLOGQ    $0x96, Z22, Z2, Z20
+	VPCLMULQDQ    $0x10, 320(DI), Z0, Z0
+	VPXORQ        Z17, Z18, Z18
+	VPXORQ        Z21, Z19, Z19
+	VPXORQ        Z0, Z20, Z20
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z20, Z20
+	VPXORQ        Z18, Z20, Z20
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z20, Z0
+	VPSHUFD       $0x4e, Z20, Z20
+	VPXORQ        Z0, Z19, Z19
+	VPXORQ        Z20, Z19, Z19
+	VEXTRACTI64X4 $0x01, Z19, Y0
+	VPXORQ        Y19, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
+
+registersAc:
+	CMPQ R10, $0x0c
+	JA   registersAg
+
+	// An end of 3 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -64(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000080, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z17
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z17, Z17
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z18
+	VPXORQ          wideSteps<>+64(SB), Z0, Z19
+	VPXORQ          wideSteps<>+128(SB), Z0, Z0
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z13, Z18, Z18
+	VAESENC         Z13, Z19, Z19
+	VAESENC         Z13, Z0, Z0
+	CMPL            SI, $0x00000018
 	JB              lastRoundAh
-	VBROADCASTI32X4 432(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VAESENC         Z4, Z19, Z19
-	VAESENC         Z4, Z20, Z20
-	VBROADCASTI32X4 448(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VAESENC         Z4, Z19, Z19
-	VAESENC         Z4, Z20, Z20
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z0, Z0
 	JE              lastRoundAh
-	VBROADCASTI32X4 464(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VAESENC         Z4, Z19, Z19
-	VAESENC         Z4, Z20, Z20
-	VBROADCASTI32X4 480(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VAESENC         Z4, Z19, Z19
-	VAESENC         Z4, Z20, Z20
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z0, Z0
 
 lastRoundAh:
-	VBROADCASTI32X4 272(SI)(DI*8), Z4
-	VAESENCLAST     Z4, Z17, Z17
-	VAESENCLAST     Z4, Z18, Z18
-	VAESENCLAST     Z4, Z19, Z19
-	VAESENCLAST     Z4, Z20, Z20
-	VEXTRACTI64X4   $0x01, Z21, Y13
-	VPXORQ          Y21, Y13, Y13
-	VEXTRACTI32X4   $0x01, Y13, X4
-	VPXORQ          X13, X4, X4
-	VPXORQ          (R8), Z17, Z17
-	VMOVDQU64       Z17, (R8)
-	VPSHUFB         Z2, Z17, Z13
-	VPXORQ          64(R8), Z18, Z18
-	VMOVDQU64       Z18, 64(R8)
-	VPSHUFB         Z2, Z18, Z14
-	VPXORQ          128(R8), Z19, Z19
-	VMOVDQU64       Z19, 128(R8)
-	VPSHUFB         Z2, Z19, Z15
-	VPXORQ          192(R8), Z20, Z20
-	VMOVDQU64       Z20, 192(R8)
-	VPSHUFB         Z2, Z20, Z16
-	PREFETCHT0      (R10)
-	PREFETCHT0      64(R10)
-	PREFETCHT0      128(R10)
-	PREFETCHT0      192(R10)
-	ADDQ            $0x00000100, R10
-	ADDQ            $0x00000100, R8
-	SUBQ            $0x00000100, R9
-	SUBQ            $0x10, BX
-	CMPQ            BX, $0x10
-	JA              groupAe
+	VAESENCLAST   Z14, Z18, Z18
+	VAESENCLAST   Z14, Z19, Z19
+	VAESENCLAST   Z14, Z0, Z0
+	VEXTRACTI32X4 $0x01, Z18, X3
+	VMOVDQU8.Z    (R8), K2, Z20
+	VPXORQ        Z18, Z20, Z20
+	VMOVDQU8      Z20, K2, (R8)
+	VMOVDQU8      Z20, K2, Z2
+	VPSHUFB       wideSwap<>+0(SB), Z2, Z2
+	VPCLMULQDQ    $0x00, 256(DI), Z2, Z18
+	VPCLMULQDQ    $0x11, 256(DI), Z2, Z20
+	VPCLMULQDQ    $0x01, 256(DI), Z2, Z21
+	VPCLMULQDQ    $0x10, 256(DI), Z2, Z2
+	VMOVDQU8.Z    64(R8), K3, Z22
+	VPXORQ        Z19, Z22, Z22
+	VMOVDQU8      Z22, K3, 64(R8)
+	VMOVDQU8.Z    Z22, K3, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, 320(DI), Z19, Z22
+	VPCLMULQDQ    $0x11, 320(DI), Z19, Z23
+	VPCLMULQDQ    $0x01, 320(DI), Z19, Z24
+	VPTERNLOGQ    $0x96, Z24, Z2, Z21
+	VPCLMULQDQ    $0x10, 320(DI), Z19, Z2
+	VMOVDQU8.Z    128(R8), K4, Z19
+	VPXORQ        Z0, Z19, Z19
+	VMOVDQU8      Z19, K4, 128(R8)
+	VMOVDQU8.Z    Z19, K4, Z0
+	VPSHUFB       wideSwap<>+0(SB), Z0, Z0
+	VPXORQ        Z17, Z0, Z0
+	VPCLMULQDQ    $0x00, 384(DI), Z0, Z17
+	VPTERNLOGQ    $0x96, Z17, Z22, Z18
+	VPCLMULQDQ    $0x11, 384(DI), Z0, Z17
+	VPTERNLOGQ    $0x96, Z17, Z23, Z20
+	VPCLMULQDQ    $0x01, 384(DI), Z0, Z17
+	VPTERNLOGQ    $0x96, Z17, Z2, Z21
+	VPCLMULQDQ    $0x10, 384(DI), Z0, Z0
+	VPXORQ        Z0, Z21, Z21
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z21, Z21
+	VPXORQ        Z18, Z21, Z21
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z21, Z0
+	VPSHUFD       $0x4e, Z21, Z21
+	VPXORQ        Z0, Z20, Z20
+	VPXORQ        Z21, Z20, Z20
+	VEXTRACTI64X4 $0x01, Z20, Y0
+	VPXORQ        Y20, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
 
-hashLastAf:
-	CMPQ BX, $0x0e
-	JBE  aloneAi
+registersAg:
+	// An end of 4 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -128(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x000000c0, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
 
-	// The last group of 16 is hashed while one of 8 is encrypted.
-	VPADDD          wideSteps<>+16(SB), Z0, Z17
-	VPSHUFB         Z3, Z17, Z17
-	VPADDD          wideSteps<>+80(SB), Z0, Z18
-	VPSHUFB         Z3, Z18, Z18
-	VPADDD          wideAddHalf<>+0(SB), Z0, Z0
-	VPXORQ          Z4, Z13, Z13
-	VBROADCASTI32X4 272(SI), Z4
-	VPXORQ          Z4, Z17, Z17
-	VPXORQ          Z4, Z18, Z18
-	VPCLMULQDQ      $0x00, Z5, Z13, Z4
-	VPCLMULQDQ      $0x11, Z5, Z13, Z5
-	VPSHUFD         $0x4e, Z13, Z19
-	VPXORQ          Z13, Z19, Z19
-	VPCLMULQDQ      $0x00, Z6, Z19, Z6
-	VBROADCASTI32X4 288(SI), Z13
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z17
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z17, Z17
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z18
+	VPXORQ          wideSteps<>+64(SB), Z0, Z19
+	VPXORQ          wideSteps<>+128(SB), Z0, Z20
+	VPXORQ          wideSteps<>+192(SB), Z0, Z0
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z20, Z20
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z20, Z20
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z20, Z20
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z20, Z20
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z20, Z20
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z20, Z20
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z20, Z20
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z20, Z20
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z13, Z18, Z18
+	VAESENC         Z13, Z19, Z19
+	VAESENC         Z13, Z20, Z20
+	VAESENC         Z13, Z0, Z0
+	CMPL            SI, $0x00000018
+	JB              lastRoundAi
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z0, Z0
+	JE              lastRoundAi
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z0, Z0
+
+lastRoundAi:
+	VAESENCLAST   Z14, Z18, Z18
+	VAESENCLAST   Z14, Z19, Z19
+	VAESENCLAST   Z14, Z20, Z20
+	VAESENCLAST   Z14, Z0, Z0
+	VEXTRACTI32X4 $0x01, Z18, X3
+	VMOVDQU8.Z    (R8), K2, Z21
+	VPXORQ        Z18, Z21, Z21
+	VMOVDQU8      Z21, K2, (R8)
+	VMOVDQU8      Z21, K2, Z2
+	VPSHUFB       wideSwap<>+0(SB), Z2, Z2
+	VPCLMULQDQ    $0x00, 256(DI), Z2, Z18
+	VPCLMULQDQ    $0x11, 256(DI), Z2, Z21
+	VPCLMULQDQ    $0x01, 256(DI), Z2, Z22
+	VPCLMULQDQ    $0x10, 256(DI), Z2, Z2
+	VMOVDQU64     64(R8), Z23
+	VPXORQ        Z19, Z23, Z23
+	VMOVDQU64     Z23, 64(R8)
+	VPSHUFB       wideSwap<>+0(SB), Z23, Z19
+	VPCLMULQDQ    $0x00, 320(DI), Z19, Z23
+	VPCLMULQDQ    $0x11, 320(DI), Z19, Z24
+	VPCLMULQDQ    $0x01, 320(DI), Z19, Z25
+	VPTERNLOGQ    $0x96, Z25, Z2, Z22
+	VPCLMULQDQ    $0x10, 320(DI), Z19, Z2
+	VMOVDQU8.Z    128(R8), K3, Z19
+	VPXORQ        Z20, Z19, Z19
+	VMOVDQU8      Z19, K3, 128(R8)
+	VMOVDQU8.Z    Z19, K3, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, 384(DI), Z19, Z20
+	VPTERNLOGQ    $0x96, Z20, Z23, Z18
+	VPCLMULQDQ    $0x11, 384(DI), Z19, Z20
+	VPTERNLOGQ    $0x96, Z20, Z24, Z21
+	VPCLMULQDQ    $0x01, 384(DI), Z19, Z20
+	VPTERNLOGQ    $0x96, Z20, Z2, Z22
+	VPCLMULQDQ    $0x10, 384(DI), Z19, Z2
+	VMOVDQU8.Z    192(R8), K4, Z19
+	VPXORQ        Z0, Z19, Z19
+	VMOVDQU8      Z19, K4, 192(R8)
+	VMOVDQU8.Z    Z19, K4, Z0
+	VPSHUFB       wideSwap<>+0(SB), Z0, Z0
+	VPXORQ        Z17, Z0, Z0
+	VPCLMULQDQ    $0x00, 448(DI), Z0, Z17
+	VPCLMULQDQ    $0x11, 448(DI), Z0, Z19
+	VPCLMULQDQ    $0x01, 448(DI), Z0, Z20
+	VPTERNLOGQ    $0x96, Z20, Z2, Z22
+	VPCLMULQDQ    $0x10, 448(DI), Z0, Z0
+	VPXORQ        Z17, Z18, Z18
+	VPXORQ        Z19, Z21, Z21
+	VPXORQ        Z0, Z22, Z22
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z22, Z0
+	VPSHUFD       $0x4e, Z22, Z22
+	VPXORQ        Z0, Z21, Z21
+	VPXORQ        Z22, Z21, Z21
+	VEXTRACTI64X4 $0x01, Z21, Y0
+	VPXORQ        Y21, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
+
+groupsAb:
+	// The next packet's lines, the last packet's own, are asked for.
+	MOVQ R8, DI
+	CMPQ CX, $0x01
+	JE   noNextAj
+	MOVQ 104(AX), DI
+
+noNextAj:
+	VPXORQ          Z1, Z1, Z1
+	VPXORQ          X4, X4, X4
+	LEAQ            -192(R9), R11
+	MOVL            $0x00000040, R12
+	CMPQ            R11, R12
+	CMOVQGT         R12, R11
+	MOVQ            $-1, R12
+	BZHIQ           R11, R12, R12
+	KMOVQ           R12, K3
+	VPXORQ          wideSteps<>+0(SB), Z0, Z17
+	VPXORQ          wideSteps<>+64(SB), Z0, Z18
+	VPXORQ          wideSteps<>+128(SB), Z0, Z19
+	VPXORQ          wideSteps<>+192(SB), Z0, Z20
+	VAESENC         Z5, Z17, Z17
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z20, Z20
+	VAESENC         Z6, Z17, Z17
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z20, Z20
+	VAESENC         Z7, Z17, Z17
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z20, Z20
+	VAESENC         Z8, Z17, Z17
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z20, Z20
+	VAESENC         Z9, Z17, Z17
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z20, Z20
+	VAESENC         Z10, Z17, Z17
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z20, Z20
+	VAESENC         Z11, Z17, Z17
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z20, Z20
+	VAESENC         Z12, Z17, Z17
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z20, Z20
 	VAESENC         Z13, Z17, Z17
 	VAESENC         Z13, Z18, Z18
-	VBROADCASTI32X4 304(SI), Z13
-	VAESENC         Z13, Z17, Z17
-	VAESENC         Z13, Z18, Z18
-	VPCLMULQDQ      $0x00, Z7, Z14, Z13
-	VPXORQ          Z13, Z4, Z4
-	VPCLMULQDQ      $0x11, Z7, Z14, Z7
-	VPXORQ          Z7, Z5, Z5
-	VPSHUFD         $0x4e, Z14, Z7
-	VPXORQ          Z14, Z7, Z7
-	VPCLMULQDQ      $0x00, Z8, Z7, Z7
-	VPXORQ          Z7, Z6, Z6
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z17, Z17
-	VAESENC         Z7, Z18, Z18
-	VBROADCASTI32X4 336(SI), Z7
-	VAESENC         Z7, Z17, Z17
-	VAESENC         Z7, Z18, Z18
-	VPCLMULQDQ      $0x00, Z9, Z15, Z7
-	VPXORQ          Z7, Z4, Z4
-	VPCLMULQDQ      $0x11, Z9, Z15, Z7
-	VPXORQ          Z7, Z5, Z5
-	VPSHUFD         $0x4e, Z15, Z7
-	VPXORQ          Z15, Z7, Z7
-	VPCLMULQDQ      $0x00, Z10, Z7, Z7
-	VPXORQ          Z7, Z6, Z6
-	VBROADCASTI32X4 352(SI), Z7
-	VAESENC         Z7, Z17, Z17
-	VAESENC         Z7, Z18, Z18
-	VBROADCASTI32X4 368(SI), Z7
-	VAESENC         Z7, Z17, Z17
-	VAESENC         Z7, Z18, Z18
-	VPCLMULQDQ      $0x00, Z11, Z16, Z7
-	VPXORQ          Z7, Z4, Z4
-	VPCLMULQDQ      $0x11, Z11, Z16, Z7
-	VPXORQ          Z7, Z5, Z5
-	VPSHUFD         $0x4e, Z16, Z7
-	VPXORQ          Z16, Z7, Z7
-	VPCLMULQDQ      $0x00, Z12, Z7, Z7
-	VPXORQ          Z7, Z6, Z6
-	VBROADCASTI32X4 384(SI), Z7
-	VAESENC         Z7, Z17, Z17
-	VAESENC         Z7, Z18, Z18
-	VPTERNLOGQ      $0x96, Z5, Z4, Z6
-	VBROADCASTI32X4 400(SI), Z7
-	VAESENC         Z7, Z17, Z17
-	VAESENC         Z7, Z18, Z18
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z7
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z7, Z4, Z6
-	VBROADCASTI32X4 416(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z6, Z4
-	VPSHUFD         $0x4e, Z6, Z6
-	VPTERNLOGQ      $0x96, Z4, Z6, Z5
-	CMPL            DI, $0x00000018
-	JB              lastRoundAj
-	VBROADCASTI32X4 432(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VBROADCASTI32X4 448(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	JE              lastRoundAj
-	VBROADCASTI32X4 464(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
-	VBROADCASTI32X4 480(SI), Z4
-	VAESENC         Z4, Z17, Z17
-	VAESENC         Z4, Z18, Z18
+	VAESENC         Z13, Z19, Z19
+	VAESENC         Z13, Z20, Z20
+	CMPL            SI, $0x00000018
+	JB              lastRoundAm
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z17, Z17
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z17, Z17
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
+	JE              lastRoundAm
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z17, Z17
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z17, Z17
+	VAESENC         Z3, Z18, Z18
+	VAESENC         Z3, Z19, Z19
+	VAESENC         Z3, Z20, Z20
 
-lastRoundAj:
-	VBROADCASTI32X4 272(SI)(DI*8), Z4
-	VAESENCLAST     Z4, Z17, Z17
-	VAESENCLAST     Z4, Z18, Z18
-	VEXTRACTI64X4   $0x01, Z5, Y6
-	VPXORQ          Y5, Y6, Y6
-	VEXTRACTI32X4   $0x01, Y6, X4
-	VPXORQ          X6, X4, X4
-	VPXORQ          (R8), Z17, Z17
-	VMOVDQU64       Z17, (R8)
-	VPSHUFB         Z2, Z17, Z13
-	VPXORQ          64(R8), Z18, Z18
-	VMOVDQU64       Z18, 64(R8)
-	VPSHUFB         Z2, Z18, Z14
-	PREFETCHT0      (R10)
-	PREFETCHT0      64(R10)
-	ADDQ            $0x00000080, R10
-	ADDQ            $0x00000080, R8
-	SUBQ            $0x00000080, R9
-	SUBQ            $0x08, BX
-	VPXORQ          Z4, Z13, Z13
-	VPCLMULQDQ      $0x00, Z9, Z13, Z4
-	VPCLMULQDQ      $0x11, Z9, Z13, Z5
-	VPSHUFD         $0x4e, Z13, Z6
-	VPXORQ          Z13, Z6, Z6
-	VPCLMULQDQ      $0x00, Z10, Z6, Z6
-	VPCLMULQDQ      $0x00, Z11, Z14, Z7
-	VPXORQ          Z7, Z4, Z4
-	VPCLMULQDQ      $0x11, Z11, Z14, Z7
-	VPXORQ          Z7, Z5, Z5
-	VPSHUFD         $0x4e, Z14, Z7
-	VPXORQ          Z14, Z7, Z7
-	VPCLMULQDQ      $0x00, Z12, Z7, Z7
-	VPXORQ          Z7, Z6, Z6
-	VPTERNLOGQ      $0x96, Z5, Z4, Z6
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z7
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z7, Z4, Z6
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z6, Z4
-	VPSHUFD         $0x4e, Z6, Z6
-	VPTERNLOGQ      $0x96, Z4, Z6, Z5
-	VEXTRACTI64X4   $0x01, Z5, Y6
-	VPXORQ          Y5, Y6, Y6
-	VEXTRACTI32X4   $0x01, Y6, X4
-	VPXORQ          X6, X4, X4
-	JMP             placeAd
+lastRoundAm:
+	VAESENCLAST   Z14, Z17, Z17
+	VAESENCLAST   Z14, Z18, Z18
+	VAESENCLAST   Z14, Z19, Z19
+	VAESENCLAST   Z14, Z20, Z20
+	VEXTRACTI32X4 $0x01, Z17, X3
+	VMOVDQU8.Z    (R8), K2, Z21
+	VPXORQ        Z21, Z17, Z17
+	VMOVDQU8      Z17, K2, (R8)
+	VMOVDQU8      Z17, K2, Z2
+	VPSHUFB       wideSwap<>+0(SB), Z2, Z2
+	VPXORQ        64(R8), Z18, Z18
+	VMOVDQU64     Z18, 64(R8)
+	VPSHUFB       wideSwap<>+0(SB), Z18, Z17
+	VPXORQ        128(R8), Z19, Z19
+	VMOVDQU64     Z19, 128(R8)
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z18
+	VMOVDQU8.Z    192(R8), K3, Z19
+	VPXORQ        Z19, Z20, Z20
+	VMOVDQU8      Z20, K3, 192(R8)
+	VMOVDQU8.Z    Z20, K3, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPADDD        wideGroup<>+0(SB), Z1, Z1
+	PREFETCHT0    (DI)
+	PREFETCHT0    64(DI)
+	PREFETCHT0    128(DI)
+	PREFETCHT0    192(DI)
+	ADDQ          $0x00000100, DI
+	ADDQ          $0x00000100, R8
+	SUBQ          $0x00000100, R9
+	SUBQ          $0x10, R10
+	CMPQ          R10, $0x10
+	JBE           lastAl
 
-aloneAi:
-	VPXORQ        Z4, Z13, Z13
-	VPCLMULQDQ    $0x00, Z5, Z13, Z4
-	VPCLMULQDQ    $0x11, Z5, Z13, Z5
-	VPSHUFD       $0x4e, Z13, Z17
-	VPXORQ        Z13, Z17, Z17
-	VPCLMULQDQ    $0x00, Z6, Z17, Z6
-	VPCLMULQDQ    $0x00, Z7, Z14, Z13
-	VPXORQ        Z13, Z4, Z4
-	VPCLMULQDQ    $0x11, Z7, Z14, Z7
-	VPXORQ        Z7, Z5, Z5
-	VPSHUFD       $0x4e, Z14, Z7
-	VPXORQ        Z14, Z7, Z7
-	VPCLMULQDQ    $0x00, Z8, Z7, Z7
-	VPXORQ        Z7, Z6, Z6
-	VPCLMULQDQ    $0x00, Z9, Z15, Z7
-	VPXORQ        Z7, Z4, Z4
-	VPCLMULQDQ    $0x11, Z9, Z15, Z7
-	VPXORQ        Z7, Z5, Z5
-	VPSHUFD       $0x4e, Z15, Z7
-	VPXORQ        Z15, Z7, Z7
-	VPCLMULQDQ    $0x00, Z10, Z7, Z7
-	VPXORQ        Z7, Z6, Z6
-	VPCLMULQDQ    $0x00, Z11, Z16, Z7
-	VPXORQ        Z7, Z4, Z4
-	VPCLMULQDQ    $0x11, Z11, Z16, Z7
-	VPXORQ        Z7, Z5, Z5
-	VPSHUFD       $0x4e, Z16, Z7
-	VPXORQ        Z16, Z7, Z7
-	VPCLMULQDQ    $0x00, Z12, Z7, Z7
-	VPXORQ        Z7, Z6, Z6
-	VPTERNLOGQ    $0x96, Z5, Z4, Z6
-	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z4, Z7
-	VPSHUFD       $0x4e, Z4, Z4
-	VPTERNLOGQ    $0x96, Z7, Z4, Z6
-	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z6, Z4
-	VPSHUFD       $0x4e, Z6, Z6
-	VPTERNLOGQ    $0x96, Z4, Z6, Z5
-	VEXTRACTI64X4 $0x01, Z5, Y6
-	VPXORQ        Y5, Y6, Y6
-	VEXTRACTI32X4 $0x01, Y6, X4
-	VPXORQ        X6, X4, X4
-	JMP           placeAd
+groupAk:
+	LEAQ            -192(R9), R11
+	MOVL            $0x00000040, R12
+	CMPQ            R11, R12
+	CMOVQGT         R12, R11
+	MOVQ            $-1, R12
+	BZHIQ           R11, R12, R12
+	KMOVQ           R12, K3
+	VPXORQ          Z1, Z0, Z23
+	VPXORQ          wideSteps<>+0(SB), Z23, Z20
+	VPXORQ          wideSteps<>+64(SB), Z23, Z21
+	VPXORQ          wideSteps<>+128(SB), Z23, Z22
+	VPXORQ          wideSteps<>+192(SB), Z23, Z23
+	VPCLMULQDQ      $0x00, 64(BX), Z17, Z24
+	VPCLMULQDQ      $0x11, 64(BX), Z17, Z25
+	VAESENC         Z5, Z20, Z20
+	VAESENC         Z5, Z21, Z21
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VPCLMULQDQ      $0x00, 128(BX), Z18, Z26
+	VPUNPCKHQDQ     Z18, Z17, Z27
+	VPUNPCKLQDQ     Z18, Z17, Z17
+	VPXORQ          Z27, Z17, Z17
+	VPCLMULQDQ      $0x00, Z15, Z17, Z27
+	VAESENC         Z6, Z20, Z20
+	VAESENC         Z6, Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VPCLMULQDQ      $0x11, 128(BX), Z18, Z18
+	VAESENC         Z7, Z20, Z20
+	VAESENC         Z7, Z21, Z21
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VPCLMULQDQ      $0x11, Z15, Z17, Z17
+	VPXORQ          Z4, Z2, Z2
+	VAESENC         Z8, Z20, Z20
+	VAESENC         Z8, Z21, Z21
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VPCLMULQDQ      $0x00, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z26, Z24
+	VPCLMULQDQ      $0x11, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z18, Z25
+	VAESENC         Z9, Z20, Z20
+	VAESENC         Z9, Z21, Z21
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VPCLMULQDQ      $0x00, (BX), Z2, Z4
+	VAESENC         Z10, Z20, Z20
+	VAESENC         Z10, Z21, Z21
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VPUNPCKHQDQ     Z2, Z19, Z18
+	VPUNPCKLQDQ     Z2, Z19, Z19
+	VPXORQ          Z18, Z19, Z19
+	VPCLMULQDQ      $0x00, Z16, Z19, Z18
+	VPTERNLOGQ      $0x96, Z18, Z17, Z27
+	VPCLMULQDQ      $0x11, (BX), Z2, Z2
+	VAESENC         Z11, Z20, Z20
+	VAESENC         Z11, Z21, Z21
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VPCLMULQDQ      $0x11, Z16, Z19, Z17
+	VPXORQ          Z4, Z24, Z24
+	VPXORQ          Z2, Z25, Z25
+	VAESENC         Z12, Z20, Z20
+	VAESENC         Z12, Z21, Z21
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VPXORQ          Z17, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z24, Z27
+	VAESENC         Z13, Z20, Z20
+	VAESENC         Z13, Z21, Z21
+	VAESENC         Z13, Z22, Z22
+	VAESENC         Z13, Z23, Z23
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z24, Z2
+	VPSHUFD         $0x4e, Z24, Z24
+	VPXORQ          Z2, Z27, Z27
+	VPXORQ          Z24, Z27, Z27
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z27, Z2
+	VPSHUFD         $0x4e, Z27, Z27
+	VPXORQ          Z2, Z25, Z25
+	VPXORQ          Z27, Z25, Z25
+	CMPL            SI, $0x00000018
+	JB              lastRoundAn
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	JE              lastRoundAn
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
 
-halfAc:
-	VPADDD          wideSteps<>+16(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideSteps<>+80(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideAddHalf<>+0(SB), Z0, Z0
-	VBROADCASTI32X4 272(SI), Z7
-	VPXORQ          Z7, Z6, Z6
-	VPXORQ          Z7, Z5, Z5
-	VBROADCASTI32X4 288(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 304(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 336(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 352(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 368(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 384(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 400(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 416(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	CMPL            DI, $0x00000018
-	JB              lastRoundAk
-	VBROADCASTI32X4 432(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 448(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	JE              lastRoundAk
-	VBROADCASTI32X4 464(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
-	VBROADCASTI32X4 480(SI), Z7
-	VAESENC         Z7, Z6, Z6
-	VAESENC         Z7, Z5, Z5
+lastRoundAn:
+	VAESENCLAST   Z14, Z20, Z20
+	VAESENCLAST   Z14, Z21, Z21
+	VAESENCLAST   Z14, Z22, Z22
+	VAESENCLAST   Z14, Z23, Z23
+	VEXTRACTI64X4 $0x01, Z25, Y2
+	VPXORQ        Y25, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X4
+	VPXORQ        X2, X4, X4
+	VPXORQ        (R8), Z20, Z20
+	VMOVDQU64     Z20, (R8)
+	VPSHUFB       wideSwap<>+0(SB), Z20, Z2
+	VPXORQ        64(R8), Z21, Z21
+	VMOVDQU64     Z21, 64(R8)
+	VPSHUFB       wideSwap<>+0(SB), Z21, Z17
+	VPXORQ        128(R8), Z22, Z22
+	VMOVDQU64     Z22, 128(R8)
+	VPSHUFB       wideSwap<>+0(SB), Z22, Z18
+	VMOVDQU8.Z    192(R8), K3, Z19
+	VPXORQ        Z19, Z23, Z23
+	VMOVDQU8      Z23, K3, 192(R8)
+	VMOVDQU8.Z    Z23, K3, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPADDD        wideGroup<>+0(SB), Z1, Z1
+	PREFETCHT0    (DI)
+	PREFETCHT0    64(DI)
+	PREFETCHT0    128(DI)
+	PREFETCHT0    192(DI)
+	ADDQ          $0x00000100, DI
+	ADDQ          $0x00000100, R8
+	SUBQ          $0x00000100, R9
+	SUBQ          $0x10, R10
+	CMPQ          R10, $0x10
+	JA            groupAk
 
-lastRoundAk:
-	VBROADCASTI32X4 272(SI)(DI*8), Z7
-	VAESENCLAST     Z7, Z6, Z6
-	VAESENCLAST     Z7, Z5, Z5
-	VPXORQ          (R8), Z6, Z6
-	VMOVDQU64       Z6, (R8)
-	VPSHUFB         Z2, Z6, Z13
-	VPXORQ          64(R8), Z5, Z5
-	VMOVDQU64       Z5, 64(R8)
-	VPSHUFB         Z2, Z5, Z14
-	PREFETCHT0      (R10)
-	PREFETCHT0      64(R10)
-	ADDQ            $0x00000080, R10
-	ADDQ            $0x00000080, R8
-	SUBQ            $0x00000080, R9
-	SUBQ            $0x08, BX
-	VPXORQ          Z4, Z13, Z13
-	VPCLMULQDQ      $0x00, Z9, Z13, Z4
-	VPCLMULQDQ      $0x11, Z9, Z13, Z5
-	VPSHUFD         $0x4e, Z13, Z6
-	VPXORQ          Z13, Z6, Z6
-	VPCLMULQDQ      $0x00, Z10, Z6, Z6
-	VPCLMULQDQ      $0x00, Z11, Z14, Z7
-	VPXORQ          Z7, Z4, Z4
-	VPCLMULQDQ      $0x11, Z11, Z14, Z7
-	VPXORQ          Z7, Z5, Z5
-	VPSHUFD         $0x4e, Z14, Z7
-	VPXORQ          Z14, Z7, Z7
-	VPCLMULQDQ      $0x00, Z12, Z7, Z7
-	VPXORQ          Z7, Z6, Z6
-	VPTERNLOGQ      $0x96, Z5, Z4, Z6
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z7
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z7, Z4, Z6
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z6, Z4
-	VPSHUFD         $0x4e, Z6, Z6
-	VPTERNLOGQ      $0x96, Z4, Z6, Z5
-	VEXTRACTI64X4   $0x01, Z5, Y6
-	VPXORQ          Y5, Y6, Y6
-	VEXTRACTI32X4   $0x01, Y6, X4
-	VPXORQ          X6, X4, X4
+lastAl:
+	CMPQ R10, $0x08
+	JA   registersAo
+	CMPQ R10, $0x04
+	JA   registersAp
 
-placeAd:
-	// Lane 1, beside the first block that is left.
-	VPXORQ       Z1, Z1, Z1
-	VINSERTI32X4 $0x01, X4, Z1, Z1
-	CMPQ         BX, $0x08
-	JAE          blocksAl
-	CMPQ         BX, $0x04
-	JAE          blocksAm
-	CMPQ         BX, $0x02
-	JAE          blocksAn
+	// An end of 1 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000000, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K3
 
-	// An end of 1 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            16(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	KANDQ           K1, K4, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X4
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X4, X4
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z0
-	VMOVDQA64       Z5, K3, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z5
-	VPXORQ          Z5, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundAo
-	VBROADCASTI32X4 432(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	JE              lastRoundAo
-	VBROADCASTI32X4 464(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z5
-	VAESENC         Z5, Z0, Z0
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z20
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z20, Z20
 
-lastRoundAo:
-	VBROADCASTI32X4 272(SI)(DI*8), Z5
-	VAESENCLAST     Z5, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, -16(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VPXORQ          Z1, Z5, Z5
-	VINSERTI32X4    $0x02, X4, Z5, Z5
-	VMOVDQU64       208(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z5, Z4
-	VPCLMULQDQ      $0x11, Z1, Z5, Z6
-	VPSHUFD         $0x4e, Z1, Z7
-	VPXORQ          Z1, Z7, Z7
-	VPSHUFD         $0x4e, Z5, Z1
-	VPXORQ          Z5, Z1, Z1
-	VPCLMULQDQ      $0x00, Z7, Z1, Z1
-	VPTERNLOGQ      $0x96, Z6, Z4, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z5
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z5, Z4, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z4
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z4, Z1, Z6
-	VEXTRACTI64X4   $0x01, Z6, Y1
-	VPXORQ          Y6, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X4
-	VPXORQ          X1, X4, X4
-	VPSHUFB         X2, X4, X4
-	VPXORQ          X0, X4, X4
-	VMOVDQU64       X4, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksAn:
-	CMPQ BX, $0x03
-	JAE  blocksAp
-
-	// An end of 2 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            16(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	KANDQ           K1, K4, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X4
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X4, X4
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z0
-	VMOVDQA64       Z5, K3, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z5
-	VPXORQ          Z5, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z5
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z0
+	VPXORQ          wideSteps<>+0(SB), Z0, Z0
+	VPCLMULQDQ      $0x00, 64(BX), Z17, Z21
+	VPCLMULQDQ      $0x11, 64(BX), Z17, Z22
 	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	CMPL            DI, $0x00000018
+	VPCLMULQDQ      $0x00, 128(BX), Z18, Z23
+	VPUNPCKHQDQ     Z18, Z17, Z24
+	VPUNPCKLQDQ     Z18, Z17, Z17
+	VPXORQ          Z24, Z17, Z17
+	VPCLMULQDQ      $0x00, Z15, Z17, Z24
+	VAESENC         Z6, Z0, Z0
+	VPCLMULQDQ      $0x11, 128(BX), Z18, Z18
+	VAESENC         Z7, Z0, Z0
+	VPCLMULQDQ      $0x11, Z15, Z17, Z17
+	VPXORQ          Z4, Z2, Z2
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x00, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z23, Z21
+	VPCLMULQDQ      $0x11, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z18, Z22
+	VAESENC         Z9, Z0, Z0
+	VPCLMULQDQ      $0x00, (BX), Z2, Z4
+	VAESENC         Z10, Z0, Z0
+	VPUNPCKHQDQ     Z2, Z19, Z18
+	VPUNPCKLQDQ     Z2, Z19, Z19
+	VPXORQ          Z18, Z19, Z19
+	VPCLMULQDQ      $0x00, Z16, Z19, Z18
+	VPTERNLOGQ      $0x96, Z18, Z17, Z24
+	VPCLMULQDQ      $0x11, (BX), Z2, Z2
+	VAESENC         Z11, Z0, Z0
+	VPCLMULQDQ      $0x11, Z16, Z19, Z17
+	VPXORQ          Z4, Z21, Z21
+	VPXORQ          Z2, Z22, Z22
+	VAESENC         Z12, Z0, Z0
+	VPXORQ          Z17, Z24, Z24
+	VPTERNLOGQ      $0x96, Z22, Z21, Z24
+	VAESENC         Z13, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z21, Z2
+	VPSHUFD         $0x4e, Z21, Z21
+	VPXORQ          Z2, Z24, Z24
+	VPXORQ          Z21, Z24, Z24
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z24, Z2
+	VPSHUFD         $0x4e, Z24, Z24
+	VPXORQ          Z2, Z22, Z22
+	VPXORQ          Z24, Z22, Z22
+	CMPL            SI, $0x00000018
 	JB              lastRoundAq
-	VBROADCASTI32X4 432(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z5
-	VAESENC         Z5, Z0, Z0
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z0, Z0
 	JE              lastRoundAq
-	VBROADCASTI32X4 464(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z5
-	VAESENC         Z5, Z0, Z0
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z0, Z0
 
 lastRoundAq:
-	VBROADCASTI32X4 272(SI)(DI*8), Z5
-	VAESENCLAST     Z5, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, -16(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VPXORQ          Z1, Z5, Z5
-	VINSERTI32X4    $0x03, X4, Z5, Z5
-	VMOVDQU64       192(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z5, Z4
-	VPCLMULQDQ      $0x11, Z1, Z5, Z6
-	VPSHUFD         $0x4e, Z1, Z7
-	VPXORQ          Z1, Z7, Z7
-	VPSHUFD         $0x4e, Z5, Z1
-	VPXORQ          Z5, Z1, Z1
-	VPCLMULQDQ      $0x00, Z7, Z1, Z1
-	VPTERNLOGQ      $0x96, Z6, Z4, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z5
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z5, Z4, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z4
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z4, Z1, Z6
-	VEXTRACTI64X4   $0x01, Z6, Y1
-	VPXORQ          Y6, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X4
-	VPXORQ          X1, X4, X4
-	VPSHUFB         X2, X4, X4
-	VPXORQ          X0, X4, X4
-	VMOVDQU64       X4, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
+	VAESENCLAST   Z14, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z22, Y2
+	VPXORQ        Y22, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X4
+	VPXORQ        X2, X4, X4
+	VMOVDQU8.Z    (R8), K3, Z2
+	VPXORQ        Z0, Z2, Z2
+	VMOVDQU8      Z2, K3, (R8)
+	VMOVDQU8.Z    Z2, K3, Z0
+	VPSHUFB       wideSwap<>+0(SB), Z0, Z0
+	VPTERNLOGQ    $0x96, Z20, Z4, Z0
+	VPCLMULQDQ    $0x00, 256(DI), Z0, Z2
+	VPCLMULQDQ    $0x11, 256(DI), Z0, Z17
+	VPCLMULQDQ    $0x01, 256(DI), Z0, Z18
+	VPCLMULQDQ    $0x10, 256(DI), Z0, Z0
+	VPXORQ        Z0, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z2, Z0
+	VPSHUFD       $0x4e, Z2, Z2
+	VPXORQ        Z0, Z18, Z18
+	VPXORQ        Z2, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z17, Z17
+	VPXORQ        Z18, Z17, Z17
+	VEXTRACTI64X4 $0x01, Z17, Y0
+	VPXORQ        Y17, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
 
-blocksAp:
-	// An end of 3 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            16(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	KANDQ           K1, K4, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X4
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X4, X4
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z0
-	VMOVDQA64       Z5, K3, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z5
-	VPXORQ          Z5, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z5
+registersAp:
+	// An end of 2 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    (R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000040, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z20
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z20, Z20
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z21
+	VPXORQ          wideSteps<>+0(SB), Z21, Z0
+	VPXORQ          wideSteps<>+64(SB), Z21, Z21
+	VPCLMULQDQ      $0x00, 64(BX), Z17, Z22
+	VPCLMULQDQ      $0x11, 64(BX), Z17, Z23
 	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	CMPL            DI, $0x00000018
+	VAESENC         Z5, Z21, Z21
+	VPCLMULQDQ      $0x00, 128(BX), Z18, Z24
+	VPUNPCKHQDQ     Z18, Z17, Z25
+	VPUNPCKLQDQ     Z18, Z17, Z17
+	VPXORQ          Z25, Z17, Z17
+	VPCLMULQDQ      $0x00, Z15, Z17, Z25
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z6, Z21, Z21
+	VPCLMULQDQ      $0x11, 128(BX), Z18, Z18
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z7, Z21, Z21
+	VPCLMULQDQ      $0x11, Z15, Z17, Z17
+	VPXORQ          Z4, Z2, Z2
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z8, Z21, Z21
+	VPCLMULQDQ      $0x00, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z24, Z22
+	VPCLMULQDQ      $0x11, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z18, Z23
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z9, Z21, Z21
+	VPCLMULQDQ      $0x00, (BX), Z2, Z4
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z10, Z21, Z21
+	VPUNPCKHQDQ     Z2, Z19, Z18
+	VPUNPCKLQDQ     Z2, Z19, Z19
+	VPXORQ          Z18, Z19, Z19
+	VPCLMULQDQ      $0x00, Z16, Z19, Z18
+	VPTERNLOGQ      $0x96, Z18, Z17, Z25
+	VPCLMULQDQ      $0x11, (BX), Z2, Z2
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z11, Z21, Z21
+	VPCLMULQDQ      $0x11, Z16, Z19, Z17
+	VPXORQ          Z4, Z22, Z22
+	VPXORQ          Z2, Z23, Z23
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z12, Z21, Z21
+	VPXORQ          Z17, Z25, Z25
+	VPTERNLOGQ      $0x96, Z23, Z22, Z25
+	VAESENC         Z13, Z0, Z0
+	VAESENC         Z13, Z21, Z21
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z22, Z2
+	VPSHUFD         $0x4e, Z22, Z22
+	VPXORQ          Z2, Z25, Z25
+	VPXORQ          Z22, Z25, Z25
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z25, Z2
+	VPSHUFD         $0x4e, Z25, Z25
+	VPXORQ          Z2, Z23, Z23
+	VPXORQ          Z25, Z23, Z23
+	CMPL            SI, $0x00000018
 	JB              lastRoundAr
-	VBROADCASTI32X4 432(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z5
-	VAESENC         Z5, Z0, Z0
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
 	JE              lastRoundAr
-	VBROADCASTI32X4 464(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z5
-	VAESENC         Z5, Z0, Z0
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
 
 lastRoundAr:
-	VBROADCASTI32X4 272(SI)(DI*8), Z5
-	VAESENCLAST     Z5, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, -16(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VPXORQ          Z1, Z5, Z5
-	VMOVDQU64       176(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z5, Z6
-	VPCLMULQDQ      $0x11, Z1, Z5, Z7
-	VPSHUFD         $0x4e, Z1, Z8
-	VPXORQ          Z1, Z8, Z8
-	VPSHUFD         $0x4e, Z5, Z1
-	VPXORQ          Z5, Z1, Z1
-	VPCLMULQDQ      $0x00, Z8, Z1, Z1
-	VMOVDQA64       X4, X4
-	VMOVDQU64       240(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z4, Z8
-	VPXORQ          Z8, Z6, Z6
-	VPCLMULQDQ      $0x11, Z5, Z4, Z8
-	VPXORQ          Z8, Z7, Z7
-	VPSHUFD         $0x4e, Z5, Z8
-	VPXORQ          Z5, Z8, Z8
-	VPSHUFD         $0x4e, Z4, Z5
-	VPXORQ          Z4, Z5, Z5
-	VPCLMULQDQ      $0x00, Z8, Z5, Z4
-	VPXORQ          Z4, Z1, Z1
-	VPTERNLOGQ      $0x96, Z7, Z6, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z6, Z4
-	VPSHUFD         $0x4e, Z6, Z6
-	VPTERNLOGQ      $0x96, Z4, Z6, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z4
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z4, Z1, Z7
-	VEXTRACTI64X4   $0x01, Z7, Y1
-	VPXORQ          Y7, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X4
-	VPXORQ          X1, X4, X4
-	VPSHUFB         X2, X4, X4
-	VPXORQ          X0, X4, X4
-	VMOVDQU64       X4, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
+	VAESENCLAST   Z14, Z0, Z0
+	VAESENCLAST   Z14, Z21, Z21
+	VEXTRACTI64X4 $0x01, Z23, Y2
+	VPXORQ        Y23, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X4
+	VPXORQ        X2, X4, X4
+	VMOVDQU8.Z    (R8), K3, Z2
+	VPXORQ        Z0, Z2, Z2
+	VMOVDQU8      Z2, K3, (R8)
+	VMOVDQU8.Z    Z2, K3, Z0
+	VPSHUFB       wideSwap<>+0(SB), Z0, Z0
+	VPXORQ        Z4, Z0, Z0
+	VPCLMULQDQ    $0x00, 256(DI), Z0, Z2
+	VPCLMULQDQ    $0x11, 256(DI), Z0, Z17
+	VPCLMULQDQ    $0x01, 256(DI), Z0, Z18
+	VPCLMULQDQ    $0x10, 256(DI), Z0, Z0
+	VMOVDQU8.Z    64(R8), K4, Z19
+	VPXORQ        Z21, Z19, Z19
+	VMOVDQU8      Z19, K4, 64(R8)
+	VMOVDQU8.Z    Z19, K4, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPXORQ        Z20, Z19, Z19
+	VPCLMULQDQ    $0x00, 320(DI), Z19, Z20
+	VPCLMULQDQ    $0x11, 320(DI), Z19, Z21
+	VPCLMULQDQ    $0x01, 320(DI), Z19, Z22
+	VPTERNLOGQ    $0x96, Z22, Z0, Z18
+	VPCLMULQDQ    $0x10, 320(DI), Z19, Z0
+	VPXORQ        Z20, Z2, Z2
+	VPXORQ        Z21, Z17, Z17
+	VPXORQ        Z0, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z2, Z0
+	VPSHUFD       $0x4e, Z2, Z2
+	VPXORQ        Z0, Z18, Z18
+	VPXORQ        Z2, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z17, Z17
+	VPXORQ        Z18, Z17, Z17
+	VEXTRACTI64X4 $0x01, Z17, Y0
+	VPXORQ        Y17, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
 
-blocksAm:
-	CMPQ BX, $0x06
-	JAE  blocksAs
-	CMPQ BX, $0x05
-	JAE  blocksAt
+registersAo:
+	CMPQ R10, $0x0c
+	JA   registersAs
 
-	// An end of 4 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z6
-	VPXORQ          Z6, Z4, Z4
-	VPXORQ          Z6, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z6
-	VAESENC         Z6, Z4, Z4
+	// An end of 3 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -64(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000080, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z20
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z20, Z20
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z22
+	VPXORQ          wideSteps<>+0(SB), Z22, Z0
+	VPXORQ          wideSteps<>+64(SB), Z22, Z21
+	VPXORQ          wideSteps<>+128(SB), Z22, Z22
+	VPCLMULQDQ      $0x00, 64(BX), Z17, Z23
+	VPCLMULQDQ      $0x11, 64(BX), Z17, Z24
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z5, Z21, Z21
+	VAESENC         Z5, Z22, Z22
+	VPCLMULQDQ      $0x00, 128(BX), Z18, Z25
+	VPUNPCKHQDQ     Z18, Z17, Z26
+	VPUNPCKLQDQ     Z18, Z17, Z17
+	VPXORQ          Z26, Z17, Z17
+	VPCLMULQDQ      $0x00, Z15, Z17, Z26
 	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z6
-	VAESENC         Z6, Z4, Z4
+	VAESENC         Z6, Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VPCLMULQDQ      $0x11, 128(BX), Z18, Z18
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z7, Z21, Z21
+	VAESENC         Z7, Z22, Z22
+	VPCLMULQDQ      $0x11, Z15, Z17, Z17
+	VPXORQ          Z4, Z2, Z2
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z8, Z21, Z21
+	VAESENC         Z8, Z22, Z22
+	VPCLMULQDQ      $0x00, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z25, Z23
+	VPCLMULQDQ      $0x11, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z18, Z24
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z9, Z21, Z21
+	VAESENC         Z9, Z22, Z22
+	VPCLMULQDQ      $0x00, (BX), Z2, Z4
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z10, Z21, Z21
+	VAESENC         Z10, Z22, Z22
+	VPUNPCKHQDQ     Z2, Z19, Z18
+	VPUNPCKLQDQ     Z2, Z19, Z19
+	VPXORQ          Z18, Z19, Z19
+	VPCLMULQDQ      $0x00, Z16, Z19, Z18
+	VPTERNLOGQ      $0x96, Z18, Z17, Z26
+	VPCLMULQDQ      $0x11, (BX), Z2, Z2
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z11, Z21, Z21
+	VAESENC         Z11, Z22, Z22
+	VPCLMULQDQ      $0x11, Z16, Z19, Z17
+	VPXORQ          Z4, Z23, Z23
+	VPXORQ          Z2, Z24, Z24
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z12, Z21, Z21
+	VAESENC         Z12, Z22, Z22
+	VPXORQ          Z17, Z26, Z26
+	VPTERNLOGQ      $0x96, Z24, Z23, Z26
+	VAESENC         Z13, Z0, Z0
+	VAESENC         Z13, Z21, Z21
+	VAESENC         Z13, Z22, Z22
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z23, Z2
+	VPSHUFD         $0x4e, Z23, Z23
+	VPXORQ          Z2, Z26, Z26
+	VPXORQ          Z23, Z26, Z26
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z26, Z2
+	VPSHUFD         $0x4e, Z26, Z26
+	VPXORQ          Z2, Z24, Z24
+	VPXORQ          Z26, Z24, Z24
+	CMPL            SI, $0x00000018
+	JB              lastRoundAt
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	JE              lastRoundAt
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+
+lastRoundAt:
+	VAESENCLAST   Z14, Z0, Z0
+	VAESENCLAST   Z14, Z21, Z21
+	VAESENCLAST   Z14, Z22, Z22
+	VEXTRACTI64X4 $0x01, Z24, Y2
+	VPXORQ        Y24, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X4
+	VPXORQ        X2, X4, X4
+	VMOVDQU64     (R8), Z2
+	VPXORQ        Z0, Z2, Z2
+	VMOVDQU64     Z2, (R8)
+	VPSHUFB       wideSwap<>+0(SB), Z2, Z0
+	VPXORQ        Z4, Z0, Z0
+	VPCLMULQDQ    $0x00, 256(DI), Z0, Z2
+	VPCLMULQDQ    $0x11, 256(DI), Z0, Z17
+	VPCLMULQDQ    $0x01, 256(DI), Z0, Z18
+	VPCLMULQDQ    $0x10, 256(DI), Z0, Z0
+	VMOVDQU8.Z    64(R8), K3, Z19
+	VPXORQ        Z21, Z19, Z19
+	VMOVDQU8      Z19, K3, 64(R8)
+	VMOVDQU8.Z    Z19, K3, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, 320(DI), Z19, Z21
+	VPCLMULQDQ    $0x11, 320(DI), Z19, Z23
+	VPCLMULQDQ    $0x01, 320(DI), Z19, Z24
+	VPTERNLOGQ    $0x96, Z24, Z0, Z18
+	VPCLMULQDQ    $0x10, 320(DI), Z19, Z0
+	VMOVDQU8.Z    128(R8), K4, Z19
+	VPXORQ        Z22, Z19, Z19
+	VMOVDQU8      Z19, K4, 128(R8)
+	VMOVDQU8.Z    Z19, K4, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPXORQ        Z20, Z19, Z19
+	VPCLMULQDQ    $0x00, 384(DI), Z19, Z20
+	VPTERNLOGQ    $0x96, Z20, Z21, Z2
+	VPCLMULQDQ    $0x11, 384(DI), Z19, Z20
+	VPTERNLOGQ    $0x96, Z20, Z23, Z17
+	VPCLMULQDQ    $0x01, 384(DI), Z19, Z20
+	VPTERNLOGQ    $0x96, Z20, Z0, Z18
+	VPCLMULQDQ    $0x10, 384(DI), Z19, Z0
+	VPXORQ        Z0, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z2, Z0
+	VPSHUFD       $0x4e, Z2, Z2
+	VPXORQ        Z0, Z18, Z18
+	VPXORQ        Z2, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z17, Z17
+	VPXORQ        Z18, Z17, Z17
+	VEXTRACTI64X4 $0x01, Z17, Y0
+	VPXORQ        Y17, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
+
+registersAs:
+	// An end of 4 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -128(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x000000c0, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z20
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z20, Z20
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z23
+	VPXORQ          wideSteps<>+0(SB), Z23, Z0
+	VPXORQ          wideSteps<>+64(SB), Z23, Z21
+	VPXORQ          wideSteps<>+128(SB), Z23, Z22
+	VPXORQ          wideSteps<>+192(SB), Z23, Z23
+	VPCLMULQDQ      $0x00, 64(BX), Z17, Z24
+	VPCLMULQDQ      $0x11, 64(BX), Z17, Z25
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z5, Z21, Z21
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VPCLMULQDQ      $0x00, 128(BX), Z18, Z26
+	VPUNPCKHQDQ     Z18, Z17, Z27
+	VPUNPCKLQDQ     Z18, Z17, Z17
+	VPXORQ          Z27, Z17, Z17
+	VPCLMULQDQ      $0x00, Z15, Z17, Z27
 	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	CMPL            DI, $0x00000018
+	VAESENC         Z6, Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VPCLMULQDQ      $0x11, 128(BX), Z18, Z18
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z7, Z21, Z21
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VPCLMULQDQ      $0x11, Z15, Z17, Z17
+	VPXORQ          Z4, Z2, Z2
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z8, Z21, Z21
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VPCLMULQDQ      $0x00, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z26, Z24
+	VPCLMULQDQ      $0x11, 192(BX), Z19, Z4
+	VPTERNLOGQ      $0x96, Z4, Z18, Z25
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z9, Z21, Z21
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VPCLMULQDQ      $0x00, (BX), Z2, Z4
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z10, Z21, Z21
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VPUNPCKHQDQ     Z2, Z19, Z18
+	VPUNPCKLQDQ     Z2, Z19, Z19
+	VPXORQ          Z18, Z19, Z19
+	VPCLMULQDQ      $0x00, Z16, Z19, Z18
+	VPTERNLOGQ      $0x96, Z18, Z17, Z27
+	VPCLMULQDQ      $0x11, (BX), Z2, Z2
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z11, Z21, Z21
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VPCLMULQDQ      $0x11, Z16, Z19, Z17
+	VPXORQ          Z4, Z24, Z24
+	VPXORQ          Z2, Z25, Z25
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z12, Z21, Z21
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VPXORQ          Z17, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z24, Z27
+	VAESENC         Z13, Z0, Z0
+	VAESENC         Z13, Z21, Z21
+	VAESENC         Z13, Z22, Z22
+	VAESENC         Z13, Z23, Z23
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z24, Z2
+	VPSHUFD         $0x4e, Z24, Z24
+	VPXORQ          Z2, Z27, Z27
+	VPXORQ          Z24, Z27, Z27
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z27, Z2
+	VPSHUFD         $0x4e, Z27, Z27
+	VPXORQ          Z2, Z25, Z25
+	VPXORQ          Z27, Z25, Z25
+	CMPL            SI, $0x00000018
 	JB              lastRoundAu
-	VBROADCASTI32X4 432(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
 	JE              lastRoundAu
-	VBROADCASTI32X4 464(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
 
 lastRoundAu:
-	VBROADCASTI32X4 272(SI)(DI*8), Z6
-	VAESENCLAST     Z6, Z4, Z4
-	VAESENCLAST     Z6, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VPXORQ          Z4, Z6, Z6
-	VMOVDQU8.Z      Z6, K1, Z6
-	VMOVDQU8        Z6, K1, -16(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VMOVDQU64       160(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z6, Z7
-	VPCLMULQDQ      $0x11, Z1, Z6, Z8
-	VPSHUFD         $0x4e, Z1, Z9
-	VPXORQ          Z1, Z9, Z9
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z9, Z1, Z1
-	VMOVDQU8.Z      48(R8), K4, Z6
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8.Z      Z6, K4, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VINSERTI32X4    $0x01, X5, Z6, Z6
-	VMOVDQU64       224(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z6, Z5
-	VPXORQ          Z5, Z7, Z7
-	VPCLMULQDQ      $0x11, Z0, Z6, Z5
-	VPXORQ          Z5, Z8, Z8
-	VPSHUFD         $0x4e, Z0, Z5
-	VPXORQ          Z0, Z5, Z5
-	VPSHUFD         $0x4e, Z6, Z0
-	VPXORQ          Z6, Z0, Z0
-	VPCLMULQDQ      $0x00, Z5, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z8, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z7, Z0
-	VPSHUFD         $0x4e, Z7, Z7
-	VPTERNLOGQ      $0x96, Z0, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z8
-	VEXTRACTI64X4   $0x01, Z8, Y0
-	VPXORQ          Y8, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksAt:
-	// An end of 5 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z6
-	VPXORQ          Z6, Z4, Z4
-	VPXORQ          Z6, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundAv
-	VBROADCASTI32X4 432(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	JE              lastRoundAv
-	VBROADCASTI32X4 464(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-
-lastRoundAv:
-	VBROADCASTI32X4 272(SI)(DI*8), Z6
-	VAESENCLAST     Z6, Z4, Z4
-	VAESENCLAST     Z6, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VPXORQ          Z4, Z6, Z6
-	VMOVDQU8.Z      Z6, K1, Z6
-	VMOVDQU8        Z6, K1, -16(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VMOVDQU64       144(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z6, Z7
-	VPCLMULQDQ      $0x11, Z1, Z6, Z8
-	VPSHUFD         $0x4e, Z1, Z9
-	VPXORQ          Z1, Z9, Z9
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z9, Z1, Z1
-	VMOVDQU8.Z      48(R8), K4, Z6
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8.Z      Z6, K4, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VINSERTI32X4    $0x02, X5, Z6, Z6
-	VMOVDQU64       208(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z6, Z5
-	VPXORQ          Z5, Z7, Z7
-	VPCLMULQDQ      $0x11, Z0, Z6, Z5
-	VPXORQ          Z5, Z8, Z8
-	VPSHUFD         $0x4e, Z0, Z5
-	VPXORQ          Z0, Z5, Z5
-	VPSHUFD         $0x4e, Z6, Z0
-	VPXORQ          Z6, Z0, Z0
-	VPCLMULQDQ      $0x00, Z5, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z8, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z7, Z0
-	VPSHUFD         $0x4e, Z7, Z7
-	VPTERNLOGQ      $0x96, Z0, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z8
-	VEXTRACTI64X4   $0x01, Z8, Y0
-	VPXORQ          Y8, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksAs:
-	CMPQ BX, $0x07
-	JAE  blocksAw
-
-	// An end of 6 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z6
-	VPXORQ          Z6, Z4, Z4
-	VPXORQ          Z6, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundAx
-	VBROADCASTI32X4 432(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	JE              lastRoundAx
-	VBROADCASTI32X4 464(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-
-lastRoundAx:
-	VBROADCASTI32X4 272(SI)(DI*8), Z6
-	VAESENCLAST     Z6, Z4, Z4
-	VAESENCLAST     Z6, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VPXORQ          Z4, Z6, Z6
-	VMOVDQU8.Z      Z6, K1, Z6
-	VMOVDQU8        Z6, K1, -16(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VMOVDQU64       128(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z6, Z7
-	VPCLMULQDQ      $0x11, Z1, Z6, Z8
-	VPSHUFD         $0x4e, Z1, Z9
-	VPXORQ          Z1, Z9, Z9
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z9, Z1, Z1
-	VMOVDQU8.Z      48(R8), K4, Z6
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8.Z      Z6, K4, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VINSERTI32X4    $0x03, X5, Z6, Z6
-	VMOVDQU64       192(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z6, Z5
-	VPXORQ          Z5, Z7, Z7
-	VPCLMULQDQ      $0x11, Z0, Z6, Z5
-	VPXORQ          Z5, Z8, Z8
-	VPSHUFD         $0x4e, Z0, Z5
-	VPXORQ          Z0, Z5, Z5
-	VPSHUFD         $0x4e, Z6, Z0
-	VPXORQ          Z6, Z0, Z0
-	VPCLMULQDQ      $0x00, Z5, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z8, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z7, Z0
-	VPSHUFD         $0x4e, Z7, Z7
-	VPTERNLOGQ      $0x96, Z0, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z8
-	VEXTRACTI64X4   $0x01, Z8, Y0
-	VPXORQ          Y8, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksAw:
-	// An end of 7 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z6
-	VPXORQ          Z6, Z4, Z4
-	VPXORQ          Z6, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundAy
-	VBROADCASTI32X4 432(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	JE              lastRoundAy
-	VBROADCASTI32X4 464(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z6
-	VAESENC         Z6, Z4, Z4
-	VAESENC         Z6, Z0, Z0
-
-lastRoundAy:
-	VBROADCASTI32X4 272(SI)(DI*8), Z6
-	VAESENCLAST     Z6, Z4, Z4
-	VAESENCLAST     Z6, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VPXORQ          Z4, Z6, Z6
-	VMOVDQU8.Z      Z6, K1, Z6
-	VMOVDQU8        Z6, K1, -16(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VMOVDQU64       112(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z6, Z7
-	VPCLMULQDQ      $0x11, Z1, Z6, Z8
-	VPSHUFD         $0x4e, Z1, Z9
-	VPXORQ          Z1, Z9, Z9
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z9, Z1, Z1
-	VMOVDQU8.Z      48(R8), K4, Z6
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8.Z      Z6, K4, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-	VPSHUFB         Z2, Z6, Z6
-	VMOVDQU64       176(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z6, Z9
-	VPXORQ          Z9, Z7, Z7
-	VPCLMULQDQ      $0x11, Z0, Z6, Z9
-	VPXORQ          Z9, Z8, Z8
-	VPSHUFD         $0x4e, Z0, Z9
-	VPXORQ          Z0, Z9, Z9
-	VPSHUFD         $0x4e, Z6, Z0
-	VPXORQ          Z6, Z0, Z0
-	VPCLMULQDQ      $0x00, Z9, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VMOVDQA64       X5, X0
-	VMOVDQU64       240(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z0, Z6
-	VPXORQ          Z6, Z7, Z7
-	VPCLMULQDQ      $0x11, Z5, Z0, Z6
-	VPXORQ          Z6, Z8, Z8
-	VPSHUFD         $0x4e, Z5, Z6
-	VPXORQ          Z5, Z6, Z6
-	VPSHUFD         $0x4e, Z0, Z5
-	VPXORQ          Z0, Z5, Z5
-	VPCLMULQDQ      $0x00, Z6, Z5, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z8, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z7, Z0
-	VPSHUFD         $0x4e, Z7, Z7
-	VPTERNLOGQ      $0x96, Z0, Z7, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z8
-	VEXTRACTI64X4   $0x01, Z8, Y0
-	VPXORQ          Y8, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksAl:
-	CMPQ BX, $0x0b
-	JAE  blocksAz
-	CMPQ BX, $0x09
-	JAE  blocksBa
-
-	// An end of 8 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z7
-	VPXORQ          Z7, Z4, Z4
-	VPXORQ          Z7, Z5, Z5
-	VPXORQ          Z7, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundBb
-	VBROADCASTI32X4 432(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	JE              lastRoundBb
-	VBROADCASTI32X4 464(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-
-lastRoundBb:
-	VBROADCASTI32X4 272(SI)(DI*8), Z7
-	VAESENCLAST     Z7, Z4, Z4
-	VAESENCLAST     Z7, Z5, Z5
-	VAESENCLAST     Z7, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8.Z      Z7, K1, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VMOVDQU64       96(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z7, Z8
-	VPCLMULQDQ      $0x11, Z1, Z7, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z1
-	VMOVDQU64       48(R8), Z7
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VMOVDQU64       160(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z7, Z10
-	VPXORQ          Z10, Z8, Z8
-	VPCLMULQDQ      $0x11, Z5, Z7, Z10
-	VPXORQ          Z10, Z9, Z9
-	VPSHUFD         $0x4e, Z5, Z10
-	VPXORQ          Z5, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z5
-	VPXORQ          Z7, Z5, Z5
-	VPCLMULQDQ      $0x00, Z10, Z5, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU8.Z      112(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, 112(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VINSERTI32X4    $0x01, X6, Z5, Z5
-	VMOVDQU64       224(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z5, Z6
-	VPXORQ          Z6, Z8, Z8
-	VPCLMULQDQ      $0x11, Z0, Z5, Z6
-	VPXORQ          Z6, Z9, Z9
-	VPSHUFD         $0x4e, Z0, Z6
-	VPXORQ          Z0, Z6, Z6
-	VPSHUFD         $0x4e, Z5, Z0
-	VPXORQ          Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z9, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z0
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z0, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z9
-	VEXTRACTI64X4   $0x01, Z9, Y0
-	VPXORQ          Y9, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksBa:
-	CMPQ BX, $0x0a
-	JAE  blocksBc
-
-	// An end of 9 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z7
-	VPXORQ          Z7, Z4, Z4
-	VPXORQ          Z7, Z5, Z5
-	VPXORQ          Z7, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundBd
-	VBROADCASTI32X4 432(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	JE              lastRoundBd
-	VBROADCASTI32X4 464(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-
-lastRoundBd:
-	VBROADCASTI32X4 272(SI)(DI*8), Z7
-	VAESENCLAST     Z7, Z4, Z4
-	VAESENCLAST     Z7, Z5, Z5
-	VAESENCLAST     Z7, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8.Z      Z7, K1, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VMOVDQU64       80(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z7, Z8
-	VPCLMULQDQ      $0x11, Z1, Z7, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z1
-	VMOVDQU64       48(R8), Z7
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VMOVDQU64       144(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z7, Z10
-	VPXORQ          Z10, Z8, Z8
-	VPCLMULQDQ      $0x11, Z5, Z7, Z10
-	VPXORQ          Z10, Z9, Z9
-	VPSHUFD         $0x4e, Z5, Z10
-	VPXORQ          Z5, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z5
-	VPXORQ          Z7, Z5, Z5
-	VPCLMULQDQ      $0x00, Z10, Z5, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU8.Z      112(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, 112(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VINSERTI32X4    $0x02, X6, Z5, Z5
-	VMOVDQU64       208(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z5, Z6
-	VPXORQ          Z6, Z8, Z8
-	VPCLMULQDQ      $0x11, Z0, Z5, Z6
-	VPXORQ          Z6, Z9, Z9
-	VPSHUFD         $0x4e, Z0, Z6
-	VPXORQ          Z0, Z6, Z6
-	VPSHUFD         $0x4e, Z5, Z0
-	VPXORQ          Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z9, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z0
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z0, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z9
-	VEXTRACTI64X4   $0x01, Z9, Y0
-	VPXORQ          Y9, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksBc:
-	// An end of 10 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z7
-	VPXORQ          Z7, Z4, Z4
-	VPXORQ          Z7, Z5, Z5
-	VPXORQ          Z7, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundBe
-	VBROADCASTI32X4 432(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	JE              lastRoundBe
-	VBROADCASTI32X4 464(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-
-lastRoundBe:
-	VBROADCASTI32X4 272(SI)(DI*8), Z7
-	VAESENCLAST     Z7, Z4, Z4
-	VAESENCLAST     Z7, Z5, Z5
-	VAESENCLAST     Z7, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8.Z      Z7, K1, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VMOVDQU64       64(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z7, Z8
-	VPCLMULQDQ      $0x11, Z1, Z7, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z1
-	VMOVDQU64       48(R8), Z7
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VMOVDQU64       128(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z7, Z10
-	VPXORQ          Z10, Z8, Z8
-	VPCLMULQDQ      $0x11, Z5, Z7, Z10
-	VPXORQ          Z10, Z9, Z9
-	VPSHUFD         $0x4e, Z5, Z10
-	VPXORQ          Z5, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z5
-	VPXORQ          Z7, Z5, Z5
-	VPCLMULQDQ      $0x00, Z10, Z5, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU8.Z      112(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, 112(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VINSERTI32X4    $0x03, X6, Z5, Z5
-	VMOVDQU64       192(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z5, Z6
-	VPXORQ          Z6, Z8, Z8
-	VPCLMULQDQ      $0x11, Z0, Z5, Z6
-	VPXORQ          Z6, Z9, Z9
-	VPSHUFD         $0x4e, Z0, Z6
-	VPXORQ          Z0, Z6, Z6
-	VPSHUFD         $0x4e, Z5, Z0
-	VPXORQ          Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z9, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z0
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z0, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z9
-	VEXTRACTI64X4   $0x01, Z9, Y0
-	VPXORQ          Y9, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksAz:
-	CMPQ BX, $0x0d
-	JAE  blocksBf
-	CMPQ BX, $0x0c
-	JAE  blocksBg
-
-	// An end of 11 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z7
-	VPXORQ          Z7, Z4, Z4
-	VPXORQ          Z7, Z5, Z5
-	VPXORQ          Z7, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundBh
-	VBROADCASTI32X4 432(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	JE              lastRoundBh
-	VBROADCASTI32X4 464(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z7
-	VAESENC         Z7, Z4, Z4
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z0, Z0
-
-lastRoundBh:
-	VBROADCASTI32X4 272(SI)(DI*8), Z7
-	VAESENCLAST     Z7, Z4, Z4
-	VAESENCLAST     Z7, Z5, Z5
-	VAESENCLAST     Z7, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8.Z      Z7, K1, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VMOVDQU64       48(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z7, Z8
-	VPCLMULQDQ      $0x11, Z1, Z7, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z1
-	VMOVDQU64       48(R8), Z7
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPSHUFB         Z2, Z7, Z7
-	VMOVDQU64       112(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z7, Z10
-	VPXORQ          Z10, Z8, Z8
-	VPCLMULQDQ      $0x11, Z5, Z7, Z10
-	VPXORQ          Z10, Z9, Z9
-	VPSHUFD         $0x4e, Z5, Z10
-	VPXORQ          Z5, Z10, Z10
-	VPSHUFD         $0x4e, Z7, Z5
-	VPXORQ          Z7, Z5, Z5
-	VPCLMULQDQ      $0x00, Z10, Z5, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU8.Z      112(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, 112(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VMOVDQU64       176(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z5, Z7
-	VPXORQ          Z7, Z8, Z8
-	VPCLMULQDQ      $0x11, Z0, Z5, Z7
-	VPXORQ          Z7, Z9, Z9
-	VPSHUFD         $0x4e, Z0, Z7
-	VPXORQ          Z0, Z7, Z7
-	VPSHUFD         $0x4e, Z5, Z0
-	VPXORQ          Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, Z7, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VMOVDQA64       X6, X0
-	VMOVDQU64       240(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z0, Z6
-	VPXORQ          Z6, Z8, Z8
-	VPCLMULQDQ      $0x11, Z5, Z0, Z6
-	VPXORQ          Z6, Z9, Z9
-	VPSHUFD         $0x4e, Z5, Z6
-	VPXORQ          Z5, Z6, Z6
-	VPSHUFD         $0x4e, Z0, Z5
-	VPXORQ          Z0, Z5, Z5
-	VPCLMULQDQ      $0x00, Z6, Z5, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z9, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z0
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z0, Z8, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z9
-	VEXTRACTI64X4   $0x01, Z9, Y0
-	VPXORQ          Y9, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksBg:
-	// An end of 12 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -176(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X7
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X7, X7
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideSteps<>+192(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z8
-	VPXORQ          Z8, Z4, Z4
-	VPXORQ          Z8, Z5, Z5
-	VPXORQ          Z8, Z6, Z6
-	VPXORQ          Z8, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundBi
-	VBROADCASTI32X4 432(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	JE              lastRoundBi
-	VBROADCASTI32X4 464(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-
-lastRoundBi:
-	VBROADCASTI32X4 272(SI)(DI*8), Z8
-	VAESENCLAST     Z8, Z4, Z4
-	VAESENCLAST     Z8, Z5, Z5
-	VAESENCLAST     Z8, Z6, Z6
-	VAESENCLAST     Z8, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z8
-	VPXORQ          Z4, Z8, Z8
-	VMOVDQU8.Z      Z8, K1, Z8
-	VMOVDQU8        Z8, K1, -16(R8)
-	VPSHUFB         Z2, Z8, Z8
-	VPXORQ          Z1, Z8, Z8
-	VMOVDQU64       32(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z8, Z9
-	VPCLMULQDQ      $0x11, Z1, Z8, Z10
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPSHUFD         $0x4e, Z8, Z1
-	VPXORQ          Z8, Z1, Z1
-	VPCLMULQDQ      $0x00, Z11, Z1, Z1
-	VMOVDQU64       48(R8), Z8
-	VPXORQ          Z5, Z8, Z8
-	VMOVDQU64       Z8, 48(R8)
-	VPSHUFB         Z2, Z8, Z8
-	VMOVDQU64       96(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z8, Z11
-	VPXORQ          Z11, Z9, Z9
-	VPCLMULQDQ      $0x11, Z5, Z8, Z11
-	VPXORQ          Z11, Z10, Z10
-	VPSHUFD         $0x4e, Z5, Z11
-	VPXORQ          Z5, Z11, Z11
-	VPSHUFD         $0x4e, Z8, Z5
-	VPXORQ          Z8, Z5, Z5
-	VPCLMULQDQ      $0x00, Z11, Z5, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU64       112(R8), Z5
-	VPXORQ          Z6, Z5, Z5
-	VMOVDQU64       Z5, 112(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VMOVDQU64       160(SI), Z6
-	VPCLMULQDQ      $0x00, Z6, Z5, Z8
-	VPXORQ          Z8, Z9, Z9
-	VPCLMULQDQ      $0x11, Z6, Z5, Z8
-	VPXORQ          Z8, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z8
-	VPXORQ          Z6, Z8, Z8
-	VPSHUFD         $0x4e, Z5, Z6
-	VPXORQ          Z5, Z6, Z6
-	VPCLMULQDQ      $0x00, Z8, Z6, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU8.Z      176(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, 176(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VINSERTI32X4    $0x01, X7, Z5, Z5
-	VMOVDQU64       224(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z5, Z6
-	VPXORQ          Z6, Z9, Z9
-	VPCLMULQDQ      $0x11, Z0, Z5, Z6
-	VPXORQ          Z6, Z10, Z10
-	VPSHUFD         $0x4e, Z0, Z6
-	VPXORQ          Z0, Z6, Z6
-	VPSHUFD         $0x4e, Z5, Z0
-	VPXORQ          Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z10, Z9, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z0
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z0, Z9, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z10
-	VEXTRACTI64X4   $0x01, Z10, Y0
-	VPXORQ          Y10, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksBf:
-	CMPQ BX, $0x0e
-	JAE  blocksBj
-
-	// An end of 13 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -176(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X7
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X7, X7
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideSteps<>+192(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z8
-	VPXORQ          Z8, Z4, Z4
-	VPXORQ          Z8, Z5, Z5
-	VPXORQ          Z8, Z6, Z6
-	VPXORQ          Z8, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundBk
-	VBROADCASTI32X4 432(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	JE              lastRoundBk
-	VBROADCASTI32X4 464(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-
-lastRoundBk:
-	VBROADCASTI32X4 272(SI)(DI*8), Z8
-	VAESENCLAST     Z8, Z4, Z4
-	VAESENCLAST     Z8, Z5, Z5
-	VAESENCLAST     Z8, Z6, Z6
-	VAESENCLAST     Z8, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z8
-	VPXORQ          Z4, Z8, Z8
-	VMOVDQU8.Z      Z8, K1, Z8
-	VMOVDQU8        Z8, K1, -16(R8)
-	VPSHUFB         Z2, Z8, Z8
-	VPXORQ          Z1, Z8, Z8
-	VMOVDQU64       16(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z8, Z9
-	VPCLMULQDQ      $0x11, Z1, Z8, Z10
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPSHUFD         $0x4e, Z8, Z1
-	VPXORQ          Z8, Z1, Z1
-	VPCLMULQDQ      $0x00, Z11, Z1, Z1
-	VMOVDQU64       48(R8), Z8
-	VPXORQ          Z5, Z8, Z8
-	VMOVDQU64       Z8, 48(R8)
-	VPSHUFB         Z2, Z8, Z8
-	VMOVDQU64       80(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z8, Z11
-	VPXORQ          Z11, Z9, Z9
-	VPCLMULQDQ      $0x11, Z5, Z8, Z11
-	VPXORQ          Z11, Z10, Z10
-	VPSHUFD         $0x4e, Z5, Z11
-	VPXORQ          Z5, Z11, Z11
-	VPSHUFD         $0x4e, Z8, Z5
-	VPXORQ          Z8, Z5, Z5
-	VPCLMULQDQ      $0x00, Z11, Z5, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU64       112(R8), Z5
-	VPXORQ          Z6, Z5, Z5
-	VMOVDQU64       Z5, 112(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VMOVDQU64       144(SI), Z6
-	VPCLMULQDQ      $0x00, Z6, Z5, Z8
-	VPXORQ          Z8, Z9, Z9
-	VPCLMULQDQ      $0x11, Z6, Z5, Z8
-	VPXORQ          Z8, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z8
-	VPXORQ          Z6, Z8, Z8
-	VPSHUFD         $0x4e, Z5, Z6
-	VPXORQ          Z5, Z6, Z6
-	VPCLMULQDQ      $0x00, Z8, Z6, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU8.Z      176(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, 176(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VINSERTI32X4    $0x02, X7, Z5, Z5
-	VMOVDQU64       208(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z5, Z6
-	VPXORQ          Z6, Z9, Z9
-	VPCLMULQDQ      $0x11, Z0, Z5, Z6
-	VPXORQ          Z6, Z10, Z10
-	VPSHUFD         $0x4e, Z0, Z6
-	VPXORQ          Z0, Z6, Z6
-	VPSHUFD         $0x4e, Z5, Z0
-	VPXORQ          Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z10, Z9, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z0
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z0, Z9, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z10
-	VEXTRACTI64X4   $0x01, Z10, Y0
-	VPXORQ          Y10, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
-
-blocksBj:
-	// An end of 14 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -176(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X7
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X7, X7
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideSteps<>+192(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VBROADCASTI32X4 272(SI), Z8
-	VPXORQ          Z8, Z4, Z4
-	VPXORQ          Z8, Z5, Z5
-	VPXORQ          Z8, Z6, Z6
-	VPXORQ          Z8, Z0, Z0
-	VBROADCASTI32X4 288(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 304(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 320(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 336(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 368(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 384(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 400(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 416(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	CMPL            DI, $0x00000018
-	JB              lastRoundBl
-	VBROADCASTI32X4 432(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	JE              lastRoundBl
-	VBROADCASTI32X4 464(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z5, Z5
-	VAESENC         Z8, Z6, Z6
-	VAESENC         Z8, Z0, Z0
-
-lastRoundBl:
-	VBROADCASTI32X4 272(SI)(DI*8), Z8
-	VAESENCLAST     Z8, Z4, Z4
-	VAESENCLAST     Z8, Z5, Z5
-	VAESENCLAST     Z8, Z6, Z6
-	VAESENCLAST     Z8, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z8
-	VPXORQ          Z4, Z8, Z8
-	VMOVDQU8.Z      Z8, K1, Z8
-	VMOVDQU8        Z8, K1, -16(R8)
-	VPSHUFB         Z2, Z8, Z8
-	VPXORQ          Z1, Z8, Z8
-	VMOVDQU64       (SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z8, Z9
-	VPCLMULQDQ      $0x11, Z1, Z8, Z10
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPSHUFD         $0x4e, Z8, Z1
-	VPXORQ          Z8, Z1, Z1
-	VPCLMULQDQ      $0x00, Z11, Z1, Z1
-	VMOVDQU64       48(R8), Z8
-	VPXORQ          Z5, Z8, Z8
-	VMOVDQU64       Z8, 48(R8)
-	VPSHUFB         Z2, Z8, Z8
-	VMOVDQU64       64(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z8, Z11
-	VPXORQ          Z11, Z9, Z9
-	VPCLMULQDQ      $0x11, Z5, Z8, Z11
-	VPXORQ          Z11, Z10, Z10
-	VPSHUFD         $0x4e, Z5, Z11
-	VPXORQ          Z5, Z11, Z11
-	VPSHUFD         $0x4e, Z8, Z5
-	VPXORQ          Z8, Z5, Z5
-	VPCLMULQDQ      $0x00, Z11, Z5, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU64       112(R8), Z5
-	VPXORQ          Z6, Z5, Z5
-	VMOVDQU64       Z5, 112(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VMOVDQU64       128(SI), Z6
-	VPCLMULQDQ      $0x00, Z6, Z5, Z8
-	VPXORQ          Z8, Z9, Z9
-	VPCLMULQDQ      $0x11, Z6, Z5, Z8
-	VPXORQ          Z8, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z8
-	VPXORQ          Z6, Z8, Z8
-	VPSHUFD         $0x4e, Z5, Z6
-	VPXORQ          Z5, Z6, Z6
-	VPCLMULQDQ      $0x00, Z8, Z6, Z5
-	VPXORQ          Z5, Z1, Z1
-	VMOVDQU8.Z      176(R8), K4, Z5
-	VPXORQ          Z0, Z5, Z5
-	VMOVDQU8.Z      Z5, K4, Z5
-	VMOVDQU8        Z5, K4, 176(R8)
-	VPSHUFB         Z2, Z5, Z5
-	VINSERTI32X4    $0x03, X7, Z5, Z5
-	VMOVDQU64       192(SI), Z0
-	VPCLMULQDQ      $0x00, Z0, Z5, Z6
-	VPXORQ          Z6, Z9, Z9
-	VPCLMULQDQ      $0x11, Z0, Z5, Z6
-	VPXORQ          Z6, Z10, Z10
-	VPSHUFD         $0x4e, Z0, Z6
-	VPXORQ          Z0, Z6, Z6
-	VPSHUFD         $0x4e, Z5, Z0
-	VPXORQ          Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z0, Z0
-	VPXORQ          Z0, Z1, Z1
-	VPTERNLOGQ      $0x96, Z10, Z9, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z0
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z0, Z9, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z0
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z0, Z1, Z10
-	VEXTRACTI64X4   $0x01, Z10, Y0
-	VPXORQ          Y10, Y0, Y0
-	VEXTRACTI32X4   $0x01, Y0, X1
-	VPXORQ          X0, X1, X1
-	VPSHUFB         X2, X1, X1
-	VPXORQ          X4, X1, X1
-	VMOVDQU64       X1, (R8)(R9*1)
-	MOVB            $0x01, 33(AX)
-	INCQ            DX
-	JMP             next
+	VAESENCLAST   Z14, Z0, Z0
+	VAESENCLAST   Z14, Z21, Z21
+	VAESENCLAST   Z14, Z22, Z22
+	VAESENCLAST   Z14, Z23, Z23
+	VEXTRACTI64X4 $0x01, Z25, Y2
+	VPXORQ        Y25, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X4
+	VPXORQ        X2, X4, X4
+	VMOVDQU64     (R8), Z2
+	VPXORQ        Z0, Z2, Z2
+	VMOVDQU64     Z2, (R8)
+	VPSHUFB       wideSwap<>+0(SB), Z2, Z0
+	VPXORQ        Z4, Z0, Z0
+	VPCLMULQDQ    $0x00, 256(DI), Z0, Z2
+	VPCLMULQDQ    $0x11, 256(DI), Z0, Z17
+	VPCLMULQDQ    $0x01, 256(DI), Z0, Z18
+	VPCLMULQDQ    $0x10, 256(DI), Z0, Z0
+	VMOVDQU64     64(R8), Z19
+	VPXORQ        Z21, Z19, Z19
+	VMOVDQU64     Z19, 64(R8)
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, 320(DI), Z19, Z21
+	VPCLMULQDQ    $0x11, 320(DI), Z19, Z24
+	VPCLMULQDQ    $0x01, 320(DI), Z19, Z25
+	VPTERNLOGQ    $0x96, Z25, Z0, Z18
+	VPCLMULQDQ    $0x10, 320(DI), Z19, Z0
+	VMOVDQU8.Z    128(R8), K3, Z19
+	VPXORQ        Z22, Z19, Z19
+	VMOVDQU8      Z19, K3, 128(R8)
+	VMOVDQU8.Z    Z19, K3, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, 384(DI), Z19, Z22
+	VPTERNLOGQ    $0x96, Z22, Z21, Z2
+	VPCLMULQDQ    $0x11, 384(DI), Z19, Z21
+	VPTERNLOGQ    $0x96, Z21, Z24, Z17
+	VPCLMULQDQ    $0x01, 384(DI), Z19, Z21
+	VPTERNLOGQ    $0x96, Z21, Z0, Z18
+	VPCLMULQDQ    $0x10, 384(DI), Z19, Z0
+	VMOVDQU8.Z    192(R8), K4, Z19
+	VPXORQ        Z23, Z19, Z19
+	VMOVDQU8      Z19, K4, 192(R8)
+	VMOVDQU8.Z    Z19, K4, Z19
+	VPSHUFB       wideSwap<>+0(SB), Z19, Z19
+	VPXORQ        Z20, Z19, Z19
+	VPCLMULQDQ    $0x00, 448(DI), Z19, Z20
+	VPCLMULQDQ    $0x11, 448(DI), Z19, Z21
+	VPCLMULQDQ    $0x01, 448(DI), Z19, Z22
+	VPTERNLOGQ    $0x96, Z22, Z0, Z18
+	VPCLMULQDQ    $0x10, 448(DI), Z19, Z0
+	VPXORQ        Z20, Z2, Z2
+	VPXORQ        Z21, Z17, Z17
+	VPXORQ        Z0, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z2, Z0
+	VPSHUFD       $0x4e, Z2, Z2
+	VPXORQ        Z0, Z18, Z18
+	VPXORQ        Z2, Z18, Z18
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z18, Z0
+	VPSHUFD       $0x4e, Z18, Z18
+	VPXORQ        Z0, Z17, Z17
+	VPXORQ        Z18, Z17, Z17
+	VEXTRACTI64X4 $0x01, Z17, Y0
+	VPXORQ        Y17, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X2
+	VPXORQ        X0, X2, X2
+	VPSHUFB       wideSwap<>+0(SB), X2, X2
+	VPXORQ        X3, X2, X2
+	VMOVDQU64     X2, (R8)(R9*1)
+	MOVB          $0x01, 33(AX)
+	INCQ          DX
+	JMP           next
 
 refuse:
 	MOVB $0x00, 33(AX)
@@ -2733,2470 +1638,1481 @@ end:
 	RET
 
 // func openAVX512(ops *byte, n int) (done int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·openAVX512(SB), NOSPLIT, $0-24
-	MOVQ      ops+0(FP), AX
-	MOVQ      n+8(FP), CX
-	XORL      DX, DX
-	TESTQ     CX, CX
-	JZ        end
-	VMOVDQU64 wideSwapBlock<>+0(SB), Z2
-	VMOVDQU64 wideSwapCounter<>+0(SB), Z3
+	MOVQ  ops+0(FP), AX
+	MOVQ  n+8(FP), CX
+	XORL  DX, DX
+	TESTQ CX, CX
+	JZ    end
 
-	// Masks: all but the first lane, by bytes; the nonce, by 4 bytes; the first lane, by 8 bytes.
-	MOVQ  $-65536, BX
-	KMOVQ BX, K1
-	MOVL  $0x00000007, BX
-	KMOVD BX, K2
-	MOVL  $0x00000003, BX
-	KMOVD BX, K3
+	// Masks: the nonce, by 4 bytes; the lanes behind the first two, by bytes.
+	MOVL   $0x00007777, BX
+	KMOVD  BX, K1
+	MOVQ   $-4294967296, BX
+	KMOVQ  BX, K2
+	XORL   BX, BX
+	XORL   SI, SI
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	VPXORQ Z11, Z11, Z11
+	VPXORQ Z12, Z12, Z12
+	VPXORQ Z13, Z13, Z13
+	VPXORQ Z14, Z14, Z14
+	VPXORQ Z15, Z15, Z15
 
 packet:
-	MOVQ  (AX), SI
-	TESTQ SI, SI
-	JZ    refuse
-	MOVL  256(SI), DI
-	ADDL  DI, DI
-	JZ    refuse
-	CMPB  32(AX), $0x0c
-	JA    refuse
-	MOVQ  48(AX), R9
-	SUBQ  $0x00000010, R9
-	JLT   refuse
-	MOVQ  40(AX), R8
-	LEAQ  15(R9), BX
-	SHRQ  $0x04, BX
-	CMPQ  BX, $0x0000000e
-	JBE   refuse
+	CMPQ            (AX), BX
+	JE              sameKey
+	MOVQ            (AX), BX
+	XORL            SI, SI
+	TESTQ           BX, BX
+	JZ              refuse
+	MOVL            256(BX), SI
+	ADDL            SI, SI
+	VBROADCASTI32X4 288(BX), Z4
+	VBROADCASTI32X4 304(BX), Z5
+	VBROADCASTI32X4 320(BX), Z6
+	VBROADCASTI32X4 336(BX), Z7
+	VBROADCASTI32X4 352(BX), Z8
+	VBROADCASTI32X4 368(BX), Z9
+	VBROADCASTI32X4 384(BX), Z10
+	VBROADCASTI32X4 400(BX), Z11
+	VBROADCASTI32X4 416(BX), Z12
+	VBROADCASTI32X4 272(BX)(SI*8), Z13
+	VMOVDQU64       64(BX), Z2
+	VMOVDQU64       128(BX), Z14
+	VPUNPCKHQDQ     Z14, Z2, Z0
+	VPUNPCKLQDQ     Z14, Z2, Z14
+	VPXORQ          Z0, Z14, Z14
+	VMOVDQU64       192(BX), Z2
+	VMOVDQU64       (BX), Z15
+	VPUNPCKHQDQ     Z15, Z2, Z0
+	VPUNPCKLQDQ     Z15, Z2, Z15
+	VPXORQ          Z0, Z15, Z15
 
-	// Counter 1 behind the nonce, in every lane.
-	VMOVDQU32.Z 8(AX), K2, X0
-	VPORQ       wideOne<>+0(SB), X0, X0
-	VSHUFI32X4  $0x00, Z0, Z0, Z0
+sameKey:
+	TESTL             SI, SI
+	JZ                refuse
+	MOVBQZX           32(AX), DI
+	CMPL              DI, $0x0c
+	JA                refuse
+	MOVQ              48(AX), R9
+	SUBQ              $0x00000010, R9
+	CMPQ              R9, $0x00000fd0
+	JA                refuse
+	MOVQ              40(AX), R8
+	SUBQ              $0x20, R8
+	LEAQ              15(R9), R10
+	SHRQ              $0x04, R10
+	ADDQ              $0x03, R10
+	ADDQ              $0x20, R9
+	VBROADCASTI32X4.Z 8(AX), K1, Z0
+	VBROADCASTI32X4   272(BX), Z2
+	VPXORQ            Z2, Z0, Z0
+	MOVL              $0xffffffff, R11
+	BZHIL             DI, R11, R11
+	SHLL              $0x10, R11
+	KMOVQ             R11, K3
+	VMOVDQU8.Z        4(AX), K3, Z2
+	CMPQ              R10, $0x10
+	JA                groupsAv
+	CMPQ              R10, $0x08
+	JA                registersAw
+	CMPQ              R10, $0x04
+	JA                registersAx
 
-	// Additional data, padded with zeros.
-	MOVBQZX   32(AX), R10
-	LEAQ      wideWindow<>+16(SB), R11
-	SUBQ      R10, R11
-	VMOVDQU64 20(AX), X1
-	VPANDQ    (R11), X1, X1
-	VPSHUFB   X2, X1, X1
+	// An end of 1 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000000, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K3
+	KANDQ   K2, K3, K3
 
-	// The next packet's first lines, the last packet's own, are asked for.
-	MOVQ R8, R10
-	CMPQ CX, $0x01
-	JE   noNextBm
-	MOVQ 104(AX), R10
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
 
-noNextBm:
-	// The additional data's product alone.
-	VMOVDQU64     240(SI), X5
-	VPCLMULQDQ    $0x00, Z5, Z1, Z6
-	VPCLMULQDQ    $0x11, Z5, Z1, Z4
-	VPSHUFD       $0x4e, Z5, Z7
-	VPXORQ        Z5, Z7, Z7
-	VPSHUFD       $0x4e, Z1, Z5
-	VPXORQ        Z1, Z5, Z5
-	VPCLMULQDQ    $0x00, Z7, Z5, Z5
-	VPTERNLOGQ    $0x96, Z4, Z6, Z5
-	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z6, Z7
-	VPSHUFD       $0x4e, Z6, Z6
-	VPTERNLOGQ    $0x96, Z7, Z6, Z5
-	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z5, Z6
-	VPSHUFD       $0x4e, Z5, Z5
-	VPTERNLOGQ    $0x96, Z6, Z5, Z4
-	VEXTRACTI64X4 $0x01, Z4, Y5
-	VPXORQ        Y4, Y5, Y5
-	VEXTRACTI32X4 $0x01, Y5, X4
-	VPXORQ        X5, X4, X4
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z0
+	VMOVDQU8.Z      (R8), K3, Z17
+	VAESENC         Z4, Z0, Z0
+	VMOVDQU8        Z17, K3, Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z2
+	VPXORQ          Z16, Z2, Z2
+	VPCLMULQDQ      $0x00, 256(DI), Z2, Z16
+	VPCLMULQDQ      $0x11, 256(DI), Z2, Z17
+	VPCLMULQDQ      $0x01, 256(DI), Z2, Z18
+	VPCLMULQDQ      $0x10, 256(DI), Z2, Z2
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z7, Z0, Z0
+	VPXORQ          Z2, Z18, Z18
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z9, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z16, Z2
+	VPSHUFD         $0x4e, Z16, Z16
+	VPXORQ          Z2, Z18, Z18
+	VPXORQ          Z16, Z18, Z18
+	VAESENC         Z10, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z18, Z2
+	VPSHUFD         $0x4e, Z18, Z18
+	VPXORQ          Z2, Z17, Z17
+	VPXORQ          Z18, Z17, Z17
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z12, Z0, Z0
+	VEXTRACTI64X4   $0x01, Z17, Y2
+	VPXORQ          Y17, Y2, Y2
+	VEXTRACTI32X4   $0x01, Y2, X16
+	VPXORQ          X2, X16, X16
+	CMPL            SI, $0x00000018
+	JB              lastRoundAy
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	JE              lastRoundAy
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z0, Z0
 
-	// Powers of H and their folds stay in registers.
-	VMOVDQU64 (SI), Z5
-	VPSHUFD   $0x4e, Z5, Z6
-	VPXORQ    Z5, Z6, Z6
-	VMOVDQU64 64(SI), Z7
-	VPSHUFD   $0x4e, Z7, Z8
-	VPXORQ    Z7, Z8, Z8
-	VMOVDQU64 128(SI), Z9
-	VPSHUFD   $0x4e, Z9, Z10
-	VPXORQ    Z9, Z10, Z10
-	VMOVDQU64 192(SI), Z11
-	VPSHUFD   $0x4e, Z11, Z12
-	VPXORQ    Z11, Z12, Z12
-	CMPQ      BX, $0x10
-	JBE       halfBn
+lastRoundAy:
+	VAESENCLAST   Z13, Z0, Z0
+	VEXTRACTI32X4 $0x01, Z0, X2
+	VPSHUFB       wideSwap<>+0(SB), X16, X16
+	VPXORQ        (R8)(R9*1), X16, X16
+	VMOVDQU8.Z    (R8), K3, Z17
+	VPXORQ        Z17, Z0, Z0
+	VMOVDQU8      Z0, K3, (R8)
 
-groupBp:
-	VPADDD          wideSteps<>+16(SB), Z0, Z17
-	VPSHUFB         Z3, Z17, Z17
-	VPADDD          wideSteps<>+80(SB), Z0, Z18
-	VPSHUFB         Z3, Z18, Z18
-	VPADDD          wideSteps<>+144(SB), Z0, Z19
-	VPSHUFB         Z3, Z19, Z19
-	VPADDD          wideSteps<>+208(SB), Z0, Z20
-	VPSHUFB         Z3, Z20, Z20
-	VPADDD          wideAddGroup<>+0(SB), Z0, Z0
-	VMOVDQU64       (R8), Z13
-	VPSHUFB         Z2, Z13, Z14
-	VPXORQ          Z4, Z14, Z14
-	VBROADCASTI32X4 272(SI), Z4
-	VPXORQ          Z4, Z17, Z17
-	VPXORQ          Z4, Z18, Z18
-	VPXORQ          Z4, Z19, Z19
-	VPXORQ          Z4, Z20, Z20
-	VPCLMULQDQ      $0x00, Z5, Z14, Z22
-	VPCLMULQDQ      $0x11, Z5, Z14, Z4
-	VPSHUFD         $0x4e, Z14, Z15
-	VPXORQ          Z14, Z15, Z15
-	VPCLMULQDQ      $0x00, Z6, Z15, Z23
-	VBROADCASTI32X4 288(SI), Z14
-	VAESENC         Z14, Z17, Z17
-	VAESENC         Z14, Z18, Z18
-	VAESENC         Z14, Z19, Z19
-	VAESENC         Z14, Z20, Z20
-	VMOVDQU64       64(R8), Z14
-	VPSHUFB         Z2, Z14, Z15
-	VBROADCASTI32X4 304(SI), Z16
-	VAESENC         Z16, Z17, Z17
-	VAESENC         Z16, Z18, Z18
-	VAESENC         Z16, Z19, Z19
-	VAESENC         Z16, Z20, Z20
-	VPCLMULQDQ      $0x00, Z7, Z15, Z16
-	VPXORQ          Z16, Z22, Z22
-	VPCLMULQDQ      $0x11, Z7, Z15, Z16
-	VPXORQ          Z16, Z4, Z4
-	VPSHUFD         $0x4e, Z15, Z16
-	VPXORQ          Z15, Z16, Z16
-	VPCLMULQDQ      $0x00, Z8, Z16, Z15
-	VPXORQ          Z15, Z23, Z23
-	VBROADCASTI32X4 320(SI), Z15
-	VAESENC         Z15, Z17, Z17
-	VAESENC         Z15, Z18, Z18
-	VAESENC         Z15, Z19, Z19
-	VAESENC         Z15, Z20, Z20
-	VMOVDQU64       128(R8), Z15
-	VPSHUFB         Z2, Z15, Z16
-	VBROADCASTI32X4 336(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VPCLMULQDQ      $0x00, Z9, Z16, Z21
-	VPXORQ          Z21, Z22, Z22
-	VPCLMULQDQ      $0x11, Z9, Z16, Z21
-	VPXORQ          Z21, Z4, Z4
-	VPSHUFD         $0x4e, Z16, Z21
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X2, X16, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
+	JMP      next
+
+registersAx:
+	// An end of 2 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    (R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	KANDQ   K2, K3, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000040, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z17
+	VPXORQ          wideSteps<>+64(SB), Z0, Z0
+	VMOVDQU8.Z      (R8), K3, Z18
+	VAESENC         Z4, Z17, Z17
+	VAESENC         Z4, Z0, Z0
+	VMOVDQU8        Z18, K3, Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z2
+	VPCLMULQDQ      $0x00, 256(DI), Z2, Z18
+	VPCLMULQDQ      $0x11, 256(DI), Z2, Z19
+	VPCLMULQDQ      $0x01, 256(DI), Z2, Z20
+	VPCLMULQDQ      $0x10, 256(DI), Z2, Z2
+	VAESENC         Z5, Z17, Z17
+	VAESENC         Z5, Z0, Z0
+	VMOVDQU8.Z      64(R8), K4, Z21
+	VAESENC         Z6, Z17, Z17
+	VAESENC         Z6, Z0, Z0
+	VPSHUFB         wideSwap<>+0(SB), Z21, Z21
 	VPXORQ          Z16, Z21, Z21
-	VPCLMULQDQ      $0x00, Z10, Z21, Z16
+	VPCLMULQDQ      $0x00, 320(DI), Z21, Z16
+	VPCLMULQDQ      $0x11, 320(DI), Z21, Z22
+	VPCLMULQDQ      $0x01, 320(DI), Z21, Z23
+	VPTERNLOGQ      $0x96, Z23, Z2, Z20
+	VPCLMULQDQ      $0x10, 320(DI), Z21, Z2
+	VAESENC         Z7, Z17, Z17
+	VAESENC         Z7, Z0, Z0
+	VPXORQ          Z16, Z18, Z18
+	VPXORQ          Z22, Z19, Z19
+	VAESENC         Z8, Z17, Z17
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z9, Z17, Z17
+	VAESENC         Z9, Z0, Z0
+	VPXORQ          Z2, Z20, Z20
+	VAESENC         Z10, Z17, Z17
+	VAESENC         Z10, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z18, Z2
+	VPSHUFD         $0x4e, Z18, Z18
+	VPXORQ          Z2, Z20, Z20
+	VPXORQ          Z18, Z20, Z20
+	VAESENC         Z11, Z17, Z17
+	VAESENC         Z11, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z20, Z2
+	VPSHUFD         $0x4e, Z20, Z20
+	VPXORQ          Z2, Z19, Z19
+	VPXORQ          Z20, Z19, Z19
+	VAESENC         Z12, Z17, Z17
+	VAESENC         Z12, Z0, Z0
+	VEXTRACTI64X4   $0x01, Z19, Y2
+	VPXORQ          Y19, Y2, Y2
+	VEXTRACTI32X4   $0x01, Y2, X16
+	VPXORQ          X2, X16, X16
+	CMPL            SI, $0x00000018
+	JB              lastRoundAz
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z0, Z0
+	JE              lastRoundAz
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z0, Z0
+
+lastRoundAz:
+	VAESENCLAST   Z13, Z17, Z17
+	VAESENCLAST   Z13, Z0, Z0
+	VEXTRACTI32X4 $0x01, Z17, X2
+	VPSHUFB       wideSwap<>+0(SB), X16, X16
+	VPXORQ        (R8)(R9*1), X16, X16
+	VMOVDQU8.Z    (R8), K3, Z18
+	VPXORQ        Z18, Z17, Z17
+	VMOVDQU8      Z17, K3, (R8)
+	VMOVDQU8.Z    64(R8), K4, Z17
+	VPXORQ        Z17, Z0, Z0
+	VMOVDQU8      Z0, K4, 64(R8)
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X2, X16, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
+	JMP      next
+
+registersAw:
+	CMPQ R10, $0x0c
+	JA   registersBa
+
+	// An end of 3 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -64(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000080, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z17
+	VPXORQ          wideSteps<>+64(SB), Z0, Z18
+	VPXORQ          wideSteps<>+128(SB), Z0, Z0
+	VMOVDQU8.Z      (R8), K2, Z19
+	VAESENC         Z4, Z17, Z17
+	VAESENC         Z4, Z18, Z18
+	VAESENC         Z4, Z0, Z0
+	VMOVDQU8        Z19, K2, Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z2
+	VPCLMULQDQ      $0x00, 256(DI), Z2, Z19
+	VPCLMULQDQ      $0x11, 256(DI), Z2, Z20
+	VPCLMULQDQ      $0x01, 256(DI), Z2, Z21
+	VPCLMULQDQ      $0x10, 256(DI), Z2, Z2
+	VAESENC         Z5, Z17, Z17
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z0, Z0
+	VMOVDQU8.Z      64(R8), K3, Z22
+	VAESENC         Z6, Z17, Z17
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z0, Z0
+	VPSHUFB         wideSwap<>+0(SB), Z22, Z22
+	VPCLMULQDQ      $0x00, 320(DI), Z22, Z23
+	VPCLMULQDQ      $0x11, 320(DI), Z22, Z24
+	VPCLMULQDQ      $0x01, 320(DI), Z22, Z25
+	VPTERNLOGQ      $0x96, Z25, Z2, Z21
+	VPCLMULQDQ      $0x10, 320(DI), Z22, Z2
+	VAESENC         Z7, Z17, Z17
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z0, Z0
+	VMOVDQU8.Z      128(R8), K4, Z22
+	VAESENC         Z8, Z17, Z17
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z0, Z0
+	VPSHUFB         wideSwap<>+0(SB), Z22, Z22
+	VPXORQ          Z16, Z22, Z22
+	VPCLMULQDQ      $0x00, 384(DI), Z22, Z16
+	VPTERNLOGQ      $0x96, Z16, Z23, Z19
+	VPCLMULQDQ      $0x11, 384(DI), Z22, Z16
+	VPTERNLOGQ      $0x96, Z16, Z24, Z20
+	VPCLMULQDQ      $0x01, 384(DI), Z22, Z16
+	VPTERNLOGQ      $0x96, Z16, Z2, Z21
+	VPCLMULQDQ      $0x10, 384(DI), Z22, Z2
+	VAESENC         Z9, Z17, Z17
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z10, Z17, Z17
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z0, Z0
+	VPXORQ          Z2, Z21, Z21
+	VAESENC         Z11, Z17, Z17
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z19, Z2
+	VPSHUFD         $0x4e, Z19, Z19
+	VPXORQ          Z2, Z21, Z21
+	VPXORQ          Z19, Z21, Z21
+	VAESENC         Z12, Z17, Z17
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z21, Z2
+	VPSHUFD         $0x4e, Z21, Z21
+	VPXORQ          Z2, Z20, Z20
+	VPXORQ          Z21, Z20, Z20
+	CMPL            SI, $0x00000018
+	JB              lastRoundBb
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z0, Z0
+	JE              lastRoundBb
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z0, Z0
+
+lastRoundBb:
+	VAESENCLAST   Z13, Z17, Z17
+	VAESENCLAST   Z13, Z18, Z18
+	VAESENCLAST   Z13, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z20, Y2
+	VPXORQ        Y20, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X16
+	VPXORQ        X2, X16, X16
+	VEXTRACTI32X4 $0x01, Z17, X2
+	VPSHUFB       wideSwap<>+0(SB), X16, X16
+	VPXORQ        (R8)(R9*1), X16, X16
+	VMOVDQU8.Z    (R8), K2, Z19
+	VPXORQ        Z19, Z17, Z17
+	VMOVDQU8      Z17, K2, (R8)
+	VMOVDQU8.Z    64(R8), K3, Z17
+	VPXORQ        Z17, Z18, Z18
+	VMOVDQU8      Z18, K3, 64(R8)
+	VMOVDQU8.Z    128(R8), K4, Z17
+	VPXORQ        Z17, Z0, Z0
+	VMOVDQU8      Z0, K4, 128(R8)
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X2, X16, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
+	JMP      next
+
+registersBa:
+	// An end of 4 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -128(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x000000c0, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          wideSteps<>+0(SB), Z0, Z17
+	VPXORQ          wideSteps<>+64(SB), Z0, Z18
+	VPXORQ          wideSteps<>+128(SB), Z0, Z19
+	VPXORQ          wideSteps<>+192(SB), Z0, Z0
+	VMOVDQU8.Z      (R8), K2, Z20
+	VMOVDQU8        Z20, K2, Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z2
+	VPCLMULQDQ      $0x00, 256(DI), Z2, Z20
+	VPCLMULQDQ      $0x11, 256(DI), Z2, Z21
+	VPCLMULQDQ      $0x01, 256(DI), Z2, Z22
+	VPCLMULQDQ      $0x10, 256(DI), Z2, Z2
+	VAESENC         Z4, Z17, Z17
+	VAESENC         Z4, Z18, Z18
+	VAESENC         Z4, Z19, Z19
+	VAESENC         Z4, Z0, Z0
+	VMOVDQU64       64(R8), Z23
+	VAESENC         Z5, Z17, Z17
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z0, Z0
+	VPSHUFB         wideSwap<>+0(SB), Z23, Z23
+	VPCLMULQDQ      $0x00, 320(DI), Z23, Z24
+	VPCLMULQDQ      $0x11, 320(DI), Z23, Z25
+	VPCLMULQDQ      $0x01, 320(DI), Z23, Z26
+	VPTERNLOGQ      $0x96, Z26, Z2, Z22
+	VPCLMULQDQ      $0x10, 320(DI), Z23, Z2
+	VAESENC         Z6, Z17, Z17
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z0, Z0
+	VMOVDQU8.Z      128(R8), K3, Z23
+	VAESENC         Z7, Z17, Z17
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z0, Z0
+	VPSHUFB         wideSwap<>+0(SB), Z23, Z23
+	VPCLMULQDQ      $0x00, 384(DI), Z23, Z26
+	VPTERNLOGQ      $0x96, Z26, Z24, Z20
+	VPCLMULQDQ      $0x11, 384(DI), Z23, Z24
+	VPTERNLOGQ      $0x96, Z24, Z25, Z21
+	VPCLMULQDQ      $0x01, 384(DI), Z23, Z24
+	VPTERNLOGQ      $0x96, Z24, Z2, Z22
+	VPCLMULQDQ      $0x10, 384(DI), Z23, Z2
+	VAESENC         Z8, Z17, Z17
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z0, Z0
+	VMOVDQU8.Z      192(R8), K4, Z23
+	VPSHUFB         wideSwap<>+0(SB), Z23, Z23
 	VPXORQ          Z16, Z23, Z23
-	VBROADCASTI32X4 352(SI), Z16
+	VPCLMULQDQ      $0x00, 448(DI), Z23, Z16
+	VPCLMULQDQ      $0x11, 448(DI), Z23, Z24
+	VPCLMULQDQ      $0x01, 448(DI), Z23, Z25
+	VPTERNLOGQ      $0x96, Z25, Z2, Z22
+	VPCLMULQDQ      $0x10, 448(DI), Z23, Z2
+	VAESENC         Z9, Z17, Z17
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z0, Z0
+	VPXORQ          Z16, Z20, Z20
+	VPXORQ          Z24, Z21, Z21
+	VAESENC         Z10, Z17, Z17
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z0, Z0
+	VPXORQ          Z2, Z22, Z22
+	VAESENC         Z11, Z17, Z17
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z20, Z2
+	VPSHUFD         $0x4e, Z20, Z20
+	VPXORQ          Z2, Z22, Z22
+	VPXORQ          Z20, Z22, Z22
+	VAESENC         Z12, Z17, Z17
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z22, Z2
+	VPSHUFD         $0x4e, Z22, Z22
+	VPXORQ          Z2, Z21, Z21
+	VPXORQ          Z22, Z21, Z21
+	CMPL            SI, $0x00000018
+	JB              lastRoundBc
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z0, Z0
+	JE              lastRoundBc
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z17, Z17
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z0, Z0
+
+lastRoundBc:
+	VAESENCLAST   Z13, Z17, Z17
+	VAESENCLAST   Z13, Z18, Z18
+	VAESENCLAST   Z13, Z19, Z19
+	VAESENCLAST   Z13, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z21, Y2
+	VPXORQ        Y21, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X16
+	VPXORQ        X2, X16, X16
+	VEXTRACTI32X4 $0x01, Z17, X2
+	VPSHUFB       wideSwap<>+0(SB), X16, X16
+	VPXORQ        (R8)(R9*1), X16, X16
+	VMOVDQU8.Z    (R8), K2, Z20
+	VPXORQ        Z20, Z17, Z17
+	VMOVDQU8      Z17, K2, (R8)
+	VMOVDQU64     64(R8), Z17
+	VPXORQ        Z17, Z18, Z18
+	VMOVDQU64     Z18, 64(R8)
+	VMOVDQU8.Z    128(R8), K3, Z17
+	VPXORQ        Z17, Z19, Z19
+	VMOVDQU8      Z19, K3, 128(R8)
+	VMOVDQU8.Z    192(R8), K4, Z17
+	VPXORQ        Z17, Z0, Z0
+	VMOVDQU8      Z0, K4, 192(R8)
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X2, X16, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
+	JMP      next
+
+groupsAv:
+	// The next packet's lines, the last packet's own, are asked for.
+	MOVQ R8, DI
+	CMPQ CX, $0x01
+	JE   noNextBd
+	MOVQ 104(AX), DI
+
+noNextBd:
+	VPXORQ          Z1, Z1, Z1
+	VPXORQ          X3, X3, X3
+	LEAQ            -192(R9), R11
+	MOVL            $0x00000040, R12
+	CMPQ            R11, R12
+	CMOVQGT         R12, R11
+	MOVQ            $-1, R12
+	BZHIQ           R11, R12, R12
+	KMOVQ           R12, K3
+	VPXORQ          wideSteps<>+0(SB), Z0, Z20
+	VPXORQ          wideSteps<>+64(SB), Z0, Z21
+	VPXORQ          wideSteps<>+128(SB), Z0, Z22
+	VPXORQ          wideSteps<>+192(SB), Z0, Z23
+	VMOVDQU8.Z      (R8), K2, Z16
+	VMOVDQU8        Z16, K2, Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z16
+	VMOVDQU64       64(R8), Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z17
+	VAESENC         Z4, Z20, Z20
+	VAESENC         Z4, Z21, Z21
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VMOVDQU64       128(R8), Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z18
+	VMOVDQU8.Z      192(R8), K3, Z2
+	VPSHUFB         wideSwap<>+0(SB), Z2, Z19
+	VAESENC         Z5, Z20, Z20
+	VAESENC         Z5, Z21, Z21
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VPCLMULQDQ      $0x00, 64(BX), Z17, Z2
+	VPCLMULQDQ      $0x11, 64(BX), Z17, Z24
+	VAESENC         Z6, Z20, Z20
+	VAESENC         Z6, Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VPCLMULQDQ      $0x00, 128(BX), Z18, Z25
+	VPUNPCKHQDQ     Z18, Z17, Z26
+	VPUNPCKLQDQ     Z18, Z17, Z17
+	VPXORQ          Z26, Z17, Z17
+	VPCLMULQDQ      $0x00, Z14, Z17, Z26
+	VAESENC         Z7, Z20, Z20
+	VAESENC         Z7, Z21, Z21
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VPCLMULQDQ      $0x11, 128(BX), Z18, Z18
+	VPCLMULQDQ      $0x11, Z14, Z17, Z17
+	VAESENC         Z8, Z20, Z20
+	VAESENC         Z8, Z21, Z21
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VPXORQ          Z3, Z16, Z16
+	VPCLMULQDQ      $0x00, 192(BX), Z19, Z3
+	VPTERNLOGQ      $0x96, Z3, Z25, Z2
+	VAESENC         Z9, Z20, Z20
+	VAESENC         Z9, Z21, Z21
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VPCLMULQDQ      $0x11, 192(BX), Z19, Z3
+	VPTERNLOGQ      $0x96, Z3, Z18, Z24
+	VPCLMULQDQ      $0x00, (BX), Z16, Z3
+	VAESENC         Z10, Z20, Z20
+	VAESENC         Z10, Z21, Z21
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VPUNPCKHQDQ     Z16, Z19, Z18
+	VPUNPCKLQDQ     Z16, Z19, Z19
+	VPXORQ          Z18, Z19, Z19
+	VPCLMULQDQ      $0x00, Z15, Z19, Z18
+	VPTERNLOGQ      $0x96, Z18, Z17, Z26
+	VPCLMULQDQ      $0x11, (BX), Z16, Z16
+	VAESENC         Z11, Z20, Z20
+	VAESENC         Z11, Z21, Z21
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VPCLMULQDQ      $0x11, Z15, Z19, Z17
+	VPXORQ          Z3, Z2, Z2
+	VPXORQ          Z16, Z24, Z24
+	VAESENC         Z12, Z20, Z20
+	VAESENC         Z12, Z21, Z21
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VPXORQ          Z17, Z26, Z26
+	VPTERNLOGQ      $0x96, Z24, Z2, Z26
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z2, Z3
+	VPSHUFD         $0x4e, Z2, Z2
+	VPXORQ          Z3, Z26, Z26
+	VPXORQ          Z2, Z26, Z26
+	CMPL            SI, $0x00000018
+	JB              lastRoundBg
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	JE              lastRoundBg
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+
+lastRoundBg:
+	VAESENCLAST   Z13, Z20, Z20
+	VAESENCLAST   Z13, Z21, Z21
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z26, Z2
+	VPSHUFD       $0x4e, Z26, Z26
+	VPXORQ        Z2, Z24, Z24
+	VPXORQ        Z26, Z24, Z24
+	VEXTRACTI64X4 $0x01, Z24, Y2
+	VPXORQ        Y24, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X3
+	VPXORQ        X2, X3, X3
+	VEXTRACTI32X4 $0x01, Z20, X2
+	VMOVDQU8.Z    (R8), K2, Z16
+	VPXORQ        Z16, Z20, Z20
+	VMOVDQU8      Z20, K2, (R8)
+	VPXORQ        64(R8), Z21, Z21
+	VMOVDQU64     Z21, 64(R8)
+	VPXORQ        128(R8), Z22, Z22
+	VMOVDQU64     Z22, 128(R8)
+	VMOVDQU8.Z    192(R8), K3, Z16
+	VPXORQ        Z16, Z23, Z23
+	VMOVDQU8      Z23, K3, 192(R8)
+	VPADDD        wideGroup<>+0(SB), Z1, Z1
+	PREFETCHT0    (DI)
+	PREFETCHT0    64(DI)
+	PREFETCHT0    128(DI)
+	PREFETCHT0    192(DI)
+	ADDQ          $0x00000100, DI
+	ADDQ          $0x00000100, R8
+	SUBQ          $0x00000100, R9
+	SUBQ          $0x10, R10
+	CMPQ          R10, $0x10
+	JBE           lastBf
+
+groupBe:
+	LEAQ            -192(R9), R11
+	MOVL            $0x00000040, R12
+	CMPQ            R11, R12
+	CMOVQGT         R12, R11
+	MOVQ            $-1, R12
+	BZHIQ           R11, R12, R12
+	KMOVQ           R12, K3
+	VPXORQ          Z1, Z0, Z16
+	VPXORQ          wideSteps<>+0(SB), Z16, Z20
+	VPXORQ          wideSteps<>+64(SB), Z16, Z21
+	VPXORQ          wideSteps<>+128(SB), Z16, Z22
+	VPXORQ          wideSteps<>+192(SB), Z16, Z23
+	VMOVDQU64       (R8), Z16
+	VPSHUFB         wideSwap<>+0(SB), Z16, Z16
+	VMOVDQU64       64(R8), Z17
+	VPSHUFB         wideSwap<>+0(SB), Z17, Z17
+	VAESENC         Z4, Z20, Z20
+	VAESENC         Z4, Z21, Z21
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VMOVDQU64       128(R8), Z18
+	VPSHUFB         wideSwap<>+0(SB), Z18, Z18
+	VMOVDQU8.Z      192(R8), K3, Z19
+	VPSHUFB         wideSwap<>+0(SB), Z19, Z19
+	VAESENC         Z5, Z20, Z20
+	VAESENC         Z5, Z21, Z21
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VPCLMULQDQ      $0x00, 64(BX), Z17, Z24
+	VPCLMULQDQ      $0x11, 64(BX), Z17, Z25
+	VAESENC         Z6, Z20, Z20
+	VAESENC         Z6, Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VPCLMULQDQ      $0x00, 128(BX), Z18, Z26
+	VPUNPCKHQDQ     Z18, Z17, Z27
+	VPUNPCKLQDQ     Z18, Z17, Z17
+	VPXORQ          Z27, Z17, Z17
+	VPCLMULQDQ      $0x00, Z14, Z17, Z27
+	VAESENC         Z7, Z20, Z20
+	VAESENC         Z7, Z21, Z21
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VPCLMULQDQ      $0x11, 128(BX), Z18, Z18
+	VPCLMULQDQ      $0x11, Z14, Z17, Z17
+	VAESENC         Z8, Z20, Z20
+	VAESENC         Z8, Z21, Z21
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VPXORQ          Z3, Z16, Z16
+	VPCLMULQDQ      $0x00, 192(BX), Z19, Z3
+	VPTERNLOGQ      $0x96, Z3, Z26, Z24
+	VAESENC         Z9, Z20, Z20
+	VAESENC         Z9, Z21, Z21
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VPCLMULQDQ      $0x11, 192(BX), Z19, Z3
+	VPTERNLOGQ      $0x96, Z3, Z18, Z25
+	VPCLMULQDQ      $0x00, (BX), Z16, Z3
+	VAESENC         Z10, Z20, Z20
+	VAESENC         Z10, Z21, Z21
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VPUNPCKHQDQ     Z16, Z19, Z18
+	VPUNPCKLQDQ     Z16, Z19, Z19
+	VPXORQ          Z18, Z19, Z19
+	VPCLMULQDQ      $0x00, Z15, Z19, Z18
+	VPTERNLOGQ      $0x96, Z18, Z17, Z27
+	VPCLMULQDQ      $0x11, (BX), Z16, Z16
+	VAESENC         Z11, Z20, Z20
+	VAESENC         Z11, Z21, Z21
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VPCLMULQDQ      $0x11, Z15, Z19, Z17
+	VPXORQ          Z3, Z24, Z24
+	VPXORQ          Z16, Z25, Z25
+	VAESENC         Z12, Z20, Z20
+	VAESENC         Z12, Z21, Z21
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VPXORQ          Z17, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z24, Z27
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z24, Z3
+	VPSHUFD         $0x4e, Z24, Z24
+	VPXORQ          Z3, Z27, Z27
+	VPXORQ          Z24, Z27, Z27
+	CMPL            SI, $0x00000018
+	JB              lastRoundBh
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z21, Z21
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z21, Z21
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	JE              lastRoundBh
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z21, Z21
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z20, Z20
+	VAESENC         Z3, Z21, Z21
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+
+lastRoundBh:
+	VAESENCLAST   Z13, Z20, Z20
+	VAESENCLAST   Z13, Z21, Z21
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VPCLMULQDQ    $0x00, widePoly<>+0(SB), Z27, Z3
+	VPSHUFD       $0x4e, Z27, Z27
+	VPXORQ        Z3, Z25, Z25
+	VPXORQ        Z27, Z25, Z25
+	VEXTRACTI64X4 $0x01, Z25, Y16
+	VPXORQ        Y25, Y16, Y16
+	VEXTRACTI32X4 $0x01, Y16, X3
+	VPXORQ        X16, X3, X3
+	VPXORQ        (R8), Z20, Z20
+	VMOVDQU64     Z20, (R8)
+	VPXORQ        64(R8), Z21, Z21
+	VMOVDQU64     Z21, 64(R8)
+	VPXORQ        128(R8), Z22, Z22
+	VMOVDQU64     Z22, 128(R8)
+	VMOVDQU8.Z    192(R8), K3, Z16
+	VPXORQ        Z16, Z23, Z23
+	VMOVDQU8      Z23, K3, 192(R8)
+	VPADDD        wideGroup<>+0(SB), Z1, Z1
+	PREFETCHT0    (DI)
+	PREFETCHT0    64(DI)
+	PREFETCHT0    128(DI)
+	PREFETCHT0    192(DI)
+	ADDQ          $0x00000100, DI
+	ADDQ          $0x00000100, R8
+	SUBQ          $0x00000100, R9
+	SUBQ          $0x10, R10
+	CMPQ          R10, $0x10
+	JA            groupBe
+
+lastBf:
+	CMPQ R10, $0x08
+	JA   registersBi
+	CMPQ R10, $0x04
+	JA   registersBj
+
+	// An end of 1 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000000, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K3
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z0
+	VPXORQ          wideSteps<>+0(SB), Z0, Z0
+	VMOVDQU8.Z      (R8), K3, Z17
+	VAESENC         Z4, Z0, Z0
+	VPSHUFB         wideSwap<>+0(SB), Z17, Z17
+	VPTERNLOGQ      $0x96, Z16, Z3, Z17
+	VPCLMULQDQ      $0x00, 256(DI), Z17, Z16
+	VPCLMULQDQ      $0x11, 256(DI), Z17, Z18
+	VPCLMULQDQ      $0x01, 256(DI), Z17, Z19
+	VPCLMULQDQ      $0x10, 256(DI), Z17, Z17
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z7, Z0, Z0
+	VPXORQ          Z17, Z19, Z19
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z9, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z16, Z17
+	VPSHUFD         $0x4e, Z16, Z16
+	VPXORQ          Z17, Z19, Z19
+	VPXORQ          Z16, Z19, Z19
+	VAESENC         Z10, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z19, Z16
+	VPSHUFD         $0x4e, Z19, Z19
+	VPXORQ          Z16, Z18, Z18
+	VPXORQ          Z19, Z18, Z18
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z12, Z0, Z0
+	VEXTRACTI64X4   $0x01, Z18, Y16
+	VPXORQ          Y18, Y16, Y16
+	VEXTRACTI32X4   $0x01, Y16, X17
+	VPXORQ          X16, X17, X17
+	CMPL            SI, $0x00000018
+	JB              lastRoundBk
+	VBROADCASTI32X4 432(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	JE              lastRoundBk
+	VBROADCASTI32X4 464(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z16
+	VAESENC         Z16, Z0, Z0
+
+lastRoundBk:
+	VAESENCLAST Z13, Z0, Z0
+	VPSHUFB     wideSwap<>+0(SB), X17, X17
+	VPXORQ      (R8)(R9*1), X17, X17
+	VMOVDQU8.Z  (R8), K3, Z16
+	VPXORQ      Z16, Z0, Z0
+	VMOVDQU8    Z0, K3, (R8)
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X2, X17, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
+	JMP      next
+
+registersBj:
+	// An end of 2 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    (R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000040, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z17
+	VPXORQ          wideSteps<>+0(SB), Z17, Z0
+	VPXORQ          wideSteps<>+64(SB), Z17, Z17
+	VMOVDQU8.Z      (R8), K3, Z18
+	VAESENC         Z4, Z0, Z0
+	VAESENC         Z4, Z17, Z17
+	VPSHUFB         wideSwap<>+0(SB), Z18, Z18
+	VPXORQ          Z3, Z18, Z18
+	VPCLMULQDQ      $0x00, 256(DI), Z18, Z19
+	VPCLMULQDQ      $0x11, 256(DI), Z18, Z20
+	VPCLMULQDQ      $0x01, 256(DI), Z18, Z21
+	VPCLMULQDQ      $0x10, 256(DI), Z18, Z18
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z5, Z17, Z17
+	VMOVDQU8.Z      64(R8), K4, Z22
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z6, Z17, Z17
+	VPSHUFB         wideSwap<>+0(SB), Z22, Z22
+	VPXORQ          Z16, Z22, Z22
+	VPCLMULQDQ      $0x00, 320(DI), Z22, Z16
+	VPCLMULQDQ      $0x11, 320(DI), Z22, Z23
+	VPCLMULQDQ      $0x01, 320(DI), Z22, Z24
+	VPTERNLOGQ      $0x96, Z24, Z18, Z21
+	VPCLMULQDQ      $0x10, 320(DI), Z22, Z18
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z7, Z17, Z17
+	VPXORQ          Z16, Z19, Z19
+	VPXORQ          Z23, Z20, Z20
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z8, Z17, Z17
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z9, Z17, Z17
+	VPXORQ          Z18, Z21, Z21
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z10, Z17, Z17
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z19, Z16
+	VPSHUFD         $0x4e, Z19, Z19
+	VPXORQ          Z16, Z21, Z21
+	VPXORQ          Z19, Z21, Z21
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z11, Z17, Z17
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z21, Z16
+	VPSHUFD         $0x4e, Z21, Z21
+	VPXORQ          Z16, Z20, Z20
+	VPXORQ          Z21, Z20, Z20
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z12, Z17, Z17
+	VEXTRACTI64X4   $0x01, Z20, Y16
+	VPXORQ          Y20, Y16, Y16
+	VEXTRACTI32X4   $0x01, Y16, X18
+	VPXORQ          X16, X18, X18
+	CMPL            SI, $0x00000018
+	JB              lastRoundBl
+	VBROADCASTI32X4 432(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VBROADCASTI32X4 448(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	JE              lastRoundBl
+	VBROADCASTI32X4 464(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VBROADCASTI32X4 480(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+
+lastRoundBl:
+	VAESENCLAST Z13, Z0, Z0
+	VAESENCLAST Z13, Z17, Z17
+	VPSHUFB     wideSwap<>+0(SB), X18, X18
+	VPXORQ      (R8)(R9*1), X18, X18
+	VMOVDQU8.Z  (R8), K3, Z16
+	VPXORQ      Z16, Z0, Z0
+	VMOVDQU8    Z0, K3, (R8)
+	VMOVDQU8.Z  64(R8), K4, Z0
+	VPXORQ      Z0, Z17, Z17
+	VMOVDQU8    Z17, K4, 64(R8)
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X2, X18, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
+	JMP      next
+
+registersBi:
+	CMPQ R10, $0x0c
+	JA   registersBm
+
+	// An end of 3 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -64(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x00000080, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z18
+	VPXORQ          wideSteps<>+0(SB), Z18, Z0
+	VPXORQ          wideSteps<>+64(SB), Z18, Z17
+	VPXORQ          wideSteps<>+128(SB), Z18, Z18
+	VMOVDQU64       (R8), Z19
+	VAESENC         Z4, Z0, Z0
+	VAESENC         Z4, Z17, Z17
+	VAESENC         Z4, Z18, Z18
+	VPSHUFB         wideSwap<>+0(SB), Z19, Z19
+	VPXORQ          Z3, Z19, Z19
+	VPCLMULQDQ      $0x00, 256(DI), Z19, Z20
+	VPCLMULQDQ      $0x11, 256(DI), Z19, Z21
+	VPCLMULQDQ      $0x01, 256(DI), Z19, Z22
+	VPCLMULQDQ      $0x10, 256(DI), Z19, Z19
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z5, Z17, Z17
+	VAESENC         Z5, Z18, Z18
+	VMOVDQU8.Z      64(R8), K3, Z23
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z6, Z17, Z17
+	VAESENC         Z6, Z18, Z18
+	VPSHUFB         wideSwap<>+0(SB), Z23, Z23
+	VPCLMULQDQ      $0x00, 320(DI), Z23, Z24
+	VPCLMULQDQ      $0x11, 320(DI), Z23, Z25
+	VPCLMULQDQ      $0x01, 320(DI), Z23, Z26
+	VPTERNLOGQ      $0x96, Z26, Z19, Z22
+	VPCLMULQDQ      $0x10, 320(DI), Z23, Z19
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z7, Z17, Z17
+	VAESENC         Z7, Z18, Z18
+	VMOVDQU8.Z      128(R8), K4, Z23
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z8, Z17, Z17
+	VAESENC         Z8, Z18, Z18
+	VPSHUFB         wideSwap<>+0(SB), Z23, Z23
+	VPXORQ          Z16, Z23, Z23
+	VPCLMULQDQ      $0x00, 384(DI), Z23, Z16
+	VPTERNLOGQ      $0x96, Z16, Z24, Z20
+	VPCLMULQDQ      $0x11, 384(DI), Z23, Z16
+	VPTERNLOGQ      $0x96, Z16, Z25, Z21
+	VPCLMULQDQ      $0x01, 384(DI), Z23, Z16
+	VPTERNLOGQ      $0x96, Z16, Z19, Z22
+	VPCLMULQDQ      $0x10, 384(DI), Z23, Z16
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z9, Z17, Z17
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z10, Z17, Z17
+	VAESENC         Z10, Z18, Z18
+	VPXORQ          Z16, Z22, Z22
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z11, Z17, Z17
+	VAESENC         Z11, Z18, Z18
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z20, Z16
+	VPSHUFD         $0x4e, Z20, Z20
+	VPXORQ          Z16, Z22, Z22
+	VPXORQ          Z20, Z22, Z22
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z12, Z17, Z17
+	VAESENC         Z12, Z18, Z18
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z22, Z16
+	VPSHUFD         $0x4e, Z22, Z22
+	VPXORQ          Z16, Z21, Z21
+	VPXORQ          Z22, Z21, Z21
+	CMPL            SI, $0x00000018
+	JB              lastRoundBn
+	VBROADCASTI32X4 432(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VAESENC         Z16, Z18, Z18
+	VBROADCASTI32X4 448(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VAESENC         Z16, Z18, Z18
+	JE              lastRoundBn
+	VBROADCASTI32X4 464(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VAESENC         Z16, Z18, Z18
+	VBROADCASTI32X4 480(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VAESENC         Z16, Z18, Z18
+
+lastRoundBn:
+	VAESENCLAST   Z13, Z0, Z0
+	VAESENCLAST   Z13, Z17, Z17
+	VAESENCLAST   Z13, Z18, Z18
+	VEXTRACTI64X4 $0x01, Z21, Y16
+	VPXORQ        Y21, Y16, Y16
+	VEXTRACTI32X4 $0x01, Y16, X19
+	VPXORQ        X16, X19, X19
+	VPSHUFB       wideSwap<>+0(SB), X19, X19
+	VPXORQ        (R8)(R9*1), X19, X19
+	VMOVDQU64     (R8), Z16
+	VPXORQ        Z16, Z0, Z0
+	VMOVDQU64     Z0, (R8)
+	VMOVDQU8.Z    64(R8), K3, Z0
+	VPXORQ        Z0, Z17, Z17
+	VMOVDQU8      Z17, K3, 64(R8)
+	VMOVDQU8.Z    128(R8), K4, Z0
+	VPXORQ        Z0, Z18, Z18
+	VMOVDQU8      Z18, K4, 128(R8)
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB X2, X19, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
+	JMP      next
+
+registersBm:
+	// An end of 4 registers.
+	// The last two registers' bytes that are text: the last one may hold the lengths only.
+	LEAQ    -128(R9), DI
+	MOVQ    $-1, R11
+	BZHIQ   DI, R11, R11
+	KMOVQ   R11, K3
+	XORL    DI, DI
+	MOVQ    R9, R11
+	SUBQ    $0x000000c0, R11
+	CMOVQLT DI, R11
+	MOVQ    $-1, DI
+	BZHIQ   R11, DI, DI
+	KMOVQ   DI, K4
+
+	// The block of lengths, to be put into the last lane.
+	MOVQ         48(AX), DI
+	MOVBQZX      32(AX), R11
+	SHLQ         $0x20, R11
+	LEAQ         -16(DI)(R11*1), DI
+	SHLQ         $0x03, DI
+	VPBROADCASTQ DI, Z16
+	LEAQ         -1(R10), DI
+	ANDL         $0x03, DI
+	SHLL         $0x06, DI
+	LEAQ         wideLengths<>+0(SB), R11
+	VPSHUFB      (R11)(DI*1), Z16, Z16
+
+	// The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.
+	MOVQ            R10, DI
+	NEGQ            DI
+	SHLQ            $0x04, DI
+	ADDQ            BX, DI
+	VPXORQ          Z1, Z0, Z19
+	VPXORQ          wideSteps<>+0(SB), Z19, Z0
+	VPXORQ          wideSteps<>+64(SB), Z19, Z17
+	VPXORQ          wideSteps<>+128(SB), Z19, Z18
+	VPXORQ          wideSteps<>+192(SB), Z19, Z19
+	VMOVDQU64       (R8), Z20
+	VPSHUFB         wideSwap<>+0(SB), Z20, Z20
+	VPXORQ          Z3, Z20, Z20
+	VPCLMULQDQ      $0x00, 256(DI), Z20, Z21
+	VPCLMULQDQ      $0x11, 256(DI), Z20, Z22
+	VPCLMULQDQ      $0x01, 256(DI), Z20, Z23
+	VPCLMULQDQ      $0x10, 256(DI), Z20, Z20
+	VAESENC         Z4, Z0, Z0
+	VAESENC         Z4, Z17, Z17
+	VAESENC         Z4, Z18, Z18
+	VAESENC         Z4, Z19, Z19
+	VMOVDQU64       64(R8), Z24
+	VAESENC         Z5, Z0, Z0
+	VAESENC         Z5, Z17, Z17
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z19, Z19
+	VPSHUFB         wideSwap<>+0(SB), Z24, Z24
+	VPCLMULQDQ      $0x00, 320(DI), Z24, Z25
+	VPCLMULQDQ      $0x11, 320(DI), Z24, Z26
+	VPCLMULQDQ      $0x01, 320(DI), Z24, Z27
+	VPTERNLOGQ      $0x96, Z27, Z20, Z23
+	VPCLMULQDQ      $0x10, 320(DI), Z24, Z20
+	VAESENC         Z6, Z0, Z0
+	VAESENC         Z6, Z17, Z17
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z19, Z19
+	VMOVDQU8.Z      128(R8), K3, Z24
+	VAESENC         Z7, Z0, Z0
+	VAESENC         Z7, Z17, Z17
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z19, Z19
+	VPSHUFB         wideSwap<>+0(SB), Z24, Z24
+	VPCLMULQDQ      $0x00, 384(DI), Z24, Z27
+	VPTERNLOGQ      $0x96, Z27, Z25, Z21
+	VPCLMULQDQ      $0x11, 384(DI), Z24, Z25
+	VPTERNLOGQ      $0x96, Z25, Z26, Z22
+	VPCLMULQDQ      $0x01, 384(DI), Z24, Z25
+	VPTERNLOGQ      $0x96, Z25, Z20, Z23
+	VPCLMULQDQ      $0x10, 384(DI), Z24, Z20
+	VAESENC         Z8, Z0, Z0
+	VAESENC         Z8, Z17, Z17
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z19, Z19
+	VMOVDQU8.Z      192(R8), K4, Z24
+	VPSHUFB         wideSwap<>+0(SB), Z24, Z24
+	VPXORQ          Z16, Z24, Z24
+	VPCLMULQDQ      $0x00, 448(DI), Z24, Z16
+	VPCLMULQDQ      $0x11, 448(DI), Z24, Z25
+	VPCLMULQDQ      $0x01, 448(DI), Z24, Z26
+	VPTERNLOGQ      $0x96, Z26, Z20, Z23
+	VPCLMULQDQ      $0x10, 448(DI), Z24, Z20
+	VAESENC         Z9, Z0, Z0
+	VAESENC         Z9, Z17, Z17
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z19, Z19
+	VPXORQ          Z16, Z21, Z21
+	VPXORQ          Z25, Z22, Z22
+	VAESENC         Z10, Z0, Z0
+	VAESENC         Z10, Z17, Z17
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z19, Z19
+	VPXORQ          Z20, Z23, Z23
+	VAESENC         Z11, Z0, Z0
+	VAESENC         Z11, Z17, Z17
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z19, Z19
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z21, Z16
+	VPSHUFD         $0x4e, Z21, Z21
+	VPXORQ          Z16, Z23, Z23
+	VPXORQ          Z21, Z23, Z23
+	VAESENC         Z12, Z0, Z0
+	VAESENC         Z12, Z17, Z17
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z19, Z19
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z23, Z16
+	VPSHUFD         $0x4e, Z23, Z23
+	VPXORQ          Z16, Z22, Z22
+	VPXORQ          Z23, Z22, Z22
+	CMPL            SI, $0x00000018
+	JB              lastRoundBo
+	VBROADCASTI32X4 432(BX), Z16
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z17, Z17
 	VAESENC         Z16, Z18, Z18
 	VAESENC         Z16, Z19, Z19
-	VAESENC         Z16, Z20, Z20
-	VMOVDQU64       192(R8), Z16
-	VPSHUFB         Z2, Z16, Z21
-	VBROADCASTI32X4 368(SI), Z24
-	VAESENC         Z24, Z17, Z17
-	VAESENC         Z24, Z18, Z18
-	VAESENC         Z24, Z19, Z19
-	VAESENC         Z24, Z20, Z20
-	VPCLMULQDQ      $0x00, Z11, Z21, Z24
-	VPXORQ          Z24, Z22, Z22
-	VPCLMULQDQ      $0x11, Z11, Z21, Z24
-	VPXORQ          Z24, Z4, Z4
-	VPSHUFD         $0x4e, Z21, Z24
-	VPXORQ          Z21, Z24, Z24
-	VPCLMULQDQ      $0x00, Z12, Z24, Z21
-	VPXORQ          Z21, Z23, Z23
-	VBROADCASTI32X4 384(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VPTERNLOGQ      $0x96, Z4, Z22, Z23
-	VBROADCASTI32X4 400(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z22, Z21
-	VPSHUFD         $0x4e, Z22, Z22
-	VPTERNLOGQ      $0x96, Z21, Z22, Z23
-	VBROADCASTI32X4 416(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z23, Z21
-	VPSHUFD         $0x4e, Z23, Z23
-	VPTERNLOGQ      $0x96, Z21, Z23, Z4
-	CMPL            DI, $0x00000018
-	JB              lastRoundBq
-	VBROADCASTI32X4 432(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VBROADCASTI32X4 448(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	JE              lastRoundBq
-	VBROADCASTI32X4 464(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VBROADCASTI32X4 480(SI), Z21
-	VAESENC         Z21, Z17, Z17
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
+	VBROADCASTI32X4 448(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VAESENC         Z16, Z18, Z18
+	VAESENC         Z16, Z19, Z19
+	JE              lastRoundBo
+	VBROADCASTI32X4 464(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VAESENC         Z16, Z18, Z18
+	VAESENC         Z16, Z19, Z19
+	VBROADCASTI32X4 480(BX), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z17, Z17
+	VAESENC         Z16, Z18, Z18
+	VAESENC         Z16, Z19, Z19
 
-lastRoundBq:
-	VBROADCASTI32X4 272(SI)(DI*8), Z21
-	VAESENCLAST     Z21, Z17, Z17
-	VAESENCLAST     Z21, Z18, Z18
-	VAESENCLAST     Z21, Z19, Z19
-	VAESENCLAST     Z21, Z20, Z20
-	VEXTRACTI64X4   $0x01, Z4, Y21
-	VPXORQ          Y4, Y21, Y21
-	VEXTRACTI32X4   $0x01, Y21, X4
-	VPXORQ          X21, X4, X4
-	VPXORQ          Z13, Z17, Z17
-	VMOVDQU64       Z17, (R8)
-	VPXORQ          Z14, Z18, Z18
-	VMOVDQU64       Z18, 64(R8)
-	VPXORQ          Z15, Z19, Z19
-	VMOVDQU64       Z19, 128(R8)
-	VPXORQ          Z16, Z20, Z20
-	VMOVDQU64       Z20, 192(R8)
-	PREFETCHT0      (R10)
-	PREFETCHT0      64(R10)
-	PREFETCHT0      128(R10)
-	PREFETCHT0      192(R10)
-	ADDQ            $0x00000100, R10
-	ADDQ            $0x00000100, R8
-	SUBQ            $0x00000100, R9
-	SUBQ            $0x10, BX
-	CMPQ            BX, $0x10
-	JA              groupBp
-
-halfBn:
-	CMPQ            BX, $0x0e
-	JBE             placeBo
-	VPADDD          wideSteps<>+16(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+80(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideAddHalf<>+0(SB), Z0, Z0
-	VMOVDQU64       (R8), Z13
-	VPSHUFB         Z2, Z13, Z7
-	VPXORQ          Z4, Z7, Z7
-	VBROADCASTI32X4 272(SI), Z4
-	VPXORQ          Z4, Z5, Z5
-	VPXORQ          Z4, Z6, Z6
-	VPCLMULQDQ      $0x00, Z9, Z7, Z4
-	VPCLMULQDQ      $0x11, Z9, Z7, Z8
-	VPSHUFD         $0x4e, Z7, Z9
-	VPXORQ          Z7, Z9, Z9
-	VPCLMULQDQ      $0x00, Z10, Z9, Z9
-	VBROADCASTI32X4 288(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	VBROADCASTI32X4 304(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	VMOVDQU64       64(R8), Z14
-	VPSHUFB         Z2, Z14, Z7
-	VBROADCASTI32X4 320(SI), Z10
-	VAESENC         Z10, Z5, Z5
-	VAESENC         Z10, Z6, Z6
-	VPCLMULQDQ      $0x00, Z11, Z7, Z10
-	VPXORQ          Z10, Z4, Z4
-	VPCLMULQDQ      $0x11, Z11, Z7, Z10
-	VPXORQ          Z10, Z8, Z8
-	VPSHUFD         $0x4e, Z7, Z10
-	VPXORQ          Z7, Z10, Z10
-	VPCLMULQDQ      $0x00, Z12, Z10, Z7
-	VPXORQ          Z7, Z9, Z9
-	VBROADCASTI32X4 336(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	VBROADCASTI32X4 352(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	VPTERNLOGQ      $0x96, Z8, Z4, Z9
-	VBROADCASTI32X4 368(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z7
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z7, Z4, Z9
-	VBROADCASTI32X4 384(SI), Z4
-	VAESENC         Z4, Z5, Z5
-	VAESENC         Z4, Z6, Z6
-	VBROADCASTI32X4 400(SI), Z4
-	VAESENC         Z4, Z5, Z5
-	VAESENC         Z4, Z6, Z6
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z4
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z4, Z9, Z8
-	VBROADCASTI32X4 416(SI), Z4
-	VAESENC         Z4, Z5, Z5
-	VAESENC         Z4, Z6, Z6
-	VEXTRACTI64X4   $0x01, Z8, Y7
-	VPXORQ          Y8, Y7, Y7
-	VEXTRACTI32X4   $0x01, Y7, X4
-	VPXORQ          X7, X4, X4
-	CMPL            DI, $0x00000018
-	JB              lastRoundBr
-	VBROADCASTI32X4 432(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	VBROADCASTI32X4 448(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	JE              lastRoundBr
-	VBROADCASTI32X4 464(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-	VBROADCASTI32X4 480(SI), Z7
-	VAESENC         Z7, Z5, Z5
-	VAESENC         Z7, Z6, Z6
-
-lastRoundBr:
-	VBROADCASTI32X4 272(SI)(DI*8), Z7
-	VAESENCLAST     Z7, Z5, Z5
-	VAESENCLAST     Z7, Z6, Z6
-	VPXORQ          Z13, Z5, Z5
-	VMOVDQU64       Z5, (R8)
-	VPXORQ          Z14, Z6, Z6
-	VMOVDQU64       Z6, 64(R8)
-	PREFETCHT0      (R10)
-	PREFETCHT0      64(R10)
-	ADDQ            $0x00000080, R10
-	ADDQ            $0x00000080, R8
-	SUBQ            $0x00000080, R9
-	SUBQ            $0x08, BX
-
-placeBo:
-	// Lane 1, beside the first block that is left.
-	VPXORQ       Z1, Z1, Z1
-	VINSERTI32X4 $0x01, X4, Z1, Z1
-	CMPQ         BX, $0x08
-	JAE          blocksBs
-	CMPQ         BX, $0x04
-	JAE          blocksBt
-	CMPQ         BX, $0x02
-	JAE          blocksBu
-
-	// An end of 1 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            16(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	KANDQ           K1, K4, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X4
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X4, X4
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z0
-	VMOVDQA64       Z5, K3, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K4, Z5
-	VMOVDQA64       Z5, Z6
-	VMOVDQA64       Z5, Z5
-	VBROADCASTI32X4 272(SI), Z7
-	VPXORQ          Z7, Z0, Z0
-	VPSHUFB         Z2, Z5, Z5
-	VPXORQ          Z1, Z5, Z5
-	VINSERTI32X4    $0x02, X4, Z5, Z5
-	VBROADCASTI32X4 288(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       208(SI), Z1
-	VBROADCASTI32X4 304(SI), Z4
-	VAESENC         Z4, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z5, Z4
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z5, Z7
-	VBROADCASTI32X4 336(SI), Z8
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z8
-	VAESENC         Z8, Z0, Z0
-	VPSHUFD         $0x4e, Z1, Z8
-	VPXORQ          Z1, Z8, Z8
-	VPSHUFD         $0x4e, Z5, Z1
-	VPXORQ          Z5, Z1, Z1
-	VPCLMULQDQ      $0x00, Z8, Z1, Z1
-	VBROADCASTI32X4 368(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VPTERNLOGQ      $0x96, Z7, Z4, Z1
-	VBROADCASTI32X4 384(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z5
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z5, Z4, Z1
-	VBROADCASTI32X4 400(SI), Z4
-	VAESENC         Z4, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z4
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z4, Z1, Z7
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z7, Y1
-	VPXORQ          Y7, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X4
-	VPXORQ          X1, X4, X4
-	CMPL            DI, $0x00000018
-	JB              lastRoundBv
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundBv
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z0, Z0
-
-lastRoundBv:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z0, Z0
-	VPSHUFB         X2, X4, X4
-	VPXORQ          (R8)(R9*1), X4, X4
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8        Z6, K4, -16(R8)
+lastRoundBo:
+	VAESENCLAST   Z13, Z0, Z0
+	VAESENCLAST   Z13, Z17, Z17
+	VAESENCLAST   Z13, Z18, Z18
+	VAESENCLAST   Z13, Z19, Z19
+	VEXTRACTI64X4 $0x01, Z22, Y16
+	VPXORQ        Y22, Y16, Y16
+	VEXTRACTI32X4 $0x01, Y16, X20
+	VPXORQ        X16, X20, X20
+	VPSHUFB       wideSwap<>+0(SB), X20, X20
+	VPXORQ        (R8)(R9*1), X20, X20
+	VMOVDQU64     (R8), Z16
+	VPXORQ        Z16, Z0, Z0
+	VMOVDQU64     Z0, (R8)
+	VMOVDQU64     64(R8), Z0
+	VPXORQ        Z0, Z17, Z17
+	VMOVDQU64     Z17, 64(R8)
+	VMOVDQU8.Z    128(R8), K3, Z0
+	VPXORQ        Z0, Z18, Z18
+	VMOVDQU8      Z18, K3, 128(R8)
+	VMOVDQU8.Z    192(R8), K4, Z0
+	VPXORQ        Z0, Z19, Z19
+	VMOVDQU8      Z19, K4, 192(R8)
 
 	// All bytes of the tag are compared at once.
-	VPCMPEQB X0, X4, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksBu:
-	CMPQ BX, $0x03
-	JAE  blocksBw
-
-	// An end of 2 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            16(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	KANDQ           K1, K4, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X4
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X4, X4
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z0
-	VMOVDQA64       Z5, K3, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K4, Z5
-	VMOVDQA64       Z5, Z6
-	VMOVDQA64       Z5, Z5
-	VBROADCASTI32X4 272(SI), Z7
-	VPXORQ          Z7, Z0, Z0
-	VPSHUFB         Z2, Z5, Z5
-	VPXORQ          Z1, Z5, Z5
-	VINSERTI32X4    $0x03, X4, Z5, Z5
-	VBROADCASTI32X4 288(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       192(SI), Z1
-	VBROADCASTI32X4 304(SI), Z4
-	VAESENC         Z4, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z5, Z4
-	VBROADCASTI32X4 320(SI), Z7
-	VAESENC         Z7, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z5, Z7
-	VBROADCASTI32X4 336(SI), Z8
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 352(SI), Z8
-	VAESENC         Z8, Z0, Z0
-	VPSHUFD         $0x4e, Z1, Z8
-	VPXORQ          Z1, Z8, Z8
-	VPSHUFD         $0x4e, Z5, Z1
-	VPXORQ          Z5, Z1, Z1
-	VPCLMULQDQ      $0x00, Z8, Z1, Z1
-	VBROADCASTI32X4 368(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VPTERNLOGQ      $0x96, Z7, Z4, Z1
-	VBROADCASTI32X4 384(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z4, Z5
-	VPSHUFD         $0x4e, Z4, Z4
-	VPTERNLOGQ      $0x96, Z5, Z4, Z1
-	VBROADCASTI32X4 400(SI), Z4
-	VAESENC         Z4, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z4
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z4, Z1, Z7
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z7, Y1
-	VPXORQ          Y7, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X4
-	VPXORQ          X1, X4, X4
-	CMPL            DI, $0x00000018
-	JB              lastRoundBx
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundBx
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z0, Z0
-
-lastRoundBx:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z0, Z0
-	VPSHUFB         X2, X4, X4
-	VPXORQ          (R8)(R9*1), X4, X4
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8        Z6, K4, -16(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X0, X4, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksBw:
-	// An end of 3 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            16(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	KANDQ           K1, K4, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X4
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X4, X4
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z0
-	VMOVDQA64       Z5, K3, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K4, Z5
-	VMOVDQA64       Z5, Z6
-	VMOVDQA64       Z5, Z5
-	VPSHUFB         Z2, Z5, Z5
-	VPXORQ          Z1, Z5, Z5
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       176(SI), Z1
-	VBROADCASTI32X4 288(SI), Z7
-	VAESENC         Z7, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z5, Z7
-	VBROADCASTI32X4 304(SI), Z8
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z5, Z8
-	VBROADCASTI32X4 320(SI), Z9
-	VAESENC         Z9, Z0, Z0
-	VPSHUFD         $0x4e, Z1, Z9
-	VPXORQ          Z1, Z9, Z9
-	VPSHUFD         $0x4e, Z5, Z1
-	VPXORQ          Z5, Z1, Z1
-	VPCLMULQDQ      $0x00, Z9, Z1, Z1
-	VMOVDQA64       X4, X4
-	VBROADCASTI32X4 336(SI), Z5
-	VAESENC         Z5, Z0, Z0
-	VMOVDQU64       240(SI), Z5
-	VBROADCASTI32X4 352(SI), Z9
-	VAESENC         Z9, Z0, Z0
-	VPCLMULQDQ      $0x00, Z5, Z4, Z9
-	VPXORQ          Z9, Z7, Z7
-	VBROADCASTI32X4 368(SI), Z9
-	VAESENC         Z9, Z0, Z0
-	VPCLMULQDQ      $0x11, Z5, Z4, Z9
-	VPXORQ          Z9, Z8, Z8
-	VBROADCASTI32X4 384(SI), Z9
-	VAESENC         Z9, Z0, Z0
-	VPSHUFD         $0x4e, Z5, Z9
-	VPXORQ          Z5, Z9, Z9
-	VPSHUFD         $0x4e, Z4, Z5
-	VPXORQ          Z4, Z5, Z5
-	VPCLMULQDQ      $0x00, Z9, Z5, Z4
-	VPXORQ          Z4, Z1, Z1
-	VPTERNLOGQ      $0x96, Z8, Z7, Z1
-	VBROADCASTI32X4 400(SI), Z4
-	VAESENC         Z4, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z7, Z4
-	VPSHUFD         $0x4e, Z7, Z7
-	VPTERNLOGQ      $0x96, Z4, Z7, Z1
-	VBROADCASTI32X4 416(SI), Z4
-	VAESENC         Z4, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z1, Z4
-	VPSHUFD         $0x4e, Z1, Z1
-	VPTERNLOGQ      $0x96, Z4, Z1, Z8
-	CMPL            DI, $0x00000018
-	JB              lastRoundBy
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundBy
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z0, Z0
-
-lastRoundBy:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z8, Y1
-	VPXORQ          Y8, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X4
-	VPXORQ          X1, X4, X4
-	VPSHUFB         X2, X4, X4
-	VPXORQ          (R8)(R9*1), X4, X4
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8        Z6, K4, -16(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X0, X4, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksBt:
-	CMPQ BX, $0x06
-	JAE  blocksBz
-	CMPQ BX, $0x05
-	JAE  blocksCa
-
-	// An end of 4 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VMOVDQA64       Z6, Z7
-	VMOVDQA64       Z6, Z6
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z4, Z4
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       160(SI), Z1
-	VBROADCASTI32X4 288(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z6, Z8
-	VBROADCASTI32X4 304(SI), Z9
-	VAESENC         Z9, Z4, Z4
-	VAESENC         Z9, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z6, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z10
-	VBROADCASTI32X4 320(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU8.Z      48(R8), K4, Z1
-	VMOVDQA64       Z1, Z6
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 336(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x01, X5, Z1, Z1
-	VBROADCASTI32X4 352(SI), Z5
-	VAESENC         Z5, Z4, Z4
-	VAESENC         Z5, Z0, Z0
-	VMOVDQU64       224(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z1, Z11
-	VPXORQ          Z11, Z8, Z8
-	VBROADCASTI32X4 368(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPCLMULQDQ      $0x11, Z5, Z1, Z11
-	VPXORQ          Z11, Z9, Z9
-	VBROADCASTI32X4 384(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPSHUFD         $0x4e, Z5, Z11
-	VPXORQ          Z5, Z11, Z11
-	VPSHUFD         $0x4e, Z1, Z5
-	VPXORQ          Z1, Z5, Z5
-	VPCLMULQDQ      $0x00, Z11, Z5, Z1
-	VPXORQ          Z1, Z10, Z10
-	VBROADCASTI32X4 400(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VPTERNLOGQ      $0x96, Z9, Z8, Z10
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z1
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z1, Z8, Z10
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z10, Z1
-	VPSHUFD         $0x4e, Z10, Z10
-	VPTERNLOGQ      $0x96, Z1, Z10, Z9
-	CMPL            DI, $0x00000018
-	JB              lastRoundCb
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCb
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCb:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z9, Y1
-	VPXORQ          Y9, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X5
-	VPXORQ          X1, X5, X5
-	VPSHUFB         X2, X5, X5
-	VPXORQ          (R8)(R9*1), X5, X5
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X5, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCa:
-	// An end of 5 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VMOVDQA64       Z6, Z7
-	VMOVDQA64       Z6, Z6
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z4, Z4
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       144(SI), Z1
-	VBROADCASTI32X4 288(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z6, Z8
-	VBROADCASTI32X4 304(SI), Z9
-	VAESENC         Z9, Z4, Z4
-	VAESENC         Z9, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z6, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z10
-	VBROADCASTI32X4 320(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU8.Z      48(R8), K4, Z1
-	VMOVDQA64       Z1, Z6
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 336(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x02, X5, Z1, Z1
-	VBROADCASTI32X4 352(SI), Z5
-	VAESENC         Z5, Z4, Z4
-	VAESENC         Z5, Z0, Z0
-	VMOVDQU64       208(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z1, Z11
-	VPXORQ          Z11, Z8, Z8
-	VBROADCASTI32X4 368(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPCLMULQDQ      $0x11, Z5, Z1, Z11
-	VPXORQ          Z11, Z9, Z9
-	VBROADCASTI32X4 384(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPSHUFD         $0x4e, Z5, Z11
-	VPXORQ          Z5, Z11, Z11
-	VPSHUFD         $0x4e, Z1, Z5
-	VPXORQ          Z1, Z5, Z5
-	VPCLMULQDQ      $0x00, Z11, Z5, Z1
-	VPXORQ          Z1, Z10, Z10
-	VBROADCASTI32X4 400(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VPTERNLOGQ      $0x96, Z9, Z8, Z10
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z1
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z1, Z8, Z10
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z10, Z1
-	VPSHUFD         $0x4e, Z10, Z10
-	VPTERNLOGQ      $0x96, Z1, Z10, Z9
-	CMPL            DI, $0x00000018
-	JB              lastRoundCc
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCc
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCc:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z9, Y1
-	VPXORQ          Y9, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X5
-	VPXORQ          X1, X5, X5
-	VPSHUFB         X2, X5, X5
-	VPXORQ          (R8)(R9*1), X5, X5
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X5, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksBz:
-	CMPQ BX, $0x07
-	JAE  blocksCd
-
-	// An end of 6 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VMOVDQA64       Z6, Z7
-	VMOVDQA64       Z6, Z6
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z4, Z4
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       128(SI), Z1
-	VBROADCASTI32X4 288(SI), Z8
-	VAESENC         Z8, Z4, Z4
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z6, Z8
-	VBROADCASTI32X4 304(SI), Z9
-	VAESENC         Z9, Z4, Z4
-	VAESENC         Z9, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z6, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z10
-	VBROADCASTI32X4 320(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU8.Z      48(R8), K4, Z1
-	VMOVDQA64       Z1, Z6
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 336(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x03, X5, Z1, Z1
-	VBROADCASTI32X4 352(SI), Z5
-	VAESENC         Z5, Z4, Z4
-	VAESENC         Z5, Z0, Z0
-	VMOVDQU64       192(SI), Z5
-	VPCLMULQDQ      $0x00, Z5, Z1, Z11
-	VPXORQ          Z11, Z8, Z8
-	VBROADCASTI32X4 368(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPCLMULQDQ      $0x11, Z5, Z1, Z11
-	VPXORQ          Z11, Z9, Z9
-	VBROADCASTI32X4 384(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z0, Z0
-	VPSHUFD         $0x4e, Z5, Z11
-	VPXORQ          Z5, Z11, Z11
-	VPSHUFD         $0x4e, Z1, Z5
-	VPXORQ          Z1, Z5, Z5
-	VPCLMULQDQ      $0x00, Z11, Z5, Z1
-	VPXORQ          Z1, Z10, Z10
-	VBROADCASTI32X4 400(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VPTERNLOGQ      $0x96, Z9, Z8, Z10
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z1
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z1, Z8, Z10
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z10, Z1
-	VPSHUFD         $0x4e, Z10, Z10
-	VPTERNLOGQ      $0x96, Z1, Z10, Z9
-	CMPL            DI, $0x00000018
-	JB              lastRoundCe
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCe
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCe:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z9, Y1
-	VPXORQ          Y9, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X5
-	VPXORQ          X1, X5, X5
-	VPSHUFB         X2, X5, X5
-	VPXORQ          (R8)(R9*1), X5, X5
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X5, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCd:
-	// An end of 7 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -48(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X5
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X5, X5
-	VMOVDQU32.Z     8(AX), K2, X6
-	VPORQ           wideOne<>+0(SB), X6, X6
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z6, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z6
-	VMOVDQA64       Z6, Z7
-	VMOVDQA64       Z6, Z6
-	VPSHUFB         Z2, Z6, Z6
-	VPXORQ          Z1, Z6, Z6
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z4, Z4
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       112(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z6, Z8
-	VBROADCASTI32X4 288(SI), Z9
-	VAESENC         Z9, Z4, Z4
-	VAESENC         Z9, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z6, Z9
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z1
-	VPXORQ          Z6, Z1, Z1
-	VPCLMULQDQ      $0x00, Z10, Z1, Z11
-	VBROADCASTI32X4 304(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU8.Z      48(R8), K4, Z1
-	VMOVDQA64       Z1, Z6
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 320(SI), Z10
-	VAESENC         Z10, Z4, Z4
-	VAESENC         Z10, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VMOVDQU64       176(SI), Z10
-	VBROADCASTI32X4 336(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z0, Z0
-	VPCLMULQDQ      $0x00, Z10, Z1, Z12
-	VPXORQ          Z12, Z8, Z8
-	VPCLMULQDQ      $0x11, Z10, Z1, Z12
-	VPXORQ          Z12, Z9, Z9
-	VBROADCASTI32X4 352(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z0, Z0
-	VPSHUFD         $0x4e, Z10, Z12
-	VPXORQ          Z10, Z12, Z12
-	VPSHUFD         $0x4e, Z1, Z10
-	VPXORQ          Z1, Z10, Z10
-	VPCLMULQDQ      $0x00, Z12, Z10, Z1
-	VPXORQ          Z1, Z11, Z11
-	VMOVDQA64       X5, X1
-	VBROADCASTI32X4 368(SI), Z5
-	VAESENC         Z5, Z4, Z4
-	VAESENC         Z5, Z0, Z0
-	VMOVDQU64       240(SI), Z5
-	VBROADCASTI32X4 384(SI), Z10
-	VAESENC         Z10, Z4, Z4
-	VAESENC         Z10, Z0, Z0
-	VPCLMULQDQ      $0x00, Z5, Z1, Z10
-	VPXORQ          Z10, Z8, Z8
-	VPCLMULQDQ      $0x11, Z5, Z1, Z10
-	VPXORQ          Z10, Z9, Z9
-	VBROADCASTI32X4 400(SI), Z10
-	VAESENC         Z10, Z4, Z4
-	VAESENC         Z10, Z0, Z0
-	VPSHUFD         $0x4e, Z5, Z10
-	VPXORQ          Z5, Z10, Z10
-	VPSHUFD         $0x4e, Z1, Z5
-	VPXORQ          Z1, Z5, Z5
-	VPCLMULQDQ      $0x00, Z10, Z5, Z1
-	VPXORQ          Z1, Z11, Z11
-	VPTERNLOGQ      $0x96, Z9, Z8, Z11
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z8, Z1
-	VPSHUFD         $0x4e, Z8, Z8
-	VPTERNLOGQ      $0x96, Z1, Z8, Z11
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z11, Z1
-	VPSHUFD         $0x4e, Z11, Z11
-	VPTERNLOGQ      $0x96, Z1, Z11, Z9
-	CMPL            DI, $0x00000018
-	JB              lastRoundCf
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCf
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCf:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z9, Y1
-	VPXORQ          Y9, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X5
-	VPXORQ          X1, X5, X5
-	VPSHUFB         X2, X5, X5
-	VPXORQ          (R8)(R9*1), X5, X5
-	VPXORQ          Z4, Z7, Z7
-	VMOVDQU8        Z7, K1, -16(R8)
-	VPXORQ          Z0, Z6, Z6
-	VMOVDQU8        Z6, K4, 48(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X5, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksBs:
-	CMPQ BX, $0x0b
-	JAE  blocksCg
-	CMPQ BX, $0x09
-	JAE  blocksCh
-
-	// An end of 8 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VMOVDQA64       Z7, Z8
-	VMOVDQA64       Z7, Z7
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z4, Z4
-	VPXORQ          Z1, Z5, Z5
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       96(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z7, Z9
-	VBROADCASTI32X4 288(SI), Z10
-	VAESENC         Z10, Z4, Z4
-	VAESENC         Z10, Z5, Z5
-	VAESENC         Z10, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z7, Z10
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z11, Z1, Z12
-	VBROADCASTI32X4 304(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       48(R8), Z1
-	VMOVDQA64       Z1, Z7
-	VMOVDQA64       Z1, Z1
-	VPSHUFB         Z2, Z1, Z1
-	VBROADCASTI32X4 320(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z5, Z5
-	VAESENC         Z11, Z0, Z0
-	VMOVDQU64       160(SI), Z11
-	VPCLMULQDQ      $0x00, Z11, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VBROADCASTI32X4 336(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x11, Z11, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VBROADCASTI32X4 352(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFD         $0x4e, Z11, Z13
-	VPXORQ          Z11, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPCLMULQDQ      $0x00, Z13, Z11, Z1
-	VPXORQ          Z1, Z12, Z12
-	VMOVDQU8.Z      112(R8), K4, Z1
-	VMOVDQA64       Z1, Z11
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 368(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x01, X6, Z1, Z1
-	VMOVDQU64       224(SI), Z6
-	VBROADCASTI32X4 384(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VPCLMULQDQ      $0x11, Z6, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VBROADCASTI32X4 400(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFD         $0x4e, Z6, Z13
-	VPXORQ          Z6, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z6
-	VPXORQ          Z1, Z6, Z6
-	VPCLMULQDQ      $0x00, Z13, Z6, Z1
-	VPXORQ          Z1, Z12, Z12
-	VPTERNLOGQ      $0x96, Z10, Z9, Z12
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z1
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z1, Z9, Z12
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z12, Z1
-	VPSHUFD         $0x4e, Z12, Z12
-	VPTERNLOGQ      $0x96, Z1, Z12, Z10
-	CMPL            DI, $0x00000018
-	JB              lastRoundCi
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCi
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCi:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z5, Z5
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z10, Y1
-	VPXORQ          Y10, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X6
-	VPXORQ          X1, X6, X6
-	VPSHUFB         X2, X6, X6
-	VPXORQ          (R8)(R9*1), X6, X6
-	VPXORQ          Z4, Z8, Z8
-	VMOVDQU8        Z8, K1, -16(R8)
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPXORQ          Z0, Z11, Z11
-	VMOVDQU8        Z11, K4, 112(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X6, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCh:
-	CMPQ BX, $0x0a
-	JAE  blocksCj
-
-	// An end of 9 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VMOVDQA64       Z7, Z8
-	VMOVDQA64       Z7, Z7
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z4, Z4
-	VPXORQ          Z1, Z5, Z5
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       80(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z7, Z9
-	VBROADCASTI32X4 288(SI), Z10
-	VAESENC         Z10, Z4, Z4
-	VAESENC         Z10, Z5, Z5
-	VAESENC         Z10, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z7, Z10
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z11, Z1, Z12
-	VBROADCASTI32X4 304(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       48(R8), Z1
-	VMOVDQA64       Z1, Z7
-	VMOVDQA64       Z1, Z1
-	VPSHUFB         Z2, Z1, Z1
-	VBROADCASTI32X4 320(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z5, Z5
-	VAESENC         Z11, Z0, Z0
-	VMOVDQU64       144(SI), Z11
-	VPCLMULQDQ      $0x00, Z11, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VBROADCASTI32X4 336(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x11, Z11, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VBROADCASTI32X4 352(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFD         $0x4e, Z11, Z13
-	VPXORQ          Z11, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPCLMULQDQ      $0x00, Z13, Z11, Z1
-	VPXORQ          Z1, Z12, Z12
-	VMOVDQU8.Z      112(R8), K4, Z1
-	VMOVDQA64       Z1, Z11
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 368(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x02, X6, Z1, Z1
-	VMOVDQU64       208(SI), Z6
-	VBROADCASTI32X4 384(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VPCLMULQDQ      $0x11, Z6, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VBROADCASTI32X4 400(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFD         $0x4e, Z6, Z13
-	VPXORQ          Z6, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z6
-	VPXORQ          Z1, Z6, Z6
-	VPCLMULQDQ      $0x00, Z13, Z6, Z1
-	VPXORQ          Z1, Z12, Z12
-	VPTERNLOGQ      $0x96, Z10, Z9, Z12
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z1
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z1, Z9, Z12
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z12, Z1
-	VPSHUFD         $0x4e, Z12, Z12
-	VPTERNLOGQ      $0x96, Z1, Z12, Z10
-	CMPL            DI, $0x00000018
-	JB              lastRoundCk
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCk
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCk:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z5, Z5
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z10, Y1
-	VPXORQ          Y10, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X6
-	VPXORQ          X1, X6, X6
-	VPSHUFB         X2, X6, X6
-	VPXORQ          (R8)(R9*1), X6, X6
-	VPXORQ          Z4, Z8, Z8
-	VMOVDQU8        Z8, K1, -16(R8)
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPXORQ          Z0, Z11, Z11
-	VMOVDQU8        Z11, K4, 112(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X6, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCj:
-	// An end of 10 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VMOVDQA64       Z7, Z8
-	VMOVDQA64       Z7, Z7
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VBROADCASTI32X4 272(SI), Z1
-	VPXORQ          Z1, Z4, Z4
-	VPXORQ          Z1, Z5, Z5
-	VPXORQ          Z1, Z0, Z0
-	VMOVDQU64       64(SI), Z1
-	VPCLMULQDQ      $0x00, Z1, Z7, Z9
-	VBROADCASTI32X4 288(SI), Z10
-	VAESENC         Z10, Z4, Z4
-	VAESENC         Z10, Z5, Z5
-	VAESENC         Z10, Z0, Z0
-	VPCLMULQDQ      $0x11, Z1, Z7, Z10
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z11, Z1, Z12
-	VBROADCASTI32X4 304(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       48(R8), Z1
-	VMOVDQA64       Z1, Z7
-	VMOVDQA64       Z1, Z1
-	VPSHUFB         Z2, Z1, Z1
-	VBROADCASTI32X4 320(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z5, Z5
-	VAESENC         Z11, Z0, Z0
-	VMOVDQU64       128(SI), Z11
-	VPCLMULQDQ      $0x00, Z11, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VBROADCASTI32X4 336(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x11, Z11, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VBROADCASTI32X4 352(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFD         $0x4e, Z11, Z13
-	VPXORQ          Z11, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPCLMULQDQ      $0x00, Z13, Z11, Z1
-	VPXORQ          Z1, Z12, Z12
-	VMOVDQU8.Z      112(R8), K4, Z1
-	VMOVDQA64       Z1, Z11
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 368(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x03, X6, Z1, Z1
-	VMOVDQU64       192(SI), Z6
-	VBROADCASTI32X4 384(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x00, Z6, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VPCLMULQDQ      $0x11, Z6, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VBROADCASTI32X4 400(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPSHUFD         $0x4e, Z6, Z13
-	VPXORQ          Z6, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z6
-	VPXORQ          Z1, Z6, Z6
-	VPCLMULQDQ      $0x00, Z13, Z6, Z1
-	VPXORQ          Z1, Z12, Z12
-	VPTERNLOGQ      $0x96, Z10, Z9, Z12
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z1
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z1, Z9, Z12
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z12, Z1
-	VPSHUFD         $0x4e, Z12, Z12
-	VPTERNLOGQ      $0x96, Z1, Z12, Z10
-	CMPL            DI, $0x00000018
-	JB              lastRoundCl
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCl
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCl:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z5, Z5
-	VAESENCLAST     Z1, Z0, Z0
-	VEXTRACTI64X4   $0x01, Z10, Y1
-	VPXORQ          Y10, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X6
-	VPXORQ          X1, X6, X6
-	VPSHUFB         X2, X6, X6
-	VPXORQ          (R8)(R9*1), X6, X6
-	VPXORQ          Z4, Z8, Z8
-	VMOVDQU8        Z8, K1, -16(R8)
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPXORQ          Z0, Z11, Z11
-	VMOVDQU8        Z11, K4, 112(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X6, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCg:
-	CMPQ BX, $0x0d
-	JAE  blocksCm
-	CMPQ BX, $0x0c
-	JAE  blocksCn
-
-	// An end of 11 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -112(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X6
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X6, X6
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z7
-	VMOVDQA64       Z7, Z8
-	VMOVDQA64       Z7, Z7
-	VPSHUFB         Z2, Z7, Z7
-	VPXORQ          Z1, Z7, Z7
-	VMOVDQU64       48(SI), Z1
-	VBROADCASTI32X4 272(SI), Z9
-	VPXORQ          Z9, Z4, Z4
-	VPXORQ          Z9, Z5, Z5
-	VPXORQ          Z9, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z7, Z9
-	VPCLMULQDQ      $0x11, Z1, Z7, Z10
-	VBROADCASTI32X4 288(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z5, Z5
-	VAESENC         Z11, Z0, Z0
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPSHUFD         $0x4e, Z7, Z1
-	VPXORQ          Z7, Z1, Z1
-	VPCLMULQDQ      $0x00, Z11, Z1, Z12
-	VMOVDQU64       48(R8), Z1
-	VMOVDQA64       Z1, Z7
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 304(SI), Z11
-	VAESENC         Z11, Z4, Z4
-	VAESENC         Z11, Z5, Z5
-	VAESENC         Z11, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VMOVDQU64       112(SI), Z11
-	VBROADCASTI32X4 320(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x00, Z11, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VPCLMULQDQ      $0x11, Z11, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VPSHUFD         $0x4e, Z11, Z13
-	VPXORQ          Z11, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z11
-	VPXORQ          Z1, Z11, Z11
-	VPCLMULQDQ      $0x00, Z13, Z11, Z1
-	VPXORQ          Z1, Z12, Z12
-	VBROADCASTI32X4 336(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU8.Z      112(R8), K4, Z1
-	VMOVDQA64       Z1, Z11
-	VMOVDQA64       Z1, Z1
-	VPSHUFB         Z2, Z1, Z1
-	VBROADCASTI32X4 352(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VMOVDQU64       176(SI), Z13
-	VPCLMULQDQ      $0x00, Z13, Z1, Z14
-	VPXORQ          Z14, Z9, Z9
-	VBROADCASTI32X4 368(SI), Z14
-	VAESENC         Z14, Z4, Z4
-	VAESENC         Z14, Z5, Z5
-	VAESENC         Z14, Z0, Z0
-	VPCLMULQDQ      $0x11, Z13, Z1, Z14
-	VPXORQ          Z14, Z10, Z10
-	VPSHUFD         $0x4e, Z13, Z14
-	VPXORQ          Z13, Z14, Z14
-	VPSHUFD         $0x4e, Z1, Z13
-	VPXORQ          Z1, Z13, Z13
-	VPCLMULQDQ      $0x00, Z14, Z13, Z1
-	VPXORQ          Z1, Z12, Z12
-	VBROADCASTI32X4 384(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VMOVDQA64       X6, X1
-	VMOVDQU64       240(SI), Z6
-	VPCLMULQDQ      $0x00, Z6, Z1, Z13
-	VPXORQ          Z13, Z9, Z9
-	VBROADCASTI32X4 400(SI), Z13
-	VAESENC         Z13, Z4, Z4
-	VAESENC         Z13, Z5, Z5
-	VAESENC         Z13, Z0, Z0
-	VPCLMULQDQ      $0x11, Z6, Z1, Z13
-	VPXORQ          Z13, Z10, Z10
-	VPSHUFD         $0x4e, Z6, Z13
-	VPXORQ          Z6, Z13, Z13
-	VPSHUFD         $0x4e, Z1, Z6
-	VPXORQ          Z1, Z6, Z6
-	VPCLMULQDQ      $0x00, Z13, Z6, Z1
-	VPXORQ          Z1, Z12, Z12
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VPTERNLOGQ      $0x96, Z10, Z9, Z12
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z9, Z1
-	VPSHUFD         $0x4e, Z9, Z9
-	VPTERNLOGQ      $0x96, Z1, Z9, Z12
-	CMPL            DI, $0x00000018
-	JB              lastRoundCo
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCo
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCo:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z5, Z5
-	VAESENCLAST     Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z12, Z1
-	VPSHUFD         $0x4e, Z12, Z12
-	VPTERNLOGQ      $0x96, Z1, Z12, Z10
-	VEXTRACTI64X4   $0x01, Z10, Y1
-	VPXORQ          Y10, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X6
-	VPXORQ          X1, X6, X6
-	VPSHUFB         X2, X6, X6
-	VPXORQ          (R8)(R9*1), X6, X6
-	VPXORQ          Z4, Z8, Z8
-	VMOVDQU8        Z8, K1, -16(R8)
-	VPXORQ          Z5, Z7, Z7
-	VMOVDQU64       Z7, 48(R8)
-	VPXORQ          Z0, Z11, Z11
-	VMOVDQU8        Z11, K4, 112(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X6, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCn:
-	// An end of 12 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -176(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X7
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X7, X7
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideSteps<>+192(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z8
-	VMOVDQA64       Z8, Z9
-	VMOVDQA64       Z8, Z8
-	VPSHUFB         Z2, Z8, Z8
-	VPXORQ          Z1, Z8, Z8
-	VMOVDQU64       32(SI), Z1
-	VBROADCASTI32X4 272(SI), Z10
-	VPXORQ          Z10, Z4, Z4
-	VPXORQ          Z10, Z5, Z5
-	VPXORQ          Z10, Z6, Z6
-	VPXORQ          Z10, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z8, Z10
-	VPCLMULQDQ      $0x11, Z1, Z8, Z11
-	VBROADCASTI32X4 288(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z5, Z5
-	VAESENC         Z12, Z6, Z6
-	VAESENC         Z12, Z0, Z0
-	VPSHUFD         $0x4e, Z1, Z12
-	VPXORQ          Z1, Z12, Z12
-	VPSHUFD         $0x4e, Z8, Z1
-	VPXORQ          Z8, Z1, Z1
-	VPCLMULQDQ      $0x00, Z12, Z1, Z13
-	VMOVDQU64       48(R8), Z1
-	VMOVDQA64       Z1, Z8
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 304(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z5, Z5
-	VAESENC         Z12, Z6, Z6
-	VAESENC         Z12, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VMOVDQU64       96(SI), Z12
-	VPCLMULQDQ      $0x00, Z12, Z1, Z14
-	VPXORQ          Z14, Z10, Z10
-	VBROADCASTI32X4 320(SI), Z14
-	VAESENC         Z14, Z4, Z4
-	VAESENC         Z14, Z5, Z5
-	VAESENC         Z14, Z6, Z6
-	VAESENC         Z14, Z0, Z0
-	VPCLMULQDQ      $0x11, Z12, Z1, Z14
-	VPXORQ          Z14, Z11, Z11
-	VPSHUFD         $0x4e, Z12, Z14
-	VPXORQ          Z12, Z14, Z14
-	VPSHUFD         $0x4e, Z1, Z12
-	VPXORQ          Z1, Z12, Z12
-	VPCLMULQDQ      $0x00, Z14, Z12, Z1
-	VPXORQ          Z1, Z13, Z13
-	VBROADCASTI32X4 336(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       112(R8), Z1
-	VMOVDQA64       Z1, Z12
-	VMOVDQA64       Z1, Z1
-	VPSHUFB         Z2, Z1, Z1
-	VBROADCASTI32X4 352(SI), Z14
-	VAESENC         Z14, Z4, Z4
-	VAESENC         Z14, Z5, Z5
-	VAESENC         Z14, Z6, Z6
-	VAESENC         Z14, Z0, Z0
-	VMOVDQU64       160(SI), Z14
-	VPCLMULQDQ      $0x00, Z14, Z1, Z15
-	VPXORQ          Z15, Z10, Z10
-	VPCLMULQDQ      $0x11, Z14, Z1, Z15
-	VPXORQ          Z15, Z11, Z11
-	VBROADCASTI32X4 368(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPSHUFD         $0x4e, Z14, Z15
-	VPXORQ          Z14, Z15, Z15
-	VPSHUFD         $0x4e, Z1, Z14
-	VPXORQ          Z1, Z14, Z14
-	VPCLMULQDQ      $0x00, Z15, Z14, Z1
-	VPXORQ          Z1, Z13, Z13
-	VMOVDQU8.Z      176(R8), K4, Z1
-	VMOVDQA64       Z1, Z14
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 384(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x01, X7, Z1, Z1
-	VMOVDQU64       224(SI), Z7
-	VBROADCASTI32X4 400(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPCLMULQDQ      $0x00, Z7, Z1, Z15
-	VPXORQ          Z15, Z10, Z10
-	VPCLMULQDQ      $0x11, Z7, Z1, Z15
-	VPXORQ          Z15, Z11, Z11
-	VPSHUFD         $0x4e, Z7, Z15
-	VPXORQ          Z7, Z15, Z15
-	VPSHUFD         $0x4e, Z1, Z7
-	VPXORQ          Z1, Z7, Z7
-	VPCLMULQDQ      $0x00, Z15, Z7, Z1
-	VPXORQ          Z1, Z13, Z13
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VPTERNLOGQ      $0x96, Z11, Z10, Z13
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z10, Z1
-	VPSHUFD         $0x4e, Z10, Z10
-	VPTERNLOGQ      $0x96, Z1, Z10, Z13
-	CMPL            DI, $0x00000018
-	JB              lastRoundCp
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCp
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCp:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z5, Z5
-	VAESENCLAST     Z1, Z6, Z6
-	VAESENCLAST     Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z13, Z1
-	VPSHUFD         $0x4e, Z13, Z13
-	VPTERNLOGQ      $0x96, Z1, Z13, Z11
-	VEXTRACTI64X4   $0x01, Z11, Y1
-	VPXORQ          Y11, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X7
-	VPXORQ          X1, X7, X7
-	VPSHUFB         X2, X7, X7
-	VPXORQ          (R8)(R9*1), X7, X7
-	VPXORQ          Z4, Z9, Z9
-	VMOVDQU8        Z9, K1, -16(R8)
-	VPXORQ          Z5, Z8, Z8
-	VMOVDQU64       Z8, 48(R8)
-	VPXORQ          Z6, Z12, Z12
-	VMOVDQU64       Z12, 112(R8)
-	VPXORQ          Z0, Z14, Z14
-	VMOVDQU8        Z14, K4, 176(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X7, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCm:
-	CMPQ BX, $0x0e
-	JAE  blocksCq
-
-	// An end of 13 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -176(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X7
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X7, X7
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideSteps<>+192(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z8
-	VMOVDQA64       Z8, Z9
-	VMOVDQA64       Z8, Z8
-	VPSHUFB         Z2, Z8, Z8
-	VPXORQ          Z1, Z8, Z8
-	VMOVDQU64       16(SI), Z1
-	VBROADCASTI32X4 272(SI), Z10
-	VPXORQ          Z10, Z4, Z4
-	VPXORQ          Z10, Z5, Z5
-	VPXORQ          Z10, Z6, Z6
-	VPXORQ          Z10, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z8, Z10
-	VPCLMULQDQ      $0x11, Z1, Z8, Z11
-	VBROADCASTI32X4 288(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z5, Z5
-	VAESENC         Z12, Z6, Z6
-	VAESENC         Z12, Z0, Z0
-	VPSHUFD         $0x4e, Z1, Z12
-	VPXORQ          Z1, Z12, Z12
-	VPSHUFD         $0x4e, Z8, Z1
-	VPXORQ          Z8, Z1, Z1
-	VPCLMULQDQ      $0x00, Z12, Z1, Z13
-	VMOVDQU64       48(R8), Z1
-	VMOVDQA64       Z1, Z8
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 304(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z5, Z5
-	VAESENC         Z12, Z6, Z6
-	VAESENC         Z12, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VMOVDQU64       80(SI), Z12
-	VPCLMULQDQ      $0x00, Z12, Z1, Z14
-	VPXORQ          Z14, Z10, Z10
-	VBROADCASTI32X4 320(SI), Z14
-	VAESENC         Z14, Z4, Z4
-	VAESENC         Z14, Z5, Z5
-	VAESENC         Z14, Z6, Z6
-	VAESENC         Z14, Z0, Z0
-	VPCLMULQDQ      $0x11, Z12, Z1, Z14
-	VPXORQ          Z14, Z11, Z11
-	VPSHUFD         $0x4e, Z12, Z14
-	VPXORQ          Z12, Z14, Z14
-	VPSHUFD         $0x4e, Z1, Z12
-	VPXORQ          Z1, Z12, Z12
-	VPCLMULQDQ      $0x00, Z14, Z12, Z1
-	VPXORQ          Z1, Z13, Z13
-	VBROADCASTI32X4 336(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       112(R8), Z1
-	VMOVDQA64       Z1, Z12
-	VMOVDQA64       Z1, Z1
-	VPSHUFB         Z2, Z1, Z1
-	VBROADCASTI32X4 352(SI), Z14
-	VAESENC         Z14, Z4, Z4
-	VAESENC         Z14, Z5, Z5
-	VAESENC         Z14, Z6, Z6
-	VAESENC         Z14, Z0, Z0
-	VMOVDQU64       144(SI), Z14
-	VPCLMULQDQ      $0x00, Z14, Z1, Z15
-	VPXORQ          Z15, Z10, Z10
-	VPCLMULQDQ      $0x11, Z14, Z1, Z15
-	VPXORQ          Z15, Z11, Z11
-	VBROADCASTI32X4 368(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPSHUFD         $0x4e, Z14, Z15
-	VPXORQ          Z14, Z15, Z15
-	VPSHUFD         $0x4e, Z1, Z14
-	VPXORQ          Z1, Z14, Z14
-	VPCLMULQDQ      $0x00, Z15, Z14, Z1
-	VPXORQ          Z1, Z13, Z13
-	VMOVDQU8.Z      176(R8), K4, Z1
-	VMOVDQA64       Z1, Z14
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 384(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x02, X7, Z1, Z1
-	VMOVDQU64       208(SI), Z7
-	VBROADCASTI32X4 400(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPCLMULQDQ      $0x00, Z7, Z1, Z15
-	VPXORQ          Z15, Z10, Z10
-	VPCLMULQDQ      $0x11, Z7, Z1, Z15
-	VPXORQ          Z15, Z11, Z11
-	VPSHUFD         $0x4e, Z7, Z15
-	VPXORQ          Z7, Z15, Z15
-	VPSHUFD         $0x4e, Z1, Z7
-	VPXORQ          Z1, Z7, Z7
-	VPCLMULQDQ      $0x00, Z15, Z7, Z1
-	VPXORQ          Z1, Z13, Z13
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VPTERNLOGQ      $0x96, Z11, Z10, Z13
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z10, Z1
-	VPSHUFD         $0x4e, Z10, Z10
-	VPTERNLOGQ      $0x96, Z1, Z10, Z13
-	CMPL            DI, $0x00000018
-	JB              lastRoundCr
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCr
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCr:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z5, Z5
-	VAESENCLAST     Z1, Z6, Z6
-	VAESENCLAST     Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z13, Z1
-	VPSHUFD         $0x4e, Z13, Z13
-	VPTERNLOGQ      $0x96, Z1, Z13, Z11
-	VEXTRACTI64X4   $0x01, Z11, Y1
-	VPXORQ          Y11, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X7
-	VPXORQ          X1, X7, X7
-	VPSHUFB         X2, X7, X7
-	VPXORQ          (R8)(R9*1), X7, X7
-	VPXORQ          Z4, Z9, Z9
-	VMOVDQU8        Z9, K1, -16(R8)
-	VPXORQ          Z5, Z8, Z8
-	VMOVDQU64       Z8, 48(R8)
-	VPXORQ          Z6, Z12, Z12
-	VMOVDQU64       Z12, 112(R8)
-	VPXORQ          Z0, Z14, Z14
-	VMOVDQU8        Z14, K4, 176(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X7, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
-	JMP      next
-
-blocksCq:
-	// An end of 14 blocks.
-	// The bytes of the last register that are text.
-	LEAQ            -176(R9), BX
-	MOVQ            $-1, R10
-	BZHIQ           BX, R10, R10
-	KMOVQ           R10, K4
-	MOVQ            48(AX), BX
-	LEAQ            -32(BX)(BX*1), BX
-	SHLQ            $0x02, BX
-	VMOVQ           BX, X7
-	MOVBQZX         32(AX), BX
-	SHLL            $0x03, BX
-	VPINSRQ         $0x01, BX, X7, X7
-	VMOVDQU32.Z     8(AX), K2, X5
-	VPORQ           wideOne<>+0(SB), X5, X5
-	VPADDD          wideSteps<>+0(SB), Z0, Z4
-	VMOVDQA64       Z5, K3, Z4
-	VPSHUFB         Z3, Z4, Z4
-	VPADDD          wideSteps<>+64(SB), Z0, Z5
-	VPSHUFB         Z3, Z5, Z5
-	VPADDD          wideSteps<>+128(SB), Z0, Z6
-	VPSHUFB         Z3, Z6, Z6
-	VPADDD          wideSteps<>+192(SB), Z0, Z0
-	VPSHUFB         Z3, Z0, Z0
-	VMOVDQU8.Z      -16(R8), K1, Z8
-	VMOVDQA64       Z8, Z9
-	VMOVDQA64       Z8, Z8
-	VPSHUFB         Z2, Z8, Z8
-	VPXORQ          Z1, Z8, Z8
-	VMOVDQU64       (SI), Z1
-	VBROADCASTI32X4 272(SI), Z10
-	VPXORQ          Z10, Z4, Z4
-	VPXORQ          Z10, Z5, Z5
-	VPXORQ          Z10, Z6, Z6
-	VPXORQ          Z10, Z0, Z0
-	VPCLMULQDQ      $0x00, Z1, Z8, Z10
-	VPCLMULQDQ      $0x11, Z1, Z8, Z11
-	VBROADCASTI32X4 288(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z5, Z5
-	VAESENC         Z12, Z6, Z6
-	VAESENC         Z12, Z0, Z0
-	VPSHUFD         $0x4e, Z1, Z12
-	VPXORQ          Z1, Z12, Z12
-	VPSHUFD         $0x4e, Z8, Z1
-	VPXORQ          Z8, Z1, Z1
-	VPCLMULQDQ      $0x00, Z12, Z1, Z13
-	VMOVDQU64       48(R8), Z1
-	VMOVDQA64       Z1, Z8
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 304(SI), Z12
-	VAESENC         Z12, Z4, Z4
-	VAESENC         Z12, Z5, Z5
-	VAESENC         Z12, Z6, Z6
-	VAESENC         Z12, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VMOVDQU64       64(SI), Z12
-	VPCLMULQDQ      $0x00, Z12, Z1, Z14
-	VPXORQ          Z14, Z10, Z10
-	VBROADCASTI32X4 320(SI), Z14
-	VAESENC         Z14, Z4, Z4
-	VAESENC         Z14, Z5, Z5
-	VAESENC         Z14, Z6, Z6
-	VAESENC         Z14, Z0, Z0
-	VPCLMULQDQ      $0x11, Z12, Z1, Z14
-	VPXORQ          Z14, Z11, Z11
-	VPSHUFD         $0x4e, Z12, Z14
-	VPXORQ          Z12, Z14, Z14
-	VPSHUFD         $0x4e, Z1, Z12
-	VPXORQ          Z1, Z12, Z12
-	VPCLMULQDQ      $0x00, Z14, Z12, Z1
-	VPXORQ          Z1, Z13, Z13
-	VBROADCASTI32X4 336(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VMOVDQU64       112(R8), Z1
-	VMOVDQA64       Z1, Z12
-	VMOVDQA64       Z1, Z1
-	VPSHUFB         Z2, Z1, Z1
-	VBROADCASTI32X4 352(SI), Z14
-	VAESENC         Z14, Z4, Z4
-	VAESENC         Z14, Z5, Z5
-	VAESENC         Z14, Z6, Z6
-	VAESENC         Z14, Z0, Z0
-	VMOVDQU64       128(SI), Z14
-	VPCLMULQDQ      $0x00, Z14, Z1, Z15
-	VPXORQ          Z15, Z10, Z10
-	VPCLMULQDQ      $0x11, Z14, Z1, Z15
-	VPXORQ          Z15, Z11, Z11
-	VBROADCASTI32X4 368(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPSHUFD         $0x4e, Z14, Z15
-	VPXORQ          Z14, Z15, Z15
-	VPSHUFD         $0x4e, Z1, Z14
-	VPXORQ          Z1, Z14, Z14
-	VPCLMULQDQ      $0x00, Z15, Z14, Z1
-	VPXORQ          Z1, Z13, Z13
-	VMOVDQU8.Z      176(R8), K4, Z1
-	VMOVDQA64       Z1, Z14
-	VMOVDQA64       Z1, Z1
-	VBROADCASTI32X4 384(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPSHUFB         Z2, Z1, Z1
-	VINSERTI32X4    $0x03, X7, Z1, Z1
-	VMOVDQU64       192(SI), Z7
-	VBROADCASTI32X4 400(SI), Z15
-	VAESENC         Z15, Z4, Z4
-	VAESENC         Z15, Z5, Z5
-	VAESENC         Z15, Z6, Z6
-	VAESENC         Z15, Z0, Z0
-	VPCLMULQDQ      $0x00, Z7, Z1, Z15
-	VPXORQ          Z15, Z10, Z10
-	VPCLMULQDQ      $0x11, Z7, Z1, Z15
-	VPXORQ          Z15, Z11, Z11
-	VPSHUFD         $0x4e, Z7, Z15
-	VPXORQ          Z7, Z15, Z15
-	VPSHUFD         $0x4e, Z1, Z7
-	VPXORQ          Z1, Z7, Z7
-	VPCLMULQDQ      $0x00, Z15, Z7, Z1
-	VPXORQ          Z1, Z13, Z13
-	VBROADCASTI32X4 416(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VPTERNLOGQ      $0x96, Z11, Z10, Z13
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z10, Z1
-	VPSHUFD         $0x4e, Z10, Z10
-	VPTERNLOGQ      $0x96, Z1, Z10, Z13
-	CMPL            DI, $0x00000018
-	JB              lastRoundCs
-	VBROADCASTI32X4 432(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 448(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	JE              lastRoundCs
-	VBROADCASTI32X4 464(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-	VBROADCASTI32X4 480(SI), Z1
-	VAESENC         Z1, Z4, Z4
-	VAESENC         Z1, Z5, Z5
-	VAESENC         Z1, Z6, Z6
-	VAESENC         Z1, Z0, Z0
-
-lastRoundCs:
-	VBROADCASTI32X4 272(SI)(DI*8), Z1
-	VAESENCLAST     Z1, Z4, Z4
-	VAESENCLAST     Z1, Z5, Z5
-	VAESENCLAST     Z1, Z6, Z6
-	VAESENCLAST     Z1, Z0, Z0
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z13, Z1
-	VPSHUFD         $0x4e, Z13, Z13
-	VPTERNLOGQ      $0x96, Z1, Z13, Z11
-	VEXTRACTI64X4   $0x01, Z11, Y1
-	VPXORQ          Y11, Y1, Y1
-	VEXTRACTI32X4   $0x01, Y1, X7
-	VPXORQ          X1, X7, X7
-	VPSHUFB         X2, X7, X7
-	VPXORQ          (R8)(R9*1), X7, X7
-	VPXORQ          Z4, Z9, Z9
-	VMOVDQU8        Z9, K1, -16(R8)
-	VPXORQ          Z5, Z8, Z8
-	VMOVDQU64       Z8, 48(R8)
-	VPXORQ          Z6, Z12, Z12
-	VMOVDQU64       Z12, 112(R8)
-	VPXORQ          Z0, Z14, Z14
-	VMOVDQU8        Z14, K4, 176(R8)
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB X4, X7, K4
-	KMOVW    K4, BX
-	MOVW     BX, 34(AX)
-	XORL     SI, SI
-	CMPL     BX, $0x0000ffff
-	SETEQ    SI
-	MOVB     SI, 33(AX)
-	ADDQ     SI, DX
+	VPCMPEQB X2, X20, K3
+	KMOVW    K3, DI
+	MOVW     DI, 34(AX)
+	XORL     R8, R8
+	CMPL     DI, $0x0000ffff
+	SETEQ    R8
+	MOVB     R8, 33(AX)
+	ADDQ     R8, DX
 	JMP      next
 
 refuse:

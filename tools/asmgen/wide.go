@@ -7,53 +7,55 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// wide writes seal and open for long packets, of more than 14 blocks, with four blocks a register and AVX-512's masks.
-// Shorter ones are refused: two blocks a register and packets in pairs are faster there. A packet is
+// wide writes seal and open with four blocks a register and AVX-512's masks. Counters, text and what GHASH takes stand in
+// the same lanes, T(i) being block i of the text of n blocks:
 //
-//	groups of 16 blocks in a loop, AES and GHASH mixed, while more than 16 are left,
-//	a group of 8 if more than 14 are left,
-//	an end of 1 to 14 blocks, written out for each number
+//	lane          0      1        2     3    ...  n+1    n+2
+//	counter       0      1        2     3    ...  n+1    -
+//	key stream    -      for tag  T(1)  T(2) ...  T(n)   -
+//	GHASH         zero   AAD      T(1)  T(2) ...  T(n)   lengths
+//	power of H    -      n+2      n+1   n    ...  2      1
 //
-// AES takes four cycles a round; four registers of four blocks keep its units busy meanwhile.
+// So there is one kind of register only, the text is loaded from 32 bytes before its start on, and the additional data and the tag's key stream
+// cost nothing of their own. What a mask leaves out is not touched. A packet is groups of 16 lanes while there are
+// more than 16, in which AES and GHASH are mixed, and an end of 1 to 16 lanes, written out for each number of registers.
 //
-// An end is laid out so that everything has a lane, L(i) being block i of the text:
-//
-//	key stream    Y0      1      2  ...  n
-//	text          -       L(1)   L(2)    L(n)
-//	GHASH         -       L(1)   L(2)    L(n)   lengths
-//	power of H    n+2     n+1    n       2      1
-//
-// What was hashed so far is added to L(1). Text is loaded from 16 bytes before its start with the first lane masked,
-// and masked behind its end: what is masked is not touched.
+// AES takes four cycles a round; four registers keep its units busy meanwhile. On Zen 4 a carry-less multiplication takes as
+// long for four blocks as for one, and a broadcast from memory takes a unit that AES wants, so the round keys stay in registers,
+// also from one packet to the next.
 type wide struct {
 	*build.Context
 	c    wideConstants
 	open bool
 	n    int // of labels
 
-	op, left, done, blocks, key, twiceRounds, text, bytes reg.GPVirtual
-	ahead                                                 reg.GPVirtual
-	counter                                               reg.VecVirtual // all lanes: the next block's counter less 1, little-endian
-	before                                                reg.VecVirtual // lanes 0 and 1: what GHASH has before the text, reflected
-	first, nonce                                          reg.OpmaskVirtual
-	lane0                                                 reg.OpmaskVirtual
-	swapBlock, swapCounter                                reg.VecVirtual
+	op, left, done, key, twiceRounds, ahead reg.GPVirtual
+	text, end, lanes                        reg.GPVirtual    // lane 0 of what is left, bytes of text from there, number of lanes
+	keys                                    []reg.VecVirtual // of rounds 1 to 9 and of the last
+	folds                                   []reg.VecVirtual // of powers of H, for pairs
+	base                                    reg.VecVirtual   // what the counter is added to, all lanes alike: nonce and the whitening key
+	counter                                 reg.VecVirtual   // that of the group's first lane, in all lanes
+	aad, y0, hash                           reg.VecVirtual   // register 0 without text; the tag's key stream; GHASH before lane 0
+	nonce, first                            reg.OpmaskVirtual
 }
 
 type wideConstants struct {
-	swapBlock, swapCounter, poly, one operand.Mem
-	step                              []operand.Mem // step[i]: 4i, 4i+1, 4i+2, 4i+3
-	next                              []operand.Mem // next[i]: one more each
-	add                               map[int]operand.Mem
-	window                            operand.Mem
+	swap, poly, group operand.Mem
+	step              []operand.Mem // step[i]: counters of register i
+	lengths           operand.Mem   // for each lane, VPSHUFB: two 32-bit words into the block there
 }
 
 const (
-	wideGroup = 16
-	wideHalf  = 8
-	wideEnd   = powerMax - 2
-	lanes4    = 4
+	laneMax  = 16     // lanes of a group
+	lanes4   = 4      // lanes of a register
+	register = 64     // bytes
+	frontLen = 2 * 16 // bytes of the lanes in front of the text
+	// wideMax is the longest text: a counter has one byte.
+	wideMax = (256 - 3) * block
 )
+
+// pairs are the registers of a group in the order in which they are hashed: what the last group's hash is added to comes last.
+var pairs = [...][2]int{{1, 2}, {3, 0}}
 
 func (g *wide) table(name string, words ...uint64) operand.Mem {
 	m := g.StaticGlobal(name)
@@ -64,29 +66,32 @@ func (g *wide) table(name string, words ...uint64) operand.Mem {
 	return m
 }
 
-// lanes repeats the words of a block four times.
-func lanes(lo, hi uint64) []uint64 { return []uint64{lo, hi, lo, hi, lo, hi, lo, hi} }
+// inLanes repeats the words of a block four times.
+func inLanes(lo, hi uint64) []uint64 { return []uint64{lo, hi, lo, hi, lo, hi, lo, hi} }
 
 func (g *wide) constants() {
-	g.c.swapBlock = g.table("wideSwapBlock", lanes(0x08090a0b0c0d0e0f, 0x0001020304050607)...)
-	g.c.swapCounter = g.table("wideSwapCounter", lanes(0x0706050403020100, 0x0c0d0e0f0b0a0908)...)
-	g.c.poly = g.table("widePoly", lanes(0xc2<<56, 0xc2<<56)...)
-	g.c.one = g.table("wideOne", lanes(0, 1<<32)...)
-	var steps []uint64
-	for j := range uint64(wideGroup + 1) {
-		steps = append(steps, 0, j<<32)
+	g.c.swap = g.table("wideSwap", inLanes(0x08090a0b0c0d0e0f, 0x0001020304050607)...)
+	g.c.poly = g.table("widePoly", inLanes(0xc2<<56, 0xc2<<56)...)
+	g.c.group = g.table("wideGroup", inLanes(0, laneMax<<56)...)
+	var steps, lengths []uint64
+	for i := range uint64(laneMax) {
+		steps = append(steps, 0, i<<56)
 	}
 	base := g.table("wideSteps", steps...)
-	for i := range wideGroup/lanes4 + 1 {
-		g.c.step = append(g.c.step, base.Offset(i*lanes4*block))
-		g.c.next = append(g.c.next, base.Offset((i*lanes4+1)*block))
+	for i := range laneMax / lanes4 {
+		g.c.step = append(g.c.step, base.Offset(i*register))
 	}
-	g.c.add = map[int]operand.Mem{
-		wideGroup: g.table("wideAddGroup", lanes(0, wideGroup<<32)...),
-		wideHalf:  g.table("wideAddHalf", lanes(0, wideHalf<<32)...),
+	const none = 0x8080808080808080
+	for lane := range lanes4 {
+		for i := range lanes4 {
+			if i == lane {
+				lengths = append(lengths, 0x8080808003020100, 0x8080808007060504)
+			} else {
+				lengths = append(lengths, none, none)
+			}
+		}
 	}
-	ones := ^uint64(0)
-	g.c.window = g.table("wideWindow", ones, ones, 0, 0)
+	g.c.lengths = g.table("wideLengths", lengths...)
 }
 
 // aesgcmWide writes both functions.
@@ -113,67 +118,90 @@ func (g *wide) function(name string) {
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr("func(ops *byte, n int) (done int)")
-	for _, r := range []*reg.GPVirtual{&g.op, &g.left, &g.done, &g.blocks, &g.key, &g.twiceRounds, &g.text, &g.bytes, &g.ahead} {
+	for _, r := range []*reg.GPVirtual{&g.op, &g.left, &g.done, &g.key, &g.twiceRounds, &g.ahead, &g.text, &g.end, &g.lanes} {
 		*r = g.GP64()
 	}
-	g.counter, g.before, g.swapBlock, g.swapCounter = g.ZMM(), g.ZMM(), g.ZMM(), g.ZMM()
-	g.first, g.nonce, g.lane0 = g.K(), g.K(), g.K()
+	g.base, g.counter, g.aad, g.y0, g.hash = g.ZMM(), g.ZMM(), g.ZMM(), g.XMM(), g.XMM()
+	g.keys, g.folds = nil, nil
+	for range 10 {
+		g.keys = append(g.keys, g.ZMM())
+	}
+	for range pairs {
+		g.folds = append(g.folds, g.ZMM())
+	}
+	g.nonce, g.first = g.K(), g.K()
 	g.Load(g.Param("ops"), g.op)
 	g.Load(g.Param("n"), g.left)
 	g.XORL(g.done.As32(), g.done.As32())
 	g.TESTQ(g.left, g.left)
 	g.JZ(to("end"))
-	g.VMOVDQU64(g.c.swapBlock, g.swapBlock)
-	g.VMOVDQU64(g.c.swapCounter, g.swapCounter)
-	g.Comment("Masks: all but the first lane, by bytes; the nonce, by 4 bytes; the first lane, by 8 bytes.")
+	g.Comment("Masks: the nonce, by 4 bytes; the lanes behind the first two, by bytes.")
 	m := g.GP64()
-	g.MOVQ(operand.I64(^0xffff), m)
-	g.KMOVQ(m, g.first)
-	g.MOVL(operand.U32(7), m.As32())
+	g.MOVL(operand.U32(0x7777), m.As32())
 	g.KMOVD(m.As32(), g.nonce)
-	g.MOVL(operand.U32(3), m.As32())
-	g.KMOVD(m.As32(), g.lane0)
+	g.MOVQ(operand.I64(-1<<frontLen), m)
+	g.KMOVQ(m, g.first)
+	g.XORL(g.key.As32(), g.key.As32())
+	g.XORL(g.twiceRounds.As32(), g.twiceRounds.As32())
+	for _, k := range append(g.keys, g.folds...) {
+		g.VPXORQ(k, k, k)
+	}
 
 	g.Label("packet")
+	g.CMPQ(at(g.op, opKey), g.key)
+	g.JE(to("sameKey"))
 	g.MOVQ(at(g.op, opKey), g.key)
+	g.XORL(g.twiceRounds.As32(), g.twiceRounds.As32())
 	g.TESTQ(g.key, g.key)
 	g.JZ(to("refuse"))
 	g.MOVL(at(g.key, keyRounds), g.twiceRounds.As32())
 	g.ADDL(g.twiceRounds.As32(), g.twiceRounds.As32())
+	for i, k := range g.keys[:9] {
+		g.VBROADCASTI32X4(round(g.key, i+1), k)
+	}
+	g.VBROADCASTI32X4(round(g.key, 0).Idx(g.twiceRounds, 8), g.keys[9])
+	for k, f := range g.folds {
+		var h [2]reg.VecVirtual
+		for j, i := range pairs[k] {
+			h[j] = g.ZMM()
+			g.VMOVDQU64(at(g.key, keyPowers+i*register), h[j])
+		}
+		g.fold(h[0], h[1], f)
+	}
+	g.Label("sameKey")
+	g.TESTL(g.twiceRounds.As32(), g.twiceRounds.As32())
 	g.JZ(to("refuse"))
-	g.CMPB(at(g.op, opAADLen), operand.U8(aadMax))
+	aadLen := g.GP64()
+	g.MOVBQZX(at(g.op, opAADLen), aadLen)
+	g.CMPL(aadLen.As32(), operand.U8(aadMax))
 	g.JA(to("refuse"))
-	g.MOVQ(at(g.op, opLen), g.bytes)
-	g.SUBQ(operand.U32(tagSize), g.bytes)
-	g.JLT(to("refuse"))
+	g.MOVQ(at(g.op, opLen), g.end)
+	g.SUBQ(operand.U32(tagSize), g.end)
+	g.CMPQ(g.end, operand.U32(wideMax))
+	g.JA(to("refuse"))
 	g.MOVQ(at(g.op, opBuf), g.text)
-	g.LEAQ(at(g.bytes, block-1), g.blocks)
-	g.SHRQ(operand.U8(4), g.blocks)
-	g.CMPQ(g.blocks, operand.U32(wideEnd))
-	g.JBE(to("refuse"))
+	g.SUBQ(operand.U8(frontLen), g.text)
+	g.LEAQ(at(g.end, block-1), g.lanes)
+	g.SHRQ(operand.U8(4), g.lanes)
+	g.ADDQ(operand.U8(3), g.lanes)
+	g.ADDQ(operand.U8(frontLen), g.end)
 
-	g.Comment("Counter 1 behind the nonce, in every lane.")
-	y0 := g.firstCounter()
-	g.VSHUFI32X4(imm(0), y0.AsZ(), y0.AsZ(), g.counter)
-	g.Comment("Additional data, padded with zeros.")
-	aad, window := g.GP64(), g.GP64()
-	g.MOVBQZX(at(g.op, opAADLen), aad)
-	g.LEAQ(g.c.window.Offset(block), window)
-	g.SUBQ(aad, window)
-	g.VMOVDQU64(at(g.op, opAAD), g.before.AsX())
-	g.VPANDQ(at(window, 0), g.before.AsX(), g.before.AsX())
-	g.VPSHUFB(g.swapBlock.AsX(), g.before.AsX(), g.before.AsX())
+	whitening, ones, mask := g.ZMM(), g.GP64(), g.K()
+	g.VBROADCASTI32X4_Z(at(g.op, opNonce), g.nonce, g.base)
+	g.VBROADCASTI32X4(round(g.key, 0), whitening)
+	g.VPXORQ(whitening, g.base, g.base)
+	g.MOVL(operand.U32(0xffffffff), ones.As32())
+	g.BZHIL(aadLen.As32(), ones.As32(), ones.As32())
+	g.SHLL(operand.U8(block), ones.As32())
+	g.KMOVQ(ones, mask)
+	g.VMOVDQU8_Z(at(g.op, opAAD-block), mask, g.aad)
 
-	g.Comment("The next packet's first lines, the last packet's own, are asked for.")
-	none := g.label("noNext")
-	g.MOVQ(g.text, g.ahead)
-	g.CMPQ(g.left, operand.U8(1))
-	g.JE(to(none))
-	g.MOVQ(at(g.op, opSize+opBuf), g.ahead)
-	g.Label(none)
-
-	g.long()
-	g.search(1, wideEnd)
+	after := g.label("groups")
+	g.CMPQ(g.lanes, operand.U8(laneMax))
+	g.JA(to(after))
+	g.search(1, laneMax/lanes4, func(n int) { g.finish(n, true, nil) })
+	g.Label(after)
+	g.groups()
 
 	g.Label("refuse")
 	g.MOVB(operand.U8(0), at(g.op, opOK))
@@ -187,372 +215,402 @@ func (g *wide) function(name string) {
 	g.RET()
 }
 
-// firstCounter returns Y0 before its last four bytes are swapped.
-func (g *wide) firstCounter() reg.VecVirtual {
-	y0 := g.XMM()
-	g.VMOVDQU32_Z(at(g.op, opNonce), g.nonce, y0)
-	g.VPORQ(g.c.one, y0, y0)
-	return y0
-}
-
-// search branches to the end for the number of blocks.
-func (g *wide) search(from, last int) {
+// search branches by the number of registers that the lanes left take; each branch ends the packet.
+func (g *wide) search(from, last int, end func(registers int)) {
 	if from == last {
-		g.Commentf("An end of %d blocks.", from)
-		g.end(from)
+		g.Commentf("An end of %d registers.", from)
+		end(from)
 		g.JMP(to("next"))
 		return
 	}
-	middle := (from + last + 1) / 2
-	upper := g.label("blocks")
-	g.CMPQ(g.blocks, operand.U8(middle))
-	g.JAE(to(upper))
-	g.search(from, middle-1)
+	middle := (from + last) / 2
+	upper := g.label("registers")
+	g.CMPQ(g.lanes, operand.U8(middle*lanes4))
+	g.JA(to(upper))
+	g.search(from, middle, end)
 	g.Label(upper)
-	g.search(middle, last)
+	g.search(middle+1, last, end)
 }
 
-// rounds returns the steps that encrypt the states.
-func (g *wide) rounds(states []reg.VecVirtual) []step {
-	each := func(key operand.Mem, f func(k, s reg.Register)) {
-		k := g.ZMM()
-		g.VBROADCASTI32X4(key, k)
-		for _, s := range states {
-			f(k, s)
+// encrypt returns the steps that make key stream, n registers. first says that the group's first lane is lane 0.
+func (g *wide) encrypt(n int, first bool) (states []reg.VecVirtual, steps []step) {
+	for range n {
+		states = append(states, g.ZMM())
+	}
+	each := func(k reg.Register) step {
+		return func() {
+			for _, s := range states {
+				g.VAESENC(k, s, s)
+			}
 		}
 	}
-	encrypt := func(k, s reg.Register) { g.VAESENC(k, s, s) }
-	steps := []step{func() { each(round(g.key, 0), func(k, s reg.Register) { g.VPXORQ(k, s, s) }) }}
-	for i := 1; i <= 9; i++ {
-		steps = append(steps, func() { each(round(g.key, i), encrypt) })
+	steps = append(steps, func() {
+		base := g.base
+		if !first {
+			base = g.ZMM()
+			g.VPXORQ(g.counter, g.base, base)
+		}
+		for i, s := range states {
+			g.VPXORQ(g.c.step[i], base, s)
+		}
+	})
+	for _, k := range g.keys[:9] {
+		steps = append(steps, each(k))
 	}
-	return append(steps, func() {
+	return states, append(steps, func() {
 		last := g.label("lastRound")
+		more := func(i int) {
+			k := g.ZMM()
+			g.VBROADCASTI32X4(round(g.key, i), k)
+			each(k)()
+		}
 		g.CMPL(g.twiceRounds.As32(), operand.U32(2*12))
 		g.JB(to(last))
-		each(round(g.key, 10), encrypt)
-		each(round(g.key, 11), encrypt)
+		more(10)
+		more(11)
 		g.JE(to(last))
-		each(round(g.key, 12), encrypt)
-		each(round(g.key, 13), encrypt)
+		more(12)
+		more(13)
 		g.Label(last)
-		each(round(g.key, 0).Idx(g.twiceRounds, 8), func(k, s reg.Register) { g.VAESENCLAST(k, s, s) })
+		for _, s := range states {
+			g.VAESENCLAST(g.keys[9], s, s)
+		}
 	})
 }
 
-// fold returns a register whose halves both hold the sum of a's halves, lane by lane.
-func (g *wide) fold(a operand.Op) reg.VecVirtual {
-	f := g.ZMM()
-	g.VPSHUFD(imm(0x4e), a, f)
-	g.VPXORQ(a, f, f)
-	return f
+// wideSum is a sum of products, not reduced, in each lane: low + middle * x^64 + high * x^128.
+type wideSum struct{ low, middle, high addends }
+
+// addends are registers to be added up.
+type addends []reg.VecVirtual
+
+// add adds a * b to the sum; half says which halves of the two.
+func (g *wide) add(s *addends, half int, a, b operand.Op) {
+	p := g.ZMM()
+	g.VPCLMULQDQ(imm(half), b, a, p)
+	*s = append(*s, p)
+	if len(*s) == 3 {
+		*s = addends{g.total(*s...)}
+	}
 }
 
-// multiply returns the steps that add a * h to s; see [generator.multiply].
-func (g *wide) multiply(s *sum, a reg.VecVirtual, h operand.Op, folded reg.VecVirtual) []step {
-	part := func(total *reg.VecVirtual, half int, h operand.Op, a reg.VecVirtual) {
-		p := g.ZMM()
-		g.VPCLMULQDQ(imm(half), h, a, p)
-		if *total == nil {
-			*total = p
-			return
-		}
-		g.VPXORQ(p, *total, *total)
+// total returns the sum of two or three registers in the first.
+func (g *wide) total(a ...reg.VecVirtual) reg.VecVirtual {
+	if len(a) == 3 {
+		g.VPTERNLOGQ(imm(0x96), a[2], a[1], a[0])
+	} else if len(a) == 2 {
+		g.VPXORQ(a[1], a[0], a[0])
 	}
+	return a[0]
+}
+
+// multiply returns the steps that add a * h to s.
+func (g *wide) multiply(s *wideSum, a reg.VecVirtual, h operand.Op) []step {
 	return []step{
-		func() { part(&s.low, 0x00, h, a) },
-		func() { part(&s.high, 0x11, h, a) },
-		func() {
-			if folded == nil {
-				folded = g.fold(h)
-			}
-			part(&s.middle, 0x00, folded, g.fold(a))
-		},
+		func() { g.add(&s.low, 0x00, a, h) },
+		func() { g.add(&s.high, 0x11, a, h) },
+		func() { g.add(&s.middle, 0x01, a, h) },
+		func() { g.add(&s.middle, 0x10, a, h) },
 	}
 }
 
-// reduce returns the steps that turn s into one block, in x; see [generator.reduce].
-func (g *wide) reduce(s *sum, x reg.VecVirtual) []step {
-	half := func(from, into reg.VecVirtual) {
+// multiplyPair returns the steps that add a[0] * h[0] + a[1] * h[1] to s by Karatsuba's way, for which folded is of h: the middle is left holding low and high, too.
+func (g *wide) multiplyPair(s *wideSum, a [2]reg.VecVirtual, h [2]operand.Mem, folded reg.VecVirtual) []step {
+	var f reg.VecVirtual
+	return []step{
+		func() { g.add(&s.low, 0x00, a[0], h[0]) },
+		func() { g.add(&s.high, 0x11, a[0], h[0]) },
+		func() { g.add(&s.low, 0x00, a[1], h[1]) },
+		func() { f = g.ZMM(); g.fold(a[0], a[1], f); g.add(&s.middle, 0x00, f, folded) },
+		func() { g.add(&s.high, 0x11, a[1], h[1]) },
+		func() { g.add(&s.middle, 0x11, f, folded) },
+	}
+}
+
+// fold makes the halves of f the sums of a's halves and of b's, lane by lane.
+func (g *wide) fold(a, b, f reg.VecVirtual) {
+	upper := g.ZMM()
+	g.VPUNPCKHQDQ(b, a, upper)
+	g.VPUNPCKLQDQ(b, a, f)
+	g.VPXORQ(upper, f, f)
+}
+
+// reduce returns the steps that turn s into one block, in x; see [generator.reduce]. folded says that s was made by Karatsuba's way.
+func (g *wide) reduce(s *wideSum, folded bool, x reg.VecVirtual) []step {
+	half := func(from reg.VecVirtual, into ...reg.VecVirtual) reg.VecVirtual {
 		t := g.ZMM()
 		g.VPCLMULQDQ(imm(0x00), g.c.poly, from, t)
 		g.VPSHUFD(imm(0x4e), from, from)
-		g.VPTERNLOGQ(imm(0x96), t, from, into) // the sum of all three
+		return g.total(g.total(append(into, t)...), from)
 	}
+	var low, middle, high reg.VecVirtual
 	return []step{
-		func() { g.VPTERNLOGQ(imm(0x96), s.high, s.low, s.middle) },
-		func() { half(s.low, s.middle) },
-		func() { half(s.middle, s.high) },
+		func() { low, high = g.total(s.low...), g.total(s.high...) },
+		func() {
+			middle = g.total(s.middle...)
+			if folded {
+				middle = g.total(middle, low, high)
+			}
+		},
+		func() { middle = half(low, middle) },
+		func() { high = half(middle, high) },
 		func() {
 			upper := g.YMM()
-			g.VEXTRACTI64X4(imm(1), s.high, upper)
-			g.VPXORQ(s.high.AsY(), upper, upper)
+			g.VEXTRACTI64X4(imm(1), high, upper)
+			g.VPXORQ(high.AsY(), upper, upper)
 			g.VEXTRACTI32X4(imm(1), upper, x)
 			g.VPXORQ(upper.AsX(), x, x)
 		},
 	}
 }
 
-// long works off groups until 1 to 14 blocks are left, and leaves what was hashed in lane 1 of before.
-func (g *wide) long() {
-	g.Comment("The additional data's product alone.")
-	hash := g.XMM() // what was hashed so far
-	var s sum
-	h := g.ZMM()
-	g.VMOVDQU64(power(g.key, 1), h.AsX())
-	run(g.multiply(&s, g.before, h, nil), g.reduce(&s, hash))
+// place is register i of what is left.
+func (g *wide) place(i int) operand.Mem { return at(g.text, i*register) }
 
-	g.Comment("Powers of H and their folds stay in registers.")
-	var powers, folds []reg.VecVirtual
-	for j := 0; j < wideGroup; j += lanes4 {
-		h := g.ZMM()
-		g.VMOVDQU64(power(g.key, wideGroup-j), h)
-		powers, folds = append(powers, h), append(folds, g.fold(h))
-	}
-	// What was loaded or stored last stays in registers: to load a line again that was just stored takes long.
-	var texts []reg.VecVirtual
-	for range wideGroup / lanes4 {
-		texts = append(texts, g.ZMM())
-	}
-	crypt := func(n int, mix []step) {
-		var states []reg.VecVirtual
-		for range n / lanes4 {
-			states = append(states, g.ZMM())
-		}
-		encrypt := []step{func() {
-			for i, s := range states {
-				g.VPADDD(g.c.next[i], g.counter, s)
-				g.VPSHUFB(g.swapCounter, s, s)
-			}
-			g.VPADDD(g.c.add[n], g.counter, g.counter)
-		}}
-		together(append(encrypt, g.rounds(states)...), mix)
-		for i, s := range states {
-			m := at(g.text, i*lanes4*block)
-			if g.open {
-				g.VPXORQ(texts[i], s, s)
-				g.VMOVDQU64(s, m)
-				continue
-			}
-			g.VPXORQ(m, s, s)
-			g.VMOVDQU64(s, m)
-			g.VPSHUFB(g.swapBlock, s, texts[i])
-		}
-		for line := 0; line < n*block; line += 64 {
-			g.PREFETCHT0(at(g.ahead, line))
-		}
-		g.ADDQ(operand.U32(n*block), g.ahead)
-		g.ADDQ(operand.U32(n*block), g.text)
-		g.SUBQ(operand.U32(n*block), g.bytes)
-		g.SUBQ(operand.U8(n), g.blocks)
-	}
-	// group returns the steps that hash n blocks: those that were encrypted last, or the next ones.
-	group := func(n int) []step {
-		var s sum
-		var steps []step
-		for i := range n / lanes4 {
-			d := g.ZMM()
-			steps = append(steps, func() {
-				if g.open {
-					g.VMOVDQU64(at(g.text, i*lanes4*block), texts[i])
-					g.VPSHUFB(g.swapBlock, texts[i], d)
-				} else {
-					d = texts[i]
-				}
-				if i == 0 {
-					g.VPXORQ(hash.AsZ(), d, d) // the lanes above are zero in it
-				}
-			})
-			k := (wideGroup-n)/lanes4 + i
-			steps = append(steps, func() {
-				for _, m := range g.multiply(&s, d, powers[k], folds[k]) {
-					m()
-				}
-			})
-		}
-		return append(steps, g.reduce(&s, hash)...)
-	}
-	half := g.label("half")
-	place := g.label("place")
-	if g.open {
-		loop := g.label("group")
-		g.CMPQ(g.blocks, operand.U8(wideGroup))
-		g.JBE(to(half))
-		g.Label(loop)
-		crypt(wideGroup, group(wideGroup))
-		g.CMPQ(g.blocks, operand.U8(wideGroup))
-		g.JA(to(loop))
-		g.Label(half)
-		g.CMPQ(g.blocks, operand.U8(wideEnd))
-		g.JBE(to(place))
-		crypt(wideHalf, group(wideHalf))
+// load reads a register of text, what the mask leaves out as zeros.
+func (g *wide) load(from operand.Op, mask reg.Register) reg.VecVirtual {
+	d := g.ZMM()
+	if mask != nil {
+		g.VMOVDQU8_Z(from, mask, d)
 	} else {
-		g.Comment("The first group is encrypted alone; each later one while the one before it is hashed.")
-		loop, last := g.label("group"), g.label("hashLast")
-		g.CMPQ(g.blocks, operand.U8(wideGroup))
-		g.JBE(to(half))
-		crypt(wideGroup, nil)
-		g.CMPQ(g.blocks, operand.U8(wideGroup))
-		g.JBE(to(last))
-		g.Label(loop)
-		crypt(wideGroup, group(wideGroup))
-		g.CMPQ(g.blocks, operand.U8(wideGroup))
-		g.JA(to(loop))
-		g.Label(last)
-		alone := g.label("alone")
-		g.CMPQ(g.blocks, operand.U8(wideEnd))
-		g.JBE(to(alone))
-		g.Comment("The last group of 16 is hashed while one of 8 is encrypted.")
-		crypt(wideHalf, group(wideGroup))
-		run(group(wideHalf))
-		g.JMP(to(place))
-		g.Label(alone)
-		run(group(wideGroup))
-		g.JMP(to(place))
-		g.Label(half)
-		crypt(wideHalf, nil)
-		run(group(wideHalf))
+		g.VMOVDQU64(from, d)
 	}
-	g.Label(place)
-	g.Comment("Lane 1, beside the first block that is left.")
-	g.VPXORQ(g.before, g.before, g.before)
-	g.VINSERTI32X4(imm(1), hash, g.before, g.before)
+	return d
 }
 
-// end does the last n blocks of a packet, and the tag.
-func (g *wide) end(n int) {
-	count := (n + lanes4) / lanes4 // registers of key stream: n+1 blocks
-	last := n / lanes4             // the register that the text ends in
-	var states []reg.VecVirtual
-	for range count {
-		states = append(states, g.ZMM())
+func (g *wide) store(d reg.VecVirtual, mask reg.Register, to operand.Mem) {
+	if mask != nil {
+		g.VMOVDQU8(d, mask, to)
+	} else {
+		g.VMOVDQU64(d, to)
 	}
-	encrypt := append([]step{func() {
-		y0 := g.firstCounter()
-		for i, s := range states {
-			g.VPADDD(g.c.step[i], g.counter, s)
-			if i == 0 {
-				g.VMOVDQA64(y0.AsZ(), g.lane0, s)
-			}
-			g.VPSHUFB(g.swapCounter, s, s)
-		}
-	}}, g.rounds(states)...)
+}
 
-	g.Comment("The bytes of the last register that are text.")
-	mask, index, ones := g.K(), g.GP64(), g.GP64()
-	g.LEAQ(at(g.bytes, block-last*lanes4*block), index)
+// hashed makes into what GHASH takes of a register of ciphertext. Beside register 0 of all stand the additional data.
+func (g *wide) hashed(c reg.VecVirtual, mask reg.Register, front bool, into reg.VecVirtual) {
+	switch {
+	case front:
+		g.VMOVDQU8(c, mask, g.aad)
+		c = g.aad
+	case mask != nil && !g.open:
+		g.VMOVDQU8_Z(c, mask, into)
+		c = into
+	}
+	g.VPSHUFB(g.c.swap, c, into)
+}
+
+// keep returns a mask of the text in register i, which its index's first bytes are.
+func (g *wide) keep(index reg.GPVirtual, first bool) reg.OpmaskVirtual {
+	ones, mask := g.GP64(), g.K()
 	g.MOVQ(operand.I64(-1), ones)
 	g.BZHIQ(index, ones, ones)
 	g.KMOVQ(ones, mask)
-	if last == 0 {
+	if first {
 		g.KANDQ(g.first, mask, mask)
 	}
-	text := func(i int) operand.Mem { return at(g.text, (i*lanes4-1)*block) }
-	masked := func(i int) reg.Register {
-		switch {
-		case i == last:
-			return mask
-		case i == 0:
-			return g.first
-		}
-		return nil
+	return mask
+}
+
+// groups works off groups until 1 to 16 lanes are left, and these.
+func (g *wide) groups() {
+	const n = laneMax / lanes4
+	g.Comment("The next packet's lines, the last packet's own, are asked for.")
+	none := g.label("noNext")
+	g.MOVQ(g.text, g.ahead)
+	g.CMPQ(g.left, operand.U8(1))
+	g.JE(to(none))
+	g.MOVQ(at(g.op, opSize+opBuf), g.ahead)
+	g.Label(none)
+	g.VPXORQ(g.counter, g.counter, g.counter)
+
+	var texts []reg.VecVirtual // to be hashed
+	for range n {
+		texts = append(texts, g.ZMM())
 	}
-	load := func(i int) reg.VecVirtual {
+	// lastMask is that of a group's last register, whose last block may be partial, if it is the text's last.
+	lastMask := func() reg.OpmaskVirtual {
+		index, most := g.GP64(), g.GP64()
+		g.LEAQ(at(g.end, -(n-1)*register), index)
+		g.MOVL(operand.U32(register), most.As32())
+		g.CMPQ(index, most)
+		g.CMOVQGT(most, index)
+		return g.keep(index, false)
+	}
+	hashing := func() (steps []step) {
+		var s wideSum
+		for k, pair := range pairs {
+			if pair[1] == 0 {
+				steps = append(steps, func() { g.VPXORQ(g.hash.AsZ(), texts[0], texts[0]) }) // the lanes above are zero in it
+			}
+			steps = append(steps, g.multiplyPair(&s, [2]reg.VecVirtual{texts[pair[0]], texts[pair[1]]},
+				[2]operand.Mem{at(g.key, keyPowers+pair[0]*register), at(g.key, keyPowers+pair[1]*register)}, g.folds[k])...)
+		}
+		return append(steps, g.reduce(&s, true, g.hash)...)
+	}
+	group := func(front bool, mix []step) {
+		mask := func(last reg.Register, i int) reg.Register {
+			switch {
+			case front && i == 0:
+				return g.first
+			case i == n-1:
+				return last
+			}
+			return nil
+		}
+		last := lastMask()
+		if g.open {
+			var take []step
+			for i := range n {
+				take = append(take, func() {
+					g.hashed(g.load(g.place(i), mask(last, i)), mask(last, i), front && i == 0, texts[i])
+				})
+			}
+			mix = append(take, mix...)
+		}
+		states, encrypt := g.encrypt(n, front)
+		together(encrypt, mix)
+		if front {
+			g.VEXTRACTI32X4(imm(1), states[0], g.y0)
+		}
+		for i, s := range states {
+			if mask(last, i) != nil {
+				g.VPXORQ(g.load(g.place(i), mask(last, i)), s, s)
+			} else {
+				g.VPXORQ(g.place(i), s, s)
+			}
+			g.store(s, mask(last, i), g.place(i))
+			if !g.open {
+				g.hashed(s, mask(last, i), front && i == 0, texts[i])
+			}
+		}
+		g.VPADDD(g.c.group, g.counter, g.counter)
+		for line := 0; line < n*register; line += 64 {
+			g.PREFETCHT0(at(g.ahead, line))
+		}
+		g.ADDQ(operand.U32(n*register), g.ahead)
+		g.ADDQ(operand.U32(n*register), g.text)
+		g.SUBQ(operand.U32(n*register), g.end)
+		g.SUBQ(operand.U8(laneMax), g.lanes)
+	}
+	g.VPXORQ(g.hash, g.hash, g.hash)
+	loop, last := g.label("group"), g.label("last")
+	if g.open {
+		group(true, hashing())
+	} else {
+		group(true, nil)
+	}
+	g.CMPQ(g.lanes, operand.U8(laneMax))
+	g.JBE(to(last))
+	g.Label(loop)
+	group(false, hashing())
+	g.CMPQ(g.lanes, operand.U8(laneMax))
+	g.JA(to(loop))
+	g.Label(last)
+	g.search(1, n, func(registers int) {
+		if g.open {
+			g.finish(registers, false, nil)
+		} else {
+			g.finish(registers, false, hashing())
+		}
+	})
+}
+
+// finish does what is left of a packet, in n registers, and the tag. front says that this is all of the packet; mix are
+// steps that have to be done before GHASH goes on.
+func (g *wide) finish(n int, front bool, mix []step) {
+	g.Comment("The last two registers' bytes that are text: the last one may hold the lengths only.")
+	masks := make([]reg.Register, n)
+	zero, index := g.GP64(), g.GP64()
+	if front {
+		masks[0] = g.first
+	}
+	if n > 1 {
+		before := g.GP64()
+		g.LEAQ(at(g.end, -(n-2)*register), before)
+		masks[n-2] = g.keep(before, front && n == 2)
+	}
+	g.XORL(zero.As32(), zero.As32())
+	g.MOVQ(g.end, index)
+	g.SUBQ(operand.U32((n-1)*register), index)
+	g.CMOVQLT(zero, index)
+	masks[n-1] = g.keep(index, front && n == 1)
+
+	g.Comment("The block of lengths, to be put into the last lane.")
+	bits, aadLen, lane := g.GP64(), g.GP64(), g.GP64()
+	lengths := g.ZMM()
+	g.MOVQ(at(g.op, opLen), bits)
+	g.MOVBQZX(at(g.op, opAADLen), aadLen)
+	g.SHLQ(operand.U8(32), aadLen)
+	g.LEAQ(operand.Mem{Base: bits, Index: aadLen, Scale: 1, Disp: -tagSize}, bits)
+	g.SHLQ(operand.U8(3), bits)
+	g.VPBROADCASTQ(bits, lengths)
+	g.LEAQ(at(g.lanes, -1), lane)
+	g.ANDL(operand.U8(lanes4-1), lane.As32())
+	g.SHLL(operand.U8(6), lane.As32())
+	shuffles := g.GP64()
+	g.LEAQ(g.c.lengths, shuffles)
+	g.VPSHUFB(operand.Mem{Base: shuffles, Index: lane, Scale: 1}, lengths, lengths)
+	g.Comment("The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.")
+	powers := g.GP64()
+	g.MOVQ(g.lanes, powers)
+	g.NEGQ(powers)
+	g.SHLQ(operand.U8(4), powers)
+	g.ADDQ(g.key, powers)
+
+	var s wideSum
+	hash := func(i int, c reg.VecVirtual) []step {
 		d := g.ZMM()
-		if k := masked(i); k != nil {
-			g.VMOVDQU8_Z(text(i), k, d)
-		} else {
-			g.VMOVDQU64(text(i), d)
-		}
-		return d
-	}
-	store := func(i int, d reg.VecVirtual) {
-		if k := masked(i); k != nil {
-			g.VMOVDQU8(d, k, text(i))
-		} else {
-			g.VMOVDQU64(d, text(i))
-		}
-	}
-	lengths := g.XMM()
-	makeLengths := func() {
-		bits := g.GP64()
-		g.MOVQ(at(g.op, opLen), bits)
-		g.LEAQ(operand.Mem{Base: bits, Index: bits, Scale: 1, Disp: -2 * tagSize}, bits)
-		g.SHLQ(operand.U8(2), bits)
-		g.VMOVQ(bits, lengths)
-		g.MOVBQZX(at(g.op, opAADLen), bits)
-		g.SHLL(operand.U8(3), bits.As32())
-		g.VPINSRQ(imm(1), bits, lengths, lengths)
-	}
-	// hash adds register i of GHASH's blocks, the text among them in d, which may be none.
-	var s sum
-	hash := func(i int, d reg.VecVirtual) []step {
 		return append([]step{func() {
-			if i < count {
-				g.VPSHUFB(g.swapBlock, d, d)
+			g.hashed(c, masks[i], front && i == 0, d)
+			switch {
+			case i == 0 && !front && n == 1:
+				g.VPTERNLOGQ(imm(0x96), lengths, g.hash.AsZ(), d)
+			case i == 0 && !front:
+				g.VPXORQ(g.hash.AsZ(), d, d)
+			case i == n-1:
+				g.VPXORQ(lengths, d, d)
 			}
-			if i == 0 {
-				g.VPXORQ(g.before, d, d)
-			}
-			if (n+1)/lanes4 == i {
-				if lane := (n + 1) % lanes4; lane > 0 {
-					g.VINSERTI32X4(imm(lane), lengths, d, d)
-				} else {
-					g.VMOVDQA64(lengths, d.AsX())
-				}
-			}
-		}}, g.multiplyMemory(&s, d, power(g.key, n+2-i*lanes4))...)
+		}}, func() { run(g.multiply(&s, d, at(powers, keyPowers+powerMax*block+i*register))) })
 	}
+	states, encrypt := g.encrypt(n, front)
 	x := g.XMM()
 	if !g.open {
-		makeLengths()
-		run(encrypt)
+		together(encrypt, mix)
+		if front {
+			g.VEXTRACTI32X4(imm(1), states[0], g.y0)
+		}
 		for i, state := range states {
-			d := load(i)
-			g.VPXORQ(state, d, d)
-			if k := masked(i); k != nil {
-				g.VMOVDQU8_Z(d, k, d)
-			}
-			store(i, d)
-			run(hash(i, d))
+			c := g.load(g.place(i), masks[i])
+			g.VPXORQ(state, c, c)
+			g.store(c, masks[i], g.place(i))
+			run(hash(i, c))
 		}
-		if (n+1)/lanes4 == count {
-			run(hash(count, g.ZMM()))
-		}
-		run(g.reduce(&s, x))
-		g.VPSHUFB(g.swapBlock.AsX(), x, x)
-		g.VPXORQ(states[0].AsX(), x, x)
-		g.VMOVDQU64(x, at(g.text, 0).Idx(g.bytes, 1))
+		run(g.reduce(&s, false, x))
+		g.VPSHUFB(g.c.swap, x, x)
+		g.VPXORQ(g.y0, x, x)
+		g.VMOVDQU64(x, at(g.text, 0).Idx(g.end, 1))
 		g.MOVB(operand.U8(1), at(g.op, opOK))
 		g.INCQ(g.done)
 		return
 	}
-	makeLengths()
 	var hashing []step
-	var texts []reg.VecVirtual
 	for i := range states {
-		d, t := g.ZMM(), g.ZMM()
-		texts = append(texts, t)
-		hashing = append(hashing, func() {
-			l := load(i)
-			g.VMOVDQA64(l, t)
-			g.VMOVDQA64(l, d)
-		})
-		hashing = append(hashing, hash(i, d)...)
+		var c reg.VecVirtual
+		hashing = append(hashing, func() { c = g.load(g.place(i), masks[i]) }, func() { run(hash(i, c)) })
 	}
-	if (n+1)/lanes4 == count {
-		hashing = append(hashing, hash(count, g.ZMM())...)
+	together(encrypt, append(hashing, g.reduce(&s, false, x)...))
+	if front {
+		g.VEXTRACTI32X4(imm(1), states[0], g.y0)
 	}
-	together(encrypt, append(hashing, g.reduce(&s, x)...))
-	g.VPSHUFB(g.swapBlock.AsX(), x, x)
-	g.VPXORQ(at(g.text, 0).Idx(g.bytes, 1), x, x)
+	g.VPSHUFB(g.c.swap, x, x)
+	g.VPXORQ(at(g.text, 0).Idx(g.end, 1), x, x)
 	for i, state := range states {
-		g.VPXORQ(state, texts[i], texts[i])
-		store(i, texts[i])
+		g.VPXORQ(g.load(g.place(i), masks[i]), state, state)
+		g.store(state, masks[i], g.place(i))
 	}
 	g.Comment("All bytes of the tag are compared at once.")
 	match, ok, equal := g.GP64(), g.GP64(), g.K()
-	g.VPCMPEQB(states[0].AsX(), x, equal)
+	g.VPCMPEQB(g.y0, x, equal)
 	g.KMOVW(equal, match.As32())
 	g.MOVW(match.As16(), at(g.op, opMatch))
 	g.XORL(ok.As32(), ok.As32())
@@ -560,10 +618,4 @@ func (g *wide) end(n int) {
 	g.SETEQ(ok.As8())
 	g.MOVB(ok.As8(), at(g.op, opOK))
 	g.ADDQ(ok, g.done)
-}
-
-// multiplyMemory is multiply by powers in memory, loaded once.
-func (g *wide) multiplyMemory(s *sum, a reg.VecVirtual, h operand.Mem) []step {
-	p := g.ZMM()
-	return append([]step{func() { g.VMOVDQU64(h, p) }}, g.multiply(s, a, p, nil)...)
 }
