@@ -106,6 +106,7 @@ func (l *Library) authenticate(p *libraryPacket) {
 // Measure seals or opens packets until so much time has passed. To be opened again they are sealed anew, outside what is timed.
 func (l *Library) Measure(atLeast time.Duration) (Sample, error) {
 	var s Sample
+	var rounds []float64
 	for s.Packets == 0 || s.Elapsed < atLeast {
 		if l.decrypt {
 			for i := range l.packets {
@@ -121,11 +122,11 @@ func (l *Library) Measure(atLeast time.Duration) (Sample, error) {
 			}
 		}
 		took := time.Since(began)
-		if each := float64(took) / float64(len(l.packets)); s.Best == 0 || each < s.Best {
-			s.Best = each
-		}
+		rounds = append(rounds, float64(took)/float64(len(l.packets)))
 		s.Elapsed += took
 		s.Packets += len(l.packets)
 	}
+	s.Typical = middle(rounds)
+	s.Best = rounds[0]
 	return s, nil
 }

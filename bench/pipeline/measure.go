@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,9 @@ type Sample struct {
 	// Best is the time a packet took, in nanoseconds, in the fastest round of the source: what
 	// is left of the measurement on a machine that others disturb.
 	Best float64
+	// Typical is the time a packet took, in nanoseconds, in the median round of the source, by all lanes together: what a core that is
+	// left alone takes. Rounds last some tenths of a millisecond, so what else the machine does for less than half of the time does not count.
+	Typical float64
 	// Allocations a packet, of the whole process, in the first round of the source.
 	Allocations float64
 	// Gaps are the times that single batches took, in nanoseconds, if they were asked for.
@@ -34,6 +38,15 @@ func (s Sample) Nanoseconds() float64 { return float64(s.Elapsed) / float64(s.Pa
 
 // Mpps returns millions of packets a second.
 func (s Sample) Mpps() float64 { return 1e3 / s.Nanoseconds() }
+
+// TypicalMpps returns millions of packets a second of the median round.
+func (s Sample) TypicalMpps() float64 { return 1e3 / s.Typical }
+
+// middle returns the median of the rounds' times, which it sorts.
+func middle(rounds []float64) float64 {
+	slices.Sort(rounds)
+	return rounds[len(rounds)/2]
+}
 
 // gapMax bounds what a histogram of gaps can hold.
 const gapMax = 10 * time.Second
@@ -47,6 +60,7 @@ func (l *Lane) Measure(packets int, atLeast time.Duration) (Sample, error) {
 func (l *Lane) measure(packets int, atLeast time.Duration, gaps *hdrhistogram.Histogram) (Sample, error) {
 	s := Sample{Gaps: gaps}
 	unchecked := verifyEvery
+	var rounds []float64
 	var before, after runtime.MemStats
 	for s.Packets < packets || s.Elapsed < atLeast {
 		if l.Left() == 0 {
@@ -74,13 +88,13 @@ func (l *Lane) measure(packets int, atLeast time.Duration, gaps *hdrhistogram.Hi
 			runtime.ReadMemStats(&after)
 			s.Allocations = float64(after.Mallocs-before.Mallocs) / float64(n)
 		}
-		if each := float64(took) / float64(n); s.Best == 0 || each < s.Best {
-			s.Best = each
-		}
+		rounds = append(rounds, float64(took)/float64(n))
 		s.Elapsed += took
 		s.Packets += n
 		unchecked += n
 	}
+	s.Typical = middle(rounds)
+	s.Best = rounds[0]
 	if l.failed > 0 {
 		return s, fmt.Errorf("%d batches did not come out whole: drops %v", l.failed, l.rig.drops())
 	}
@@ -155,6 +169,7 @@ func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool
 		all.Packets += s.Packets
 		all.Elapsed += s.Elapsed
 		all.Best = max(all.Best, s.Best)
+		all.Typical += s.Typical
 		all.Allocations = max(all.Allocations, s.Allocations)
 		if gaps {
 			all.Gaps.Merge(s.Gaps)
@@ -162,5 +177,6 @@ func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool
 	}
 	all.Elapsed /= time.Duration(len(samples))
 	all.Best /= float64(len(samples))
+	all.Typical /= float64(len(samples) * len(samples))
 	return all, errors.Join(errs...)
 }

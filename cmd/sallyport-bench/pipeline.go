@@ -46,7 +46,8 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 		Long: "Pipeline carries packets through a whole gateway in this process: policy, association, sequence number with\n" +
 			"ESN, replay window of 4096, cipher, TTL, next hop, link header, and one copy of each packet on its way in.\n" +
 			"256 flows, or one for each association if there are more. One packet in 1,000 is checked by an implementation\n" +
-			"of its own. Sizes are those of the inner IPv4 packet; imix is 64, 576 and 1420 bytes as 7 : 4 : 1. Best is the\n" +
+			"of its own. Sizes are those of the inner IPv4 packet; imix is 64, 576 and 1420 bytes as 7 : 4 : 1. Times and\n" +
+			"rates are those of the median round of the source, which lasts some tenths of a millisecond. Best is the\n" +
 			"fastest round of the source: on a machine with other work it still tells what a change is worth, the median\n" +
 			"does not. Library is the time of the suite's ciphers alone in Go's standard library, with packets as many and as\n" +
 			"long, measured in turn with the gateway; once for one association and worker. Cycles are those of the clock that /proc/cpuinfo names. With --churn associations are installed and\n" +
@@ -230,7 +231,7 @@ func (m *measurement) measure(o *pipelineOptions) error {
 
 // unstable says that one of the figures that were sampled is.
 func (m *measurement) unstable() bool {
-	return result.Unsteady(figures(m.samples, pipeline.Sample.Mpps), figures(m.churned, pipeline.Sample.Mpps), figures(m.library, pipeline.Sample.Mpps))
+	return result.Unsteady(figures(m.samples, pipeline.Sample.TypicalMpps), figures(m.churned, pipeline.Sample.Mpps), figures(m.library, pipeline.Sample.TypicalMpps))
 }
 
 // plain says that nothing but the cipher is measured beside the usual way of a packet.
@@ -265,6 +266,8 @@ func figures(samples []pipeline.Sample, of func(pipeline.Sample) float64) []floa
 	return all
 }
 
+func typical(s pipeline.Sample) float64 { return s.Typical }
+
 // slowest is the time of a batch that 999 of 1,000 stay below, in microseconds.
 func slowest(s pipeline.Sample) float64 { return float64(s.Gaps.ValueAtPercentile(99.9)) / 1e3 }
 
@@ -278,14 +281,14 @@ func (o *pipelineOptions) report(file *result.File, cases []*measurement, stdout
 			file.Rows = append(file.Rows, row)
 			return row
 		}
-		rate := add(m.name, "Mpps", figures(m.samples, pipeline.Sample.Mpps))
-		cost := add(m.name, "ns", figures(m.samples, pipeline.Sample.Nanoseconds))
+		rate := add(m.name, "Mpps", figures(m.samples, pipeline.Sample.TypicalMpps))
+		cost := add(m.name, "ns", figures(m.samples, typical))
 		best := add(m.name+"/best", "ns", figures(m.samples, func(s pipeline.Sample) float64 { return s.Best }))
 		allocations := add(m.name+"/allocations", "allocs", figures(m.samples, func(s pipeline.Sample) float64 { return s.Allocations }))
 		library := "\t"
 		if len(m.library) > 0 {
 			row := result.NewRow(m.name+"/library", "ns", command, cost.Samples).With(m.parameters()).
-				Against("standard library, ciphers alone", figures(m.library, pipeline.Sample.Nanoseconds))
+				Against("standard library, ciphers alone", figures(m.library, typical))
 			file.Rows = append(file.Rows, row)
 			library = fmt.Sprintf("%.0f\t%.2f", row.PeerValue, row.Ratio)
 		}
