@@ -31,6 +31,7 @@ const (
 	PassOther     = steerCounterCOUNTER_PASS_OTHER
 	DropMalformed = steerCounterCOUNTER_DROP_MALFORMED
 	DropTags      = steerCounterCOUNTER_DROP_TAGS
+	DropVLAN      = steerCounterCOUNTER_DROP_VLAN
 	DropKeepalive = steerCounterCOUNTER_DROP_KEEPALIVE
 	ESP           = steerCounterCOUNTER_ESP
 	AH            = steerCounterCOUNTER_AH
@@ -62,6 +63,7 @@ var CounterInfos = [CounterCount]CounterInfo{
 	PassOther:     {"pass-other", "No protect policy covers source and destination: to the kernel."},
 	DropMalformed: {"drop-malformed", "A header is cut short or contradicts itself, so the packet cannot be judged: dropped."},
 	DropTags:      {"drop-tags", "More VLAN tags than are looked through: dropped."},
+	DropVLAN:      {"drop-vlan", "Of a VLAN, which is not served, though under a protect policy or IPsec: dropped."},
 	DropKeepalive: {"drop-keepalive", "A NAT keepalive: swallowed."},
 	ESP:           {"esp", "ESP to an endpoint: to a worker."},
 	AH:            {"ah", "AH to an endpoint: to a worker."},

@@ -77,9 +77,10 @@ static __always_inline bool is_tag(__be16 type)
 	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
 }
 
-/* parse_ethernet returns the EtherType in host order. Linux strips any number
- * of priority tags (VLAN 0), so a deeper stack must not hide an IP packet. */
-static __always_inline int parse_ethernet(struct cursor *c)
+/* parse_ethernet returns the EtherType in host order, and sets *vlan for a frame
+ * of another VLAN than 0. Linux strips any number of priority tags (VLAN 0), so a
+ * deeper stack must not hide an IP packet. */
+static __always_inline int parse_ethernet(struct cursor *c, bool *vlan)
 {
 	struct ethhdr *eth = take(c, sizeof(*eth));
 	__be16 type;
@@ -96,6 +97,8 @@ static __always_inline int parse_ethernet(struct cursor *c)
 		tag = take(c, sizeof(*tag));
 		if (!tag)
 			return PARSE_MALFORMED;
+		if (tag->tci & bpf_htons(0x0fff))
+			*vlan = true;
 		type = tag->type;
 	}
 	return is_tag(type) ? PARSE_TAGS : bpf_ntohs(type);

@@ -192,14 +192,14 @@ static __always_inline int by_policy(const struct ip *ip, __u32 roles)
 	return COUNTER_PASS_OTHER;
 }
 
-/* classify is the program's table of contents. */
-static __always_inline int classify(struct cursor c, __u32 roles)
+/* judge is the program's table of contents. */
+static __always_inline int judge(struct cursor c, __u32 roles, bool *vlan)
 {
 	struct ip ip = {};
 	int proto, verdict;
 	__u32 dst;
 
-	switch (parse_ethernet(&c)) {
+	switch (parse_ethernet(&c, vlan)) {
 	case ETH_P_IP:
 		proto = parse_ipv4(&c, &ip);
 		break;
@@ -233,6 +233,19 @@ static __always_inline int classify(struct cursor c, __u32 roles)
 	if (dst)
 		return COUNTER_PASS_OWN;
 	return by_policy(&ip, roles);
+}
+
+/* classify keeps the frames of VLANs from the workers: a port is the untagged
+ * network of its interface. What policy would protect there does not pass to the
+ * kernel either, which might forward it between its VLAN interfaces. */
+static __always_inline int classify(struct cursor c, __u32 roles)
+{
+	bool vlan = false;
+	int verdict = judge(c, roles, &vlan);
+
+	if (!vlan || verdict < COUNTER_ESP)
+		return verdict;
+	return verdict <= COUNTER_SPOOFED ? COUNTER_DROP_VLAN : COUNTER_PASS_OTHER;
 }
 
 /* conclude is the one exit: it performs the verdict and counts it. The kernel

@@ -31,19 +31,20 @@ const (
 	steerCounterCOUNTER_PASS_OTHER      steerCounter = 5
 	steerCounterCOUNTER_DROP_MALFORMED  steerCounter = 6
 	steerCounterCOUNTER_DROP_TAGS       steerCounter = 7
-	steerCounterCOUNTER_DROP_KEEPALIVE  steerCounter = 8
-	steerCounterCOUNTER_ESP             steerCounter = 9
-	steerCounterCOUNTER_AH              steerCounter = 10
-	steerCounterCOUNTER_ESP_IN_UDP      steerCounter = 11
-	steerCounterCOUNTER_PROTECT         steerCounter = 12
-	steerCounterCOUNTER_CLEARTEXT       steerCounter = 13
-	steerCounterCOUNTER_SPOOFED         steerCounter = 14
-	steerCounterCOUNTER_UDP_FRAGMENT    steerCounter = 15
-	steerCounterCOUNTER_ICMP_ERROR      steerCounter = 16
-	steerCounterCOUNTER_IKE             steerCounter = 17
-	steerCounterCOUNTER_NO_SOCKET_DROP  steerCounter = 18
-	steerCounterCOUNTER_NO_SOCKET_PASS  steerCounter = 19
-	steerCounterCOUNTER_COUNT           steerCounter = 20
+	steerCounterCOUNTER_DROP_VLAN       steerCounter = 8
+	steerCounterCOUNTER_DROP_KEEPALIVE  steerCounter = 9
+	steerCounterCOUNTER_ESP             steerCounter = 10
+	steerCounterCOUNTER_AH              steerCounter = 11
+	steerCounterCOUNTER_ESP_IN_UDP      steerCounter = 12
+	steerCounterCOUNTER_PROTECT         steerCounter = 13
+	steerCounterCOUNTER_CLEARTEXT       steerCounter = 14
+	steerCounterCOUNTER_SPOOFED         steerCounter = 15
+	steerCounterCOUNTER_UDP_FRAGMENT    steerCounter = 16
+	steerCounterCOUNTER_ICMP_ERROR      steerCounter = 17
+	steerCounterCOUNTER_IKE             steerCounter = 18
+	steerCounterCOUNTER_NO_SOCKET_DROP  steerCounter = 19
+	steerCounterCOUNTER_NO_SOCKET_PASS  steerCounter = 20
+	steerCounterCOUNTER_COUNT           steerCounter = 21
 )
 
 type steerPort struct {

@@ -48,6 +48,7 @@ enum counter {
 	/* dropped here */
 	COUNTER_DROP_MALFORMED,
 	COUNTER_DROP_TAGS,
+	COUNTER_DROP_VLAN,
 	COUNTER_DROP_KEEPALIVE,
 	/* to a worker; without a socket: dropped */
 	COUNTER_ESP,

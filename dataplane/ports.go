@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sallyport/bpf"
@@ -71,6 +72,11 @@ func (p *port) find() error {
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", p.config.Name, err)
 	}
+	if l, err := netlink.LinkByIndex(link.Index); err == nil {
+		if err := servable(l); err != nil {
+			return err
+		}
+	}
 	queues, err := ethtool.Queues(p.config.Name)
 	if err != nil {
 		return fmt.Errorf("interface %s: counting its queues: %w", p.config.Name, err)
@@ -83,6 +89,15 @@ func (p *port) find() error {
 		return fmt.Errorf("interface %s has an MTU of %d: %s", p.config.Name, link.MTU, why)
 	}
 	p.ifindex, p.mtu, p.queues, p.up = link.Index, link.MTU, queues, link.Flags&net.FlagUp != 0
+	return nil
+}
+
+// servable refuses what the packet path would serve wrongly. The program of a VLAN's parent sees its frames first, with their tags,
+// and drops those under a policy.
+func servable(l netlink.Link) error {
+	if l.Type() == "vlan" {
+		return fmt.Errorf("interface %s is a VLAN of another one, which is not served: have the switch leave the tag off, on an interface of its own", l.Attrs().Name)
+	}
 	return nil
 }
 

@@ -102,7 +102,7 @@ const (
 	FlagLaterFragment
 	// FlagDF says that the IPv4 header has Don't Fragment set. Always set for IPv6.
 	FlagDF
-	// FlagVLAN says that the Ethernet header carries a VLAN tag (18 bytes instead of 14).
+	// FlagVLAN says that the Ethernet header carries priority tags (18 or 22 bytes instead of 14).
 	FlagVLAN
 	// FlagOptions says that the IPv4 header has options or the IPv6 header has extension headers.
 	FlagOptions

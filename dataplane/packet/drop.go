@@ -12,6 +12,7 @@ const (
 
 	DropRunt
 	DropNotIP
+	DropVLAN
 	DropBadIPHeader
 	DropBadIPChecksum
 	DropBadExtensionHeader
@@ -105,6 +106,7 @@ var Drops = [DropCount]DropInfo{
 
 	DropRunt:               {"runt", Attack, "The frame ends before its Ethernet or IP header does.", ""},
 	DropNotIP:              {"not-ip", Normal, "The frame is neither IPv4 nor IPv6.", ""},
+	DropVLAN:               {"vlan", Warning, "The frame is of a VLAN. Only the untagged network of an interface is served.", ""},
 	DropBadIPHeader:        {"bad-ip-header", Attack, "The IP version, header length or total length contradicts the frame.", "RFC 1812, 5.2.2"},
 	DropBadIPChecksum:      {"bad-ip-checksum", Attack, "The IPv4 header checksum is wrong.", "RFC 1812, 5.2.2"},
 	DropBadExtensionHeader: {"bad-extension-header", Attack, "The IPv6 extension header chain is cut short or too long.", "RFC 8200, 4"},

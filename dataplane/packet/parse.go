@@ -37,6 +37,12 @@ const (
 // EtherLen is the length of an Ethernet header without a tag.
 const EtherLen = 14
 
+// tagLen is the length of a tag, of which as many as tagsMax are stepped over.
+const (
+	tagLen  = 4
+	tagsMax = 2
+)
+
 // extensionsMax is the largest number of IPv6 extension headers that are walked.
 const extensionsMax = 8
 
@@ -52,8 +58,8 @@ const portProtos uint64 = 1<<ProtoICMP | 1<<ProtoTCP | 1<<ProtoUDP | 1<<ProtoDCC
 // Parse fills L3, L4, End, Version, Proto, TOS, TTL, Flags and the ports of
 // b.P[i] from its frame of Len bytes at Addr, which may hold anything, and b.Flows[i]. It checks what a
 // router must (RFC 1812, 5.2.2; RFC 8200, 3 and 4) and returns DropNone, or why the
-// packet must end; then the record's parsed fields mean nothing. One
-// VLAN tag is stepped over. AH counts as an upper layer, as ESP does.
+// packet must end; then the record's parsed fields mean nothing. Priority
+// tags (VLAN 0) are stepped over, as many as the steering program looks through. AH counts as an upper layer, as ESP does.
 // Addresses are not judged: see [Martian]. FlagDecapsulated and FlagLocal stay.
 func Parse(b *Batch, i int) Drop {
 	p := &b.P[i]
@@ -67,12 +73,15 @@ func Parse(b *Batch, i int) Drop {
 	}
 	l3 := EtherLen
 	etherType := binary.BigEndian.Uint16(f[12:])
-	if etherType == EtherVLAN || etherType == EtherQinQ {
-		l3 = EtherLen + 4
+	for n := 0; n < tagsMax && (etherType == EtherVLAN || etherType == EtherQinQ); n++ {
+		l3 += tagLen
 		if len(f) < l3 {
 			return DropRunt
 		}
-		etherType = binary.BigEndian.Uint16(f[16:])
+		if binary.BigEndian.Uint16(f[l3-tagLen:])&0x0fff != 0 {
+			return DropVLAN
+		}
+		etherType = binary.BigEndian.Uint16(f[l3-2:])
 		p.Flags |= FlagVLAN
 	}
 	p.L3 = uint16(l3)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -49,8 +50,12 @@ func random4(t testing.TB, r *rand.Rand) built {
 	ls := []gopacket.SerializableLayer{ethernet(layers.EthernetTypeIPv4)}
 	if r.IntN(3) == 0 {
 		ls[0] = ethernet(layers.EthernetTypeDot1Q)
-		ls = append(ls, &layers.Dot1Q{VLANIdentifier: 7, Type: layers.EthernetTypeIPv4})
+		ls = append(ls, &layers.Dot1Q{Priority: uint8(r.IntN(8)), Type: layers.EthernetTypeIPv4})
 		w.L3, w.Flags = 18, FlagVLAN
+		if r.IntN(3) == 0 {
+			ls = slices.Insert(ls, 1, gopacket.SerializableLayer(&layers.Dot1Q{Type: layers.EthernetTypeDot1Q}))
+			w.L3 = 22
+		}
 	}
 	header := 20
 	if r.IntN(3) == 0 {
@@ -264,7 +269,10 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 	}{
 		{"empty", nil, DropRunt},
 		{"arp", append(make([]byte, 12), 8, 6, 0, 0), DropNotIP},
-		{"second tag", append(make([]byte, 12), 0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 8, 0), DropNotIP},
+		{"VLAN", append(make([]byte, 12), 0x81, 0, 0x20, 1, 8, 0), DropVLAN},
+		{"VLAN behind a priority tag", append(make([]byte, 12), 0x88, 0xa8, 0xe0, 0, 0x81, 0, 8, 0, 8, 0), DropVLAN},
+		{"third tag", append(make([]byte, 12), 0x88, 0xa8, 0, 0, 0x81, 0, 0, 0, 0x81, 0, 0, 0, 8, 0), DropNotIP},
+		{"tag cut short", append(make([]byte, 12), 0x81, 0, 0, 0, 8), DropRunt},
 		{"plain", v4(func(h []byte) {}), DropNone},
 		{"version 6 in an IPv4 frame", v4(func(h []byte) { h[0] = 0x65 }), DropBadIPHeader},
 		{"header of 16 bytes", v4(func(h []byte) { h[0] = 0x44 }), DropBadIPHeader},

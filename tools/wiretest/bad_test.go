@@ -84,7 +84,8 @@ func (w *wire) attacks() []attack {
 	add("header length 16", w.peer, "drop-malformed", "", mend(alter(whole, 14, 1)))
 	add("header checksum", w.peer, "esp", "bad-ip-checksum", alter(whole, 24, 1), alter(whole, 25, 0x80), alter(whole, 22, 1))
 	add("three tags", w.peer, "drop-tags", "", craft.Tag(whole, 1, 2, 3))
-	add("two tags", w.peer, "esp", "not-ip", craft.Tag(whole, 1, 2))
+	add("VLANs", w.peer, "drop-vlan", "", craft.Tag(whole, 100), craft.Tag(whole, 1, 2), craft.Tag(whole, 0, 2), craft.Tag(whole, 2, 0), craft.Tag(whole, 4095))
+	add("VLANs in front of what is to be protected", w.host, "drop-vlan", "", craft.Tag(w.fromHost(w.good(host4, far4)), 100), craft.Tag(w.fromHost(w.good(host6, far6)), 7, 100))
 
 	// ESP.
 	add("runts of ESP", w.peer, "esp", "short-esp", w.outer(craft.ESPv, nil), w.outer(craft.ESPv, []byte{1, 2, 3, 4}), w.outer(craft.ESPv, make([]byte, 7)))
@@ -144,7 +145,8 @@ func (w *wire) attacks() []attack {
 	add("UDP cut short", w.peer, "drop-malformed", "", w.outer(craft.UDPv, []byte{0x11, 0x94, 0x11, 0x94}), w.outer(craft.UDPv, craft.UDP(peer4, gw4, 4500, 4500, nil)))
 	marked := append(make([]byte, 4), make([]byte, 28)...)
 	add("IKE without a server", w.peer, "no-socket-pass", "", w.outer(craft.UDPv, craft.UDP(peer4, gw4, 500, 500, make([]byte, 28))), w.outer(craft.UDPv, craft.UDP(peer4, gw4, 4500, 4500, marked)))
-	add("cleartext for a protected prefix", w.peer, "cleartext", "cleartext", w.toGateway(inner), w.toGateway(w.good(far6, host6)), craft.Tag(w.toGateway(inner), 5))
+	add("cleartext for a protected prefix", w.peer, "cleartext", "cleartext", w.toGateway(inner), w.toGateway(w.good(far6, host6)), craft.Tag(w.toGateway(inner), 0))
+	add("cleartext for a protected prefix in a VLAN", w.peer, "drop-vlan", "", craft.Tag(w.toGateway(inner), 5), craft.Tag(w.toGateway(w.good(far6, host6)), 5))
 	add("spoofed from outside", w.peer, "spoofed", "spoofed", w.toGateway(w.good(host4, far4)), w.toGateway(w.good(host6, far6)))
 	add("spoofed from inside", w.host, "spoofed", "spoofed", w.fromHost(inner), w.fromHost(w.good(far6, host6)))
 	cleartext := w.good(far6, host6)
@@ -167,7 +169,8 @@ func (w *wire) attacks() []attack {
 
 	// And what is unusual but right.
 	add("options", w.peer, "esp", "", w.toGateway(craft.IPv4(peer4, gw4, craft.ESPv, w.in.Carry(w.next(), w.good(far4, host4)), []byte{7, 7, 4, 0, 0, 0, 0, 0}))).passed = 1
-	add("a tag", w.peer, "esp", "", craft.Tag(w.esp(w.good(far4, host4)), 100)).passed = 1
+	add("priority tags", w.peer, "esp", "", craft.Tag(w.esp(w.good(far4, host4)), 0xe000), craft.Tag(w.esp(w.good(far4, host4)), 0, 0x2000)).passed = 2
+	add("priority tags in front of what is to be protected", w.host, "protect", "", craft.Tag(w.fromHost(w.good(host4, far4)), 0x6000), craft.Tag(w.fromHost(w.good(host6, far6)), 0, 0)).passed = 2
 	add("traffic flow confidentiality", w.peer, "esp", "", w.authentic(craft.Trailer(w.good(far4, host4), 600, craft.NextIPv4))).passed = 1
 	add("IPv6 in UDP", w.peer, "esp-in-udp", "", w.esp6(w.good(far6, host6))).passed = 1
 	ext := craft.IPv6(peer6, gw6, 60, append([]byte{craft.UDPv, 0, 1, 4, 0, 0, 0, 0}, craft.UDP(peer6, gw6, 4500, 4500, w.in6.Carry(w.next6(), w.good(far6, host6)))...))
