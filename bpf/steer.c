@@ -66,7 +66,9 @@ static __always_inline int neighbour(struct cursor c, const struct ip *ip, int p
 
 /* unroutable: addresses that no tunnel carries unless a policy names them. Linux
  * forwards an IPv4 packet with a link-local source, so only the destination
- * counts there; it never forwards such an IPv6 packet. */
+ * counts there; it never forwards such an IPv6 packet. Multicast that never leaves
+ * its link (RFC 5771, 4; RFC 4291, 2.7) stays the kernel's whatever policy says:
+ * IGMP, mDNS, routing protocols. */
 static __always_inline int unroutable(const struct ip *ip)
 {
 	__u32 dst = bpf_ntohl(ip->dst.word[0]);
@@ -74,11 +76,15 @@ static __always_inline int unroutable(const struct ip *ip)
 	int verdict = GO_ON;
 
 	if (ip->version == 4) {
-		if (dst >> 28 == 0xe || dst == 0xffffffff)
+		if (dst >> 8 == 0xe00000 || dst == 0xffffffff)
+			return COUNTER_PASS_MULTICAST;
+		if (dst >> 28 == 0xe)
 			verdict = COUNTER_PASS_MULTICAST;
 		else if (dst >> 16 == 0xa9fe)
 			verdict = COUNTER_PASS_LINK_LOCAL;
 	} else {
+		if (dst >> 24 == 0xff && (dst >> 16 & 0xf) <= 2)
+			return COUNTER_PASS_MULTICAST;
 		if (dst >> 24 == 0xff)
 			verdict = COUNTER_PASS_MULTICAST;
 		else if (dst >> 22 == 0x3fa || src >> 22 == 0x3fa)

@@ -397,7 +397,7 @@ func TestSteerRoutes(t *testing.T) {
 
 func TestSteerNamedMulticastAndLinkLocal(t *testing.T) {
 	s := gateway(t, prefixes("198.51.100.0/24", "2001:db8:a::/64"),
-		prefixes("0.0.0.0/0", "239.1.0.0/16", "169.254.7.0/30", "ff0e::/16"))
+		prefixes("0.0.0.0/0", "224.0.0.0/8", "239.1.0.0/16", "169.254.7.0/30", "ff0e::/16", "ff02::/16", "255.255.255.255/32"))
 	testCases(t, s, namedCases)
 }
 

@@ -13,7 +13,8 @@ import (
 // groupMax bounds the members of a multipath group, weights included.
 const groupMax = 64
 
-// kernelOnly are destinations that are never forwarded by a worker: multicast, broadcast and link-local.
+// kernelOnly are destinations that are never forwarded by a worker: broadcast, link-local, and multicast but for the groups that a
+// route in the main table names.
 var kernelOnly = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("fe80::/10"),
@@ -29,12 +30,14 @@ type compiler struct {
 	virtual map[string]uint16
 	used    func(neighbourKey) *atomic.Uint32
 	hopsOf  map[neighbourKey][]uint32
+	casts   map[netip.Prefix]uint32 // multicast prefixes with a route of their own
 }
 
 // compile makes the table and the index from neighbours to their hops.
 func (c *compiler) compile() (*Table, map[neighbourKey][]uint32) {
 	c.builder = *newBuilder()
 	c.hopsOf = map[neighbourKey][]uint32{}
+	c.casts = map[netip.Prefix]uint32{}
 	local := new(bart.Table[uint32])
 	for _, p := range kernelOnly {
 		local.Insert(p, c.hop(Hop{Kind: Local}))
@@ -50,6 +53,9 @@ func (c *compiler) compile() (*Table, map[neighbourKey][]uint32) {
 		}
 	}
 	main.Union(local)
+	for p, v := range c.casts {
+		main.Insert(p, v)
+	}
 	c.prefixes = main
 	c.addNeighbours()
 	t := c.table(0)
@@ -76,6 +82,13 @@ func (c *compiler) addTable(into, before *bart.Table[uint32], table int) {
 		if old, ok := metric[p]; ok && old <= uint32(r.Priority) {
 			continue
 		}
+		if table == unix.RT_TABLE_MAIN && p.Addr().IsMulticast() {
+			if v, ok := c.target(r); ok {
+				metric[p] = uint32(r.Priority)
+				c.addGroup(p, v)
+			}
+			continue
+		}
 		if before != nil {
 			if _, ok := before.LookupPrefix(p); ok {
 				continue
@@ -87,6 +100,16 @@ func (c *compiler) addTable(into, before *bart.Table[uint32], table int) {
 		}
 		metric[p] = uint32(r.Priority)
 		into.Insert(p, v)
+	}
+}
+
+// addGroup notes a route of the main table for multicast, in which nothing but its interface counts.
+func (c *compiler) addGroup(p netip.Prefix, v uint32) {
+	if v&groupBit != 0 {
+		return
+	}
+	if h := c.hops[v]; h.Ifindex != 0 {
+		c.casts[p] = c.hop(Hop{Kind: Multicast, Port: h.Port, Ifindex: h.Ifindex, MTU: h.MTU, SrcMAC: h.SrcMAC})
 	}
 }
 

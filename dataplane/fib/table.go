@@ -38,6 +38,9 @@ const (
 	Unreachable
 	// Tunnel: a virtual interface of ours, whose associations carry it. Port is the interface's number.
 	Tunnel
+	// Multicast: a route for groups leads through Port. What comes out of a tunnel for one of them is sent from SrcMAC to the
+	// group's link address; for everything else it is Local.
+	Multicast
 )
 
 // String returns the kind's name.
@@ -57,6 +60,8 @@ func (k Kind) String() string {
 		return "unreachable"
 	case Tunnel:
 		return "tunnel"
+	case Multicast:
+		return "multicast"
 	}
 	return "unknown"
 }
@@ -66,7 +71,7 @@ type Hop struct {
 	// hot
 
 	Kind Kind
-	// Port is the engine's number of the port to send through (Forward, Unresolved, Failed), or of the virtual interface (Tunnel).
+	// Port is the engine's number of the port to send through (Forward, Unresolved, Failed, Multicast), or of the virtual interface (Tunnel).
 	Port uint16
 	// MTU is the largest IP datagram in bytes: the link's, or the route's if that is smaller.
 	MTU uint16

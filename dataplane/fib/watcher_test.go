@@ -159,6 +159,18 @@ func TestRoutesReachTheSnapshot(t *testing.T) {
 	r.kind(t, "203.0.113.1", fib.NoRoute)
 	r.kind(t, "224.0.0.5", fib.Local)
 	r.kind(t, "127.1.2.3", fib.Local)
+	// Groups that a route names leave through its interface; the rest of multicast, and broadcast, is the kernel's.
+	route("239.1.0.0/16", func(n *netlink.Route) {})
+	route("ff15::/16", func(n *netlink.Route) { n.MTU = 1400 })
+	r.kind(t, "239.1.200.3", fib.Multicast)
+	r.kind(t, "ff15::77", fib.Multicast)
+	r.kind(t, "239.2.0.1", fib.Local)
+	r.kind(t, "ff0e::1", fib.Local)
+	r.kind(t, "192.0.2.255", fib.Local)
+	r.kind(t, "255.255.255.255", fib.Local)
+	if h := r.hop("ff15::77"); h.Ifindex != index || h.MTU != 1400 || h.SrcMAC == [6]byte{} || h.DstMAC != [6]byte{} {
+		t.Errorf("hop of groups: %+v", h)
+	}
 	via := route("203.0.113.0/24", func(n *netlink.Route) { n.Gw = gw; n.MTU = 1280 })
 	r.kind(t, "203.0.113.1", fib.Unresolved)
 	if h := r.hop("203.0.113.1"); h.Gateway != addr("192.0.2.2") || h.MTU != 1280 {

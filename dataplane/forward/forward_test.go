@@ -159,7 +159,7 @@ func TestDecrementTTLKeepsChecksumTrue(t *testing.T) {
 func TestWriteEthernetStripsTagAndPadding(t *testing.T) {
 	for _, version := range []int{4, 6} {
 		plain := udp(t, version, 33) // too long to be padded
-		tagged := slices.Concat(plain[:12], []byte{0x81, 0, 0, 5}, plain[12:], make([]byte, 30))
+		tagged := slices.Concat(plain[:12], []byte{0x81, 0, 0xa0, 0}, plain[12:], make([]byte, 30))
 		want := slices.Concat(macB[:], macA[:], plain[12:])
 		for _, frame := range [][]byte{plain, tagged} {
 			var b packet.Batch

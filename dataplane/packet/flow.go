@@ -66,6 +66,14 @@ func (f *Flow) SrcAddr() netip.Addr { return f.Src.Netip(f.Version) }
 // DstAddr returns the destination as the standard library knows it.
 func (f *Flow) DstAddr() netip.Addr { return f.Dst.Netip(f.Version) }
 
+// Multicast reports whether the destination is a group of hosts.
+func (f *Flow) Multicast() bool {
+	if f.Version == 4 {
+		return f.Dst.Lo>>28 == 0xe
+	}
+	return f.Dst.Hi>>56 == 0xff
+}
+
 // Back returns the flow in the other direction.
 func (f *Flow) Back() Flow {
 	back := *f

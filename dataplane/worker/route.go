@@ -44,6 +44,9 @@ func (w *Worker) judgeDecapsulated(i int) (packet.Class, packet.Drop) {
 	case spd.NeedsPorts:
 		return 0, packet.DropFragmentNoPorts
 	case spd.Matched:
+		if known.action == spd.Protect && flow.Multicast() {
+			return packet.ClassForward, 0 // to the hosts here: another tunnel, or the same, could bring it back again and again
+		}
 		return w.obey(i, known)
 	}
 	return w.onward(i)
@@ -60,6 +63,11 @@ func (w *Worker) routeForward() {
 		case fib.Local:
 			w.lists.punt = append(w.lists.punt, i)
 			continue
+		case fib.Multicast:
+			if p.Flags&packet.FlagDecapsulated == 0 {
+				w.lists.punt = append(w.lists.punt, i)
+				continue
+			}
 		case fib.NoRoute:
 			w.unreachable(i, packet.DropNoRoute, forward.NetUnreachable)
 			continue

@@ -56,8 +56,11 @@ func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
 func (w *Worker) sendHop(i uint8) {
 	p := &w.batch.P[i]
 	hop := &w.tables.FIB.Hops[p.Hop]
+	dst := hop.DstMAC
 	switch hop.Kind {
 	case fib.Forward:
+	case fib.Multicast:
+		dst = forward.GroupMAC(w.batch.IP(int(i)))
 	case fib.Unresolved:
 		w.park(i, hop)
 		return
@@ -70,7 +73,7 @@ func (w *Worker) sendHop(i uint8) {
 		return
 	}
 	hop.Touch()
-	forward.WriteEthernet(&w.batch, int(i), &hop.SrcMAC, &hop.DstMAC)
+	forward.WriteEthernet(&w.batch, int(i), &hop.SrcMAC, &dst)
 	p.Port = hop.Port
 	w.sendPort(i)
 }
