@@ -64,8 +64,8 @@ func (e *Engine) listen() {
 	}
 }
 
-// listenMax bounds a sleep of listen.
-const listenMax = 500 * time.Millisecond
+// listenMax bounds a sleep of listen, which Close ends.
+const listenMax = 2 * time.Second
 
 // hear translates a worker's event, and does itself what needs no key management.
 func (e *Engine) hear(w *worker.Event) {

@@ -15,10 +15,10 @@ type Queue interface {
 	Interrupt()
 }
 
-// waitMax bounds a pump's sleep, so that it sees the end. idlePause keeps it from spinning on a queue that says "ready" and
+// waitMax bounds a pump's sleep, which Close ends; it is long so that Go has little to look after. idlePause keeps it from spinning on a queue that says "ready" and
 // gives nothing, while the worker leaves no room for completions.
 const (
-	waitMax   = 200 * time.Millisecond
+	waitMax   = 2 * time.Second
 	idlePause = 200 * time.Microsecond
 )
 

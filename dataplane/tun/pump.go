@@ -31,8 +31,12 @@ const (
 	etherTypeIPv6 = 0x86dd
 )
 
-// waitMax bounds how long the writing goroutine sleeps, so that it sees the end.
-const waitMax = 50 * time.Millisecond
+// waitMax bounds how long the writing goroutine sleeps; Close wakes it. It is long because every sleep in a system call has Go's monitor thread
+// look after it some 60 times: 20 a second cost a hundredth of a core, on an idle gateway too. retryPause is between two looks at a device that is down.
+const (
+	waitMax    = 2 * time.Second
+	retryPause = 50 * time.Millisecond
+)
 
 // idlePause keeps the writing goroutine from spinning on a queue that says "ready" and gives nothing.
 const idlePause = 200 * time.Microsecond
@@ -165,7 +169,7 @@ func (p *Pump) inward(d *device) {
 			select {
 			case <-d.done:
 				return
-			case <-time.After(waitMax):
+			case <-time.After(retryPause):
 			}
 			continue
 		}
