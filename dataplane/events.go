@@ -23,10 +23,12 @@ const (
 	// EventPeerMoved: the newest authenticated packet of a roaming inbound association came from
 	// another address or port than its peer's (RFC 7296, 2.23). At most one a second and association.
 	EventPeerMoved
+	// EventPathDoubted: an ICMP error that may be true says that less arrives at the peer of an outbound association than was known.
+	EventPathDoubted
 )
 
 func (k EventKind) String() string {
-	return [...]string{"acquire", "soft-lifetime", "hard-lifetime", "peer-moved"}[k]
+	return [...]string{"acquire", "soft-lifetime", "hard-lifetime", "peer-moved", "path-doubted"}[k]
 }
 
 // Event is something on the packet path that key management should know. Which fields are set depends on

@@ -143,16 +143,35 @@ func (p *IKEPort) stop() {
 // never waits for the network. The errors are [ErrIKENoRoute], [ErrIKEFull], [ErrIKETooLong]
 // or those of the kernel's socket.
 func (p *IKEPort) Send(local, remote netip.AddrPort, data []byte) error {
-	return p.send(local, remote, local.Port() == PortIKENATT, data)
+	return p.send(local, remote, local.Port() == PortIKENATT, false, data)
+}
+
+// SendWhole is Send for a datagram that must not be cut up, here or on its way. It leaves by a worker or not at all: [Engine.LinkMTU] says
+// whether it can.
+func (p *IKEPort) SendWhole(local, remote netip.AddrPort, data []byte) error {
+	return p.send(local, remote, local.Port() == PortIKENATT, true, data)
 }
 
 // Keepalive sends a NAT keepalive, one byte 0xff (RFC 3948, 2.3), from local to remote.
 func (p *IKEPort) Keepalive(local, remote netip.AddrPort) error {
-	return p.send(local, remote, false, []byte{0xff})
+	return p.send(local, remote, false, false, []byte{0xff})
 }
 
-// send chooses the way: through a worker that has a queue of the right interface, or by the kernel.
-func (p *IKEPort) send(local, remote netip.AddrPort, marked bool, data []byte) error {
+// LinkMTU is the largest packet that the way to an address may have where a worker sends it; 0 if the kernel does, or nobody can.
+func (e *Engine) LinkMTU(remote netip.Addr) int {
+	t := e.group.Tables()
+	hop := &t.FIB.Hops[t.FIB.Lookup(remote)]
+	switch {
+	case hop.Kind != fib.Forward && hop.Kind != fib.Unresolved && hop.Kind != fib.Failed:
+		return 0
+	case int(hop.Port) >= len(t.Ports) || len(t.Ports[hop.Port].Workers) == 0:
+		return 0
+	}
+	return min(int(hop.MTU), packet.LenMax-packet.EtherLen)
+}
+
+// send chooses the way: through a worker that has a queue of the right interface, or by the kernel, which may cut up what it sends.
+func (p *IKEPort) send(local, remote netip.AddrPort, marked, whole bool, data []byte) error {
 	t := p.engine.group.Tables()
 	hop := &t.FIB.Hops[t.FIB.Lookup(remote.Addr())]
 	switch hop.Kind {
@@ -163,6 +182,9 @@ func (p *IKEPort) send(local, remote netip.AddrPort, marked bool, data []byte) e
 		return ErrIKENoRoute
 	}
 	size := datagram.Len(local.Addr(), marked, len(data))
+	if whole && size > p.engine.LinkMTU(remote.Addr()) {
+		return ErrIKETooLong
+	}
 	if size > packet.LenMax-packet.EtherLen {
 		return p.sendKernel(local, remote, marked, data, ErrIKETooLong)
 	}
@@ -182,7 +204,9 @@ func (p *IKEPort) send(local, remote netip.AddrPort, marked bool, data []byte) e
 	if err != nil {
 		return err
 	}
-	*b = frame
+	if *b = frame; whole {
+		datagram.Whole(frame)
+	}
 	// One peer's datagrams stay on one worker, and so in order.
 	peer := remote.Addr().As16()
 	if !p.queues[workers[int(peer[15])%len(workers)]].Inject(frame) {

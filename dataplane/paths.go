@@ -16,14 +16,17 @@ type PathStats struct {
 	Unreachable uint64 // errors of another kind that were passed on to a sender of inner packets
 	Implausible uint64 // errors that quoted no packet sent lately, or said what cannot be
 	Stale       uint64 // errors that said nothing new
+	Probed      uint64 // results of probing, see [Engine.SetPathMTU]
+	Lowered     uint64 // of these, that were less than what was known or the route's, and more than was known
+	Raised      uint64
 }
 
 type pathCounters struct {
-	learned, forgotten, unreachable, implausible, stale atomic.Uint64
+	learned, forgotten, unreachable, implausible, stale, probed, lowered, raised atomic.Uint64
 }
 
 func (c *pathCounters) stats() PathStats {
-	return PathStats{c.learned.Load(), c.forgotten.Load(), c.unreachable.Load(), c.implausible.Load(), c.stale.Load()}
+	return PathStats{c.learned.Load(), c.forgotten.Load(), c.unreachable.Load(), c.implausible.Load(), c.stale.Load(), c.probed.Load(), c.lowered.Load(), c.raised.Load()}
 }
 
 // complain has the association table judge an ICMP error about ESP of ours.
@@ -38,8 +41,35 @@ func (e *Engine) complain(w *worker.Event) {
 	case c.TooBig:
 		e.paths.learned.Add(1)
 		e.log.Info().Stringer("association", h).Stringer("peer", c.Remote).Int("mtu", mtu).Msg("path MTU learned")
+		if e.events != nil {
+			e.events(Event{Kind: EventPathDoubted, Handle: h, SPI: c.SPI})
+		}
 	default:
 		e.paths.unreachable.Add(1)
 		e.log.Debug().Stringer("association", h).Stringer("peer", c.Remote).Msg("packets to the peer do not arrive")
 	}
+}
+
+// SetPathMTU takes over what the peer of an outbound association has proven to arrive, until it is to be forgotten.
+func (e *Engine) SetPathMTU(h sad.Handle, mtu int, until time.Time) error {
+	before, err := e.sad.Probed(h, mtu, until)
+	if err != nil {
+		return err
+	}
+	e.paths.probed.Add(1)
+	if before == 0 {
+		if o := e.sad.LookupOutbound(h.Value()); o != nil {
+			before = e.LinkMTU(o.RemoteAddr())
+		}
+	}
+	switch {
+	case mtu < before:
+		e.paths.lowered.Add(1)
+	case mtu > before:
+		e.paths.raised.Add(1)
+	default:
+		return nil
+	}
+	e.log.Info().Stringer("association", h).Int("mtu", mtu).Int("before", before).Msg("path MTU probed")
+	return nil
 }

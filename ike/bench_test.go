@@ -33,6 +33,8 @@ func (d *direct) InstallOutbound(*ikesa.ChildSA) error           { d.up <- struc
 func (d *direct) RemoveChild(uint32, uint32, string)             {}
 func (d *direct) UpdateChild(*ikesa.ChildSA) error               { return nil }
 func (d *direct) Usage(uint32, uint32) (Usage, bool)             { return Usage{}, true }
+func (d *direct) PathMTU(uint32, int, time.Time)                 {}
+func (d *direct) LinkMTU(netip.Addr) int                         { return 1500 }
 func (d *direct) RouteSource(netip.Addr) (netip.Addr, error)     { return d.own, nil }
 func (d *direct) Assigned(*ikesa.Connection, []ikesa.Lease)      {}
 func (d *direct) Unassigned(*ikesa.Connection, []netip.Addr)     {}

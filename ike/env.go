@@ -14,12 +14,13 @@ import (
 // env answers what the IKE SAs of a shard ask in the middle of a step.
 type env struct{ shard *shard }
 
-func (v *env) Rand() io.Reader              { return v.shard.server.options.Rand }
-func (v *env) NewIKESPI() message.SPI       { return v.shard.newSPI() }
-func (v *env) NewChildSPI() (uint32, error) { return v.shard.server.kernel.NewChildSPI() }
-func (v *env) ReleaseChildSPI(spi uint32)   { v.shard.server.kernel.ReleaseSPI(spi) }
-func (v *env) Store() *auth.Store           { return v.shard.server.config.Load().store }
-func (v *env) KeyLog() bool                 { return v.shard.server.options.KeyLog != nil }
+func (v *env) Rand() io.Reader               { return v.shard.server.options.Rand }
+func (v *env) NewIKESPI() message.SPI        { return v.shard.newSPI() }
+func (v *env) NewChildSPI() (uint32, error)  { return v.shard.server.kernel.NewChildSPI() }
+func (v *env) ReleaseChildSPI(spi uint32)    { v.shard.server.kernel.ReleaseSPI(spi) }
+func (v *env) Store() *auth.Store            { return v.shard.server.config.Load().store }
+func (v *env) LinkMTU(remote netip.Addr) int { return v.shard.server.kernel.LinkMTU(remote) }
+func (v *env) KeyLog() bool                  { return v.shard.server.options.KeyLog != nil }
 
 // RekeyWait spreads the rekeys of many tunnels that were set up together: no more a second than the limit begin. Who has
 // to wait asks again after a random time, so that those who wait do not ask all at once.

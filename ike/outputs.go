@@ -31,6 +31,8 @@ func (sh *shard) perform(e *entry) {
 			if err := s.kernel.UpdateChild(a.ChildSA); err != nil {
 				s.log.installFailed(a.ChildSA, "endpoints", err)
 			}
+		case ikesa.PathMTU:
+			s.kernel.PathMTU(a.SPIIn, a.MTU, a.Until)
 		case ikesa.RemoveChild:
 			sh.forgetChild(a.SPIIn)
 			s.kernel.RemoveChild(a.SPIIn, a.SPIOut, a.Reason.String())

@@ -20,7 +20,7 @@ import (
 // Transport carries IKE datagrams. It is called by all shards.
 type Transport interface {
 	// Send sends one message, behind the non-ESP marker if a port is 4500 (RFC 3948, 2.2). It copies Data and does
-	// not block; what it cannot send is lost, and sent again by the protocol.
+	// not block; what it cannot send is lost, and sent again by the protocol. What must stay Whole is so or lost.
 	Send(d ikesa.Datagram) error
 	// Keepalive sends the one octet of RFC 3948, 2.3.
 	Keepalive(local, remote netip.AddrPort) error
@@ -41,6 +41,10 @@ type Kernel interface {
 	RemoveChild(spiIn, spiOut uint32, reason string)
 	// UpdateChild moves an association to other endpoints, or into or out of UDP. It has no keys.
 	UpdateChild(c *ikesa.ChildSA) error
+	// PathMTU says how large a child's outer packets may be until a time, all headers in. LinkMTU is what the first link on the way to an
+	// address takes, 0 if Send cannot send what must stay Whole there.
+	PathMTU(spiIn uint32, mtu int, until time.Time)
+	LinkMTU(remote netip.Addr) int
 	// Usage says what a child carried.
 	Usage(spiIn, spiOut uint32) (Usage, bool)
 	// RouteSource returns the address with which the host reaches remote.
@@ -217,6 +221,9 @@ func (s *Server) Expired(spiIn uint32, hard bool) {
 func (s *Server) PeerMoved(spiIn uint32, from netip.AddrPort) {
 	s.commandChild(spiIn, ikesa.PeerMoved{SPI: spiIn, From: from})
 }
+
+// PathDoubted says that somebody who is not authenticated claims that less than thought arrives at a child's peer: the path is probed again.
+func (s *Server) PathDoubted(spiIn uint32) { s.commandChild(spiIn, ikesa.PathDoubted{}) }
 
 func (s *Server) commandChild(spiIn uint32, c ikesa.Command) {
 	home, ok := s.homes.find(spiIn)

@@ -232,6 +232,10 @@ func (nd *node) Usage(spiIn, spiOut uint32) (Usage, bool) {
 	return Usage{LastIn: nd.last[spiIn]}, nd.in[spiIn] != nil
 }
 
+func (nd *node) LinkMTU(netip.Addr) int { return 0 }
+
+func (nd *node) PathMTU(spiIn uint32, mtu int, until time.Time) {}
+
 func (nd *node) RouteSource(remote netip.Addr) (netip.Addr, error) {
 	nd.mu.Lock()
 	defer nd.mu.Unlock()

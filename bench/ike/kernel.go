@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sallyport/ike"
 	"sallyport/ike/ikesa"
@@ -55,6 +56,8 @@ func (k *kernel) InstallInbound(c *ikesa.ChildSA) error              { clear(c.K
 func (k *kernel) RemoveChild(spiIn, spiOut uint32, reason string)    {}
 func (k *kernel) UpdateChild(*ikesa.ChildSA) error                   { return nil }
 func (k *kernel) Usage(spiIn, spiOut uint32) (ike.Usage, bool)       { return ike.Usage{}, true }
+func (k *kernel) PathMTU(uint32, int, time.Time)                     {}
+func (k *kernel) LinkMTU(netip.Addr) int                             { return 1500 }
 func (k *kernel) RouteSource(netip.Addr) (netip.Addr, error)         { return serverAddr, nil }
 func (k *kernel) Assigned(*ikesa.Connection, []ikesa.Lease)          {}
 func (k *kernel) Unassigned(c *ikesa.Connection, addrs []netip.Addr) {}

@@ -168,7 +168,7 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 			fmt.Fprintf(t.out, ", window %d", d.Window)
 		}
 		if d.PathMTU > 0 {
-			fmt.Fprintf(t.out, ", path MTU %d for %ds", d.PathMTU, max(0, int(d.PathMTUUntil.Sub(now).Seconds())))
+			fmt.Fprintf(t.out, ", path MTU %d %s for %ds", d.PathMTU, probed(d.Path), max(0, int(d.PathMTUUntil.Sub(now).Seconds())))
 		}
 		drops := uint64(0)
 		var why []string
@@ -191,6 +191,14 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 		fmt.Fprintf(t.out, "    interface %s%s\n", c.Interface, within(c.Encapsulation))
 	}
 	fmt.Fprintf(t.out, "    local  %s\n    remote %s\n", strings.Join(c.LocalTS, " "), strings.Join(c.RemoteTS, " "))
+}
+
+// probed says how a path MTU is known.
+func probed(p control.Path) string {
+	if p.PathMTUProbed {
+		return "(probed)"
+	}
+	return "(by ICMP)"
 }
 
 func since(what string, at, now time.Time) []string {
@@ -254,7 +262,7 @@ func (t *tool) manualSA(a control.SA) {
 		fmt.Fprintf(t.out, "  %s\n", strings.Join(a.Terms, "; "))
 	}
 	if a.PathMTU > 0 {
-		fmt.Fprintf(t.out, "  path MTU %d, learned of ICMP, for %ds\n", a.PathMTU, max(0, int(time.Until(a.PathMTUUntil).Seconds())))
+		fmt.Fprintf(t.out, "  path MTU %d %s for %ds\n", a.PathMTU, probed(a.Path), max(0, int(time.Until(a.PathMTUUntil).Seconds())))
 	}
 	for _, d := range a.Drops {
 		if d.Packets > 0 {
@@ -403,8 +411,9 @@ func (t *tool) counters(c control.Counters, all bool) {
 		fmt.Fprintf(t.out, "fragments: %d packets cut up before encryption, %d after it; %d put together\n\n", f.Fragmented, f.FragmentedESP, f.Reassembled)
 	}
 	if all || c.Paths != (control.Paths{}) {
-		fmt.Fprintf(t.out, "ICMP errors about ESP: path MTU learned %d, forgotten %d; unreachable %d; implausible %d, nothing new %d\n\n",
+		fmt.Fprintf(t.out, "ICMP errors about ESP: path MTU learned %d, forgotten %d; unreachable %d; implausible %d, nothing new %d\n",
 			c.Paths.Learned, c.Paths.Forgotten, c.Paths.Unreachable, c.Paths.Implausible, c.Paths.Stale)
+		fmt.Fprintf(t.out, "path MTU probed: %d results, %d lower, %d higher than before\n\n", c.Paths.Probed, c.Paths.Lowered, c.Paths.Raised)
 	}
 	t.exchanges(c, all)
 	t.table("XDP\tPACKETS\tMEANING", func(w io.Writer) {

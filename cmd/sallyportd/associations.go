@@ -30,6 +30,8 @@ type plane interface {
 	AddPolicy(i dataplane.Instance) (tunnel uint32, err error)
 	RemovePolicy(tunnel uint32)
 	RouteSource(remote netip.Addr) (netip.Addr, error)
+	SetPathMTU(h sad.Handle, mtu int, until time.Time) error
+	LinkMTU(remote netip.Addr) int
 }
 
 // associations is the data plane as the IKE server sees it, an ike.Kernel. Each negotiated child sends by a tunnel of
@@ -359,6 +361,22 @@ func (a *associations) UpdateChild(c *ikesa.ChildSA) error {
 	}
 	return err
 }
+
+// PathMTU tells the data plane how large a child's packets may be. A child that is gone needs none.
+func (a *associations) PathMTU(spiIn uint32, mtu int, until time.Time) {
+	a.mu.Lock()
+	child := a.children[spiIn]
+	var out sad.Handle
+	if child != nil {
+		out = child.out
+	}
+	a.mu.Unlock()
+	if out != 0 {
+		a.plane.SetPathMTU(out, mtu, until)
+	}
+}
+
+func (a *associations) LinkMTU(remote netip.Addr) int { return a.plane.LinkMTU(remote) }
 
 // Usage says what both directions carried.
 func (a *associations) Usage(spiIn, spiOut uint32) (ike.Usage, bool) {

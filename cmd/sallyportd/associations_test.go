@@ -64,6 +64,10 @@ func (t *table) AddPolicy(i dataplane.Instance) (uint32, error) {
 	return dataplane.InstanceTunnelMin + t.next, t.note("policy %s of %q priority %d", i.Name, i.Of, i.Priority)
 }
 func (t *table) RemovePolicy(tunnel uint32) { t.note("no policy") }
+func (t *table) SetPathMTU(h sad.Handle, mtu int, until time.Time) error {
+	return t.note("path inbound=%v %d", h.Inbound(), mtu)
+}
+func (t *table) LinkMTU(netip.Addr) int { return 1500 }
 func (t *table) RouteSource(netip.Addr) (netip.Addr, error) {
 	return netip.MustParseAddr("192.0.2.1"), nil
 }

@@ -46,7 +46,12 @@ type exchange struct {
 // datagrams is the way of IKE datagrams through the data plane, an ike.Transport.
 type datagrams struct{ port *dataplane.IKEPort }
 
-func (d datagrams) Send(g ikesa.Datagram) error { return d.port.Send(g.Local, g.Remote, g.Data) }
+func (d datagrams) Send(g ikesa.Datagram) error {
+	if g.Whole {
+		return d.port.SendWhole(g.Local, g.Remote, g.Data)
+	}
+	return d.port.Send(g.Local, g.Remote, g.Data)
+}
 
 func (d datagrams) Keepalive(local, remote netip.AddrPort) error {
 	return d.port.Keepalive(local, remote)
@@ -119,6 +124,10 @@ func (x *exchange) event(e dataplane.Event) {
 	case dataplane.EventSoft, dataplane.EventHard:
 		if spi, ok := x.associations.child(e.Handle); ok {
 			x.Expired(spi, e.Kind == dataplane.EventHard)
+		}
+	case dataplane.EventPathDoubted:
+		if spi, ok := x.associations.child(e.Handle); ok {
+			x.PathDoubted(spi)
 		}
 	case dataplane.EventPeerMoved:
 		if e.Remote.Port() != 0 {

@@ -526,7 +526,7 @@ func association(i *sad.Info) control.SA {
 		a.Encap = "udp"
 	}
 	a.Terms = append(terms(&i.Params), choices(&i.Params)...)
-	a.Path = control.Path{PathMTU: i.PathMTU, PathMTUUntil: i.PathUntil}
+	a.Path = control.Path{PathMTU: i.PathMTU, PathMTUUntil: i.PathUntil, PathMTUProbed: i.PathProbed}
 	if i.Params.Transport {
 		a.Mode = "transport"
 	}

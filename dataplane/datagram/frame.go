@@ -74,6 +74,17 @@ func Append(b []byte, local, remote netip.AddrPort, id uint16, marked bool, data
 	return b, nil
 }
 
+// Whole sets Don't Fragment in a frame of Append. IPv6 needs none.
+func Whole(frame []byte) {
+	h := frame[packet.EtherLen:]
+	if h[0]>>4 != 4 {
+		return
+	}
+	binary.BigEndian.PutUint32(h[4:], 0x4000) // no identification either (RFC 6864, 4.1)
+	h[10], h[11] = 0, 0
+	binary.BigEndian.PutUint16(h[10:], packet.Checksum(h[:ipv4Len], 0))
+}
+
 func appendIPv4(b []byte, src, dst [4]byte, size int, id uint16) []byte {
 	at := len(b)
 	b = append(b, 0x45, 0)

@@ -25,8 +25,9 @@ type Info struct {
 	Replayed, TooOld, BadICV, TooBig, Exhausted, OtherDrops uint64
 	Filtered, Limited, Ended                                uint64
 	// PathMTU is what was learned of the MTU of an outbound association's path, and PathUntil when that is forgotten; 0 if nothing.
-	PathMTU   int
-	PathUntil time.Time
+	PathMTU    int
+	PathUntil  time.Time
+	PathProbed bool // by packets that arrived, not learned of ICMP
 }
 
 // Len returns the numbers of live associations.
@@ -74,7 +75,7 @@ func (t *Table) snapshot(infos []Info, direction, from int) ([]Info, bool) {
 			t.inbound[i].info(&info)
 		} else {
 			t.outbound[i].info(&info)
-			info.PathMTU, info.PathUntil = t.pathOf(&info.Params)
+			info.PathMTU, info.PathUntil, info.PathProbed = t.pathOf(&info.Params)
 		}
 		if m := t.terms[direction][i]; m != nil {
 			info.Filtered, info.Limited, info.Ended = m.Filtered.Load(), m.Limited.Load(), m.Ended.Load()

@@ -2,6 +2,7 @@ package sad
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,7 @@ type pathKey struct {
 
 type path struct {
 	mtu     int
+	probed  bool // it was found out by packets that arrived, not only said by somebody on the way
 	until   time.Time
 	handles []Handle // that it was given to
 }
@@ -143,12 +145,40 @@ func (t *Table) Complain(c *Complaint, now time.Time) (h Handle, mtu int, err er
 			t.paths.known = map[pathKey]*path{}
 		}
 		t.paths.known[k] = known
-	case mtu > known.mtu:
+	case mtu > known.mtu || mtu == known.mtu && known.probed:
 		return h, known.mtu, ErrNothingNew // sent before it was learned, or a lie
 	}
-	known.mtu, known.until = mtu, now.Add(PathMTUAge)
+	known.mtu, known.until, known.probed = mtu, now.Add(PathMTUAge), false
 	t.give(known, o)
 	return h, mtu, nil
+}
+
+// Probed takes over what the peer has proven to arrive on an outbound association's path, be it more or less than was known, until it is
+// to be forgotten. It returns what was known before, 0 if nothing.
+func (t *Table) Probed(h Handle, mtu int, until time.Time) (before int, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || h.Inbound() {
+		return 0, ErrNotFound
+	}
+	o := t.LookupOutbound(h.Value())
+	if o == nil {
+		return 0, ErrNotFound
+	}
+	p := t.slots[out].params[o.Slot]
+	k := pathKey{p.Name, p.Local, p.Remote}
+	known := t.paths.known[k]
+	if known == nil {
+		known = &path{}
+		if t.paths.known == nil {
+			t.paths.known = map[pathKey]*path{}
+		}
+		t.paths.known[k] = known
+	}
+	before = known.mtu
+	known.mtu, known.until, known.probed = min(mtu, math.MaxUint16), until, true
+	t.give(known, o)
+	return before, nil
 }
 
 // believed returns the MTU that a complaint is believed to tell.
@@ -194,12 +224,12 @@ func (t *Table) inherit(p *Params, o *Outbound) {
 	}
 }
 
-// pathOf returns what was learned of the MTU of an association's path, and until when that holds; 0 if nothing. The caller holds the mutex.
-func (t *Table) pathOf(p *Params) (mtu int, until time.Time) {
+// pathOf returns what was learned of the MTU of an association's path, until when that holds, and whether it was probed; 0 if nothing. The caller holds the mutex.
+func (t *Table) pathOf(p *Params) (mtu int, until time.Time, probed bool) {
 	if known := t.paths.known[pathKey{p.Name, p.Local, p.Remote}]; known != nil {
-		return known.mtu, known.until
+		return known.mtu, known.until, known.probed
 	}
-	return 0, time.Time{}
+	return 0, time.Time{}, false
 }
 
 // AgePaths forgets path MTUs that are too old, so that larger ones are tried again. To be called now and then.

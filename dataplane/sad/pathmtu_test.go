@@ -90,3 +90,57 @@ func TestMovedAssociationForgetsItsPath(t *testing.T) {
 		}
 	}
 }
+
+// TestProbedPathMTU holds what a peer has proven against what somebody on the way says: less is believed until it is looked at again,
+// more never, and a new proof counts whatever it says.
+func TestProbedPathMTU(t *testing.T) {
+	tab := table(t, 8, 0)
+	now := time.Now()
+	p := params(false, 0x1234)
+	p.Sequence = 100
+	h := install(t, tab, p)
+	o := tab.LookupOutbound(h.Value())
+	known := func(what string, mtu int, probed bool) {
+		t.Helper()
+		var i *Info
+		tab.Range(func(x *Info) bool { y := *x; i = &y; return false })
+		if i.PathMTU != mtu || i.PathProbed != probed || int(o.PathMTU()) != mtu {
+			t.Errorf("%s: %d, probed %v, in use %d; want %d, %v", what, i.PathMTU, i.PathProbed, o.PathMTU(), mtu, probed)
+		}
+	}
+	complain := func(mtu int) error {
+		_, _, err := tab.Complain(&Complaint{Local: p.Local, Remote: p.Remote, SPI: 0x1234, Sequence: 99, Length: 1500, TooBig: true, MTU: mtu}, now)
+		return err
+	}
+	probe := func(mtu, want int) {
+		t.Helper()
+		if before, err := tab.Probed(h, mtu, now.Add(time.Hour)); err != nil || before != want {
+			t.Errorf("before %d: %d, %v", mtu, before, err)
+		}
+	}
+	probe(1400, 0)
+	known("probed", 1400, true)
+	if err := complain(1450); !errors.Is(err, ErrNothingNew) {
+		t.Error("more than what was probed:", err)
+	}
+	if err := complain(1400); !errors.Is(err, ErrNothingNew) {
+		t.Error("as much as was probed:", err)
+	}
+	known("unchanged", 1400, true)
+	if err := complain(1000); err != nil {
+		t.Error("less:", err)
+	}
+	known("less, says ICMP", 1000, false)
+	probe(1400, 1000)
+	known("a lie", 1400, true)
+	if n := tab.AgePaths(now.Add(time.Hour - time.Second)); n != 0 {
+		t.Error("forgotten too early")
+	}
+	if n := tab.AgePaths(now.Add(time.Hour)); n != 1 {
+		t.Error("not forgotten")
+	}
+	known("forgotten", 0, false)
+	if _, err := tab.Probed(InboundHandle(0x1234), 1400, now); !errors.Is(err, ErrNotFound) {
+		t.Error("of nothing:", err)
+	}
+}

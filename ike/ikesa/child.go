@@ -134,6 +134,7 @@ func (s *SA) release(c *child, out *Outputs) {
 	s.limit(c, d)
 	c.outbound = true
 	out.add(InstallOutbound{d})
+	s.tellPath(c, out)
 }
 
 // confirm notes that the peer has the child, that is, our answer which made it: only

@@ -55,6 +55,8 @@ type (
 	Reconfigured struct{ Connection *Connection }
 	// Liveness asks the peer for a sign of life, if none came just now.
 	Liveness struct{}
+	// PathDoubted says that somebody who is not authenticated claims that less arrives at the peer than was found out.
+	PathDoubted struct{}
 )
 
 func (Initiate) command()     {}
@@ -71,6 +73,7 @@ func (ChildExpired) command() {}
 func (Accompanied) command()  {}
 func (Reconfigured) command() {}
 func (Liveness) command()     {}
+func (PathDoubted) command()  {}
 
 // Command does what the operator, the server or the data plane wants.
 func (s *SA) Command(now time.Time, cmd Command, out *Outputs) {
@@ -116,6 +119,8 @@ func (s *SA) Command(now time.Time, cmd Command, out *Outputs) {
 		}
 	case Reconfigured:
 		s.reconfigure(now, c.Connection)
+	case PathDoubted:
+		s.recheckPath(now)
 	case Liveness:
 		if s.state == StateEstablished {
 			s.add(&liveness{}, now)
@@ -152,6 +157,9 @@ func (s *SA) reconfigure(now time.Time, c *Connection) {
 	}
 	if s.state != StateEstablished {
 		return
+	}
+	if old.PathTime != c.PathTime {
+		s.schedulePath(now)
 	}
 	times := func(c *Connection) [6]time.Duration {
 		return [6]time.Duration{c.RekeyTime, c.ReauthTime, c.OverTime, c.RandTime, c.DPDDelay, c.Keepalive}

@@ -34,6 +34,8 @@ type Connection struct {
 	Retransmit Retransmit
 	// DPDDelay is how long a peer may be silent before its liveness is checked.
 	DPDDelay time.Duration
+	// PathTime is how often it is found out how large packets reach the peer.
+	PathTime time.Duration
 	// Keepalive is the interval of NAT keepalives when we are behind a NAT.
 	Keepalive time.Duration
 	// RekeyTime and ReauthTime are when the IKE SA is rekeyed or made anew, less a

@@ -33,6 +33,8 @@ type Env interface {
 	Usage(spiIn, spiOut uint32) (u Usage, ok bool)
 	// RekeyWait says how long a rekey that is due by time should wait because many are; 0 lets it begin and counts it.
 	RekeyWait() time.Duration
+	// LinkMTU is the largest packet to an address that the first link takes, 0 if none can be sent that must not be cut up.
+	LinkMTU(remote netip.Addr) int
 	// KeyLog says whether KeyLog outputs are wanted at all.
 	KeyLog() bool
 }

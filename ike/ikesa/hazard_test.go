@@ -293,7 +293,7 @@ func TestCookiesAreRepeatedAndBounded(t *testing.T) {
 	if !bytes.Equal(strip(sent[0]), strip(sent[1])) {
 		t.Error("the rest of the request has changed")
 	}
-	w.net = append(w.net, &packet{a, Datagram{s.local, s.remote, sent[len(sent)-1]}})
+	w.net = append(w.net, &packet{a, Datagram{Local: s.local, Remote: s.remote, Data: sent[len(sent)-1]}})
 	w.settle()
 	if s.state != StateEstablished {
 		t.Fatal(w.log.String())
@@ -342,7 +342,7 @@ func TestReplayChangesNothing(t *testing.T) {
 	record := func() {
 		for len(w.net) > 0 {
 			p := w.net[0]
-			all = append(all, &packet{p.from, Datagram{p.Local, p.Remote, bytes.Clone(p.Data)}})
+			all = append(all, &packet{p.from, Datagram{Local: p.Local, Remote: p.Remote, Data: bytes.Clone(p.Data), Whole: p.Whole}})
 			w.pass("")
 		}
 	}
@@ -363,7 +363,7 @@ func TestReplayChangesNothing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 2000 {
 		p := all[rng.IntN(len(all))]
-		w.deliver(&packet{p.from, Datagram{p.Local, p.Remote, bytes.Clone(p.Data)}})
+		w.deliver(&packet{p.from, Datagram{Local: p.Local, Remote: p.Remote, Data: bytes.Clone(p.Data), Whole: p.Whole}})
 		sent += len(w.net)
 		w.net = nil
 		for _, h := range w.hosts { // an INIT request of old makes a half-open SA; the server limits those

@@ -241,6 +241,7 @@ func (s *SA) establish(now time.Time, m *message.Message, out *Outputs) {
 	}
 	s.scheduleReauth(now)
 	s.schedule(now)
+	s.schedulePath(now)
 	if s.initiator {
 		s.confirmed = true
 	} else {

@@ -98,6 +98,7 @@ func (s *SA) moveTo(local, remote netip.AddrPort, out *Outputs) {
 }
 
 func (s *SA) updateChildren(out *Outputs) {
+	s.restartPath()
 	for _, c := range s.children {
 		out.add(UpdateChild{s.describe(c)})
 	}

@@ -14,6 +14,8 @@ import (
 type Datagram struct {
 	Local, Remote netip.AddrPort
 	Data          []byte
+	// Whole says that it must not be cut up, here or on its way; sent only.
+	Whole bool
 }
 
 // Outputs collects what a step wants done. The server performs Actions strictly in
@@ -39,6 +41,12 @@ type (
 	InstallOutbound struct{ *ChildSA }
 	// UpdateChild says that the endpoints or the encapsulation have changed. Keys are nil.
 	UpdateChild struct{ *ChildSA }
+	// PathMTU says how large an outer packet of a child may be, until the path is to be taken for as large as the route again.
+	PathMTU struct {
+		SPIIn uint32
+		MTU   int
+		Until time.Time
+	}
 	// RemoveChild removes what is installed of both directions, after the data plane's
 	// own grace periods. SPIOut is 0 if no outbound direction was installed.
 	RemoveChild struct {
@@ -91,6 +99,7 @@ func (Keepalive) action()       {}
 func (InstallInbound) action()  {}
 func (InstallOutbound) action() {}
 func (UpdateChild) action()     {}
+func (PathMTU) action()         {}
 func (RemoveChild) action()     {}
 func (Verify) action()          {}
 func (NewSA) action()           {}

@@ -258,6 +258,9 @@ func (s *SA) handOver(now time.Time, next *SA, out *Outputs) {
 	next.leases, s.leases = s.leases, nil
 	next.virtual, s.virtual = s.virtual, nil
 	next.mobike, s.mobike = s.mobike, nil
+	if next.path, s.path = s.path, nil; next.path != nil && next.path.at.IsZero() {
+		next.path.at = now // the answer to the probe under way comes to this SA
+	}
 	next.replacement, s.replacement = s.replacement, nil
 	if next.replacement != nil {
 		next.replacement.replaces = next

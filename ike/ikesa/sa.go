@@ -50,6 +50,7 @@ type SA struct {
 	leases  []netip.Addr // virtual addresses that we gave the peer
 	virtual []netip.Addr // virtual addresses that the peer gave us
 	mobike  *mobility    // what MOBIKE must remember, nil without it
+	path    *pathSearch  // how large packets to the peer may be; nil if it is not probed
 
 	timers
 	verifyID uint64 // of the Verify that is waited for

@@ -152,6 +152,8 @@ func (w *world) play(words []string) error {
 			w.dead = map[netip.Addr]bool{}
 		}
 		w.dead[netip.MustParseAddr(arg(1))] = true
+	case "mtu": // of the path, which drops without a word
+		w.mtu, _ = strconv.Atoi(arg(1))
 	case "mute": // what is said from here on is not shown
 		w.log.Reset()
 	default:
@@ -197,6 +199,10 @@ func (h *host) play(words []string) error {
 		}
 	case "reauth":
 		h.command(Reauth{})
+	case "path-doubted":
+		h.command(PathDoubted{})
+	case "link": // MTU of its link
+		h.link, _ = strconv.Atoi(arg(1))
 	case "liveness":
 		h.command(Liveness{})
 	case "move":
@@ -276,6 +282,8 @@ func (h *host) configure(words []string) error {
 		c.RekeyTime = duration(1)
 	case "reauth-time":
 		c.ReauthTime = duration(1)
+	case "path-time":
+		c.PathTime = duration(1)
 	case "dpd":
 		c.DPDDelay = duration(1)
 	case "keepalive":

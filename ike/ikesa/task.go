@@ -68,6 +68,9 @@ func sameTask(a, b task) bool {
 	case *ikeDelete:
 		_, ok := b.(*ikeDelete)
 		return ok
+	case *sizeProbe: // one that is under way may be of a round that is over
+		_, ok := b.(*sizeProbe)
+		return ok && a.of == nil
 	case *childExchange:
 		b, ok := b.(*childExchange)
 		return ok && a.old != nil && a.old == b.old

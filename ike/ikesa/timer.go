@@ -108,6 +108,9 @@ func (s *SA) Deadline() time.Time {
 	if s.mobike != nil {
 		soonest(s.mobike.probeUntil)
 	}
+	if s.path != nil && s.state == StateEstablished && s.confirmed {
+		soonest(s.path.at)
+	}
 	return next
 }
 
@@ -126,7 +129,7 @@ func (s *SA) Tick(now time.Time, out *Outputs) {
 func (s *SA) tick(now time.Time, out *Outputs) {
 	for _, step := range [...]func(*SA, time.Time, *Outputs){
 		(*SA).tickMemory, (*SA).tickHandshake, (*SA).tickRequest, (*SA).tickLifetime, (*SA).tickChildren,
-		(*SA).tickLiveness, (*SA).tickMobike,
+		(*SA).tickLiveness, (*SA).tickMobike, (*SA).tickPath,
 	} {
 		if step(s, now, out); s.state == StateEnded {
 			return

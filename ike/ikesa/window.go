@@ -43,6 +43,7 @@ type request struct {
 	at       time.Time // of the next retransmission, or of giving up
 	sent     time.Time // the last time
 	spared   bool      // it was asked further, as the peer was heard meanwhile
+	whole    bool      // its packet must not be cut up on the way: it is a probe of the path
 }
 
 // header is that of our next message.
@@ -67,6 +68,11 @@ func (s *SA) fragmentMax() int {
 	if size == 0 {
 		size = DefaultFragmentSize
 	}
+	return max(s.room(size), fragmentSizeMin)
+}
+
+// room is how many bytes of a packet of a size are left to the IKE message.
+func (s *SA) room(size int) int {
 	size -= 8 // UDP
 	if s.remote.Addr().Is4() {
 		size -= 20
@@ -76,7 +82,7 @@ func (s *SA) fragmentMax() int {
 	if natT(s.local, s.remote) {
 		size -= 4 // the marker of RFC 3948, 2.2
 	}
-	return max(size, fragmentSizeMin)
+	return size
 }
 
 // fragmentSizeMin keeps a thoughtless configuration from making hundreds of fragments.
@@ -103,26 +109,30 @@ func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []messa
 	if d, ok := t.(*ikeDelete); ok {
 		r.triesMax = d.tries(s)
 	}
+	limit, wait := s.fragmentMax(), s.backoff(0)
+	if _, r.whole = t.(*sizeProbe); r.whole {
+		limit, wait = 0, probeWait
+	}
 	h := s.header(x, r.id, false)
 	if x == message.IKESAInit {
 		m := message.Message{Header: h, Payloads: payloads}
 		r.packets = [][]byte{m.Append(nil)}
 	} else {
 		var err error
-		if r.packets, err = s.seal(h, payloads); err != nil {
+		if r.packets, err = message.AppendProtected(nil, h, payloads, s.sealer, limit); err != nil {
 			s.fail(now, &fault{reason: ReasonInternal, err: err}, out)
 			return
 		}
 	}
 	s.request = r
 	s.nextOut++
-	r.at, r.sent = now.Add(s.backoff(0)), now
+	r.at, r.sent = now.Add(wait), now
 	s.transmit(r, out)
 }
 
 func (s *SA) transmit(r *request, out *Outputs) {
 	for _, p := range r.packets {
-		out.add(Send{Datagram{Local: s.local, Remote: s.remote, Data: p}})
+		out.add(Send{Datagram{Local: s.local, Remote: s.remote, Data: p, Whole: r.whole}})
 	}
 }
 
@@ -177,6 +187,10 @@ func (s *SA) backoff(n int) time.Duration {
 // overdue sends the request again, or gives up.
 func (s *SA) overdue(now time.Time, out *Outputs) {
 	r := s.request
+	if r.whole {
+		s.probeAgain(now, r, r.task.(*sizeProbe), out)
+		return
+	}
 	if r.tries >= r.triesMax {
 		switch {
 		case s.state == StateEstablished && !r.spared && s.lastIn.After(r.sent):

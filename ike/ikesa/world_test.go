@@ -23,6 +23,7 @@ import (
 // world is two hosts, a and b, a network between them that does what the test says,
 // and a clock that stands still unless told to go on.
 type world struct {
+	mtu   int // of the path between them, which drops what is larger without a word if it must not be cut up; 0: any size passes
 	t     testing.TB
 	now   time.Time
 	hosts map[string]*host
@@ -63,12 +64,14 @@ type host struct {
 	leased  map[netip.Addr]bool
 	pool    netip.Addr
 	usage   map[uint32]Usage
+	paths   map[uint32]int // path MTUs, by inbound SPI
 	virtual []netip.Addr
 	verify  []Verify
 	drops   map[Reason]int
 	ended   []Ended
 	keylog  int
 	noSPIs  bool
+	link    int // MTU of its link; 0: it has no way for what must not be cut up
 }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -84,7 +87,7 @@ func newWorld(t testing.TB, seed uint64) *world {
 			w: w, name: name, addr: addr, rng: rand.NewChaCha8(key), first: -1,
 			nextIKE: uint64(0xa+i) << 4, nextSPI: uint32(0xa00 + 0x100*i),
 			sas: map[message.SPI]*SA{}, in: map[uint32]*ChildSA{}, out: map[uint32]*ChildSA{}, spis: map[uint32]bool{},
-			leased: map[netip.Addr]bool{}, usage: map[uint32]Usage{}, drops: map[Reason]int{},
+			leased: map[netip.Addr]bool{}, usage: map[uint32]Usage{}, drops: map[Reason]int{}, paths: map[uint32]int{},
 			pool: netip.MustParseAddr("198.18.0.1"),
 		}
 	}
@@ -182,6 +185,7 @@ func (h *host) Select(q Query) *Connection {
 func (h *host) Store() *auth.Store { return h.store }
 
 func (h *host) RekeyWait() time.Duration { return 0 }
+func (h *host) LinkMTU(netip.Addr) int   { return h.link }
 
 func (h *host) AssignAddress(_ *Connection, _ auth.Identity, wanted netip.Addr) (Lease, error) {
 	addr := h.pool
@@ -214,7 +218,7 @@ func (h *host) perform(out *Outputs) {
 	for _, action := range out.Actions {
 		switch a := action.(type) {
 		case Send:
-			h.w.net = append(h.w.net, &packet{h, Datagram{a.Local, a.Remote, bytes.Clone(a.Data)}})
+			h.w.net = append(h.w.net, &packet{h, Datagram{Local: a.Local, Remote: a.Remote, Data: bytes.Clone(a.Data), Whole: a.Whole}})
 		case Keepalive:
 			h.say("keepalive %v", a.Remote)
 		case InstallInbound:
@@ -239,6 +243,9 @@ func (h *host) perform(out *Outputs) {
 			if c := h.out[a.SPIOut]; c != nil {
 				c.Local, c.Remote, c.Encap = a.Local, a.Remote, a.Encap
 			}
+		case PathMTU:
+			h.paths[a.SPIIn] = a.MTU
+			h.say("path MTU of %x: %d for %v", a.SPIIn, a.MTU, a.Until.Sub(h.w.now).Round(time.Minute))
 		case RemoveChild:
 			if h.in[a.SPIIn] == nil || (a.SPIOut != 0) != (h.out[a.SPIOut] != nil) {
 				h.w.t.Errorf("%s removes %x/%x, installed are %v and %v", h.name, a.SPIIn, a.SPIOut, h.in[a.SPIIn], h.out[a.SPIOut])
@@ -449,9 +456,25 @@ func (w *world) peer(h *host) *host {
 	return w.hosts["a"]
 }
 
+// size is that of a packet with its IP header.
+func (p *packet) size() int {
+	n := len(p.Data) + 28
+	if p.Remote.Addr().Is6() {
+		n += 20
+	}
+	if natT(p.Local, p.Remote) {
+		n += 4
+	}
+	return n
+}
+
 // deliver hands a packet to the host that it is for.
 func (w *world) deliver(p *packet) {
 	h := w.peer(p.from)
+	if p.Whole && w.mtu != 0 && p.size() > w.mtu {
+		fmt.Fprintf(&w.log, "  %d bytes are more than the path takes\n", p.size())
+		return
+	}
 	if w.dead[p.Remote.Addr()] {
 		h.say("nothing arrives at %v", p.Remote.Addr())
 		return

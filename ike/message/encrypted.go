@@ -73,7 +73,7 @@ func AppendProtected(b [][]byte, h Header, payloads []Payload, p Protector, frag
 	if len(chain) > MessageMax { // also keeps every payload's length within its 16 bits
 		return b, tooMany("%d bytes of payloads", len(chain))
 	}
-	if whole := HeaderLen + payloadHeaderLen + p.BodyLen(len(chain)); fragmentMax == 0 || whole <= fragmentMax {
+	if whole := ProtectedLen(p, len(chain)); fragmentMax == 0 || whole <= fragmentMax {
 		if whole > MessageMax {
 			return b, tooMany("message of %d bytes", whole)
 		}
@@ -101,6 +101,12 @@ func AppendProtected(b [][]byte, h Header, payloads []Payload, p Protector, frag
 	}
 	return b, nil
 }
+
+// ProtectedLen is the length of a datagram that protects n bytes of payloads in an SK payload.
+func ProtectedLen(p Protector, n int) int { return HeaderLen + payloadHeaderLen + p.BodyLen(n) }
+
+// NotifyLen is the length of a Notify payload without SPI and data.
+const NotifyLen = payloadHeaderLen + 4
 
 // fragmentSize returns how many bytes of payloads fit a fragment of fragmentMax bytes.
 func fragmentSize(p Protector, fragmentMax int) int {

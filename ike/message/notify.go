@@ -63,6 +63,10 @@ const (
 	SignatureHashAlgorithms   NotifyType = 16431 // RFC 7427
 	IntermediateExchangeSupp  NotifyType = 16438 // RFC 9242, INTERMEDIATE_EXCHANGE_SUPPORTED
 	AdditionalKeyExchange     NotifyType = 16441 // RFC 9370
+
+	// PathProbe makes a message as long as it is to be. It is of those for private use, which peers that do not know them pass over
+	// (RFC 7296, 3.10.1).
+	PathProbe NotifyType = 53505
 )
 
 var notifyNames = map[NotifyType]string{
@@ -86,7 +90,7 @@ var notifyNames = map[NotifyType]string{
 	AnotherAuthFollows: "ANOTHER_AUTH_FOLLOWS", RedirectSupported: "REDIRECT_SUPPORTED",
 	EAPOnlyAuthentication: "EAP_ONLY_AUTHENTICATION", ChildlessIKEv2Supported: "CHILDLESS_IKEV2_SUPPORTED",
 	FragmentationSupported: "IKEV2_FRAGMENTATION_SUPPORTED", SignatureHashAlgorithms: "SIGNATURE_HASH_ALGORITHMS",
-	IntermediateExchangeSupp: "INTERMEDIATE_EXCHANGE_SUPPORTED", AdditionalKeyExchange: "ADDITIONAL_KEY_EXCHANGE",
+	IntermediateExchangeSupp: "INTERMEDIATE_EXCHANGE_SUPPORTED", PathProbe: "PATH_PROBE", AdditionalKeyExchange: "ADDITIONAL_KEY_EXCHANGE",
 }
 
 // String returns IANA's name.

@@ -43,7 +43,7 @@ func (k *checker) translated(c *Connection) *ikesa.Connection {
 			Timeout: i.RetransmitTimeout.Duration, Base: float64(i.RetransmitBase), Tries: i.RetransmitTries,
 			Limit: i.RetransmitLimit.Duration, Jitter: i.RetransmitJitter,
 		},
-		DPDDelay: c.DPDDelay.Duration, Keepalive: i.Keepalive.Duration,
+		DPDDelay: c.DPDDelay.Duration, PathTime: c.PathMTUTime.Duration, Keepalive: i.Keepalive.Duration,
 		RekeyTime: c.RekeyTime.Duration, ReauthTime: c.ReauthTime.Duration, OverTime: c.OverTime.Duration, RandTime: c.RandTime.Duration,
 		FragmentSize: i.FragmentSize, Encap: c.Encap, SendCertReq: c.SendCertReq,
 		Fragmentation: map[string]ikesa.Fragmentation{

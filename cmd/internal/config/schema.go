@@ -115,6 +115,7 @@ type Connection struct {
 	Proposals     []Words     `yaml:"proposals"` // of the IKE SA
 	MOBIKE        bool        `yaml:"mobike"`
 	DPDDelay      Duration    `yaml:"dpd_delay"`     // silence after which the peer's liveness is checked; 0: never
+	PathMTUTime   Duration    `yaml:"path_mtu_time"` // how often it is probed how large packets reach the peer; 0: never
 	Fragmentation string      `yaml:"fragmentation"` // yes, accept, force or no
 	Childless     string      `yaml:"childless"`     // allow, prefer, force or never
 	Unique        string      `yaml:"unique"`        // no, never, keep or replace

@@ -119,13 +119,16 @@ type Fragments struct {
 	Reassembled   uint64 `json:"reassembled"`
 }
 
-// Paths is what ICMP errors about ESP packets of ours came to.
+// Paths is what ICMP errors about ESP packets of ours came to, and the probing of paths.
 type Paths struct {
 	Learned     uint64 `json:"learned"`     // path MTUs learned or confirmed
 	Forgotten   uint64 `json:"forgotten"`   // path MTUs that grew too old
 	Unreachable uint64 `json:"unreachable"` // passed on to a sender of inner packets
 	Implausible uint64 `json:"implausible"` // quoted nothing that was sent lately, or said what cannot be
 	Stale       uint64 `json:"stale"`       // said nothing new
+	Probed      uint64 `json:"probed"`      // results of probing
+	Lowered     uint64 `json:"lowered"`     // of these, less than was thought
+	Raised      uint64 `json:"raised"`      // and more
 }
 
 // IKE are the figures of the key exchange, counted since the daemon's start.
@@ -226,8 +229,9 @@ type Direction struct {
 
 // Path is what is known of the way that an outbound association's packets take, beside the route's MTU.
 type Path struct {
-	PathMTU      int       `json:"path_mtu,omitempty"`      // outer bytes, learned of ICMP errors
-	PathMTUUntil time.Time `json:"path_mtu_until,omitzero"` // when larger packets are tried again
+	PathMTU       int       `json:"path_mtu,omitempty"`        // outer bytes
+	PathMTUUntil  time.Time `json:"path_mtu_until,omitzero"`   // when larger packets are tried again
+	PathMTUProbed bool      `json:"path_mtu_probed,omitempty"` // by packets that arrived, not learned of ICMP errors
 }
 
 // Connection is a configured connection.

@@ -1,0 +1,245 @@
+package ikesa
+
+import (
+	"time"
+
+	"sallyport/ike/message"
+)
+
+// pathSearch finds out how large a packet may be on its way to the peer, though routers there say nothing of those that they drop
+// (RFC 8899; RFC 4821). A probe is an INFORMATIONAL request that is padded to a size and must not be cut up: an answer proves that
+// it arrived. What is lost three times goes again in fragments (RFC 7383, 2.5.2), which every path takes: its answer proves that size was the reason, and the
+// window is free again. So peers that take no fragments are not probed.
+//
+// A round tries what the link takes. If that does not arrive, what did the last time, and if a little more does not, the round is over.
+// Otherwise it goes on by usual sizes, and the middle of what is still possible.
+type pathSearch struct {
+	at    time.Time // of the next round; zero while one is under way
+	began time.Time // the last one
+	most  int       // what the link takes; sizes count the IP header in
+	low   int       // the largest that has arrived in this round, or that every path takes
+	high  int       // the largest that may still arrive
+	tried bool      // most was tried
+
+	before int // what was known before the round
+
+	known int       // what packets may have by all that was found out; 0 if nothing was
+	until time.Time // it is good
+}
+
+const (
+	// probeTries is how often a probe is sent, and probeWait how long an answer is waited for each time (RFC 8899, 5.1.1 and 5.1.2).
+	probeTries = 3
+	probeWait  = time.Second
+	// pathStep is how exact a result is.
+	pathStep = 8
+	// pathDelay is how long after it is established an IKE SA begins, at most twice that: many come up at once.
+	pathDelay = time.Second
+	// pathAgain is how soon a round may follow another because somebody says that the path is smaller.
+	pathAgain = time.Minute
+	// pathSlack is how long a result holds beyond the time of the next round.
+	pathSlack = 2 * time.Minute
+	// pathBase4 and pathBase6 are the sizes that every path takes (RFC 791, 3.1; RFC 8200, 5).
+	pathBase4 = 576
+	pathBase6 = 1280
+)
+
+// pathSteps are sizes that many paths take, the larger first.
+var pathSteps = [...]int{1500, 1280}
+
+// pathBase is the size of a packet to the peer that every path takes.
+func (s *SA) pathBase() int {
+	if s.remote.Addr().Is4() {
+		return pathBase4
+	}
+	return pathBase6
+}
+
+// schedulePath begins or ends the probing of the path, as the connection wants it and the peer allows.
+func (s *SA) schedulePath(now time.Time) {
+	switch {
+	case s.conn.PathTime == 0 || !s.fragments || s.fragmentMax() == 0:
+		s.path = nil
+	case s.path == nil:
+		s.path = &pathSearch{at: now.Add(pathDelay + time.Duration(float64(pathDelay)*s.fraction()))}
+	}
+}
+
+// tickPath begins a round that is due.
+func (s *SA) tickPath(now time.Time, _ *Outputs) {
+	if p := s.path; p != nil && s.state == StateEstablished && s.confirmed && due(p.at, now) {
+		s.beginPath(now)
+	}
+}
+
+// beginPath begins a round.
+func (s *SA) beginPath(now time.Time) {
+	p := s.path
+	p.most, p.low, p.tried, p.began = s.env.LinkMTU(s.remote.Addr()), s.pathBase(), false, now
+	p.high, p.before = p.most, p.known
+	if p.most <= p.low {
+		p.at = s.nextPath(now)
+		return
+	}
+	p.at = time.Time{}
+	s.add(&sizeProbe{}, now)
+}
+
+// restartPath forgets what was found out: the path is another one. A probe that is under way says nothing of it.
+func (s *SA) restartPath() {
+	if s.path != nil {
+		*s.path = pathSearch{at: s.lastIn}
+	}
+}
+
+// recheckPath looks again, because somebody who is not authenticated says that less arrives.
+func (s *SA) recheckPath(now time.Time) {
+	if p := s.path; p != nil && s.state == StateEstablished && s.confirmed && !p.at.IsZero() && now.Sub(p.began) >= pathAgain {
+		s.beginPath(now)
+	}
+}
+
+func (s *SA) nextPath(now time.Time) time.Time {
+	return now.Add(s.jittered(s.conn.PathTime, s.conn.PathTime/5))
+}
+
+// next is the size to try next, 0 when the round is over.
+func (p *pathSearch) next() int {
+	switch {
+	case !p.tried:
+		return p.most
+	case p.before > p.low && p.before <= p.high:
+		return p.before
+	case p.before == p.low && p.high-p.low >= pathStep:
+		return p.low + pathStep
+	}
+	for _, size := range pathSteps {
+		if size > p.low && size <= p.high {
+			return size
+		}
+	}
+	if p.high-p.low >= pathStep {
+		return (p.low + p.high + 1) / 2
+	}
+	return 0
+}
+
+// probe makes the payload of the next probe, nil when the round is over. Size is that of its packet, which may be less than what was
+// asked for by what a cipher's blocks make impossible.
+func (s *SA) probe() (payload *message.Notify, size int) {
+	p := s.path
+	for {
+		want := p.next()
+		if want == 0 {
+			return nil, 0
+		}
+		room := s.room(want)
+		payload := &message.Notify{Notify: message.PathProbe}
+		chain := func() int { return message.ProtectedLen(s.sealer, message.NotifyLen+len(payload.Data)) }
+		payload.Data = make([]byte, max(0, room-chain()))
+		for len(payload.Data) > 0 && chain() > room {
+			payload.Data = payload.Data[1:]
+		}
+		if size = want - room + chain(); size > p.low && size <= want {
+			return payload, size
+		}
+		p.tried, p.high = true, min(p.high, want-1) // no probe has this size
+	}
+}
+
+// sizeProbe asks whether a packet of a size arrives.
+type sizeProbe struct {
+	of      *pathSearch
+	began   time.Time // the round
+	size    int
+	payload *message.Notify
+	lost    bool // it goes in fragments by now
+}
+
+func (*sizeProbe) allowed(s *SA) bool { return s.confirmed && s.unhindered() }
+
+func (t *sizeProbe) build(s *SA, now time.Time, out *Outputs) (message.ExchangeType, []message.Payload, bool) {
+	if s.path == nil || !s.path.at.IsZero() {
+		return 0, nil, false
+	}
+	t.of, t.began = s.path, s.path.began
+	if t.payload, t.size = s.probe(); t.payload == nil {
+		s.found(now, true, out)
+		return 0, nil, false
+	}
+	return message.Informational, []message.Payload{t.payload}, true
+}
+
+func (t *sizeProbe) process(s *SA, now time.Time, m *message.Message, out *Outputs) bool {
+	s.report(out, Event{Kind: EventExchange, Exchange: m.Header.Exchange, MessageID: m.Header.MessageID, Initiator: true})
+	p := s.path
+	switch {
+	case p == nil || p != t.of || p.began != t.began || !p.at.IsZero(): // the path is another one by now
+		return false
+	case m.ErrorNotify() != nil: // a peer that does not pass over what it does not know
+		s.path = nil
+		return false
+	case t.lost:
+		p.high = t.size - 1
+	case !p.tried:
+		p.low, p.high = t.size, t.size
+	default:
+		p.low = t.size
+	}
+	p.tried = true
+	s.found(now, p.next() == 0, out)
+	if p.at.IsZero() {
+		s.add(&sizeProbe{}, now)
+	}
+	return false
+}
+
+func (*sizeProbe) drop(*SA) {}
+
+// found tells what arrives by now: until the round is over what did the last time, if it still may, or the least that is sure.
+func (s *SA) found(now time.Time, over bool, out *Outputs) {
+	p := s.path
+	next := s.nextPath(now)
+	if over {
+		p.at = next
+	}
+	if over || p.known > p.high {
+		p.known = p.low
+	}
+	p.known, p.until = max(p.known, p.low), next.Add(pathSlack)
+	for _, c := range s.children {
+		if c.outbound {
+			s.tellPath(c, out)
+		}
+	}
+}
+
+// tellPath tells the data plane how large a child's packets may be, if that is known.
+func (s *SA) tellPath(c *child, out *Outputs) {
+	if p := s.path; p != nil && p.known != 0 {
+		out.add(PathMTU{SPIIn: c.spiIn, MTU: p.known, Until: p.until})
+	}
+}
+
+// probeAgain sends a probe that was not answered once more: whole, and then in fragments that every path takes.
+func (s *SA) probeAgain(now time.Time, r *request, t *sizeProbe, out *Outputs) {
+	r.sent = now
+	if r.tries+1 < probeTries {
+		r.tries++
+		r.at = now.Add(probeWait)
+		s.transmit(r, out)
+		return
+	}
+	size := s.room(s.pathBase())
+	if limit := s.fragmentMax(); limit > 0 {
+		size = min(size, limit)
+	}
+	packets, err := message.AppendProtected(nil, s.header(r.exchange, r.id, false), []message.Payload{t.payload}, s.sealer, size)
+	if err != nil {
+		s.fail(now, &fault{reason: ReasonInternal, err: err}, out)
+		return
+	}
+	t.lost, r.whole, r.packets, r.tries = true, false, packets, 0
+	r.at = now.Add(s.backoff(0))
+	s.transmit(r, out)
+}
