@@ -1,6 +1,7 @@
 package sad
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
