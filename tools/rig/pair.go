@@ -92,8 +92,10 @@ func Negotiated() []Tunnel {
 // Pair is two gateways with the same tunnels and keys. A change of its fields is in force
 // after the next [Pair.Write] and reload.
 type Pair struct {
-	A, B    *Gateway
-	Tunnels []Tunnel
+	// PathTime is path_mtu_time of all tunnels, none if it is empty. Write writes it.
+	PathTime string
+	A, B     *Gateway
+	Tunnels  []Tunnel
 	// Extra is appended to the YAML file of gateway a (false) and b (true), such as "policies: [...]".
 	Extra func(b bool) string
 
@@ -221,6 +223,9 @@ interfaces:
 			t.Local, t.Remote, t.LocalTS, t.RemoteTS = t.Remote, t.Local, t.RemoteTS, t.LocalTS
 		}
 		fmt.Fprintf(&b, "  %s:\n    local_addrs: %s\n    remote_addrs: %s\n    encap: %t\n", t.Name, t.Local, t.Remote, t.Encap)
+		if p.PathTime != "" {
+			fmt.Fprintf(&b, "    path_mtu_time: %s\n", p.PathTime)
+		}
 		how := "start_action: " + starts
 		switch t.Keys {
 		case Manual:
