@@ -145,7 +145,7 @@ func (x *rows) wireTable(list []result.Row) *table {
 	t := &table{
 		Words: true,
 		Head:  []string{"direction", "bytes", "ceiling", "NDR", "PDR", "Gbit/s at PDR"},
-		Note: "Mpps. Below NDR and PDR stand the bounds of the last search: the highest load that met the goal and the lowest that did not. A ratio is our PDR by the peer's, searches taken in turn, with the spread of the single ratios. " +
+		Note: "Mpps. Below NDR and PDR stand the bounds of the last search: the highest load that met the goal and the lowest that did not. A ratio is our PDR by the peer's, searches taken in turn, with the spread of the single ratios, or how few there are. " +
 			"What was dropped counts all packets of the last search, those offered far above PDR too.",
 	}
 	var peers []string
@@ -221,7 +221,10 @@ func (x *rows) ratio(r *result.Row) cell {
 	}
 	ratio := r.RatioRow()
 	c := x.value(&ratio)
-	if x.withheld(&ratio) == "" {
+	switch n := len(ratio.Samples); {
+	case n < 3:
+		c.Text += fmt.Sprintf("\nof %d", n) // which have no spread
+	case x.withheld(&ratio) == "":
 		c.Text += fmt.Sprintf("\n± %.0f %%", 50*ratio.Spread())
 	}
 	return c
