@@ -52,7 +52,7 @@ var full = []part{
 	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 55, false, nil},
 	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 35, false, needsCores(2)},
 	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 25, false, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5"}, 80, false, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5", "--handshakes", "800"}, 110, false, nil},
 	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "1", "--overload", "20s"}, 75, true, (*runOptions).needsNamespaces},
 	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 225, false, (*runOptions).needsRoot},
 	{"tunnels", slices.Concat(searches, alone, []string{"--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "100,1000", "--latency", "0"}),
@@ -62,7 +62,7 @@ var full = []part{
 	{"stacks", slices.Concat(searches, []string{"--directions", "encrypt", "--sizes", "64,1420", "--latency", "0", "--ceilings=false", "--peer=", "--testpmd="}),
 		140, false, (*runOptions).needsNamespaces},
 	{"wire", slices.Concat(searches, []string{"--directions", "encrypt,decrypt", "--latency", "0.3", "--kernel=false", "--wireguard=", "--strongswan="}),
-		680, false, (*runOptions).needsNamespaces},
+		650, false, (*runOptions).needsNamespaces},
 }
 
 // What the parts of a full run on the wire have in common, and that those have that look at this gateway alone.
