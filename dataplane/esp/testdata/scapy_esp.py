@@ -26,8 +26,9 @@ from cryptography.hazmat.primitives.ciphers import aead, algorithms, modes
 from scapy.layers.inet import IP, UDP, IPOption_Router_Alert, IPOption_RR
 from scapy.layers.inet6 import (HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN,
                                 RouterAlert)
+from scapy.layers.ipsec import (AH, AUTH_ALGOS, CRYPT_ALGOS, ESP, AuthAlgo, CryptAlgo, IPSecIntegrityError,
+                                SecurityAssociation, zero_mutable_fields)
 from scapy.layers.l2 import GRE
-from scapy.layers.ipsec import AH, CRYPT_ALGOS, ESP, CryptAlgo, IPSecIntegrityError, SecurityAssociation
 
 
 class Implicit(CryptAlgo):
@@ -71,6 +72,31 @@ class GMAC(CryptAlgo):
             raise IPSecIntegrityError(problem)
         return super().decrypt(sa, esp, key, 16)
 
+
+class GMACSigner(AuthAlgo):
+    """AES-GMAC for AH (RFC 4543, 4): the ICV is an IV of eight bytes and the tag. Scapy zeroes what changes on the way."""
+
+    def __init__(self):
+        super().__init__("AES-GMAC", mac=GMAC, digestmod=None, icv_size=24, key_size=(20, 28, 36))
+
+    @staticmethod
+    def tag(pkt, key, iv, sending, esn_en, esn):
+        covered = bytes(zero_mutable_fields(pkt.copy(), sending=sending)) + (struct.pack("!L", esn) if esn_en else b"")
+        return aead.AESGCM(key[:-4]).encrypt(key[-4:] + iv, b"", covered)
+
+    def sign(self, pkt, key, esn_en=False, esn=0):
+        iv = struct.pack("!LL", 0x49560000, pkt[AH].seq)
+        pkt[AH].icv = iv + self.tag(pkt, key, iv, True, esn_en, esn)
+        return pkt
+
+    def verify(self, pkt, key, esn_en=False, esn=0):
+        pkt[AH].padding, pkt[AH].icv = pkt[AH].icv[24:], pkt[AH].icv[:24]
+        iv, icv = pkt[AH].icv[:8], pkt[AH].icv[8:]
+        if self.tag(pkt, key, iv, False, esn_en, esn) != icv:
+            raise IPSecIntegrityError("GMAC")
+
+
+AUTH_ALGOS["AES-GMAC"] = GMACSigner()
 
 for length in (8, 12):
     CRYPT_ALGOS["AES-GCM-%d" % length] = CryptAlgo(
@@ -208,16 +234,17 @@ def generate_gre():
 
 
 def signer(suite, keymat, spi, esn, hi, tunnel=None):
-    size = int(suite[-3:])
-    return SecurityAssociation(AH, spi=spi, auth_algo="SHA2-%d-%d" % (size, size // 2), auth_key=keymat,
-                               tunnel_header=tunnel, esn_en=esn, esn=hi)
+    size = 0 if suite.endswith("gmac") else int(suite[-3:])
+    return SecurityAssociation(AH, spi=spi, auth_algo="SHA2-%d-%d" % (size, size // 2) if size else "AES-GMAC",
+                               auth_key=keymat, tunnel_header=tunnel, esn_en=esn, esn=hi)
 
 
 def generate_ah():
     chance = random.Random(4302)
     vectors = []
     mutable = HBHOptUnknown(otype=0x3e, optdata=b"change")
-    for suite in ("null-sha256", "null-sha384", "null-sha512"):
+    lengths = {"null-sha256": 32, "null-sha384": 48, "null-sha512": 64, "aes128gmac": 20, "aes192gmac": 28, "aes256gmac": 36}
+    for suite, length in lengths.items():
         for esn in (False, True):
             own = [packet for packet, encap in datagrams(chance) if not encap]
             own.append(IPv6(src="2001:db8::1", dst="2001:db8::2") / IPv6ExtHdrHopByHop(options=[mutable]) / UDP() / b"x")
@@ -226,7 +253,7 @@ def generate_ah():
                      IPv6(src="2001:db8:a::1", dst="2001:db8:b::1") / UDP() / chance.randbytes(70))
             tunnels = (IP(src="192.0.2.1", dst="192.0.2.2", tos=0x28), IPv6(src="2001:db8::1", dst="2001:db8::2", fl=5))
             for packet, tunnel in [(p, None) for p in own] + [(p, t) for p in inner for t in tunnels]:
-                keymat = chance.randbytes(int(suite[-3:]) // 8)
+                keymat = chance.randbytes(length)
                 spi, seq, hi = chance.randrange(256, 1 << 32), chance.randrange(1, 1 << 31), chance.randrange(1, 5) if esn else 0
                 packet = packet.__class__(bytes(packet))
                 sealed = signer(suite, keymat, spi, esn, hi, tunnel).encrypt(packet.copy(), seq_num=seq)
