@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/dataplane/threads"
 	"sallyport/tools/testbed"
 )
 
@@ -20,6 +21,7 @@ type blast struct {
 	fd    int
 	frame []byte
 	next  func(packet []byte, n uint64) // changes it before it is sent for the n-th time; nil for always the same
+	place []int                         // the CPU that it runs on; none for any
 	pause time.Duration                 // between bursts, so that what is late does not overflow a ring that it need not
 }
 
@@ -60,6 +62,9 @@ func (b *blast) run(ctx context.Context, rate int) (sent uint64, took time.Durat
 		defer close(done)
 		runtime.LockOSThread()                               // ends with this goroutine, preferred as it is
 		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceness) // this thread's; without the right to, it is less even
+		for _, cpu := range b.place {
+			_ = threads.Pin(cpu)
+		}
 		sent, took = b.paced(ctx, rate)
 	}()
 	<-done

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,7 @@ const (
 type setting struct {
 	connections string
 	ikeA, ikeB  string
+	workers     string // of both, count: 2 if empty
 }
 
 // newDaemons lays the network and writes the configurations.
@@ -81,7 +83,7 @@ func (d *daemons) configuration(g *rig.Gateway, initiates bool, s setting) strin
 	var b strings.Builder
 	fmt.Fprintf(&b, `instance: %s
 control: {socket: %s}
-workers: {count: 2}
+workers: {%s}
 dataplane: {pin_dir: %s, associations: 131072}
 interfaces:
   lan: {role: protected}
@@ -89,7 +91,7 @@ interfaces:
 secrets:
   ike-all: {secret: "%s"}
 connections:
-`, g.Name, g.Socket, g.Pins, d.secret)
+`, g.Name, g.Socket, cmp.Or(s.workers, "count: 2"), g.Pins, d.secret)
 	const common = "    proposals: aes256gcm16-prfsha256-x25519\n    mobike: false\n"
 	connection := "  %s:\n    local_addrs: %s\n    remote_addrs: \"%s\"\n" + common + "    dpd_delay: 1s\n    local: {auth: psk, id: %s}\n    remote: {auth: psk, id: \"%s\"}\n" +
 		"    children:\n      net: {local_ts: [%s], remote_ts: [%s], esp_proposals: aes256gcm16-esn-noesn, start_action: %s}\n"

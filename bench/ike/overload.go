@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"sallyport/dataplane/threads"
 	"sallyport/tools/rig"
 )
 
@@ -29,7 +30,7 @@ type overload struct {
 const (
 	nowhere      = "198.51.100.200"
 	nowhereMAC   = "02:00:00:00:00:c8"
-	overloadSize = 512 // bytes of the inner packet
+	overloadSize = 1400 // bytes of the inner packet: the longer, the more a packet costs the gateways, and hardly more its sender
 )
 
 // overloadLevels are the loads of which the one that most arrives at is the capacity, packets a second.
@@ -41,7 +42,16 @@ const probeTime, livenessTime = time.Second, 2500 * time.Millisecond
 // overloaded finds the tunnel's capacity, then offers it twice that for so long and has the gateways rekey and shake hands
 // meanwhile, an operation every pause.
 func overloaded(ctx context.Context, bin string, duration, pause time.Duration) (o overload, err error) {
-	d, err := newDaemons(bin, setting{connections: clientConnections(1, "none", sameAddress)})
+	// Both gateways' workers share one CPU and the sender has another, or it would take from them what they need to have a capacity at all.
+	cpus, err := threads.Allowed()
+	if err != nil {
+		return o, err
+	}
+	s := setting{connections: clientConnections(1, "none", sameAddress)}
+	if len(cpus) > 1 {
+		s.workers = fmt.Sprintf("count: 1, cores: [%d]", cpus[len(cpus)-1])
+	}
+	d, err := newDaemons(bin, s)
 	if err != nil {
 		return o, err
 	}
@@ -54,6 +64,9 @@ func overloaded(ctx context.Context, bin string, duration, pause time.Duration) 
 		return o, err
 	}
 	defer b.close()
+	if len(cpus) > 1 {
+		b.place = cpus[:1]
+	}
 	for _, rate := range overloadLevels {
 		_, got, err := crossing(ctx, d, b, rate, min(probeTime, duration/10))
 		if err != nil {
