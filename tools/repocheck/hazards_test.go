@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -44,10 +45,40 @@ var hazards = []struct{ hazard, rule, tests string }{
 	{"a flood of ESP starves IKE", "a socket and a budget of its own", "bench/ike TestKeyExchangeLivesThroughAnOverload, dataplane TestIKELeavesAheadOfAFlood, TestFullRingOfPacketsLeavesRoomForIKE"},
 }
 
+// dangers are what breaks the key exchange, likewise.
+var dangers = []struct{ hazard, rule, tests string }{
+	{"a flood of half-open IKE SAs", "RFC 7296, 2.6: cookies without state, secrets that turn; limits by address and altogether",
+		"ike TestFloodIsAnsweredWithCookiesAndLeavesNothing, TestOneAddressCannotHoldMoreThanItsShare, TestManyClientsBehindOneAddress, TestHonestInitiatorGetsThroughAFlood, TestCookieIsGoodForItsInitiatorOnlyAndForTwoSecrets"},
+	{"answers larger or more than what was asked", "RFC 7296, 2.1: an answer a request, and few to strangers", "ike TestFloodIsAnsweredWithCookiesAndLeavesNothing, TestUnauthenticatedAnswersAreLimited, TestGateNamesEverythingItDrops"},
+	{"a notify that is not authenticated ends an IKE SA", "RFC 7296, 2.4 and 2.21: it is a hint to ask the peer", "ike/ikesa TestClearNotifiesOnlyMakeUsAsk, ike TestNobodyKillsATunnelFromOutside"},
+	{"the first answer to IKE_SA_INIT is a forger's", "RFC 7296, 2.21.1: others are followed, AUTH decides",
+		"ike/ikesa TestForgedFirstAnswersDoNotWin, TestForgerThatFailsDoesNotEndTheHandshake, TestForgedAnswersAreBounded, TestForgedErrorDoesNotEndTheHandshake, ike TestForgedAnswersDoNotStopAnInitiator"},
+	{"a downgrade", "AUTH covers IKE_SA_INIT; no method that we did not offer", "ike/ikesa TestChangedInitFailsAuthentication, TestHashesAreNotDowngraded, ike/suite TestOnlyOwnGroupsMayBeAskedFor"},
+	{"messages replayed or out of the window", "RFC 7296, 2.2 and 2.3: the last answer again, others before any work", "ike/ikesa TestReplayChangesNothing, ike TestNobodyKillsATunnelFromOutside"},
+	{"retransmissions without end", "bounded, further and further apart, not all at once", "ike/ikesa TestRetransmissionBacksOffAndEnds, ike TestRetransmissionIsBoundedAndBacksOff"},
+	{"fragments that fill memory or replace others", "RFC 7383: each authenticated, few, for a while", "ike/ikesa TestFragmentsAreAuthenticatedOneByOne, ike/message TestReassemblerIsBounded, ike TestLargeMessagesTravelInFragments"},
+	{"bad public values", "RFC 6989, RFC 8031", "ike/ikesa TestBadKeyExchangeValues, ike/suite TestPointsOffTheCurveAreRefused, TestMODPValuesOutOfRangeAreRefused, TestX25519Wycheproof, TestMLKEMEncapsulationKeysAreChecked"},
+	{"forged signatures, weak keys", "the standard library verifies; RFC 7427: algorithm, key and policy fit", "ike/auth TestSignaturesVerifyAndNothingElseDoes, TestWeakSignaturesAreRefused, TestSchemesLimitSignatures, ike/ikesa TestMethodIsTheConfiguredOne, TestWeakKeyProvesNothing"},
+	{"an identity that is not the certificate's", "it is one of the certificate's names, and the configured one", "ike/auth TestChainsAreTrustedAndNameThePeer, ike/ikesa TestWrongCertificatesAreRefused"},
+	{"EAP with a responder that has not authenticated itself", "RFC 7296, 2.16; it is not spoken", "ike/ikesa TestEAPIsRefused"},
+	{"a weak preshared key guessed at leisure", "refused by sallyport check", "ike/auth TestWeakSecretsAreRefused, TestPSKAuthIsTheFormulaOfTheRFC"},
+	{"a key that IKEv1 uses, too", "no IKEv1", "ike TestGateNamesEverythingItDrops"},
+	{"our own messages come back", "direction, nonce and identity tell", "ike/ikesa TestReflectedMessagesAreDropped, TestOwnIdentityIsRefused"},
+	{"an initiator that vanishes behind IKE_AUTH", "half-open until it has answered", "ike/ikesa TestUnconfirmedResponderAsksAndGoes, TestHalfOpenEndsWhereverThePeerStops"},
+	{"rekey, delete and reauthentication at once", "RFC 7296, 2.8.1 and 2.25", "ike/ikesa TestCollisionsInEveryOrder, TestTwoHostsAgreeAfterEveryOrder, TestOrdersThatFailedOnce, TestLoserOfACollisionThatThePeerForgot, ike TestTunnelsSurviveABadNetwork"},
+	{"INITIAL_CONTACT of a stranger", "of an authenticated peer, for its identity", "ike/ikesa TestInitialContactNeedsAuthentication, ike TestInitialContactCountsForItsIdentityOnly"},
+	{"narrowing that widens", "the intersection", "ike/ikesa TestNarrowIsTheIntersection, TestNarrowIsBounded, TestWiderAnswerIsRefused"},
+	{"parsing without end", "limits; nothing of length zero loops", "ike/message TestLimitsHoldAtTheirEdge, FuzzParse, FuzzPayload, ike TestCookieIsLookedForWhereItMustBe, ike/suite TestDescriptionsOfOffersAreBounded"},
+	{"a message in a state that nobody thought of", "a table of exchanges by state", "ike/ikesa TestEveryExchangeInEveryState, FuzzReceive, ike/message TestEveryRowOfTheTableHolds"},
+	{"a forged packet moves the endpoint", "RFC 7296, 2.23; RFC 4555, 3.7", "ike/ikesa TestOnlyTheNewestAuthenticPacketMovesThePeer, ike TestNobodyKillsATunnelFromOutside"},
+	{"the clock is set", "lifetimes by the monotonic clock, certificates by the wall clock", "ike/ikesa TestClockJumpsMoveNoTimer, TestClockJumpsMoveCertificates"},
+	{"all rekey at once", "jitter, and a rate", "ike TestRekeysOfManyTunnelsAreSpread"},
+}
+
 // TestEveryHazardHasItsTests looks for each named test where it is said to be.
 func TestEveryHazardHasItsTests(t *testing.T) {
 	known := map[string]map[string]bool{} // tests by folder
-	for _, h := range hazards {
+	for _, h := range slices.Concat(hazards, dangers) {
 		folder := ""
 		for _, name := range strings.Split(h.tests, ", ") {
 			if in, test, ok := strings.Cut(name, " "); ok {
