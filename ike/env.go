@@ -20,7 +20,7 @@ func (v *env) NewChildSPI() (uint32, error)  { return v.shard.server.kernel.NewC
 func (v *env) ReleaseChildSPI(spi uint32)    { v.shard.server.kernel.ReleaseSPI(spi) }
 func (v *env) Store() *auth.Store            { return v.shard.server.config.Load().store }
 func (v *env) LinkMTU(remote netip.Addr) int { return v.shard.server.kernel.LinkMTU(remote) }
-func (v *env) KeyLog() bool                  { return v.shard.server.options.KeyLog != nil }
+func (v *env) KeyLog() bool                  { return v.shard.server.keyLog.Load() != nil }
 
 // RekeyWait spreads the rekeys of many tunnels that were set up together: no more a second than the limit begin. Who has
 // to wait asks again after a random time, so that those who wait do not ask all at once.

@@ -431,9 +431,20 @@ func TestKeyLogIsWhatWiresharkReads(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		p.close(t)
 		if logs[0].String() != logs[1].String() {
 			t.Errorf("here\n%s\nthere\n%s", &logs[0], &logs[1])
+		}
+		// A reload may begin and end it.
+		var later bytes.Buffer
+		p.a.server.Load().KeyLog(nil)
+		p.b.server.Load().KeyLog(&later)
+		if err := p.a.server.Load().Rekey(t.Context(), "a-b-0", ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		p.close(t)
+		if logs[0].String() != logs[1].String() || bytes.Count(later.Bytes(), []byte("\n")) != 1 {
+			t.Errorf("after the change\n%s\n%s\nand\n%s", &logs[0], &logs[1], &later)
 		}
 		lines := strings.Split(strings.TrimSpace(logs[0].String()), "\n")
 		if len(lines) != 2 {

@@ -2,6 +2,8 @@ package ike
 
 import (
 	"context"
+	"io"
+	"sync"
 	"time"
 
 	"sallyport/ike/ikesa"
@@ -153,16 +155,23 @@ func (s *Server) checkRevocation(a ikesa.Verify) error {
 	return s.options.Revocation(ctx, a.Chain, a.Remote)
 }
 
+// keyLog is where keys are written. All shards do.
+type keyLog struct {
+	sync.Mutex
+	to io.Writer
+}
+
 // writeKeys appends the keys of an IKE SA to the key log.
 func (s *Server) writeKeys(k ikesa.KeyLog) {
-	if s.options.KeyLog == nil {
+	log := s.keyLog.Load()
+	if log == nil {
 		return
 	}
 	line := k.Keys.AppendKeyLog(nil, k.SPIi, k.SPIr)
 	defer clear(line)
-	s.keyLog.Lock()
-	defer s.keyLog.Unlock()
-	if _, err := s.options.KeyLog.Write(line); err != nil {
+	log.Lock()
+	defer log.Unlock()
+	if _, err := log.to.Write(line); err != nil {
 		s.log.keyLogFailed(err)
 	}
 }

@@ -130,9 +130,9 @@ type Server struct {
 	total   atomic.Int64  // IKE SAs
 	number  atomic.Uint64 // of the newest one
 
-	verifying chan struct{} // as many as may be checked at a time
-	keyLog    sync.Mutex
-	context   context.Context // ends with the server; for look-ups
+	verifying chan struct{}          // as many as may be checked at a time
+	keyLog    atomic.Pointer[keyLog] // nil: none
+	context   context.Context        // ends with the server; for look-ups
 	cancel    context.CancelFunc
 	running   sync.WaitGroup
 	closed    atomic.Bool
@@ -151,6 +151,7 @@ func NewServer(o Options, t Transport, k Kernel) *Server {
 		o.Rand = rand.Reader
 	}
 	s := &Server{transport: t, kernel: k, options: o}
+	s.KeyLog(o.KeyLog)
 	limits := o.Limits.orDefaults()
 	s.limits.Store(&limits)
 	s.log = newJournal(o.Log)
@@ -170,6 +171,19 @@ func NewServer(o Options, t Transport, k Kernel) *Server {
 	}
 	s.running.Go(s.manager.run)
 	return s
+}
+
+// KeyLog writes the keys of the IKE SAs that come up from now on to w, nil nowhere. When it returns, nothing is written to a former one.
+func (s *Server) KeyLog(w io.Writer) {
+	var next *keyLog
+	if w != nil {
+		next = &keyLog{to: w}
+	}
+	if former := s.keyLog.Swap(next); former != nil {
+		former.Lock()
+		former.to = io.Discard
+		former.Unlock()
+	}
 }
 
 // Limit changes the limits of a running server. Those of Queue and Verifying stay what they were at the start. What is there already

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"time"
@@ -40,7 +39,7 @@ type exchanger interface {
 type exchange struct {
 	*ike.Server
 	associations *associations
-	keyLog       io.Closer
+	keyLog       *os.File // nil: none
 }
 
 // datagrams is the way of IKE datagrams through the data plane, an ike.Transport.
@@ -67,14 +66,11 @@ func newExchange(c *config.Config, e *dataplane.Engine, log zerolog.Logger) (*ex
 		Revocation: func(ctx context.Context, chain *auth.Chain, _ *auth.Remote) error { return checker.Check(ctx, chain) },
 		Limits:     limits(c),
 	}
-	if i.KeyLog != "" {
-		f, err := openKeyLog(i.KeyLog)
-		if err != nil {
-			return nil, err
-		}
-		o.KeyLog, x.keyLog = f, f
-	}
 	x.Server = ike.NewServer(o, datagrams{e.IKE()}, x.associations)
+	if err := x.logKeys(i.KeyLog); err != nil {
+		x.Close(context.Background())
+		return nil, err
+	}
 	e.IKE().Handle(func(local, remote netip.AddrPort, data []byte) {
 		x.Receive(ikesa.Datagram{Local: local, Remote: remote, Data: data})
 	})
@@ -92,6 +88,29 @@ func limits(c *config.Config) ike.Limits {
 		l.CookieThreshold = -1 // always
 	}
 	return l
+}
+
+// logKeys has keys of IKE SAs written to a file from now on; none if path is empty.
+func (x *exchange) logKeys(path string) error {
+	former := x.keyLog
+	if former == nil && path == "" || former != nil && former.Name() == path {
+		return nil
+	}
+	if path == "" {
+		x.keyLog = nil
+		x.KeyLog(nil)
+		return former.Close()
+	}
+	f, err := openKeyLog(path)
+	if err != nil {
+		return err
+	}
+	x.keyLog = f
+	x.KeyLog(f)
+	if former != nil {
+		return former.Close()
+	}
+	return nil
 }
 
 // openKeyLog opens a file for keys, which nobody else may read and which is no link.
@@ -138,6 +157,9 @@ func (x *exchange) event(e dataplane.Event) {
 
 // Apply takes over a configuration.
 func (x *exchange) Apply(c *config.Config, tunnels map[string]uint32) error {
+	if err := x.logKeys(c.File.IKE.KeyLog); err != nil {
+		return err
+	}
 	x.associations.configure(c, tunnels)
 	next := &ike.Config{Connections: c.Connections, Store: c.Store}
 	for i := range c.File.Pools {

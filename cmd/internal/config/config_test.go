@@ -352,7 +352,6 @@ func TestDiffRefusesWhatARunningDaemonCannotChange(t *testing.T) {
 		{"  eth2: {role: outside}", "", "interfaces.eth2 cannot be removed"},
 		{"interfaces:", "workers: {count: 7}\ninterfaces:", "workers cannot change"},
 		{"interfaces:", "ike: {threads: 7}\ninterfaces:", "ike.threads cannot change"},
-		{"interfaces:", "ike: {keylog: /tmp/keys}\ninterfaces:", "ike.keylog cannot change"},
 	} {
 		if !strings.Contains(tenLines, x.from) {
 			t.Fatalf("the configuration has no %q", x.from)

@@ -56,7 +56,6 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 	fixed("workers", o.Workers, n.Workers)
 	fixed("dataplane", o.Dataplane, n.Dataplane)
 	fixed("ike.threads", o.IKE.Threads, n.IKE.Threads)
-	fixed("ike.keylog", o.IKE.KeyLog, n.IKE.KeyLog)
 	if !old.Negotiates() && len(new.Connections) > 0 {
 		refuse("a configuration with manual keys only was started without IKE: negotiated connections cannot be added")
 	}
