@@ -49,7 +49,7 @@ func overloaded(ctx context.Context, bin string, duration, pause time.Duration) 
 	}
 	s := setting{connections: clientConnections(1, "none", sameAddress)}
 	if len(cpus) > 1 {
-		s.workers = fmt.Sprintf("count: 1, cores: [%d]", cpus[len(cpus)-1])
+		s.workers = fmt.Sprintf("count: 1, cores: %d", cpus[len(cpus)-1])
 	}
 	d, err := newDaemons(bin, s)
 	if err != nil {
