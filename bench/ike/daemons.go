@@ -43,7 +43,11 @@ type setting struct {
 	connections string
 	ikeA, ikeB  string
 	workers     string // of both, count: 2 if empty
+	suite       string // of the tunnel of site, AES-GCM if empty
 }
+
+// fastSuite is what tunnels use where nothing else is said.
+const fastSuite = "aes256gcm16-esn-noesn"
 
 // newDaemons lays the network and writes the configurations.
 func newDaemons(bin string, s setting) (_ *daemons, err error) {
@@ -94,14 +98,15 @@ connections:
 `, g.Name, g.Socket, cmp.Or(s.workers, "count: 2"), g.Pins, d.secret)
 	const common = "    proposals: aes256gcm16-prfsha256-x25519\n    mobike: false\n"
 	connection := "  %s:\n    local_addrs: %s\n    remote_addrs: \"%s\"\n" + common + "    dpd_delay: 1s\n    local: {auth: psk, id: %s}\n    remote: {auth: psk, id: \"%s\"}\n" +
-		"    children:\n      net: {local_ts: [%s], remote_ts: [%s], esp_proposals: aes256gcm16-esn-noesn, start_action: %s}\n"
+		"    children:\n      net: {local_ts: [%s], remote_ts: [%s], esp_proposals: %s, start_action: %s}\n"
+	suite := cmp.Or(s.suite, fastSuite)
 	if initiates {
-		fmt.Fprintf(&b, connection, site, rig.GwA4, rig.GwB4, "gw-a.example.org", serverID, rig.LANA4, rig.LANB4, "start")
+		fmt.Fprintf(&b, connection, site, rig.GwA4, rig.GwB4, "gw-a.example.org", serverID, rig.LANA4, rig.LANB4, suite, "start")
 		fmt.Fprintf(&b, "%sike: {%s}\n", s.connections, s.ikeA)
 		return b.String()
 	}
-	fmt.Fprintf(&b, connection, site, rig.GwB4, rig.GwA4, serverID, "gw-a.example.org", rig.LANB4, rig.LANA4, "none")
-	fmt.Fprintf(&b, connection, "clients", rig.GwB4, "%any", serverID, "*.clients.example.org", rig.LANB4, spoofedNet, "none")
+	fmt.Fprintf(&b, connection, site, rig.GwB4, rig.GwA4, serverID, "gw-a.example.org", rig.LANB4, rig.LANA4, suite, "none")
+	fmt.Fprintf(&b, connection, "clients", rig.GwB4, "%any", serverID, "*.clients.example.org", rig.LANB4, spoofedNet, fastSuite, "none")
 	fmt.Fprintf(&b, "ike: {%s}\n", s.ikeB)
 	return b.String()
 }
@@ -120,8 +125,8 @@ func clientConnections(n int, action string, outer func(i int) string) string {
     local: {auth: psk, id: %[1]s.clients.example.org}
     remote: {auth: psk, id: %[4]s}
     children:
-      net: {local_ts: [198.18.%[5]d.%[6]d/32], remote_ts: [%[7]s], esp_proposals: aes256gcm16-esn-noesn, start_action: %[8]s}
-`, clientName(i), outer(i), rig.GwB4, serverID, i>>8, i&0xff, rig.LANB4, action)
+      net: {local_ts: [198.18.%[5]d.%[6]d/32], remote_ts: [%[7]s], esp_proposals: %[9]s, start_action: %[8]s}
+`, clientName(i), outer(i), rig.GwB4, serverID, i>>8, i&0xff, rig.LANB4, action, fastSuite)
 	}
 	return b.String()
 }
