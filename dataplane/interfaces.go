@@ -3,7 +3,6 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -266,17 +265,4 @@ func (e *Engine) watched() map[string]uint16 {
 		}
 	}
 	return numbers
-}
-
-// Interfaces lists the virtual interfaces by name.
-func (e *Engine) Interfaces() []Interface {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var list []Interface
-	for _, name := range slices.Sorted(maps.Keys(e.virtual)) {
-		if v := e.virtual[name]; !v.gone {
-			list = append(list, v.Interface)
-		}
-	}
-	return list
 }

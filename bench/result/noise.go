@@ -2,7 +2,6 @@ package result
 
 import (
 	"bufio"
-	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -19,7 +18,8 @@ type Noise struct {
 	Steal float64 `json:"steal"`
 	// Load is the number of other threads that wanted to run at the start (/proc/loadavg, one minute).
 	Load float64 `json:"load"`
-	// Drift is how far the medians of the looks at the machine lie apart, as a share of the fastest.
+	// Drift is how far the medians of the looks at the machine lie apart, as a share of the fastest; of five looks and more a fifth
+	// at either end is left out, as of samples.
 	Drift float64 `json:"drift"`
 	// Looks are the times of the same two loops at the start, in between and at the end.
 	Looks []Look `json:"looks,omitempty"`
@@ -108,17 +108,17 @@ func (m *NoiseMeter) Stop() *Noise {
 func judge(looks []Look) *Noise {
 	n := &Noise{Looks: looks}
 	for _, loop := range []func(l *Look) Slices{func(l *Look) Slices { return l.Spin }, func(l *Look) Slices { return l.Memory }} {
-		least, most := math.Inf(1), 0.0
 		var slower []float64
+		var medians Row
 		for i := range looks {
 			s := loop(&looks[i])
-			least, most = min(least, s.Median), max(most, s.Median)
+			medians.Samples = append(medians.Samples, s.Median)
 			if s.Fastest > 0 {
 				slower = append(slower, s.P90/s.Fastest-1)
 			}
 		}
 		n.Slowdown = max(n.Slowdown, Median(slower))
-		if most > 0 && least > 0 {
+		if least, most := medians.Ends(); least > 0 {
 			n.Drift = max(n.Drift, most/least-1)
 		}
 	}

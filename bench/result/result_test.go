@@ -122,6 +122,14 @@ func TestOldFilesAreRead(t *testing.T) {
 	}
 }
 
+// looks are looks that saw these times of both loops.
+func looks(times ...Slices) (all []Look) {
+	for _, s := range times {
+		all = append(all, Look{Spin: s, Memory: s})
+	}
+	return all
+}
+
 func TestNoiseIsRecognised(t *testing.T) {
 	calm, shaky, slow := Slices{100, 101, 110}, Slices{100, 110, 250}, Slices{139, 140, 150}
 	for _, c := range []struct {
@@ -133,6 +141,8 @@ func TestNoiseIsRecognised(t *testing.T) {
 		{"other work", []Look{{Spin: calm, Memory: calm}, {Spin: shaky, Memory: calm}}, true},
 		{"caches shared with other work", []Look{{Spin: calm, Memory: shaky}}, true},
 		{"slower towards the end", []Look{{Spin: calm, Memory: calm}, {Spin: calm, Memory: slow}}, true},
+		{"slower once in a long run", looks(slow, calm, calm, calm, calm, calm), false},
+		{"slower for a third of it", looks(slow, calm, slow, calm, calm, calm), true},
 		{"not looked at", nil, false},
 	} {
 		n := judge(c.looks)

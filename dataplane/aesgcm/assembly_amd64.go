@@ -56,9 +56,10 @@ func (f assembly) on(ops []Op) (done int) { return f(&ops[0], len(ops)) }
 // bySize gives packets with min to max bytes of text to within and others to outside, a run of them at a time.
 func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
 	return func(ops []Op) (done int) {
+		least, most := min+TagSize, max+TagSize
 		for len(ops) > 0 {
-			run, is := 1, fits(&ops[0], min, max)
-			for run < len(ops) && fits(&ops[run], min, max) == is {
+			run, is := 1, fits(&ops[0], least, most)
+			for run < len(ops) && fits(&ops[run], least, most) == is {
 				run++
 			}
 			if is {
@@ -72,7 +73,8 @@ func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
 	}
 }
 
-func fits(op *Op, min, max int) bool { return uint(len(op.Buf)-TagSize-min) <= uint(max-min) }
+// fits says that a buffer has least to most bytes.
+func fits(op *Op, least, most int) bool { return len(op.Buf) >= least && len(op.Buf) <= most }
 
 // openers completes functions that open, in assembly.
 func openers(call func(ops []Op) (done int)) (open func([]Op), openTruncated func([]Op, int)) {

@@ -71,16 +71,8 @@ func Fragment(b *packet.Batch, i, mtu int, out []packet.Packet, alloc func() (ad
 	if count > 1 && rest-(count-2)*stepRest <= mtu-headerRest {
 		count--
 	}
-	if count > len(out) {
-		return 0, packet.DropNoRoom
-	}
-	for n < count {
-		addr, ok := alloc()
-		if !ok {
-			return n, packet.DropNoRoom
-		}
-		out[n] = packet.Packet{Addr: packet.Chunk(addr) + packet.Headroom}
-		n++
+	if n, reason = chunks(out, count, alloc); reason != packet.DropNone {
+		return n, reason
 	}
 
 	word := binary.BigEndian.Uint16(datagram[6:])
@@ -137,16 +129,11 @@ func FragmentSource(b *packet.Batch, i, mtu int, id uint32, out []packet.Packet,
 		return 0, packet.DropTooBig
 	}
 	count := (len(data)+step-1)/step - 1
-	if count > len(out) || p.Addr < packet.Chunk(p.Addr)+8 {
+	if p.Addr < packet.Chunk(p.Addr)+8 {
 		return 0, packet.DropNoRoom
 	}
-	for n < count {
-		addr, ok := alloc()
-		if !ok {
-			return n, packet.DropNoRoom
-		}
-		out[n] = packet.Packet{Addr: packet.Chunk(addr) + packet.Headroom}
-		n++
+	if n, reason = chunks(out, count, alloc); reason != packet.DropNone {
+		return n, reason
 	}
 	next := datagram[6]
 	seal := func(h []byte, offset int, more bool) {
@@ -220,4 +207,20 @@ func sealFragment(h []byte, header int, word uint16) {
 	binary.BigEndian.PutUint16(h[6:], word)
 	h[10], h[11] = 0, 0
 	binary.BigEndian.PutUint16(h[10:], packet.Checksum(h[:header], 0))
+}
+
+// chunks takes count chunks for fragments, and returns how many it took before they, or room in out, ran short.
+func chunks(out []packet.Packet, count int, alloc func() (addr uint64, ok bool)) (n int, reason packet.Drop) {
+	if count > len(out) {
+		return 0, packet.DropNoRoom
+	}
+	for n < count {
+		addr, ok := alloc()
+		if !ok {
+			return n, packet.DropNoRoom
+		}
+		out[n] = packet.Packet{Addr: packet.Chunk(addr) + packet.Headroom}
+		n++
+	}
+	return n, packet.DropNone
 }
