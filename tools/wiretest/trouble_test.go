@@ -30,7 +30,7 @@ func TestGarbageOnBothCables(t *testing.T) {
 		w.toGateway(craft.IPv6(peer6, gw6, 44, append([]byte{craft.UDPv, 0, 0, 1, 0, 0, 0, 9}, make([]byte, 40)...))),
 	}
 	for round := range 20 {
-		before := w.figures()
+		before := w.still()
 		for range 50 {
 			f := make([]byte, 14+r.IntN(1486))
 			for i := range f {
