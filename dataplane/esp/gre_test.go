@@ -72,13 +72,7 @@ func TestGREOfScapy(t *testing.T) {
 		if !v.GRE {
 			p.Carrier = sad.Carrier{Encapsulation: sad.IPIP}
 		}
-		p.SPI, p.Keymat = v.SPI, unhex(t, v.Keymat)
-		tu := g.install(p)
-		if reason := g.open1(unhex(t, v.Packet), tu.in); reason != packet.DropNone {
-			t.Errorf("packet %d, %s: %v", i, v.Suite, reason)
-		} else if got := hex.EncodeToString(g.batch.IP(0)); got != v.Inner {
-			t.Errorf("packet %d, %s: %s, want %s", i, v.Suite, got, v.Inner)
-		}
+		g.takes(i, v, p)
 	}
 	zero, key := uint32(0), uint32(0xfeedbeef)
 	var ours []vector

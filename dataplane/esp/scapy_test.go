@@ -56,6 +56,18 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
+// takes fails the test unless packet i of an independent implementation, for an association like p, opens to what was put in.
+func (g *rig) takes(i int, v vector, p sad.Params) {
+	g.t.Helper()
+	p.SPI, p.Keymat = v.SPI, unhex(g.t, v.Keymat)
+	tu := g.install(p)
+	if reason := g.open1(unhex(g.t, v.Packet), tu.in); reason != packet.DropNone {
+		g.t.Errorf("packet %d, %s: %v", i, v.Suite, reason)
+	} else if got := hex.EncodeToString(g.batch.IP(0)); got != v.Inner {
+		g.t.Errorf("packet %d, %s: %s, want %s", i, v.Suite, got, v.Inner)
+	}
+}
+
 // TestOpensWhatScapySealed takes packets of an independent implementation.
 func TestOpensWhatScapySealed(t *testing.T) {
 	vectors := vectorsOf(t, "testdata/scapy.json")
