@@ -22,7 +22,7 @@ func keySchedule(c *build.Context) {
 	c.RET()
 
 	g := &generator{Context: c, lanes: 1}
-	g.c.poly = g.table("polyKey", 0xc2<<56, 0xc2<<56)
+	g.c.poly = table(g.Context, "polyKey", 0xc2<<56, 0xc2<<56)
 	g.Function("encryptBlock")
 	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr("func(key, block *byte)")

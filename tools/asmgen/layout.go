@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -63,29 +64,30 @@ type constants struct {
 	window operand.Mem // 32 bytes of ones, 16 of zeros: a load at 32-n keeps n bytes
 }
 
-func (g *generator) table(name string, words ...uint64) operand.Mem {
-	m := g.StaticGlobal(name)
-	g.DataAttributes(attr.RODATA | attr.NOPTR)
+// table emits words as read-only data.
+func table(c *build.Context, name string, words ...uint64) operand.Mem {
+	m := c.StaticGlobal(name)
+	c.DataAttributes(attr.RODATA | attr.NOPTR)
 	for i, w := range words {
-		g.AddDatum(8*i, operand.U64(w))
+		c.AddDatum(8*i, operand.U64(w))
 	}
 	return m
 }
 
 func (g *generator) constants() {
-	g.c.swapBlock = g.table("swapBlock", 0x08090a0b0c0d0e0f, 0x0001020304050607, 0x08090a0b0c0d0e0f, 0x0001020304050607)
-	g.c.swapCounter = g.table("swapCounter", 0x0706050403020100, 0x0c0d0e0f0b0a0908, 0x0706050403020100, 0x0c0d0e0f0b0a0908)
-	g.c.poly = g.table("poly", 0xc2<<56, 0xc2<<56, 0xc2<<56, 0xc2<<56)
-	g.c.one = g.table("one", 0, 1<<32)
-	g.c.group = g.table("group", 0, groupMax<<32, 0, groupMax<<32)
+	g.c.swapBlock = table(g.Context, "swapBlock", 0x08090a0b0c0d0e0f, 0x0001020304050607, 0x08090a0b0c0d0e0f, 0x0001020304050607)
+	g.c.swapCounter = table(g.Context, "swapCounter", 0x0706050403020100, 0x0c0d0e0f0b0a0908, 0x0706050403020100, 0x0c0d0e0f0b0a0908)
+	g.c.poly = table(g.Context, "poly", 0xc2<<56, 0xc2<<56, 0xc2<<56, 0xc2<<56)
+	g.c.one = table(g.Context, "one", 0, 1<<32)
+	g.c.group = table(g.Context, "group", 0, groupMax<<32, 0, groupMax<<32)
 	var add []uint64
 	for j := range uint64(groupMax) {
 		add = append(add, 0, (j+1)<<32)
 	}
-	base := g.table("add", add...)
+	base := table(g.Context, "add", add...)
 	for j := range groupMax {
 		g.c.add = append(g.c.add, base.Offset(j*block))
 	}
 	ones := ^uint64(0)
-	g.c.window = g.table("window", ones, ones, ones, ones, 0, 0)
+	g.c.window = table(g.Context, "window", ones, ones, ones, ones, 0, 0)
 }

@@ -57,27 +57,18 @@ const (
 // pairs are the registers of a group in the order in which they are hashed: what the last group's hash is added to comes last.
 var pairs = [...][2]int{{1, 2}, {3, 0}}
 
-func (g *wide) table(name string, words ...uint64) operand.Mem {
-	m := g.StaticGlobal(name)
-	g.DataAttributes(attr.RODATA | attr.NOPTR)
-	for i, w := range words {
-		g.AddDatum(8*i, operand.U64(w))
-	}
-	return m
-}
-
 // inLanes repeats the words of a block four times.
 func inLanes(lo, hi uint64) []uint64 { return []uint64{lo, hi, lo, hi, lo, hi, lo, hi} }
 
 func (g *wide) constants() {
-	g.c.swap = g.table("wideSwap", inLanes(0x08090a0b0c0d0e0f, 0x0001020304050607)...)
-	g.c.poly = g.table("widePoly", inLanes(0xc2<<56, 0xc2<<56)...)
-	g.c.group = g.table("wideGroup", inLanes(0, laneMax<<56)...)
+	g.c.swap = table(g.Context, "wideSwap", inLanes(0x08090a0b0c0d0e0f, 0x0001020304050607)...)
+	g.c.poly = table(g.Context, "widePoly", inLanes(0xc2<<56, 0xc2<<56)...)
+	g.c.group = table(g.Context, "wideGroup", inLanes(0, laneMax<<56)...)
 	var steps, lengths []uint64
 	for i := range uint64(laneMax) {
 		steps = append(steps, 0, i<<56)
 	}
-	base := g.table("wideSteps", steps...)
+	base := table(g.Context, "wideSteps", steps...)
 	for i := range laneMax / lanes4 {
 		g.c.step = append(g.c.step, base.Offset(i*register))
 	}
@@ -91,7 +82,7 @@ func (g *wide) constants() {
 			}
 		}
 	}
-	g.c.lengths = g.table("wideLengths", lengths...)
+	g.c.lengths = table(g.Context, "wideLengths", lengths...)
 }
 
 // aesgcmWide writes both functions.
