@@ -1,6 +1,6 @@
 package aesgcm
 
-//go:generate go run -C ../../tools/asmgen . ../../dataplane/aesgcm
+//go:generate go run -C ../../tools/asmgen . ../../dataplane
 
 // The assembly takes the ops from the first on and returns how many of them went well. It
 // sets OK, opening also match, and leaves the buffers of those that did not go well to be wiped.

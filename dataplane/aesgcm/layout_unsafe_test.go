@@ -2,49 +2,24 @@ package aesgcm
 
 import (
 	"bytes"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"strconv"
 	"testing"
 	"unsafe"
+
+	"sallyport/tools/asmlayout"
 )
 
 // TestGeneratorKnowsTheLayout reads the constants of the assembly's generator and holds them
 // against the types.
 func TestGeneratorKnowsTheLayout(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../../tools/asmgen/layout.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]uintptr{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok || len(spec.Values) != 1 {
-			return true
-		}
-		if value, ok := spec.Values[0].(*ast.BasicLit); ok {
-			v, err := strconv.Atoi(value.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got[spec.Names[0].Name] = uintptr(v)
-		}
-		return true
-	})
 	var op Op
 	var key Key
-	for name, want := range map[string]uintptr{
+	asmlayout.Check(t, "layout.go", map[string]uintptr{
 		"opKey": unsafe.Offsetof(op.Key), "opNonce": unsafe.Offsetof(op.Nonce), "opAAD": unsafe.Offsetof(op.AAD),
 		"opAADLen": unsafe.Offsetof(op.AADLen), "opOK": unsafe.Offsetof(op.OK), "opMatch": unsafe.Offsetof(op.match), "opBuf": unsafe.Offsetof(op.Buf),
 		"opLen": unsafe.Offsetof(op.Buf) + unsafe.Sizeof(uintptr(0)), "opSize": unsafe.Sizeof(op),
 		"keyPowers": unsafe.Offsetof(key.powers), "keyRounds": unsafe.Offsetof(key.rounds), "keyRound": unsafe.Offsetof(key.round),
 		"tagSize": TagSize, "aadMax": AADMax, "powerMax": powerMax,
-	} {
-		if v, ok := got[name]; !ok || v != want {
-			t.Errorf("the generator has %s = %d (%v), the types %d", name, v, ok, want)
-		}
-	}
+	})
 	// The counter block is made from 16 bytes at the nonce, the data's block from 16 bytes at AAD.
 	if opEnd := unsafe.Sizeof(op); unsafe.Offsetof(op.Nonce)+16 > opEnd || unsafe.Offsetof(op.AAD)+16 > opEnd {
 		t.Error("the assembly reads behind an op")

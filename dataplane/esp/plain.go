@@ -24,6 +24,7 @@ const (
 )
 
 // trailers holds padding 1, 2, 3, its length and next header as a little-endian word, by half the inner version, odd for 6, and length of padding.
+// The assembly reads it too.
 var trailers = func() (t [2][4]uint64) {
 	for v, next := range [2]uint64{packet.ProtoIPv4, packet.ProtoIPv6} {
 		for pad := range uint64(4) {
@@ -39,7 +40,7 @@ type run struct {
 	packets, bytes uint64
 }
 
-// encapsulatePlain puts the first of the live packets, as many as have the form that most have, into ESP packets: see preparePlain. It
+// encapsulatePlain puts the first of the live packets, as many as have the form that most have, into ESP packets: see plainOutbound. It
 // appends those that live to kept, which may lie in front of live in the same array, and returns what is left of live.
 func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sad.Outbound) (_, rest []uint8) {
 	n, runs := 0, s.runs[:0]
@@ -52,14 +53,17 @@ func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 		if due {
 			s.draft = sad.RecordOf(b, int(live[n]), s.Now)
 		}
-		packets, bytes := s.preparePlain(b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
+		r := &s.plainOut
+		s.begin(r, b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
+		packets := r.prepare()
 		if packets == 0 {
 			break
 		}
+		s.end(r)
 		if due {
 			s.keep(o, b.P[live[n]].Seq)
 		}
-		runs = append(runs, run{o, uint64(packets), bytes})
+		runs = append(runs, run{o, uint64(packets), r.bytes})
 		n += packets
 	}
 	done, rest := live[:n], live[n:]
@@ -97,93 +101,9 @@ func (s *Scratch) finishFailed(b *packet.Batch, kept, done []uint8, sa []*sad.Ou
 	return kept
 }
 
-// plain says that packets for an association, or none, have the form that preparePlain is for.
+// plain says that packets for an association, or none, have the form that plainOutbound is for.
 func (s *Scratch) plain(o *sad.Outbound) bool {
 	return o != nil && o.HeaderLen == plainHeaderLen && o.Flags&sad.FlagsUnusual == 0 && s.table.OutboundKey(o.Slot).GCM()
-}
-
-// preparePlain is prepareOutbound for the form that most tunnels have: ESP right behind an outer IPv4 header, and AES-GCM. It
-// takes the first of the live packets as ops from n on, all of them for o, writes whole words, and returns how many packets they
-// are and the bytes of their datagrams. It stops, and has done nothing, at a packet for another association or where anything is
-// out of the ordinary; prepareOutbound then says what.
-//
-//	outer                8               16              24          28
-//	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
-func (s *Scratch) preparePlain(b *packet.Batch, live []uint8, sa []*sad.Outbound, o *sad.Outbound, n int) (packets int, bytes uint64) {
-	mem := b.Mem
-	// What the association's packets have in common.
-	var tosMask uint8
-	if o.Flags&sad.FlagCopyDSCP != 0 {
-		tosMask = 0xfc
-	}
-	if o.Flags&sad.FlagECN != 0 {
-		tosMask |= 0x03
-	}
-	ttl := binary.BigEndian.Uint64(o.Header[8:])
-	middle := uint64(binary.LittleEndian.Uint32(o.Header[16:])) | uint64(bits.ReverseBytes32(o.SPI))<<32
-	seal := s.crypto.Run(s.table.OutboundKey(o.Slot), uint32(middle>>32), o.Flags&sad.FlagESN != 0)
-	seq, last := o.Seq.Load(), o.SeqMax
-	for _, i := range live {
-		if sa[i] != o {
-			break
-		}
-		p := &b.P[i]
-		inner := p.Addr + uint64(p.L3)
-		length := uint64(p.End - p.L3)
-		pad := -(length + trailerLen) & 3
-		text := inner + length + pad + trailerLen
-		outer, end, chunk := inner-plainFront, text+plainBack, packet.Chunk(p.Addr)
-		if inner < chunk+packet.EtherLen+plainFront || end+packet.TailSlack > chunk+packet.FrameSize || seq >= last || end > uint64(len(mem)) {
-			break
-		}
-		seq++
-
-		// In one store, which may reach into the ICV's place.
-		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[p.Version>>1&1][pad])
-
-		tos := p.TOS & tosMask
-		flags := p.Flags & (packet.FlagLocal | packet.FlagRouted)
-		df := o.Flags&sad.FlagSetDF != 0
-		if p.Version == 4 && o.Flags&sad.FlagCopyDF != 0 {
-			df = p.Flags&packet.FlagDF != 0
-		}
-		var fragment uint64 // identification and flags
-		if df {
-			flags |= packet.FlagDF
-			fragment = ipv4DF
-		} else {
-			s.id++
-			fragment = uint64(s.id) << 16
-		}
-		total := end - outer
-		sum := uint64(o.HeaderSum) + uint64(tos) + total + fragment>>16 + fragment&0xffff
-		sum = sum>>16 + sum&0xffff
-		sum = sum>>16 + sum&0xffff
-		check := ^uint16(sum>>16 + sum)
-
-		h := (*[plainFront]byte)(mem[outer:])
-		const start = 0x4500 << 48 // version and header length
-		binary.BigEndian.PutUint64(h[0:], start|uint64(tos)<<48|total<<32|fragment)
-		binary.BigEndian.PutUint64(h[8:], ttl|uint64(check)<<32)
-		binary.LittleEndian.PutUint64(h[16:], middle)
-		binary.BigEndian.PutUint32(h[24:], uint32(seq))
-		binary.BigEndian.PutUint64(h[28:], seq)
-		seal.Put(s.crypto.GCM(n+packets), mem[inner:end:chunk+packet.FrameSize], bits.ReverseBytes64(seq), seq)
-
-		p.Addr = outer - packet.EtherLen
-		p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
-		p.End = packet.EtherLen + uint16(total)
-		p.Len = p.End
-		p.SrcPort, p.DstPort = 0, 0
-		p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
-		p.Flags = flags
-		p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, seq
-		s.bytes[(n+packets)&(packet.BatchMax-1)] = uint16(length)
-		packets++
-		bytes += length
-	}
-	o.Seq.Set(seq)
-	return packets, bytes
 }
 
 // plainInbound says that packets for an association, or none, have the form that prepareOpen is for.

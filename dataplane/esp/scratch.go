@@ -40,6 +40,8 @@ type Scratch struct {
 	bytes  [packet.BatchMax]uint16 // of the inner datagrams that encapsulatePlain is at work on
 	runs   [packet.BatchMax]run
 
+	plainOut plainOutbound
+
 	draft sad.Record // of the packet that is being encapsulated
 	// Records is how many packets that pass the flight recorders may still take of this batch, in both directions; the caller sets it.
 	Records int

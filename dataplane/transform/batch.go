@@ -65,7 +65,10 @@ func (b *Batch) Open(ops []Op) {
 // GCM returns op i, below BatchMax, of a batch that is AES-GCM from one end to the other, for [GCMRun.Put].
 func (b *Batch) GCM(i int) *aesgcm.Op { return &b.gcm[i&(BatchMax-1)] }
 
-// GCMRun is what packets for one key of AES-GCM, one after the other, have in common.
+// GCMOps returns the ops from i on, below BatchMax.
+func (b *Batch) GCMOps(i int) []aesgcm.Op { return b.gcm[i&(BatchMax-1):] }
+
+// GCMRun is what packets for one key of AES-GCM, one after the other, have in common. Assembly knows its layout.
 type GCMRun struct {
 	key    *aesgcm.Key
 	salt   uint32

@@ -5,7 +5,20 @@ import (
 	"reflect"
 	"testing"
 	"unsafe"
+
+	"sallyport/dataplane/aesgcm"
+	"sallyport/tools/asmlayout"
 )
+
+// TestGeneratorKnowsTheLayout: assembly elsewhere copies the beginning of a run into an op.
+func TestGeneratorKnowsTheLayout(t *testing.T) {
+	var run GCMRun
+	var op aesgcm.Op
+	if unsafe.Offsetof(run.salt)-unsafe.Offsetof(run.key) != unsafe.Offsetof(op.Nonce)-unsafe.Offsetof(op.Key) {
+		t.Error("the salt is not behind the key as in an op")
+	}
+	asmlayout.Check(t, "records.go", map[string]uintptr{"gcmRunSPI": unsafe.Offsetof(run.spi), "gcmRunAADLen": unsafe.Offsetof(run.aadLen)})
+}
 
 // TestKeyIsPlain: keys lie in memory that the collector does not look into, one behind another on cache lines.
 func TestKeyIsPlain(t *testing.T) {

@@ -1,7 +1,7 @@
 // Asmgen writes the assembly of the gateway's primitives. Its output is checked
 // in; regenerating it must change nothing.
 //
-//	go run -C tools/asmgen . ../../dataplane/aesgcm
+//	go run -C tools/asmgen . ../../dataplane
 package main
 
 import (
@@ -18,15 +18,16 @@ func main() {
 	log.SetFlags(0)
 	// The generator library has the process's own flags for itself.
 	if len(os.Args) != 2 {
-		log.Fatal("usage: asmgen FOLDER, that of package aesgcm")
+		log.Fatal("usage: asmgen FOLDER, that of package dataplane")
 	}
-	folder := os.Args[1]
+	folder := filepath.Join(os.Args[1], "aesgcm")
 	write(filepath.Join(folder, "aesni_amd64.s"), func(c *build.Context) {
 		aesgcm(c, 1, 0)
 		keySchedule(c)
 	})
 	write(filepath.Join(folder, "vaes_amd64.s"), func(c *build.Context) { aesgcm(c, 2, 6) })
 	emit(filepath.Join(folder, "avx512_amd64.s"), aesgcmWide)
+	write(filepath.Join(os.Args[1], "esp", "plain_amd64.s"), plainPrepare)
 }
 
 // write emits functions that may not use AVX-512.

@@ -1,0 +1,19 @@
+package esp
+
+import "github.com/klauspost/cpuid/v2"
+
+// assembled says that this processor has the instructions that the assembly needs.
+var assembled = cpuid.CPU.Supports(cpuid.MOVBE, cpuid.BMI2)
+
+// preparePlain is prepareGeneric in assembly.
+//
+//go:noescape
+func preparePlain(r *plainOutbound) (packets int)
+
+// prepare prepares the packets of r for encryption, see prepareGeneric.
+func (r *plainOutbound) prepare() (packets int) {
+	if assembled {
+		return preparePlain(r)
+	}
+	return r.prepareGeneric()
+}

@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package esp
+
+// prepare prepares the packets of r for encryption, see prepareGeneric.
+func (r *plainOutbound) prepare() (packets int) { return r.prepareGeneric() }

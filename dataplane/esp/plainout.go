@@ -1,0 +1,131 @@
+package esp
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"sallyport/dataplane/aesgcm"
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/transform"
+)
+
+// plainOutbound is the work on packets of one outbound association, one after the other, in the form that most tunnels have: ESP right behind an
+// outer IPv4 header, and AES-GCM. The assembly knows its layout.
+type plainOutbound struct {
+	b *packet.Batch
+	// live are the packets, the first of them for o; sa is the association of each packet of the batch.
+	live []uint8
+	sa   []*sad.Outbound
+	o    *sad.Outbound
+	// ops and lengths are those of the packets of live, not fewer: what is to be encrypted, and bytes of the inner datagrams.
+	ops     []aesgcm.Op
+	lengths []uint16
+
+	gcm transform.GCMRun
+	// tosMask says what of the inner TOS goes into the outer one. Of the inner packet's flags copyDF goes into the outer header, and setDF besides, each by
+	// half the inner version, odd for 6.
+	tosMask       uint32
+	copyDF, setDF [2]uint32
+	// id is the last identification given to a header that may be fragmented.
+	id uint32
+	// seq is the last sequence number used.
+	seq uint64
+	// bytes of the inner datagrams that were prepared.
+	bytes uint64
+}
+
+// begin makes r the run of the first of the live packets, which becomes op n, and of those behind it for the same association.
+func (s *Scratch) begin(r *plainOutbound, b *packet.Batch, live []uint8, sa []*sad.Outbound, o *sad.Outbound, n int) {
+	r.b, r.live, r.sa, r.o = b, live, sa, o
+	r.ops, r.lengths = s.crypto.GCMOps(n), s.bytes[n&(packet.BatchMax-1):]
+	r.gcm = s.crypto.Run(s.table.OutboundKey(o.Slot), bits.ReverseBytes32(o.SPI), o.Flags&sad.FlagESN != 0)
+	r.tosMask, r.copyDF, r.setDF = 0, [2]uint32{}, [2]uint32{}
+	if o.Flags&sad.FlagCopyDSCP != 0 {
+		r.tosMask = 0xfc
+	}
+	if o.Flags&sad.FlagECN != 0 {
+		r.tosMask |= 0x03
+	}
+	if o.Flags&sad.FlagSetDF != 0 {
+		r.setDF = [2]uint32{uint32(packet.FlagDF), uint32(packet.FlagDF)}
+	}
+	if o.Flags&sad.FlagCopyDF != 0 {
+		r.copyDF[0], r.setDF[0] = uint32(packet.FlagDF), 0
+	}
+	r.id, r.seq, r.bytes = uint32(s.id), o.Seq.Load(), 0
+}
+
+// end makes known what the run used.
+func (s *Scratch) end(r *plainOutbound) {
+	s.id = uint16(r.id)
+	r.o.Seq.Set(r.seq)
+}
+
+// prepareGeneric does for the packets of r what prepareOutbound does for any, writes whole words, and returns how many they are.
+// It stops, and has done nothing, at a packet for another association or where anything is
+// out of the ordinary; prepareOutbound then says what.
+//
+//	outer                8               16              24          28
+//	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
+func (r *plainOutbound) prepareGeneric() (packets int) {
+	b, o := r.b, r.o
+	mem := b.Mem
+	// What the association's packets have in common.
+	ttl := binary.BigEndian.Uint64(o.Header[8:])
+	middle := binary.LittleEndian.Uint64(o.Header[16:])
+	for k, i := range r.live {
+		if r.sa[i] != o {
+			break
+		}
+		p := &b.P[i]
+		inner := p.Addr + uint64(p.L3)
+		length := uint64(p.End - p.L3)
+		pad := -(length + trailerLen) & 3
+		text := inner + length + pad + trailerLen
+		outer, end, chunk := inner-plainFront, text+plainBack, packet.Chunk(p.Addr)
+		if inner < chunk+packet.EtherLen+plainFront || end+packet.TailSlack > chunk+packet.FrameSize || r.seq >= o.SeqMax || end > uint64(len(mem)) {
+			break
+		}
+		r.seq++
+
+		// In one store, which may reach into the ICV's place.
+		version := p.Version >> 1 & 1
+		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[version][pad])
+
+		tos := p.TOS & uint8(r.tosMask)
+		df := p.Flags&packet.Flags(r.copyDF[version]) | packet.Flags(r.setDF[version])
+		fragment := uint64(ipv4DF) // identification and flags
+		if df == 0 {
+			r.id++
+			fragment = uint64(uint16(r.id)) << 16
+		}
+		total := end - outer
+		sum := uint64(o.HeaderSum) + uint64(tos) + total + fragment>>16 + fragment&0xffff
+		sum = sum>>16 + sum&0xffff
+		sum = sum>>16 + sum&0xffff
+		check := ^uint16(sum>>16 + sum)
+
+		h := (*[plainFront]byte)(mem[outer:])
+		const start = 0x4500 << 48 // version and header length
+		binary.BigEndian.PutUint64(h[0:], start|uint64(tos)<<48|total<<32|fragment)
+		binary.BigEndian.PutUint64(h[8:], ttl|uint64(check)<<32)
+		binary.LittleEndian.PutUint64(h[16:], middle)
+		binary.BigEndian.PutUint32(h[24:], uint32(r.seq))
+		binary.BigEndian.PutUint64(h[28:], r.seq)
+		r.gcm.Put(&r.ops[k], mem[inner:end:chunk+packet.FrameSize], bits.ReverseBytes64(r.seq), r.seq)
+
+		p.Addr = outer - packet.EtherLen
+		p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
+		p.End = packet.EtherLen + uint16(total)
+		p.Len = p.End
+		p.SrcPort, p.DstPort = 0, 0
+		p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
+		p.Flags = p.Flags&(packet.FlagLocal|packet.FlagRouted) | df
+		p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, r.seq
+		r.lengths[k] = uint16(length)
+		r.bytes += length
+		packets++
+	}
+	return packets
+}

@@ -1,0 +1,63 @@
+package main
+
+// Sizes and flags of package packet, and layouts of its Batch and Packet, in bytes. Tests of the packages that use the assembly hold all these
+// and the types together.
+const (
+	frameSize = 4096
+	tailSlack = 64
+	batchMax  = 64
+
+	etherLen = 14
+	ipv4Len  = 20
+	ipv4DF   = 16384
+	protoESP = 50
+
+	batchMem = 0
+	batchP   = 24
+
+	packetAddr    = 0
+	packetLen     = 8
+	packetL3      = 12 // and L4
+	packetEnd     = 16 // then ports, version and protocol
+	packetVersion = 22
+	packetTOS     = 24 // then TTL and flags
+	packetFlags   = 26
+	packetSPI     = 32 // and slot
+	packetSeq     = 40
+	packetSize    = 64
+
+	// flagsKept are those that a packet keeps when it is encapsulated.
+	flagsKept = 192
+)
+
+// Layout of sad.Outbound.
+const (
+	outboundSPI       = 4 // and slot
+	outboundSeqMax    = 48
+	outboundHeaderSum = 106
+	outboundHeader    = 108
+)
+
+// Layouts of transform.GCMRun, in which the salt stands behind the key, and of plainOutbound of package esp.
+const (
+	gcmRunSPI    = 12
+	gcmRunAADLen = 16
+
+	plainBatch   = 0
+	plainLive    = 8
+	plainSA      = 32
+	plainOf      = 56
+	plainOps     = 64
+	plainLengths = 88
+	plainGCM     = 112
+	plainTOSMask = 136
+	plainCopyDF  = 140
+	plainSetDF   = 148
+	plainID      = 156
+	plainSeq     = 160
+	plainBytes   = 168
+
+	// plainFront is what stands in front of the text: IPv4 header, SPI, sequence number, IV; trailerLen is that of pad length and next header.
+	plainFront = 36
+	trailerLen = 2
+)
