@@ -33,6 +33,22 @@ type Sample struct {
 	Gaps *hdrhistogram.Histogram
 }
 
+// Add makes s what it and t are as one sample.
+func (s *Sample) Add(t Sample) {
+	if s.Packets == 0 {
+		*s = t
+		return
+	}
+	share := float64(t.Packets) / float64(s.Packets+t.Packets)
+	s.Typical += share * (t.Typical - s.Typical)
+	s.Best = min(s.Best, t.Best)
+	s.Allocations = max(s.Allocations, t.Allocations)
+	s.Packets, s.Elapsed = s.Packets+t.Packets, s.Elapsed+t.Elapsed
+	if s.Gaps != nil {
+		s.Gaps.Merge(t.Gaps)
+	}
+}
+
 // Nanoseconds returns the time one packet took.
 func (s Sample) Nanoseconds() float64 { return float64(s.Elapsed) / float64(s.Packets) }
 
@@ -114,7 +130,7 @@ func (l *Lane) carryTimed(gaps *hdrhistogram.Histogram) (n int) {
 }
 
 // Measure has all lanes measured at once, each on a thread of its own: on cores[i] where that is given.
-// Other threads of the process keep off those where there are more.
+// Other threads of the process keep off those meanwhile, where there are more.
 // The sample's packets are those of all lanes, its time is the mean of theirs, so that Mpps is what all carry together.
 func (r *Rig) Measure(packets int, atLeast time.Duration, cores []int) (Sample, error) {
 	return r.measure(packets, atLeast, cores, false)
@@ -141,6 +157,10 @@ func OnCore(cpu int, work func() error) error {
 }
 
 func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool) (Sample, error) {
+	allowed, err := threads.Allowed()
+	if err != nil {
+		return Sample{}, err
+	}
 	if err := threads.Avoid(cores); err != nil {
 		return Sample{}, err
 	}
@@ -164,6 +184,9 @@ func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool
 		})
 	}
 	wg.Wait()
+	if err := threads.Allow(allowed); err != nil { // the next measurement may have other cores, or none
+		return Sample{}, err
+	}
 	all := samples[0]
 	for _, s := range samples[1:] {
 		all.Packets += s.Packets

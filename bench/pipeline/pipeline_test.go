@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/transform"
 )
@@ -148,6 +150,21 @@ func TestEveryWorkerCarriesItsShare(t *testing.T) {
 				t.Errorf("worker %d carried %d packets and handed over %d", i, w.Received, w.HandedOut)
 			}
 		}
+	}
+}
+
+// TestSamplesAddUp takes one sample in two parts.
+func TestSamplesAddUp(t *testing.T) {
+	part := func(packets int, elapsed time.Duration, typical, best float64, gap int64) Sample {
+		h := hdrhistogram.New(1, int64(gapMax), 3)
+		h.RecordValue(gap)
+		return Sample{Packets: packets, Elapsed: elapsed, Typical: typical, Best: best, Gaps: h}
+	}
+	var s Sample
+	s.Add(part(100, time.Second, 10, 8, 5))
+	s.Add(part(300, time.Second, 20, 9, 7))
+	if s.Packets != 400 || s.Elapsed != 2*time.Second || s.Typical != 17.5 || s.Best != 8 || s.Gaps.TotalCount() != 2 || s.Gaps.Max() != 7 {
+		t.Errorf("%+v, gaps %d to %d", s, s.Gaps.Min(), s.Gaps.Max())
 	}
 }
 

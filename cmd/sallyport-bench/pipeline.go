@@ -70,7 +70,7 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntVar(&o.runs, "runs", 5, "how often each is measured, in turn; the median counts")
 	withinFlag(f, &o.within)
 	f.IntSliceVar(&o.workers, "workers", []int{1}, "numbers of workers")
-	f.IntSliceVar(&o.cores, "cores", nil, "CPUs of the workers, in turn; none given: any")
+	f.IntSliceVar(&o.cores, "cores", nil, "CPUs of the workers, in turn; none given: the last ones where another is left, as in the daemon, else any")
 	f.BoolVar(&o.churn, "churn", false, "also measure while associations are installed and removed")
 	f.StringVar(&o.json, "json", "", "file to write the rows to")
 	return c
@@ -201,32 +201,53 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 
 // measure takes one sample with a rig of its own, and another one during a churn if that was asked for.
 func (m *measurement) measure(o *pipelineOptions) error {
+	cores, err := o.place(m.options.Workers)
+	if err != nil {
+		return err
+	}
 	r, err := pipeline.New(m.options)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	atLeast := time.Duration(o.seconds * float64(time.Second))
-	if _, err := r.Measure(r.Round(), atLeast/10, o.cores); err != nil { // warms caches, pages and every association
+	if _, err := r.Measure(r.Round(), atLeast/10, cores); err != nil { // warms caches, pages and every association
 		return err
 	}
 	if !o.churn {
-		s, err := r.Measure(0, atLeast, o.cores)
+		s, err := r.Measure(0, atLeast, cores)
 		m.samples = append(m.samples, s)
 		if err != nil || !m.plain() {
 			return err
 		}
-		return m.measureLibrary(o, atLeast/2)
+		return m.measureLibrary(cores, atLeast/2)
 	}
-	s, err := r.MeasureGaps(0, atLeast, o.cores)
-	if err != nil {
-		return err
+	return m.measureChurn(r, atLeast, cores)
+}
+
+// churnSlices is how often a sample without and one with a churn take turns. What disturbs the machine for a while meets both.
+const churnSlices = 10
+
+func (m *measurement) measureChurn(r *pipeline.Rig, atLeast time.Duration, cores []int) error {
+	var calm, churned pipeline.Sample
+	var all pipeline.Changes
+	for range churnSlices {
+		s, err := r.MeasureGaps(0, atLeast/churnSlices, cores)
+		if err != nil {
+			return err
+		}
+		calm.Add(s)
+		churn := r.StartChurn()
+		s, err = r.MeasureGaps(0, atLeast/churnSlices, cores)
+		changes, churnErr := churn.Stop()
+		if err := errors.Join(err, churnErr); err != nil {
+			return err
+		}
+		churned.Add(s)
+		all.Count, all.Elapsed = all.Count+changes.Count, all.Elapsed+changes.Elapsed
 	}
-	churn := r.StartChurn()
-	churned, err := r.MeasureGaps(0, atLeast, o.cores)
-	changes, churnErr := churn.Stop()
-	m.samples, m.churned, m.changes = append(m.samples, s), append(m.churned, churned), append(m.changes, changes.PerSecond()/1e3)
-	return errors.Join(err, churnErr)
+	m.samples, m.churned, m.changes = append(m.samples, calm), append(m.churned, churned), append(m.changes, all.PerSecond()/1e3)
+	return nil
 }
 
 // unstable says that one of the figures that were sampled is.
@@ -238,7 +259,7 @@ func (m *measurement) unstable() bool {
 func (m *measurement) plain() bool { return m.options.Associations == 1 && m.options.Workers == 1 }
 
 // measureLibrary takes one sample of the standard library, on the core that the worker had.
-func (m *measurement) measureLibrary(o *pipelineOptions, atLeast time.Duration) error {
+func (m *measurement) measureLibrary(cores []int, atLeast time.Duration) error {
 	l, err := pipeline.NewLibrary(m.options)
 	if err != nil {
 		return err
@@ -251,10 +272,20 @@ func (m *measurement) measureLibrary(o *pipelineOptions, atLeast time.Duration) 
 		m.library = append(m.library, s)
 		return err
 	}
-	if len(o.cores) > 0 {
-		return pipeline.OnCore(o.cores[0], work)
+	if len(cores) > 0 {
+		return pipeline.OnCore(cores[0], work)
 	}
 	return work()
+}
+
+// place returns the CPUs of so many workers: as named, or as the daemon chooses. Where it leaves one to what else the process does,
+// associations are installed and garbage is collected there, and not in a worker's time.
+func (o *pipelineOptions) place(workers int) ([]int, error) {
+	if len(o.cores) > 0 {
+		return o.cores, nil
+	}
+	cpus, err := threads.Allowed()
+	return threads.Place(workers, cpus), err
 }
 
 // figures returns one figure of each sample.

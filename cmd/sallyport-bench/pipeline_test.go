@@ -42,6 +42,33 @@ func TestPipelineWritesRows(t *testing.T) {
 	}
 }
 
+// TestPipelineComparesWithAChurn finds the three figures of a churn, each from as many samples as there were runs.
+func TestPipelineComparesWithAChurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "churn.json")
+	var out, errs bytes.Buffer
+	code := run(context.Background(), strings.Fields("pipeline --sizes 64 --directions encrypt --associations 3 --churn --seconds 0.02 --runs 2 --json "+path), &out, &errs)
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errs.String())
+	}
+	f, err := result.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, r := range f.Rows {
+		if !strings.Contains(r.Name, "/churn") {
+			continue
+		}
+		found++
+		if gaps := strings.HasSuffix(r.Name, "/p99.9"); len(r.Samples) != 2 || r.Value <= 0 || gaps != (len(r.PeerSamples) == 2) {
+			t.Errorf("row %+v", r)
+		}
+	}
+	if found != 3 {
+		t.Errorf("%d rows of the churn, want 3", found)
+	}
+}
+
 func TestWrongUsage(t *testing.T) {
 	for _, args := range []string{
 		"pipeline --sizes 20", "pipeline --sizes 9000", "pipeline --sizes big", "pipeline --suites aes128gcm", "pipeline --associations 0",

@@ -68,10 +68,7 @@ func placement(wanted int, cores, cpus []int) (count int, pinned []int, err erro
 		}
 		return count, cores, nil
 	}
-	if count < len(cpus) {
-		return count, cpus[len(cpus)-count:], nil
-	}
-	return count, nil, nil
+	return count, threads.Place(count, cpus), nil
 }
 
 // niceness is that of every thread. About every 10 ms the Go scheduler takes a worker's turn away, and

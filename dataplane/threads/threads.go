@@ -44,13 +44,30 @@ func Avoid(cpus []int) error {
 	if len(rest) == 0 {
 		return nil
 	}
-	set := setOf(rest)
+	if err := Allow(rest); err != nil {
+		return fmt.Errorf("keeping off the workers' CPUs: %w", err)
+	}
+	return nil
+}
+
+// Allow has the threads of this process, and those that they start, run on the given CPUs, whatever they were told before.
+func Allow(cpus []int) error {
+	set := setOf(cpus)
 	return each(func(id int) error {
 		if err := unix.SchedSetaffinity(id, set); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("keeping thread %d off the workers' CPUs: %w", id, err)
+			return fmt.Errorf("having thread %d run on CPUs %v: %w", id, cpus, err)
 		}
 		return nil
 	})
+}
+
+// Place chooses among these CPUs those of so many workers: the last ones. It returns none where that leaves none to the rest of the
+// process: the threads are better free then.
+func Place(workers int, cpus []int) []int {
+	if workers >= len(cpus) {
+		return nil
+	}
+	return cpus[len(cpus)-workers:]
 }
 
 // Prefer gives the threads of this process, and those that they start, a priority. Without the right to, it does nothing: the

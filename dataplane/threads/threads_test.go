@@ -1,6 +1,7 @@
 package threads
 
 import (
+	"errors"
 	"runtime"
 	"slices"
 	"testing"
@@ -38,6 +39,30 @@ func TestAvoidLeavesSomething(t *testing.T) {
 	}
 	if err := Avoid(before); err != nil {
 		t.Fatal(err)
+	}
+	if after, _ := Allowed(); !slices.Equal(after, before) {
+		t.Errorf("allowed were %v, are %v", before, after)
+	}
+}
+
+// TestAllowUndoesAvoid keeps all threads off one CPU, and has them back on it.
+func TestAllowUndoesAvoid(t *testing.T) {
+	before, err := Allowed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(before) < 2 {
+		t.Skip("this machine has one CPU")
+	}
+	if err := Avoid(before[:1]); err != nil {
+		t.Fatal(err)
+	}
+	during, err := Allowed()
+	if err := errors.Join(err, Allow(before)); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(during, before[1:]) {
+		t.Errorf("allowed were %v while %v was avoided", during, before[:1])
 	}
 	if after, _ := Allowed(); !slices.Equal(after, before) {
 		t.Errorf("allowed were %v, are %v", before, after)
