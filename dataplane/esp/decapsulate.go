@@ -149,7 +149,7 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 	var run *sad.Inbound
 	var words []uint64
 	var selectors *spd.Selectors
-	var packets, bytes uint64
+	var packets, bytes, front uint64
 	for k := range n {
 		r := &s.rec[k]
 		i := r.index
@@ -157,13 +157,13 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 		if in != run {
 			s.countReceived(b, live, run, packets, bytes)
 			run, packets, bytes = in, 0, 0
-			words, selectors = s.table.Bits(in), s.table.Selectors(in.Slot)
+			words, selectors, front = s.table.Bits(in), s.table.Selectors(in.Slot), headerLen+uint64(in.IVLen)
 		}
 		reason := packet.DropBadICV
 		if r.ok {
 			if verdict := in.Window.Advance(words, b.P[i].Seq); verdict != replay.OK {
 				reason = dropOf(verdict)
-			} else if reason = packet.DropNone; r.other || !acceptPlain(b, r, in, selectors) {
+			} else if reason = packet.DropNone; r.other || !acceptPlain(b, i, r.esp+front, r.tos, b.Mem[r.esp+front:r.esp+uint64(r.length)-uint64(in.ICVLen)], selectors.Plain()) {
 				reason = s.accept(b, r, in, selectors)
 			}
 		}

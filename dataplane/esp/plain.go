@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 
+	"sallyport/dataplane/aesgcm"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/replay"
 	"sallyport/dataplane/sad"
@@ -173,27 +174,170 @@ func (s *Scratch) prepareOpen(b *packet.Batch, live []uint8, sa []*sad.Inbound, 
 	return packets
 }
 
-// acceptPlain is accept for the inner packets that most are: IPv4 for packet.ParsePlain, with a trailer
-// as short as AES-GCM needs, in an outer header that says nothing of congestion. It returns false where anything is out of the ordinary or wrong; accept, which begins anew, then says what.
-func acceptPlain(b *packet.Batch, r *record, in *sad.Inbound, selectors *spd.Selectors) bool {
-	i := r.index
-	p, f := &b.P[i], &b.Flows[i]
-	front := headerLen + uint64(in.IVLen)
-	end := r.esp + uint64(r.length) - uint64(in.ICVLen)
-	if r.tos&0b11 != packet.ECNNotECT || end < r.esp+front+packet.PlainLen-packet.EtherLen+8 {
+// openRun is what TakeESP took of packets for one association, one after the other.
+type openRun struct {
+	sa      *sad.Inbound
+	packets int
+}
+
+// BeginESP forgets what TakeESP took.
+func (s *Scratch) BeginESP() { s.taken, s.opens = 0, s.opens[:0] }
+
+// TakesESP says that TakeESP is for packets of an association.
+func (s *Scratch) TakesESP(in *sad.Inbound) bool { return s.plainInbound(in) }
+
+// Leave makes packet i, which TakeESP took, one that [packet.Parse] accepted and that is to be opened by Decapsulate.
+func (s *Scratch) Leave(b *packet.Batch, i uint8) {
+	packet.Parse(b, int(i)) // its outer header was found right
+	p := &b.P[i]
+	p.SPI = s.table.InboundAt(p.Slot).SPI
+}
+
+// TakeESP is parsing, prepareInbound and everything between for packets as they were received that need nothing special. It takes
+// packets of the batch from number i on, as long as they come by the same port, are whole ESP packets in IPv4 without options, between the
+// addresses of in and with its SPI, and pass the replay check, and readies them to be opened by OpenESP. It returns the number of the
+// first that it did not take, and has done nothing with that. in is one that TakesESP.
+//
+// Of a packet's record only Class, Slot and Seq are written; see Leave.
+func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
+	mem, first, n := b.Mem, i, s.taken
+	// What the association's packets have in common.
+	addresses := uint64(binary.LittleEndian.Uint32(in.Remote[:])) | uint64(binary.LittleEndian.Uint32(in.Local[:]))<<32
+	spi := bits.ReverseBytes32(in.SPI)
+	open := s.crypto.Run(s.table.InboundKey(in.Slot), spi, in.Flags&sad.FlagESN != 0)
+	hi, top := in.Window.Ahead()
+	slot, port := in.Slot, b.P[i&(packet.BatchMax-1)].Port
+	for ; i < min(b.N, packet.BatchMax); i++ {
+		p := &b.P[i]
+		if p.Port != port || p.Class != packet.ClassNone || p.Len < packet.EtherLen+plainFront {
+			break
+		}
+		h := (*[packet.EtherLen + plainFront]byte)(mem[p.Addr:])
+		// Words as in packet.ParsePlain.
+		x, y := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:])
+		total := uint64(bits.ReverseBytes16(uint16(x >> 32)))
+		if x&0xffffff != 0x450008 || y&0xff_00_ffbf != packet.ProtoESP<<24 || binary.LittleEndian.Uint64(h[26:]) != addresses || binary.LittleEndian.Uint32(h[34:]) != spi ||
+			total < plainFront+trailerLen+plainBack || total&3 != plainFront&3 || total+packet.EtherLen > uint64(p.Len) ||
+			!packet.AllOnes(x>>16, y, addresses>>16) {
+			break
+		}
+		lo := binary.BigEndian.Uint32(h[38:])
+		seq := hi | uint64(lo)
+		if lo <= top {
+			if seq = in.Window.Infer(lo); in.Window.Check(s.table.Bits(in), seq) != replay.OK {
+				break
+			}
+		}
+		p.Class, p.Slot, p.Seq = packet.ClassInbound, slot, seq
+		text := p.Addr + packet.EtherLen + plainFront
+		open.Put(s.crypto.GCM(n), mem[text:text+total-plainFront:packet.Chunk(text)+packet.FrameSize], binary.LittleEndian.Uint64(h[42:]), seq)
+		n++
+	}
+	if i > first {
+		s.opens = append(s.opens, openRun{in, i - first})
+		s.taken = n
+	}
+	return i
+}
+
+// OpenESP is Decapsulate for what TakeESP took, which live lists.
+func (s *Scratch) OpenESP(b *packet.Batch, live []uint8) []uint8 {
+	s.crypto.OpenGCM(s.taken)
+	kept, n := live[:0], 0
+	for k := range s.opens {
+		r := &s.opens[k]
+		kept = s.finishESP(b, kept, live[n:n+r.packets], r.sa, n)
+		n += r.packets
+	}
+	return kept
+}
+
+// finishESP is finishInbound for a run of packets of one association that TakeESP took, ops from n on.
+func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inbound, n int) []uint8 {
+	words, selectors := s.table.Bits(in), s.table.Selectors(in.Slot)
+	plain := selectors.Plain()
+	before, bytes := len(live), uint64(0)
+	for k, i := range taken {
+		p, op := &b.P[i&(packet.BatchMax-1)], s.crypto.GCM(n+k)
+		verdict := replay.OK
+		if op.OK && !in.Window.Next(words, p.Seq) {
+			verdict = in.Window.Advance(words, p.Seq)
+		}
+		esp := p.Addr + packet.EtherLen + ipv4Len
+		if !op.OK || verdict != replay.OK || !acceptPlain(b, i, esp+headerLen+plainIVLen, b.Mem[p.Addr+packet.EtherLen+1], op.Buf[:max(len(op.Buf), plainBack)-plainBack], plain) {
+			if reason := s.judgeESP(b, i, in, selectors, op, verdict); reason != packet.DropNone {
+				p.Reason = reason
+				countInbound(in, reason)
+				continue
+			}
+		}
+		p.SPI = in.SPI
+		bytes += uint64(p.End)
+		live = append(live, i)
+	}
+	packets := uint64(len(live) - before)
+	s.countReceived(b, live, in, packets, bytes-packets*packet.EtherLen)
+	return live
+}
+
+// judgeESP says what becomes of packet i, which TakeESP took, and which acceptPlain is not for; verdict is the window's.
+func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, selectors *spd.Selectors, op *aesgcm.Op, verdict replay.Verdict) packet.Drop {
+	s.Leave(b, i)
+	p := &b.P[i]
+	switch {
+	case !op.OK:
+		return packet.DropBadICV
+	case verdict != replay.OK:
+		return dropOf(verdict)
+	}
+	r := record{index: i, tos: p.TOS, esp: p.Addr + uint64(p.L4), length: p.End - p.L4}
+	return s.accept(b, &r, in, selectors)
+}
+
+// acceptPlain is accept for the inner packets that most are: IPv4 without options, whole, with UDP or TCP in it, a trailer as
+// short as AES-GCM needs, in an outer header that says nothing of congestion. text is the decrypted one, which starts at start. Where anything
+// is out of the ordinary or wrong it returns false, and has changed nothing; accept then says what.
+func acceptPlain(b *packet.Batch, i uint8, start uint64, tos uint8, text []byte, selectors *spd.Plain) bool {
+	p, f := &b.P[i&(packet.BatchMax-1)], &b.Flows[i&(packet.BatchMax-1)]
+	n := len(text)
+	if n < 24+trailerLen || tos&0b11 != packet.ECNNotECT {
 		return false
 	}
-	trailer := binary.LittleEndian.Uint64(b.Mem[end-8:])
+	trailer := binary.LittleEndian.Uint64(text[n-8:])
 	next, pad := trailer>>56, trailer>>48&0xff
 	if next != packet.ProtoIPv4 || pad > 3 || trailer>>(48-8*pad) != trailers[0][pad] {
 		return false
 	}
-	p.Addr = r.esp + front - packet.EtherLen
-	p.Len = uint16(end - trailerLen - pad - p.Addr)
-	p.Flags = packet.FlagDecapsulated
-	if !packet.ParsePlain(p, f, (*[packet.PlainLen]byte)(b.Mem[p.Addr:])) || selectors.MatchInbound(f) != spd.Matched {
+	// Version to fragment; TTL, protocol, checksum and source; destination and ports.
+	x, y, z := binary.LittleEndian.Uint64(text[0:]), binary.LittleEndian.Uint64(text[8:]), binary.LittleEndian.Uint64(text[16:])
+	total := bits.ReverseBytes16(uint16(x >> 16))
+	proto := uint8(y >> 8)
+	if x&plainMask != plainWord || total < 24 || int(total)+int(pad) > n-trailerLen || !packet.AllOnes(x, y, z<<32) ||
+		proto != packet.ProtoUDP && proto != packet.ProtoTCP {
 		return false
 	}
-	p.Len = p.End
+	src, dst := bits.ReverseBytes32(uint32(y>>32)), bits.ReverseBytes32(uint32(z))
+	if !selectors.Matches(src, dst, proto) {
+		return false
+	}
+	srcPort, dstPort := bits.ReverseBytes16(uint16(z>>32)), bits.ReverseBytes16(uint16(z>>48))
+	flags := packet.FlagDecapsulated | packet.FlagPorts
+	if x&plainDF != 0 {
+		flags |= packet.FlagDF
+	}
+	p.Addr = start - packet.EtherLen
+	p.Len, p.L3, p.L4, p.End = packet.EtherLen+total, packet.EtherLen, packet.EtherLen+ipv4Len, packet.EtherLen+total
+	p.SrcPort, p.DstPort = srcPort, dstPort
+	p.Version, p.Proto, p.TOS, p.TTL = 4, proto, uint8(x>>8), uint8(y)
+	p.Flags = flags
+	f.Set4(src, dst, packet.RestOf(srcPort, dstPort, flags, 4, proto))
 	return true
 }
+
+// The first eight bytes of an IPv4 header without options of a datagram that is whole, as a little-endian word: what stands in it where neither TOS, length,
+// identification nor DF do.
+const (
+	plainMask = 0xffbf_0000_0000_00ff
+	plainWord = 0x45
+	plainDF   = 0x0040_0000_0000_0000
+)

@@ -42,6 +42,9 @@ type Scratch struct {
 
 	plainOut plainOutbound
 
+	opens []openRun // what TakeESP took
+	taken int       // how many packets that is
+
 	draft sad.Record // of the packet that is being encapsulated
 	// Records is how many packets that pass the flight recorders may still take of this batch, in both directions; the caller sets it.
 	Records int
@@ -104,7 +107,7 @@ type Report struct {
 // NewScratch returns the scratch of one worker for the associations of a table.
 func NewScratch(table *sad.Table) *Scratch {
 	// Each packet leaves one report of a move at most, and one of a bound.
-	return &Scratch{table: table, id: uint16(rand.Uint32()), Ports: ipfrag.NewPorts(), Reports: make([]Report, 0, 4*packet.BatchMax)}
+	return &Scratch{table: table, id: uint16(rand.Uint32()), Ports: ipfrag.NewPorts(), opens: make([]openRun, 0, packet.BatchMax), Reports: make([]Report, 0, 4*packet.BatchMax)}
 }
 
 // headerLen is the length of SPI and sequence number.

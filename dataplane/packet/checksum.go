@@ -2,6 +2,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 )
 
@@ -66,12 +67,24 @@ func ChecksumUpdate32(check uint16, old, new uint32) uint16 {
 func Complement(sum uint32) uint16 { return ^fold(uint64(sum)) }
 
 // PlainSum says whether the checksum of an IPv4 header without options is right, of which a, b and c are the words that [ParsePlain]
-// reads. It is right in either byte order (RFC 1071, 2 (B)).
-func PlainSum(a, b, c uint64) bool {
-	sum, carry := bits.Add64(a>>16, b, 0)
-	sum, carry = bits.Add64(sum, c&0xffff_ffff_ffff, carry)
-	sum += carry
-	return fold(sum>>32+sum&0xffff_ffff) == 0xffff
+// reads.
+func PlainSum(a, b, c uint64) bool { return AllOnes(a>>16, b, c<<16) }
+
+// AllOnes says whether the one's complement sum of all 16-bit words in a, b and c, which are not all zero, is all ones, as that of a header with the right
+// checksum is, in either byte order (RFC 1071, 2 (B)).
+//
+// Such a sum is a remainder modulo 65535, to which 2^16 is 1: so what is carried out of 64 bits counts as 1, words may stand at any place in
+// theirs, and the sum is all ones if 65535 divides it.
+func AllOnes(a, b, c uint64) bool {
+	sum, carry := bits.Add64(a, b, 0)
+	sum, carry = bits.Add64(sum, c, carry)
+	sum, carry = bits.Add64(sum, 0, carry)
+	// The product with the inverse of an odd divisor, modulo 2^64, is the quotient if nothing remains, and otherwise more than any.
+	const (
+		largest = math.MaxUint64 / 65535
+		inverse = math.MaxUint64 - largest + 1
+	)
+	return (sum+carry)*inverse <= largest
 }
 
 // fold adds the 16-bit halves of a one's complement sum below 2^33 until one is left.

@@ -76,6 +76,37 @@ func TestChecksumUpdateEqualsFullChecksum(t *testing.T) {
 	}
 }
 
+// TestPlainSumAgreesWithChecksum tries headers with right checksums, with each other one nearby, and those whose words wrap.
+func TestPlainSumAgreesWithChecksum(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	right := 0
+	for n := range 200000 {
+		h := make([]byte, PlainLen)
+		for i := range h {
+			h[i] = []byte{byte(r.Uint32()), 0xff, 0}[n/1000%3*r.IntN(2)]
+		}
+		h[14] = 0x45
+		if n&1 == 0 {
+			h[24], h[25] = 0, 0
+			binary.BigEndian.PutUint16(h[24:], Checksum(h[14:34], 0))
+			if r.IntN(2) == 0 {
+				h[14+r.IntN(20)] ^= 1 << r.IntN(8)
+				h[14] |= 1
+			}
+		}
+		want := Sum(h[14:34], 0) == 0xffff
+		if want {
+			right++
+		}
+		if got := PlainSum(binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]), binary.LittleEndian.Uint64(h[28:])); got != want {
+			t.Fatalf("%x: %v, want %v", h[14:34], got, want)
+		}
+	}
+	if right < 40000 {
+		t.Errorf("%d headers were right", right)
+	}
+}
+
 func BenchmarkChecksum(bm *testing.B) {
 	for _, n := range []int{20, 64, 576, 1280} {
 		b := make([]byte, n)

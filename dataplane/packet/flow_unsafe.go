@@ -15,3 +15,11 @@ func (f *Flow) setRest(rest uint64) { *(*uint64)(unsafe.Pointer(&f.SrcPort)) = r
 func RestOf(srcPort, dstPort uint16, flags Flags, version, proto uint8) uint64 {
 	return uint64(srcPort) | uint64(dstPort)<<16 | uint64(flags)<<32 | uint64(version)<<48 | uint64(proto)<<56
 }
+
+// Set4 makes f a flow between two addresses of IPv4, whose Rest is given. It goes word by word: a whole Flow would be put together
+// elsewhere and copied.
+func (f *Flow) Set4(src, dst uint32, rest uint64) {
+	f.Src.Hi, f.Src.Lo = 0, uint64(src)
+	f.Dst.Hi, f.Dst.Lo = 0, uint64(dst)
+	f.setRest(rest)
+}

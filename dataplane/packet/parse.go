@@ -137,10 +137,7 @@ func ParsePlain(p *Packet, f *Flow, h *[PlainLen]byte) bool {
 	p.SrcPort, p.DstPort = src, dst
 	p.Version, p.Proto, p.TOS, p.TTL = 4, proto, uint8(a>>24), uint8(b>>16)
 	p.Flags = flags
-	// Word by word: a whole Flow would be put together elsewhere and copied.
-	f.Src.Hi, f.Src.Lo = 0, uint64(binary.BigEndian.Uint32(h[26:]))
-	f.Dst.Hi, f.Dst.Lo = 0, uint64(binary.BigEndian.Uint32(h[30:]))
-	f.setRest(RestOf(src, dst, flags, 4, proto))
+	f.Set4(binary.BigEndian.Uint32(h[26:]), binary.BigEndian.Uint32(h[30:]), RestOf(src, dst, flags, 4, proto))
 	return true
 }
 

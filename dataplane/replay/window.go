@@ -14,6 +14,7 @@
 package replay
 
 import (
+	"math"
 	"math/bits"
 
 	"sallyport/dataplane/packet"
@@ -138,6 +139,28 @@ func (w *Window) Advance(words []uint64, seq uint64) Verdict {
 	at := uint32(seq) & (w.ring - 1)
 	words[at/64] |= 1 << (at % 64)
 	return OK
+}
+
+// Next is Advance for the number behind the top, of which most are: no bit but its own enters the window. For any other it returns
+// false, and has done nothing.
+func (w *Window) Next(words []uint64, seq uint64) bool {
+	if seq == 0 || seq-1 != w.top.Load() {
+		return false
+	}
+	at := uint32(seq) & (w.ring - 1)
+	words[at/64] |= 1 << (at % 64)
+	w.top.Set(seq)
+	return true
+}
+
+// Ahead returns what tells many packets that lie ahead of the window at a glance: one that carries a number above lo has the sequence
+// number whose upper half is hi<<32, and Check says OK of it; of others Infer and Check are to be asked. It is good while the window stays.
+func (w *Window) Ahead() (hi uint64, lo uint32) {
+	top := w.top.Load()
+	if w.ESN && uint32(top) < uint32(w.span) { // the window reaches back into the subspace before, or to the beginning
+		return 0, math.MaxUint32
+	}
+	return top &^ math.MaxUint32, uint32(top)
 }
 
 // forget clears the bits of the numbers from first to last, fewer than the ring has.

@@ -479,6 +479,9 @@ func (t *Table) LookupOutbound(handle uint32) *Outbound {
 	return nil
 }
 
+// InboundAt returns the inbound association in a slot that was looked up.
+func (t *Table) InboundAt(slot uint32) *Inbound { return &t.inbound[slot] }
+
 // InboundKey returns the key of an inbound association in a slot that was looked up.
 func (t *Table) InboundKey(slot uint32) *transform.Key { return &t.keys[in][slot] }
 

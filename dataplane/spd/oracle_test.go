@@ -244,6 +244,39 @@ func FuzzTable(f *testing.F) {
 	})
 }
 
+// TestPlainSelectorsMatchNothingElse holds the short form of selectors against them.
+func TestPlainSelectorsMatchNothingElse(t *testing.T) {
+	s := source{rand.New(rand.NewPCG(8, 9))}
+	matched, missed := 0, 0
+	for range 15000 {
+		policies := s.policies(1)
+		sel, err := CompileSelectors(policies[0].Selectors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 30 {
+			flow := s.flow()
+			if flow.Version != 4 || flow.Proto != packet.ProtoUDP && flow.Proto != packet.ProtoTCP {
+				continue
+			}
+			flow.Flags = packet.FlagPorts
+			full := sel.MatchInbound(&flow) == Matched
+			plain := sel.Plain().Matches(uint32(flow.Src.Lo), uint32(flow.Dst.Lo), flow.Proto)
+			if plain && !full {
+				t.Fatalf("%+v matches the short form of %+v", flow, policies[0].Selectors)
+			}
+			if plain {
+				matched++
+			} else if full {
+				missed++
+			}
+		}
+	}
+	if matched < 100 || missed < 100 {
+		t.Errorf("%d by the short form, %d by the long one only", matched, missed)
+	}
+}
+
 func TestNoAllocation(t *testing.T) {
 	for _, n := range []int{1, 10_000} {
 		table, err := Build(hub(n, false))

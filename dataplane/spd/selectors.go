@@ -11,6 +11,41 @@ import (
 type Selectors struct {
 	first clause // apart, so that the common single pair costs one object
 	rest  []clause
+	plain Plain // of first
+}
+
+// Plain is what many selectors come to for whole packets of IPv4 with UDP or TCP: two ranges of addresses and perhaps a
+// protocol, whatever the ports. It is small, so that who has many packets to compare can hold it in registers.
+type Plain struct {
+	remote, remotes uint32 // first address, and how many follow it
+	local, locals   uint32
+	proto, any      uint16 // any has the bits of proto that do not matter
+}
+
+// noProto is the protocol of no packet.
+const noProto = 1 << 8
+
+// Plain returns the form of which a match is one of the selectors, but not every one that does not match is none.
+func (s *Selectors) Plain() *Plain { return &s.plain }
+
+// Matches says that a decrypted packet matches.
+func (p *Plain) Matches(src, dst uint32, proto uint8) bool {
+	return src-p.remote <= p.remotes && dst-p.local <= p.locals && (uint16(proto)^p.proto)&^p.any == 0
+}
+
+// plain returns a clause's Plain.
+func (c *clause) plain() Plain {
+	if c.version != 4 || !c.anyPorts {
+		return Plain{proto: noProto}
+	}
+	p := Plain{
+		remote: uint32(c.remote.first.Lo), remotes: uint32(c.remote.last.Lo - c.remote.first.Lo),
+		local: uint32(c.local.first.Lo), locals: uint32(c.local.last.Lo - c.local.first.Lo), proto: uint16(c.proto),
+	}
+	if c.proto == 0 {
+		p.any = 0xffff
+	}
+	return p
 }
 
 // CompileSelectors compiles selectors, at least one, of which a packet has to match any.
@@ -29,7 +64,7 @@ func CompileSelectors(list []Selector) (*Selectors, error) {
 	if len(clauses) == 0 {
 		return nil, fmt.Errorf("no selectors")
 	}
-	s := &Selectors{first: clauses[0]}
+	s := &Selectors{first: clauses[0], plain: clauses[0].plain()}
 	if len(clauses) > 1 {
 		s.rest = clauses[1:]
 	}

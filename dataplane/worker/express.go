@@ -140,9 +140,11 @@ func (l *lists) join(short, long []uint8) []uint8 {
 const tcpSYN = 0x02
 
 // expressInbound does for ESP in IPv4, not in UDP, what express does for packets to be protected: it takes them to the point where
-// they are to be decapsulated. The association must be this worker's, not asked to move, and between exactly these addresses.
+// they are to be opened. The association must be this worker's, not asked to move, and between exactly the addresses that they have. esp reads
+// the packets, a run for one association at a time.
 func (w *Worker) expressInbound() {
 	b, t := &w.batch, w.tables
+	w.esp.BeginESP()
 	if w.watched || t.Endpoints == nil {
 		return
 	}
@@ -152,45 +154,69 @@ func (w *Worker) expressInbound() {
 		table = w.group.sad
 		list  = w.lists.shortIn
 	)
-	for i := range b.N {
-		p := &b.P[i]
+	for i := 0; i < b.N; {
+		p := &b.P[i&(packet.BatchMax-1)]
 		if p.Class != packet.ClassNone || p.Port == t.TUN || p.Port == t.IKE || p.Len < expressLen {
+			i++
 			continue
 		}
 		h := (*[expressLen]byte)(b.Mem[p.Addr:])
-		x, y, z := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]), binary.LittleEndian.Uint64(h[28:])
-		total := int(h[16])<<8 | int(h[17])
-		if x&0xffffff != 0x450008 || y&0xff_00_ffbf != packet.ProtoESP<<24 || total < 28 || total+packet.EtherLen > int(p.Len) {
-			continue
-		}
-		if !packet.PlainSum(x, y, z) {
+		if h[packet.EtherLen-2] != packet.EtherIPv4>>8 || h[packet.EtherLen-1] != packet.EtherIPv4&0xff || h[packet.EtherLen+9] != packet.ProtoESP {
+			i++
 			continue
 		}
 		if spi := binary.BigEndian.Uint32(h[34:]); sa == nil || spi != of {
 			if sa = table.LookupInbound(spi); sa == nil {
+				i++
 				continue
 			}
-			flow := packet.Flow{Dst: packet.Addr{Lo: uint64(binary.BigEndian.Uint32(h[30:]))}, Version: 4}
-			if sa.Owner() != w.ID || sa.Asked() || sa.Version != 4 || sa.Flags&(sad.FlagEncap|notPlain) != 0 || !t.Endpoints.Has(&flow) {
+			flow := packet.Flow{Dst: packet.Addr{Lo: uint64(binary.BigEndian.Uint32(sa.Local[:]))}, Version: 4}
+			if sa.Owner() != w.ID || sa.Asked() || sa.Flags&notPlain != 0 || !w.esp.TakesESP(sa) || !t.Endpoints.Has(&flow) {
 				sa = nil
+				i++
 				continue
 			}
 			of = spi
 		}
-		if [4]byte(h[26:]) != [4]byte(sa.Remote[:]) || [4]byte(h[30:]) != [4]byte(sa.Local[:]) {
+		next := w.esp.TakeESP(b, i, sa)
+		if next == i {
+			i++
 			continue
 		}
-		p.L3, p.L4, p.End = packet.EtherLen, packet.EtherLen+20, packet.EtherLen+uint16(total)
-		p.SrcPort, p.DstPort = 0, 0
-		p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, uint8(x>>24), uint8(y>>16)
-		if y&0x40 != 0 {
-			p.Flags |= packet.FlagDF
+		for ; i < next; i++ {
+			list = append(list, uint8(i))
 		}
-		p.Class, p.SPI = packet.ClassInbound, of
-		w.inbound[i] = sa
-		list = append(list, uint8(i))
 	}
 	w.lists.shortIn = list
+}
+
+// lengthenInbound sends what expressInbound took the long way as well, if other packets take it: of one association all are to be opened in the order in
+// which they came, since a replay is one of what came before.
+func (w *Worker) lengthenInbound() {
+	l := &w.lists
+	if len(l.in) == 0 || len(l.shortIn) == 0 {
+		return
+	}
+	for _, i := range l.shortIn {
+		w.esp.Leave(&w.batch, i)
+	}
+	l.in, l.shortIn = l.join(l.shortIn, l.in), nil
+}
+
+// openInbound takes inbound packets out of ESP and AH.
+func (w *Worker) openInbound() {
+	if len(w.lists.shortIn) > 0 {
+		w.lists.in = w.esp.OpenESP(&w.batch, w.lists.shortIn)
+	} else {
+		w.lists.in = w.esp.Decapsulate(&w.batch, w.lists.in, w.inbound[:])
+	}
+}
+
+// associate notes the associations of decapsulated packets for stages of the long way.
+func (w *Worker) associate(list []uint8) {
+	for _, i := range list {
+		w.inbound[i] = w.group.sad.InboundAt(w.batch.P[i].Slot)
+	}
 }
 
 // expressDecapsulated sends on what came out of associations and needs nothing special: what routeDecapsulated and routeForward come
@@ -204,6 +230,7 @@ func (w *Worker) expressDecapsulated() {
 		return
 	}
 	w.foreseeDecapsulated()
+	short := len(w.lists.shortIn) > 0
 	opened := len(w.lists.in)
 	kept, list := w.lists.in[:0], w.lists.shortForward
 	for _, i := range w.lists.in {
@@ -234,6 +261,9 @@ func (w *Worker) expressDecapsulated() {
 		binary.BigEndian.PutUint32(h[8:], forward.OneHopLess(binary.BigEndian.Uint32(h[8:])))
 		p.Class, p.Hop = packet.ClassForward, known.way
 		list = append(list, i)
+	}
+	if short {
+		w.associate(kept)
 	}
 	w.lists.in, w.lists.shortForward = kept, list
 	w.Counters.Opened.Add(uint64(opened - len(kept)))

@@ -34,10 +34,10 @@ func (w *Worker) Step(now int64) int {
 		}
 		w.observe(StageClassify)
 
+		w.lengthenInbound()
 		w.claimInbound()
-		w.lists.in = w.lists.join(w.lists.shortIn, w.lists.in)
 		w.observe(StageClaim)
-		w.lists.in = w.esp.Decapsulate(&w.batch, w.lists.in, w.inbound[:])
+		w.openInbound()
 		w.observe(StageOpen)
 		w.guardDecapsulated()
 		w.expressDecapsulated()
