@@ -258,11 +258,16 @@ func TestNeighboursTalkThroughAnInterface(t *testing.T) {
 // TestErrorsGoBackThroughAnInterface: a sender behind the peer is told that its packet's time is over, and the own kernel that its packet is too big.
 func TestErrorsGoBackThroughAnInterface(t *testing.T) {
 	a, b := routed(t, options{}, nil)
-	a.inject(inside, udp4("198.51.100.5", "198.51.100.200", 100, 2))
+	// The interface has no address. Others of the gateway's are there first: those of lo and of a link are no source of what others get.
+	b.tables.Own = append([]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback(), netip.MustParseAddr("fe80::1"), sideB.outer4, sideB.outer6}, b.tables.Own...)
+	b.publishTables()
+	a.inject(inside, udp4("198.51.100.5", "198.51.100.200", 100, 2), udp6("2001:db8:a::5", "2001:db8:b::7", 100, 2))
 	cross(t, a, b)
 	cross(t, b, a)
-	if got := a.drain(inside); len(got) != 1 || got[0][14+9] != 1 || got[0][14+20] != 11 {
-		t.Errorf("the sender got %x; %v", got, b.dropped())
+	if got := a.drain(inside); len(got) != 2 || got[0][14+9] != 1 || got[0][14+20] != 11 || got[1][14+6] != 58 || got[1][14+40] != 3 {
+		t.Errorf("the senders got %x; %v", got, a.dropped())
+	} else if !bytes.Equal(got[0][14+12:14+16], sideB.insideAddresses[0].AsSlice()) || !bytes.Equal(got[1][14+8:14+24], sideB.insideAddresses[1].AsSlice()) {
+		t.Errorf("the errors come from %x and %x", got[0][14+12:14+16], got[1][14+8:14+24])
 	}
 	a.tables.TUN = inside
 	a.publishTables()

@@ -80,13 +80,14 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 		if src, handle = w.interfaceSource(p, flow); handle != 0 {
 			return src, handle
 		}
-		for _, own := range t.Own {
-			if own.Is4() != (flow.Version == 4) {
+		for k := range len(t.Ports) + len(t.Own) {
+			own := t.speaker(k, flow.Version)
+			if !own.IsValid() {
 				continue
 			}
 			back := packet.FlowBetween(own, flow.SrcAddr(), unix.IPPROTO_ICMP)
 			back.Flags = packet.FlagPorts
-			if own.Is6() {
+			if flow.Version == 6 {
 				back.Proto = unix.IPPROTO_ICMPV6
 			}
 			if tunnel, ok := w.back(p, &back); ok {
@@ -105,7 +106,7 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 			return netip.Addr{}, 0
 		}
 		for k := range t.Ports {
-			if src = t.Ports[k].source(flow.Version); t.Ports[k].Role&Protected != 0 && src.IsValid() {
+			if src = t.speaker(k, flow.Version); src.IsValid() {
 				return src, handle
 			}
 		}
@@ -118,4 +119,20 @@ func (w *Worker) answerSource(p *packet.Packet, flow *packet.Flow) (src netip.Ad
 		return netip.Addr{}, 0
 	}
 	return t.Ports[p.Port].source(flow.Version), 0
+}
+
+// speaker returns the kth address from which the gateway may answer a host behind a tunnel: first those of its protected ports, as a router's
+// hosts know it, then all others but those of lo and of one link. It is not valid where there is none of that version.
+func (t *Tables) speaker(k int, version uint8) netip.Addr {
+	if k < len(t.Ports) {
+		if t.Ports[k].Role&Protected == 0 {
+			return netip.Addr{}
+		}
+		return t.Ports[k].source(version)
+	}
+	own := t.Own[k-len(t.Ports)]
+	if own.Is4() != (version == 4) || !own.IsGlobalUnicast() {
+		return netip.Addr{}
+	}
+	return own
 }
