@@ -117,6 +117,76 @@ func TestNothingAllocatesOnThePacketPath(t *testing.T) {
 			t.Errorf("%d pieces opened: %v %v", n, a.dropped(), b.dropped())
 		}
 	})
+	// round is zero with rounds of a's, which must all be opened by b: pieces of them are put together first.
+	round := func(name string, a, b *gateway, frames [][]byte) {
+		t.Run(name, func(t *testing.T) {
+			zero(t, name, rounds(a, b, frames))
+			if n := b.Stats().Total.Opened; int(n) != 26*len(frames) {
+				t.Errorf("%d packets opened of %d: %v %v", n, 26*len(frames), a.dropped(), b.dropped())
+			}
+		})
+	}
+	for _, encapsulation := range []sad.Encapsulation{sad.NoEncapsulation, sad.GRE, sad.IPIP} {
+		for _, outer6 := range []bool{false, true} {
+			a, b := routed(t, options{outer6: outer6, encap: outer6}, func(p *sad.Params, selectors *[]spd.Selector) {
+				if encapsulation != sad.NoEncapsulation {
+					p.Carrier = sad.Carrier{Encapsulation: encapsulation, Key: 7, Keyed: encapsulation == sad.GRE}
+				}
+			})
+			round(fmt.Sprintf("interface/%v/v6=%v", encapsulation, outer6), a, b, mixed(31))
+		}
+	}
+	for _, outer6 := range []bool{false, true} {
+		o := options{outer6: outer6, mtu: 3700, ring: 512, params: func(p *sad.Params) { p.MTU, p.Fragment, p.CopyDF = 1000, true, false }}
+		a, b := newRig(t, o)
+		round(fmt.Sprintf("cut up after encryption/v6=%v", outer6), a, b, repeat(udp4("198.51.100.5", "198.51.100.200", 1700, 64), 20))
+		if a, b := a.Stats().Total, b.Stats().Total; a.FragmentedESP != 26*20 || b.Reassembled != 26*20 {
+			t.Errorf("%d cut up, %d put together", a.FragmentedESP, b.Reassembled)
+		}
+	}
+	for _, tfc := range []uint16{700, sad.TFCPath} {
+		a, b := newRig(t, options{params: func(p *sad.Params) { p.TFC = tfc }})
+		round(fmt.Sprintf("padded/%d", tfc), a, b, mixed(31))
+	}
+	a, b := newRig(t, options{ah: true, suite: transform.NullSHA256})
+	round("AH", a, b, mixed(31))
+	for _, ah := range []bool{false, true} {
+		for _, o := range []options{{}, {outer6: true}, {encap: true}} {
+			if o.suite = transform.AES128GCM16; ah {
+				if o.encap {
+					continue
+				}
+				o.suite = transform.NullSHA256
+			}
+			a, b := protected(t, o, 0, ah)
+			var frames [][]byte
+			for size := 28; size < 1400; size += 45 {
+				frames = append(frames, own(o.outer6, size))
+			}
+			round(fmt.Sprintf("transport/ah=%v/v6=%v/udp=%v", ah, o.outer6, o.encap), a, b, frames)
+		}
+	}
+	t.Run("errors about ESP", func(t *testing.T) {
+		// Routers say that a packet was too big, and that one did not arrive; then what is too large for the path has its sender told.
+		a, _ := newRig(t, options{})
+		big := udp4("198.51.100.5", "198.51.100.200", 1400, 64)
+		a.inject(inside, big)
+		sent := a.drain(outside)[0]
+		a.inject(outside, tooBigFor(sent, 1300, 100))
+		a.judged()
+		errors, packets := [][]byte{tooBigFor(sent, 1200, 100), icmpAbout(sent, 3, 1, 0, 100)}, [][]byte{big}
+		zero(t, "errors", func() {
+			a.now += 1e9
+			a.queues[outside][0].InjectBatch(errors)
+			a.queues[inside][0].InjectBatch(packets)
+			a.run()
+			a.queues[inside][0].Discard(1 << 20)
+		})
+		if d := a.dropped(); d["too-big"] != 26 || sum(d) != 1+26*3 || a.Stats().Total.Originated != 26 {
+			t.Errorf("%v, %d told", d, a.Stats().Total.Originated)
+		}
+		a.settled()
+	})
 	t.Run("neighbour", func(t *testing.T) {
 		a, _ := newRig(t, options{})
 		known := a.tables

@@ -30,6 +30,7 @@ type virtual struct {
 	number uint16
 	device *keeper.TUN // nil in memory, and before Start
 	gone   bool        // no longer configured
+	failed bool        // it could not be made again, which the log says already
 }
 
 // interfacesMax bounds the names that an engine ever gave numbers to.
@@ -254,6 +255,65 @@ func (e *Engine) openInterfaces() error {
 		}
 	}
 	return nil
+}
+
+// remake makes TUN devices anew that somebody has deleted, with their addresses. Routes into them went with them: those of the gateway itself come
+// back, others are for whoever set them.
+func (e *Engine) remake() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping || e.watcher == nil {
+		return
+	}
+	made := e.remakeTUN()
+	for _, v := range e.virtual {
+		if v.gone || v.device != nil && !v.device.Deleted() {
+			continue
+		}
+		log := e.log.With().Str("interface", v.Name).Logger()
+		if v.device != nil {
+			log.Warn().Msg("somebody deleted the interface; it is made again")
+			e.pumpRemove(v)
+		}
+		if err := e.openInterface(v, Interface{}); err != nil {
+			if v.device != nil {
+				log.Error().Err(err).Msg("the interface lacks addresses")
+			} else if !v.failed {
+				log.Error().Err(err).Msg("the interface cannot be made again; it is tried every second")
+			}
+			v.failed = true
+		} else {
+			v.failed = false
+			log.Info().Int("ifindex", v.device.Ifindex).Msg("the interface is back. Routes into it went with it: set them again where no routing daemon does")
+		}
+		made = made || v.device != nil
+	}
+	if made {
+		e.showInterfaces()
+		e.publishTables()
+	}
+}
+
+// remakeTUN does the same for the gateway's own device. The caller holds e.mu.
+func (e *Engine) remakeTUN() bool {
+	if e.device == nil || e.pump == nil || !e.device.Deleted() {
+		return false
+	}
+	log := e.log.With().Str("interface", e.cfg.TUN).Logger()
+	device, err := e.keeper.OpenTUN(e.cfg.TUN, e.tunMTU)
+	if err != nil {
+		log.Error().Err(err).Msg("somebody deleted the TUN device, and it cannot be made again: nothing reaches the kernel")
+		return false
+	}
+	e.pump.Remove(0)
+	e.device.File.Close()
+	e.device = device
+	e.pump.Add(0, device.File, e.tunMTU)
+	log.Warn().Msg("somebody deleted the TUN device; it was made again")
+	if e.cfg.OwnChanged != nil {
+		e.cfg.OwnChanged(e.tables.Own) // sets the routes into it
+	}
+	return true
 }
 
 // watched returns the numbers of the interfaces for the watcher of routes. The caller holds e.mu.

@@ -263,6 +263,7 @@ func (e *Engine) tend() {
 			e.rebalance(share)
 			e.revive()
 			e.reopen()
+			e.remake()
 			e.expire(now)
 			e.sad.Reclaim()
 			e.paths.forgotten.Add(uint64(e.sad.AgePaths(now)))

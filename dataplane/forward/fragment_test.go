@@ -192,3 +192,94 @@ func FuzzFragment(f *testing.F) {
 		}
 	})
 }
+
+// FuzzFragmentSource: whatever the packet, the path and the frames there are, the pieces are datagrams with Fragment headers within the MTU, which put together are the
+// packet, and nothing else is written to; or the packet is as it was, and no frame is lost.
+func FuzzFragmentSource(f *testing.F) {
+	f.Add(uint16(1452), 1280, uint32(7), uint16(256), uint8(14), true, uint8(0xb8))
+	f.Add(uint16(3500), 576, uint32(1<<31), uint16(300), uint8(3), false, uint8(1))
+	f.Add(uint16(100), 56, uint32(0), uint16(7), uint8(14), true, uint8(0))
+	f.Add(uint16(8), 55, uint32(1), uint16(8), uint8(0), true, uint8(0xff))
+	f.Fuzz(func(t *testing.T, size uint16, mtu int, id uint32, at uint16, frames uint8, udp bool, tos uint8) {
+		if size = max(size%3600, 20); at > 400 {
+			at %= 400
+		}
+		proto := layers.IPProtocolESP
+		if udp {
+			proto = layers.IPProtocolUDP
+		}
+		ip := ip6(proto)
+		ip.TrafficClass, ip.FlowLabel, ip.HopLimit = tos, uint32(tos)<<8, tos|1
+		payload := make([]byte, size)
+		for k := range payload {
+			payload[k] = byte(k*7 + k>>8)
+		}
+		if udp { // a length that fits, as Parse wants it
+			payload[4], payload[5] = byte(size>>8), byte(size)
+		}
+		var b packet.Batch
+		load(t, &b, uint64(at), serialize(t, ethernet(6), ip, gopacket.Payload(payload)))
+		was, mem := b.P[0], bytes.Clone(b.Mem)
+		whole := bytes.Clone(b.IP(0))
+		var out [14]packet.Packet
+		used := []uint64{1}
+		n, reason := FragmentSource(&b, 0, mtu, id, out[:], func() (uint64, bool) {
+			if len(used) > int(frames) {
+				return 0, false
+			}
+			used = append(used, uint64(len(used)+1))
+			return used[len(used)-1]*packet.FrameSize + 33, true
+		})
+		step := max(0, min(mtu, packet.LenMax-packet.EtherLen)-48) &^ 7
+		if reason != packet.DropNone || len(whole) <= mtu {
+			want, need := packet.DropNone, 0
+			if step >= 8 {
+				need = (int(size)+step-1)/step - 1
+			}
+			switch {
+			case len(whole) <= mtu:
+			case step < 8:
+				want = packet.DropTooBig
+			case at < 8 || need > len(out) || need > int(frames):
+				want = packet.DropNoRoom
+			default:
+				t.Fatalf("refused for %v", reason)
+			}
+			if reason != want || n != len(used)-1 || b.P[0] != was || !bytes.Equal(mem, b.Mem) {
+				t.Fatalf("%v, not %v; %d frames of %d told; changed: %v", reason, want, n, len(used)-1, b.P[0] != was)
+			}
+			return
+		}
+		if n != len(used)-1 || n == 0 {
+			t.Fatalf("%d records for %d frames", n, len(used)-1)
+		}
+		var back []byte
+		for k := range n + 1 {
+			if k > 0 {
+				b.P[0] = out[k-1]
+			}
+			WriteEthernet(&b, 0, &macA, &macB)
+			checkRecord(t, &b, 0)
+			p := gopacket.NewPacket(b.Frame(0), layers.LayerTypeEthernet, gopacket.Default)
+			got, _ := p.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
+			piece, _ := p.Layer(layers.LayerTypeIPv6Fragment).(*layers.IPv6Fragment)
+			if got == nil || piece == nil || len(b.IP(0)) > mtu {
+				t.Fatalf("piece %d of %d bytes, MTU %d: %v", k, len(b.IP(0)), mtu, p)
+			}
+			if int(got.Length) != len(b.IP(0))-40 || got.TrafficClass != tos || got.FlowLabel != ip.FlowLabel || got.HopLimit != tos|1 ||
+				!got.SrcIP.Equal(ip.SrcIP) || !got.DstIP.Equal(ip.DstIP) {
+				t.Fatalf("piece %d: %+v", k, got)
+			}
+			data := b.IP(0)[48:]
+			if piece.NextHeader != proto || piece.Identification != id || piece.Reserved1 != 0 || piece.Reserved2 != 0 ||
+				int(piece.FragmentOffset)*8 != len(back) || piece.MoreFragments != (k < n) || k < n && len(data)%8 != 0 {
+				t.Fatalf("piece %d after %d bytes: %+v", k, len(back), piece)
+			}
+			back = append(back, data...)
+		}
+		if !bytes.Equal(back, payload) {
+			t.Fatalf("%d bytes came to %d others", len(payload), len(back))
+		}
+		checkChunks(t, &b, used...)
+	})
+}

@@ -5,8 +5,11 @@
 package keeper
 
 import (
+	"errors"
 	"net/netip"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/bpf"
 )
@@ -58,6 +61,21 @@ type TUN struct {
 	File    *os.File
 	Name    string
 	Ifindex int
+}
+
+// Deleted says whether somebody has deleted the device under its file, which then serves nothing any more (kernel: drivers/net/tun.c,
+// __tun_chr_ioctl).
+func (t *TUN) Deleted() bool {
+	raw, err := t.File.SyscallConn()
+	if err != nil {
+		return false
+	}
+	deleted := false
+	err = raw.Control(func(fd uintptr) {
+		req, _ := unix.NewIfreq("")
+		deleted = errors.Is(unix.IoctlIfreq(int(fd), unix.TUNGETIFF, req), unix.EBADFD)
+	})
+	return err == nil && deleted
 }
 
 // Keeper performs the privileged operations. Every verb is idempotent where the word allows it:

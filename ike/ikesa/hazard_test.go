@@ -796,3 +796,32 @@ func TestAnswersWithTheSameKeysAreFollowedOnce(t *testing.T) {
 		t.Fatal("the same keys were used again")
 	}
 }
+
+// TestPeerThatIgnoresProbesStaysUp has a peer leave messages that it does not know without an answer, against RFC 7296, 3.10.1. Nothing
+// is found out then, nothing told, and the IKE SA goes on without probes.
+func TestPeerThatIgnoresProbesStaysUp(t *testing.T) {
+	w := newWorld(t, 7)
+	a := w.hosts["a"]
+	a.conn.PathTime, a.conn.DPDDelay, a.link = 10*time.Minute, 30*time.Second, 1500
+	a.initiate(InitiatorOptions{})
+	w.settle()
+	probes := map[int]int{} // by size
+	deliver := func() {
+		for p := w.take(""); p != nil; p = w.take("") {
+			if p.Whole {
+				probes[len(p.Data)]++
+			} else {
+				w.deliver(p)
+			}
+		}
+	}
+	w.advanceWith(time.Hour, deliver)
+	s := a.last
+	if s.state != StateEstablished || s.path != nil || len(a.paths) != 0 || s.nextOut < 100 {
+		t.Errorf("%v, path %+v, told %v, %d requests", s.state, s.path, a.paths, s.nextOut)
+	}
+	// Each three times alone, and once beside the empty request that was answered.
+	if len(probes) != 2 || probes[1500-28] != probeTries+1 || probes[pathBase4-28] != probeTries+1 {
+		t.Errorf("%v probes by size", probes)
+	}
+}

@@ -8,11 +8,14 @@ import (
 
 // pathSearch finds out how large a packet may be on its way to the peer, though routers there say nothing of those that they drop
 // (RFC 8899; RFC 4821). A probe is an INFORMATIONAL request that is padded to a size and must not be cut up: an answer proves that
-// it arrived. What is lost three times goes again in fragments (RFC 7383, 2.5.2), which every path takes: its answer proves that size was the reason, and the
-// window is free again. So peers that take no fragments are not probed.
+// it arrived. If it is lost three times, an empty request with its message ID goes beside it, which every path takes: an answer to that one proves that size
+// was the reason, and the window is free again. Repetitions are to be bitwise identical (RFC 7296, 2.1), so that a peer knows them: one that
+// never got the first has nothing to compare, and one that did gets it again as well. Fragments (RFC 7383, 2.5.2) would be by the
+// letter, but strongSwan with mediation, as Debian builds it, takes no INFORMATIONAL in fragments for a part of an IKE SA.
 //
 // A round tries what the link takes. If that does not arrive, what did the last time, and if a little more does not, the round is over.
-// Otherwise it goes on by usual sizes, and the middle of what is still possible.
+// Otherwise it goes on by usual sizes, and the middle of what is still possible. A peer that has answered no probe so far is first asked by one
+// that every path takes: if it leaves that without an answer too, nothing can be found out.
 type pathSearch struct {
 	at    time.Time // of the next round; zero while one is under way
 	began time.Time // the last one
@@ -20,6 +23,7 @@ type pathSearch struct {
 	low   int       // the largest that has arrived in this round, or that every path takes
 	high  int       // the largest that may still arrive
 	tried bool      // most was tried
+	sure  bool      // the peer answers probes
 
 	before int // what was known before the round
 
@@ -42,10 +46,12 @@ const (
 	// pathBase4 and pathBase6 are the sizes that every path takes (RFC 791, 3.1; RFC 8200, 5).
 	pathBase4 = 576
 	pathBase6 = 1280
+	// pathLikely is the largest size that nearly every path takes.
+	pathLikely = 1280
 )
 
 // pathSteps are sizes that many paths take, the larger first.
-var pathSteps = [...]int{1500, 1280}
+var pathSteps = [...]int{1500, pathLikely}
 
 // pathBase is the size of a packet to the peer that every path takes.
 func (s *SA) pathBase() int {
@@ -55,10 +61,10 @@ func (s *SA) pathBase() int {
 	return pathBase6
 }
 
-// schedulePath begins or ends the probing of the path, as the connection wants it and the peer allows.
+// schedulePath begins or ends the probing of the path, as the connection wants it.
 func (s *SA) schedulePath(now time.Time) {
 	switch {
-	case s.conn.PathTime == 0 || !s.fragments || s.fragmentMax() == 0:
+	case s.conn.PathTime == 0:
 		s.path = nil
 	case s.path == nil:
 		s.path = &pathSearch{at: now.Add(pathDelay + time.Duration(float64(pathDelay)*s.fraction()))}
@@ -88,7 +94,7 @@ func (s *SA) beginPath(now time.Time) {
 // restartPath forgets what was found out: the path is another one. A probe that is under way says nothing of it.
 func (s *SA) restartPath() {
 	if s.path != nil {
-		*s.path = pathSearch{at: s.lastIn}
+		*s.path = pathSearch{at: s.lastIn, sure: s.path.sure}
 	}
 }
 
@@ -108,6 +114,8 @@ func (p *pathSearch) next() int {
 	switch {
 	case !p.tried:
 		return p.most
+	case !p.sure:
+		return p.low
 	case p.before > p.low && p.before <= p.high:
 		return p.before
 	case p.before == p.low && p.high-p.low >= pathStep:
@@ -140,7 +148,7 @@ func (s *SA) probe() (payload *message.Notify, size int) {
 		for len(payload.Data) > 0 && chain() > room {
 			payload.Data = payload.Data[1:]
 		}
-		if size = want - room + chain(); size > p.low && size <= want {
+		if size = want - room + chain(); (size > p.low || !p.sure) && size <= want {
 			return payload, size
 		}
 		p.tried, p.high = true, min(p.high, want-1) // no probe has this size
@@ -153,7 +161,7 @@ type sizeProbe struct {
 	began   time.Time // the round
 	size    int
 	payload *message.Notify
-	lost    bool // it goes in fragments by now
+	lost    bool // an empty request goes beside it by now
 }
 
 func (*sizeProbe) allowed(s *SA) bool { return s.confirmed && s.unhindered() }
@@ -179,15 +187,19 @@ func (t *sizeProbe) process(s *SA, now time.Time, m *message.Message, out *Outpu
 	case m.ErrorNotify() != nil: // a peer that does not pass over what it does not know
 		s.path = nil
 		return false
+	case t.lost && p.tried && !p.sure:
+		s.path = nil
+		return false
 	case t.lost:
 		p.high = t.size - 1
 	case !p.tried:
-		p.low, p.high = t.size, t.size
+		p.low, p.high, p.sure = t.size, t.size, true
 	default:
-		p.low = t.size
+		p.low, p.sure = max(p.low, t.size), true
 	}
-	p.tried = true
-	s.found(now, p.next() == 0, out)
+	if p.tried = true; p.sure {
+		s.found(now, p.next() == 0, out)
+	}
 	if p.at.IsZero() {
 		s.add(&sizeProbe{}, now)
 	}
@@ -196,15 +208,19 @@ func (t *sizeProbe) process(s *SA, now time.Time, m *message.Message, out *Outpu
 
 func (*sizeProbe) drop(*SA) {}
 
-// found tells what arrives by now: until the round is over what did the last time, if it still may, or the least that is sure.
+// found tells what arrives by now: until the round is over what did the last time, if it still may, or what is sure. While it is being asked for,
+// that is what nearly every path takes: senders remember for minutes what they are told.
 func (s *SA) found(now time.Time, over bool, out *Outputs) {
 	p := s.path
 	next := s.nextPath(now)
 	if over {
 		p.at = next
 	}
-	if over || p.known > p.high {
+	if over || p.known > p.high || p.known == 0 {
 		p.known = p.low
+		if !over && p.low < pathLikely && pathLikely <= p.high {
+			p.known = pathLikely
+		}
 	}
 	p.known, p.until = max(p.known, p.low), next.Add(pathSlack)
 	for _, c := range s.children {
@@ -221,7 +237,7 @@ func (s *SA) tellPath(c *child, out *Outputs) {
 	}
 }
 
-// probeAgain sends a probe that was not answered once more: whole, and then in fragments that every path takes.
+// probeAgain sends a probe that was not answered once more, and after the last time by itself with an empty request beside it.
 func (s *SA) probeAgain(now time.Time, r *request, t *sizeProbe, out *Outputs) {
 	r.sent = now
 	if r.tries+1 < probeTries {
@@ -230,16 +246,12 @@ func (s *SA) probeAgain(now time.Time, r *request, t *sizeProbe, out *Outputs) {
 		s.transmit(r, out)
 		return
 	}
-	size := s.room(s.pathBase())
-	if limit := s.fragmentMax(); limit > 0 {
-		size = min(size, limit)
-	}
-	packets, err := message.AppendProtected(nil, s.header(r.exchange, r.id, false), []message.Payload{t.payload}, s.sealer, size)
+	packets, err := s.seal(s.header(r.exchange, r.id, false), nil)
 	if err != nil {
 		s.fail(now, &fault{reason: ReasonInternal, err: err}, out)
 		return
 	}
-	t.lost, r.whole, r.packets, r.tries = true, false, packets, 0
+	t.lost, r.packets, r.tries = true, packets, 0
 	r.at = now.Add(s.backoff(0))
 	s.transmit(r, out)
 }

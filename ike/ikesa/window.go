@@ -37,13 +37,13 @@ type request struct {
 	exchange message.ExchangeType
 	id       uint32
 	packets  [][]byte
-	tries    int // how often it was sent again
-	waits    int // of those, on the path that is tried now
+	probe    []byte // goes along with them, and must not be cut up on the way
+	tries    int    // how often it was sent again
+	waits    int    // of those, on the path that is tried now
 	triesMax int
 	at       time.Time // of the next retransmission, or of giving up
 	sent     time.Time // the last time
 	spared   bool      // it was asked further, as the peer was heard meanwhile
-	whole    bool      // its packet must not be cut up on the way: it is a probe of the path
 }
 
 // header is that of our next message.
@@ -110,7 +110,8 @@ func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []messa
 		r.triesMax = d.tries(s)
 	}
 	limit, wait := s.fragmentMax(), s.backoff(0)
-	if _, r.whole = t.(*sizeProbe); r.whole {
+	_, probe := t.(*sizeProbe)
+	if probe {
 		limit, wait = 0, probeWait
 	}
 	h := s.header(x, r.id, false)
@@ -124,6 +125,9 @@ func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []messa
 			return
 		}
 	}
+	if probe {
+		r.probe, r.packets = r.packets[0], nil
+	}
 	s.request = r
 	s.nextOut++
 	r.at, r.sent = now.Add(wait), now
@@ -132,7 +136,10 @@ func (s *SA) ask(now time.Time, t task, x message.ExchangeType, payloads []messa
 
 func (s *SA) transmit(r *request, out *Outputs) {
 	for _, p := range r.packets {
-		out.add(Send{Datagram{Local: s.local, Remote: s.remote, Data: p, Whole: r.whole}})
+		out.add(Send{Datagram{Local: s.local, Remote: s.remote, Data: p}})
+	}
+	if r.probe != nil {
+		out.add(Send{Datagram{Local: s.local, Remote: s.remote, Data: r.probe, Whole: true}})
 	}
 }
 
@@ -187,7 +194,7 @@ func (s *SA) backoff(n int) time.Duration {
 // overdue sends the request again, or gives up.
 func (s *SA) overdue(now time.Time, out *Outputs) {
 	r := s.request
-	if r.whole {
+	if r.probe != nil && len(r.packets) == 0 {
 		s.probeAgain(now, r, r.task.(*sizeProbe), out)
 		return
 	}

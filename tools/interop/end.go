@@ -49,6 +49,7 @@ type child struct {
 	RemoteTS   []string `json:"remote_ts"`
 	PacketsIn  uint64   `json:"packets_in"`
 	PacketsOut uint64   `json:"packets_out"`
+	PathMTU    int      `json:"path_mtu,omitempty"` // probed, of the gateway only
 }
 
 // spis names an IKE SA.
@@ -74,6 +75,7 @@ type want struct {
 	Encap      *bool    `yaml:"encap"`
 	LocalTS    []string `yaml:"local_ts"` // of the first child, in any order
 	RemoteTS   []string `yaml:"remote_ts"`
+	PathMTU    string   `yaml:"path_mtu"` // as it was probed, of the gateway only
 }
 
 // differs says what is not as wanted, or nothing.
@@ -122,7 +124,7 @@ func (w want) differs(all []ikeSA) string {
 	compared := []lists{{"virtual addresses", s.VIPs, w.VIPs}}
 	if children > 0 {
 		c := s.Children[0]
-		pairs = append(pairs, pair{"ESP proposal", c.Proposal, w.ESP})
+		pairs = append(pairs, pair{"ESP proposal", c.Proposal, w.ESP}, pair{"probed path MTU", fmt.Sprint(c.PathMTU), w.PathMTU})
 		if w.Encap != nil {
 			pairs = append(pairs, pair{"ESP in UDP", fmt.Sprint(c.Encap), fmt.Sprint(*w.Encap)})
 		}

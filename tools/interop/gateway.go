@@ -150,7 +150,7 @@ func (g *gateway) SAs(context.Context) ([]ikeSA, error) {
 				// strongSwan has no word for sequence numbers that are not extended, and here no others.
 				Proposal: strings.TrimSuffix(c.Proposal, "-noesn"),
 				LocalTS:  c.LocalTS, RemoteTS: c.RemoteTS,
-				PacketsIn: c.In.Packets, PacketsOut: c.Out.Packets,
+				PacketsIn: c.In.Packets, PacketsOut: c.Out.Packets, PathMTU: c.Out.probed(),
 			})
 		}
 		all = append(all, s)
@@ -162,6 +162,16 @@ func (g *gateway) SAs(context.Context) ([]ikeSA, error) {
 type direction struct {
 	SPI     string `json:"spi"`
 	Packets uint64 `json:"packets"`
+	PathMTU int    `json:"path_mtu"`
+	Probed  bool   `json:"path_mtu_probed"`
+}
+
+// probed is the path MTU of a direction that was probed, 0 if none was.
+func (d direction) probed() int {
+	if !d.Probed {
+		return 0
+	}
+	return d.PathMTU
 }
 
 // Drops are the counters of packets that were dropped, by reason.

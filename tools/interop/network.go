@@ -160,6 +160,29 @@ table ip lose {
 `, percent))
 }
 
+// narrow gives the router's outer link an MTU. What is too large from outside the link itself throws away; of the router's own errors none leaves.
+func (n *network) narrow(mtu int) error {
+	if err := n.rules(`table ip narrow
+delete table ip narrow
+table ip narrow {
+	chain own {
+		type filter hook output priority 0
+		meta l4proto icmp drop
+	}
+}
+`); err != nil {
+		return err
+	}
+	link, err := n.nat.Netlink().LinkByName("outside")
+	if err == nil {
+		err = n.nat.Netlink().LinkSetMTU(link, mtu)
+	}
+	if err != nil {
+		return fmt.Errorf("MTU of the router's link: %w", err)
+	}
+	return nil
+}
+
 // cut makes the router throw away what comes from or goes to an address outside, or nothing any more if it is empty.
 func (n *network) cut(address string) error {
 	rule := ""

@@ -27,28 +27,30 @@ type action interface {
 
 // verbs are all that can be done. A verb without anything behind it does its usual.
 var verbs = map[string]func() action{
-	"up":      func() action { return &up{By: initiator, Connection: "site", Child: "net"} },
-	"down":    func() action { return &down{By: initiator, Connection: "site"} },
-	"sas":     func() action { return &sas{Within: 5 * time.Second} },
-	"ping":    func() action { return &ping{Family: "4", Answered: true, Within: 8 * time.Second} },
-	"stream":  func() action { return &streaming{Family: "4", Rate: 200} },
-	"counted": func() action { return &counted{} },
-	"rekey":   func() action { return &rekey{Connection: "site", Within: 8 * time.Second} },
-	"kill":    func() action { return &power{} },
-	"start":   func() action { return &power{on: true} },
-	"silence": func() action { return &silence{down: true} },
-	"restore": func() action { return &silence{} },
-	"move":    func() action { return &moving{} },
-	"rebind":  func() action { return &rebinding{} },
-	"lose":    func() action { return &losing{} },
-	"cut":     func() action { return &cutting{} },
-	"mend":    func() action { return &cutting{} },
-	"forget":  func() action { return &forgetting{} },
-	"answer":  func() action { return &answering{} },
-	"revoke":  func() action { return &revoking{} },
-	"flood":   func() action { return &flood{Count: 3} },
-	"log":     func() action { return &logged{Within: 3 * time.Second} },
-	"wait":    func() action { return &pause{} },
+	"up":       func() action { return &up{By: initiator, Connection: "site", Child: "net"} },
+	"down":     func() action { return &down{By: initiator, Connection: "site"} },
+	"sas":      func() action { return &sas{Within: 5 * time.Second} },
+	"ping":     func() action { return &ping{Family: "4", Answered: true, Within: 8 * time.Second} },
+	"stream":   func() action { return &streaming{Family: "4", Rate: 200} },
+	"counted":  func() action { return &counted{} },
+	"transfer": func() action { return &transferring{Family: "4", Completes: true, Within: 8 * time.Second} },
+	"narrow":   func() action { return &narrowing{} },
+	"rekey":    func() action { return &rekey{Connection: "site", Within: 8 * time.Second} },
+	"kill":     func() action { return &power{} },
+	"start":    func() action { return &power{on: true} },
+	"silence":  func() action { return &silence{down: true} },
+	"restore":  func() action { return &silence{} },
+	"move":     func() action { return &moving{} },
+	"rebind":   func() action { return &rebinding{} },
+	"lose":     func() action { return &losing{} },
+	"cut":      func() action { return &cutting{} },
+	"mend":     func() action { return &cutting{} },
+	"forget":   func() action { return &forgetting{} },
+	"answer":   func() action { return &answering{} },
+	"revoke":   func() action { return &revoking{} },
+	"flood":    func() action { return &flood{Count: 3} },
+	"log":      func() action { return &logged{Within: 3 * time.Second} },
+	"wait":     func() action { return &pause{} },
 }
 
 // UnmarshalYAML reads "verb" or "verb: {...}".
@@ -299,6 +301,39 @@ func (*counted) perform(ctx context.Context, r *run) error {
 	return nil
 }
 
+// transferring sends as much by TCP as needs full packets, each way at once, in one connection.
+type transferring struct {
+	Family    string        `yaml:"family"`
+	OneWay    bool          `yaml:"one_way"`   // only from the gateway's host: the peer does not learn what is too large on its way, in a connection that is older
+	Completes bool          `yaml:"completes"` // false: it must hang, although it begins
+	Within    time.Duration `yaml:"within"`
+}
+
+func (a *transferring) perform(_ context.Context, r *run) error {
+	h, err := r.network.hosts(a.Family)
+	if err != nil {
+		return err
+	}
+	begun, err := h.transfer(r.network.mark, a.OneWay, time.Now().Add(a.Within))
+	switch {
+	case !begun:
+		return fmt.Errorf("no connection from %s to %s: %w", h.near, h.far, err)
+	case a.Completes && err != nil:
+		return err
+	case !a.Completes && err == nil:
+		return fmt.Errorf("a connection from %s to %s carried full packets, though nothing should let them pass", h.near, h.far)
+	case !a.Completes:
+		r.check("full packets get lost")
+		return nil
+	}
+	if a.OneWay {
+		r.check("%d KiB by TCP, begun before", transferSize>>10)
+		return nil
+	}
+	r.check("%d KiB by TCP each way", transferSize>>10)
+	return nil
+}
+
 // rekey has a side replace a child SA or, without one, the IKE SA, and waits until both sides have
 // the new one and no old one.
 type rekey struct {
@@ -462,6 +497,16 @@ func (a *losing) perform(_ context.Context, r *run) error {
 		r.check("%d %% of all datagrams lost on the way", a.Percent)
 	}
 	return r.network.lose(a.Percent)
+}
+
+// narrowing gives the router's link on the way to the peer an MTU. The router says nothing of what is too large for it, neither way.
+type narrowing struct {
+	MTU int `yaml:"mtu"`
+}
+
+func (a *narrowing) perform(_ context.Context, r *run) error {
+	r.check("a hop of %d bytes", a.MTU)
+	return r.network.narrow(a.MTU)
 }
 
 // cutting makes one address of a side unreachable, or mends that.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -93,6 +94,59 @@ func (h hosts) answered(conn net.PacketConn, to net.Addr, request []byte, wait t
 			return true, nil
 		}
 	}
+}
+
+// transferSize is what a transfer sends each way: many segments, and more than fits the first burst.
+const transferSize = 64 << 10
+
+// transfer sends that from the near host to the far one and, unless one way is enough, at the same time back, over TCP, until a deadline.
+// It says whether a connection came about at all.
+func (h hosts) transfer(mark []byte, oneWay bool, deadline time.Time) (begun bool, err error) {
+	var l net.Listener
+	if err := h.b.Do(func() (err error) {
+		l, err = net.Listen("tcp", net.JoinHostPort(h.far, "0"))
+		return err
+	}); err != nil {
+		return false, err
+	}
+	defer l.Close()
+	l.(*net.TCPListener).SetDeadline(deadline)
+	text := bytes.Repeat(mark, transferSize/len(mark)+1)[:transferSize]
+	exchange := func(c net.Conn, send, receive []byte) error {
+		defer c.Close()
+		c.SetDeadline(deadline)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := c.Write(send)
+			sent <- err
+		}()
+		got := make([]byte, len(receive))
+		k, err := io.ReadFull(c, got)
+		if err = errors.Join(err, <-sent); err != nil {
+			return fmt.Errorf("%v got %d of %d bytes: %w", c.LocalAddr(), k, len(receive), err)
+		}
+		if !bytes.Equal(got, receive) {
+			return fmt.Errorf("%v got other bytes than were sent", c.LocalAddr())
+		}
+		return nil
+	}
+	back := text
+	if oneWay {
+		back = nil
+	}
+	far := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			err = exchange(c, back, text)
+		}
+		far <- err
+	}()
+	c, err := rig.Dial(h.a, "tcp", l.Addr().String(), nil)
+	if err != nil {
+		return false, errors.Join(err, l.Close(), <-far)
+	}
+	return true, errors.Join(exchange(c, text, back), <-far)
 }
 
 // checksum is the Internet checksum (RFC 1071).

@@ -151,8 +151,8 @@ func (k *checker) connection(c *Connection, path string) {
 	if d := c.DPDDelay.Duration; d != 0 && d < time.Second {
 		k.errorAt(path+".dpd_delay", "%s.dpd_delay: at least 1s, or 0 for never", path)
 	}
-	if d := c.PathMTUTime.Duration; d != 0 && d < 30*time.Second {
-		k.errorAt(path+".path_mtu_time", "%s.path_mtu_time: at least 30s, or 0 for never", path)
+	if d := c.PathMTUTime.Duration; d != 0 && d < 10*time.Second {
+		k.errorAt(path+".path_mtu_time", "%s.path_mtu_time: at least 10s, or 0 for never", path)
 	}
 	// The reserve after rekey_time or reauth_time, whichever comes first.
 	first := c.RekeyTime.Duration

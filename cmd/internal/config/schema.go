@@ -254,7 +254,7 @@ func (i *Interface) setDefaults() { i.XDPMode, i.Encapsulation = "auto", "none" 
 
 func (c *Connection) setDefaults() {
 	c.UDPChecksum = true
-	c.MOBIKE, c.DPDDelay, c.RekeyTime = true, Duration{30 * time.Second}, Duration{4 * time.Hour}
+	c.MOBIKE, c.DPDDelay, c.PathMTUTime, c.RekeyTime = true, Duration{30 * time.Second}, Duration{10 * time.Minute}, Duration{4 * time.Hour}
 	c.OverTime, c.RandTime = Duration{unset}, Duration{unset}
 	c.Fragmentation, c.Childless, c.Unique, c.SendCert, c.SendCertReq = "yes", "allow", "no", "ifasked", true
 	c.Remote.Revocation = "relaxed"
