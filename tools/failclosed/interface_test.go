@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sallyport/tools/rig"
@@ -141,6 +142,62 @@ func TestGREAndIPInIPThroughInterfaces(t *testing.T) {
 	})
 	must(t, g.pair.B.Signal(syscall.SIGHUP))
 	g.flows("with the same key again")
+}
+
+// TestDeletedDevicesAreMadeAgain has somebody delete a gateway's devices while it runs: an interface comes back with its addresses, and once routes lead
+// there again, so does the traffic; the device for the gateway's own traffic comes back with its routes.
+func TestDeletedDevicesAreMadeAgain(t *testing.T) {
+	deleted := func(g *ground, name string) {
+		t.Helper()
+		was, err := g.net.GwA.Index(name)
+		must(t, err)
+		link, err := g.net.GwA.Netlink().LinkByIndex(was)
+		must(t, err)
+		must(t, g.net.GwA.Netlink().LinkDel(link))
+		g.eventually(name+" is made again", func() bool {
+			now, err := g.net.GwA.Index(name)
+			return err == nil && now != was
+		})
+	}
+	t.Run("interface", func(t *testing.T) {
+		tunnels := rig.Routed()
+		g := lay(t, tunnels)
+		must(t, errors.Join(g.pair.A.Run("--fence-only"), g.pair.B.Run("--fence-only")))
+		g.route("ipsec0")
+		must(t, g.pair.Start())
+		g.send()
+		g.flows("at the start")
+		g.route("ipsec1")
+		deleted(g, "ipsec0") // what it carried goes by the other one meanwhile
+		g.flows("without the first interface")
+		g.route("ipsec0")
+		g.flows("by the first interface again")
+		g.used("first")
+		far, _, _ := strings.Cut(tunnels[0].Addresses[1], "/")
+		g.echo(g.net.GwB, "tcp4", far+":2200")
+		g.talk(g.net.GwA, "tcp4", "", far+":2200", string(g.net.Mark)) // by its address
+		g.tight("after an interface was made again")
+	})
+	t.Run("own traffic", func(t *testing.T) {
+		g := lay(t, rig.Tunnels())
+		must(t, g.pair.Start())
+		g.send()
+		g.flows("at the start")
+		links, err := g.net.GwA.Netlink().LinkList()
+		must(t, err)
+		for _, link := range links {
+			if link.Type() == "tuntap" {
+				deleted(g, link.Attrs().Name)
+			}
+		}
+		g.eventually("routes into the device", func() bool {
+			index, err := g.net.GwA.Index("sp-" + g.pair.A.Name)
+			routes, _ := g.net.GwA.Netlink().RouteListFiltered(unix.AF_INET, &netlink.Route{LinkIndex: index}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+			return err == nil && len(routes) > 0
+		})
+		g.own()
+		g.flows("afterwards")
+	})
 }
 
 // route leads what the hosts send to each other into an interface, at both gateways.
