@@ -53,6 +53,9 @@ func TestCutAfterEncryption(t *testing.T) {
 			if s, from := b.Stats().Total, a.Stats().Total; int(s.Reassembled) != cut || int(from.FragmentedESP) != cut || cut < 2*30 {
 				t.Errorf("%d put together of %d that were cut; %d counted", s.Reassembled, cut, from.FragmentedESP)
 			}
+			if i := a.info(); int(i.CutAfter) != cut || i.CutBefore+i.TooBig != 0 {
+				t.Errorf("the association counts %d cut up after, %d before, %d too big", i.CutAfter, i.CutBefore, i.TooBig)
+			}
 			if d := a.dropped(); len(d) != 0 {
 				t.Errorf("dropped %v", d)
 			}
@@ -98,6 +101,10 @@ func TestDontFragmentIsKept(t *testing.T) {
 		}
 		if got != c.want || len(a.dropped()) != map[string]int{"refused": 1}[got] {
 			t.Errorf("%+v: %s; dropped %v", c, got, a.dropped())
+		}
+		i := a.info()
+		if n := map[string]uint64{"refused": i.TooBig, "before": i.CutBefore, "after": i.CutAfter}[got]; n != 1 || i.TooBig+i.CutBefore+i.CutAfter != 1 {
+			t.Errorf("%+v: %s, and the association counts %d refused, %d cut up before, %d after", c, got, i.TooBig, i.CutBefore, i.CutAfter)
 		}
 		b.inject(outside, left...)
 		if n := len(b.drain(inside)); n != map[string]int{"before": 2, "after": 1}[got] {

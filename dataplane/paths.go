@@ -52,7 +52,7 @@ func (e *Engine) complain(w *worker.Event) {
 
 // SetPathMTU takes over what the peer of an outbound association has proven to arrive, until it is to be forgotten.
 func (e *Engine) SetPathMTU(h sad.Handle, mtu int, until time.Time) error {
-	before, err := e.sad.Probed(h, mtu, until)
+	before, err := e.sad.Probed(h, mtu, time.Now(), until)
 	if err != nil {
 		return err
 	}
@@ -72,4 +72,21 @@ func (e *Engine) SetPathMTU(h sad.Handle, mtu int, until time.Time) error {
 	}
 	e.log.Info().Stringer("association", h).Int("mtu", mtu).Int("before", before).Msg("path MTU probed")
 	return nil
+}
+
+// InnerMTU returns the length of the largest inner packet that an outbound association carries in one packet, by the route to its peer and what is
+// known of the path; 0 if that is not known, or of an inbound one.
+func (e *Engine) InnerMTU(h sad.Handle) int {
+	if h.Inbound() {
+		return 0
+	}
+	o := e.sad.LookupOutbound(h.Value())
+	if o == nil {
+		return 0
+	}
+	link := e.LinkMTU(o.RemoteAddr())
+	if link == 0 {
+		return 0
+	}
+	return o.InnerMTU(link)
 }

@@ -232,6 +232,17 @@ func newRig(t testing.TB, o options) (a, b *gateway) {
 	return a, b
 }
 
+// info is what is told of the gateway's only outbound association.
+func (g *gateway) info() (info sad.Info) {
+	g.Associations(func(i *sad.Info) bool {
+		if !i.Params.Inbound {
+			info = *i
+		}
+		return true
+	})
+	return info
+}
+
 // run steps the workers until none has anything left to do.
 func (g *gateway) run() {
 	for idle := 0; idle < 3; idle++ {

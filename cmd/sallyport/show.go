@@ -92,7 +92,7 @@ func (t *tool) sas(s control.SAs) {
 	for _, a := range s.SAs {
 		if a.Manual {
 			manual++
-			t.manualSA(a)
+			t.manualSA(a, now)
 		}
 	}
 	if len(s.SAs) < s.Total || len(s.IKESAs) < s.TotalIKE {
@@ -140,7 +140,7 @@ func (t *tool) ikeSA(s *control.IKESA, now time.Time) {
 	if s.Waiting || s.Queued > 0 {
 		fmt.Fprintf(t.out, "  active: %d, queued: %d\n", map[bool]int{true: 1}[s.Waiting], s.Queued)
 	}
-	fmt.Fprintf(t.out, "  MOBIKE %s, fragmentation %s, IKE worker %d\n", onOff(s.MOBIKE), onOff(s.Fragmentation), s.Worker)
+	fmt.Fprintf(t.out, "  MOBIKE %s, fragmentation %s, path MTU probing %s, IKE worker %d\n", onOff(s.MOBIKE), onOff(s.Fragmentation), s.PathProbing, s.Worker)
 	for i := range s.Children {
 		t.childSA(&s.Children[i], now)
 	}
@@ -167,23 +167,22 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 		if d.Window > 0 {
 			fmt.Fprintf(t.out, ", window %d", d.Window)
 		}
-		if d.PathMTU > 0 {
-			fmt.Fprintf(t.out, ", path MTU %d %s for %ds", d.PathMTU, probed(d.Path), max(0, int(d.PathMTUUntil.Sub(now).Seconds())))
-		}
 		drops := uint64(0)
 		var why []string
 		for _, x := range d.Drops {
 			drops += x.Packets
 			why = append(why, fmt.Sprintf("%s %d", x.Name, x.Packets))
 		}
-		if len(d.Terms) > 0 {
-			fmt.Fprintf(t.out, ", %s", strings.Join(d.Terms, ", "))
-		}
 		fmt.Fprintf(t.out, ", drops %d", drops)
 		if len(why) > 0 {
 			fmt.Fprintf(t.out, " (%s)", strings.Join(why, ", "))
 		}
 		fmt.Fprintln(t.out)
+		for _, more := range [][]string{path(&d.Path, now), volume(&d.Volume, d.Bytes, d.Packets), d.Terms} {
+			if len(more) > 0 {
+				fmt.Fprintf(t.out, "        %s\n", strings.Join(more, ", "))
+			}
+		}
 	}
 	line("in", &c.In)
 	line("out", &c.Out)
@@ -193,12 +192,51 @@ func (t *tool) childSA(c *control.ChildSA, now time.Time) {
 	fmt.Fprintf(t.out, "    local  %s\n    remote %s\n", strings.Join(c.LocalTS, " "), strings.Join(c.RemoteTS, " "))
 }
 
-// probed says how a path MTU is known.
-func probed(p control.Path) string {
-	if p.PathMTUProbed {
-		return "(probed)"
+// path says how large packets may be on the way to the peer, how that is known, and what became of larger ones.
+func path(p *control.Path, now time.Time) (list []string) {
+	if p.InnerMTU > 0 {
+		list = append(list, fmt.Sprintf("packets up to %d bytes", p.InnerMTU))
 	}
-	return "(by ICMP)"
+	if p.MTU > 0 {
+		list = append(list, fmt.Sprintf("MTU %d as configured", p.MTU))
+	}
+	if p.PathMTU > 0 {
+		how := "told by ICMP"
+		if p.PathMTUProbed {
+			how = "probed"
+		}
+		list = append(list, fmt.Sprintf("path MTU %d %s", p.PathMTU, strings.Join(slices.Concat(since(how, p.PathMTUAt, now), until("forgotten", p.PathMTUUntil, now)), ", ")))
+	}
+	if p.Fragmented > 0 {
+		list = append(list, fmt.Sprintf("%d cut up before encryption", p.Fragmented))
+	}
+	if p.FragmentedESP > 0 {
+		list = append(list, fmt.Sprintf("%d cut up after encryption", p.FragmentedESP))
+	}
+	return list
+}
+
+// scarce is how few sequence numbers are left when that is worth a word.
+const scarce = 1 << 30
+
+// volume says how much of what may be carried is left.
+func volume(v *control.Volume, bytes, packets uint64) (list []string) {
+	for _, x := range []struct {
+		what        string
+		bound, used uint64
+		unit        string
+	}{
+		{"rekeying after", v.RekeyBytes, bytes, "bytes"}, {"ends after", v.LifeBytes, bytes, "bytes"},
+		{"rekeying after", v.RekeyPackets, packets, "packets"}, {"ends after", v.LifePackets, packets, "packets"},
+	} {
+		if x.bound > 0 {
+			list = append(list, fmt.Sprintf("%s %d more %s", x.what, x.bound-min(x.used, x.bound), x.unit))
+		}
+	}
+	if v.SequenceLeft > 0 && v.SequenceLeft < scarce {
+		list = append(list, fmt.Sprintf("%d sequence numbers left", v.SequenceLeft))
+	}
+	return list
 }
 
 func since(what string, at, now time.Time) []string {
@@ -231,7 +269,7 @@ func within(encapsulation string) string {
 }
 
 // manualSA prints an association with keys from the configuration file.
-func (t *tool) manualSA(a control.SA) {
+func (t *tool) manualSA(a control.SA, now time.Time) {
 	fmt.Fprintf(t.out, "%s %s  spi %s  %s → %s   MANUAL KEYS\n", a.Name, a.Direction, a.SPI, source(a), target(a))
 	esn, worker := "noesn", "none"
 	if a.ESN {
@@ -261,8 +299,10 @@ func (t *tool) manualSA(a control.SA) {
 	if len(a.Terms) > 0 {
 		fmt.Fprintf(t.out, "  %s\n", strings.Join(a.Terms, "; "))
 	}
-	if a.PathMTU > 0 {
-		fmt.Fprintf(t.out, "  path MTU %d %s for %ds\n", a.PathMTU, probed(a.Path), max(0, int(time.Until(a.PathMTUUntil).Seconds())))
+	for _, more := range [][]string{path(&a.Path, now), volume(&a.Volume, a.Bytes, a.Packets)} {
+		if len(more) > 0 {
+			fmt.Fprintf(t.out, "  %s\n", strings.Join(more, ", "))
+		}
 	}
 	for _, d := range a.Drops {
 		if d.Packets > 0 {

@@ -460,11 +460,16 @@ func TestIKESAsReadLikeSwanctl(t *testing.T) {
 		Name: "site-b", Number: 3, State: "established", Version: 2, Initiator: true, InitiatorSPI: "1122334455667788", ResponderSPI: "99aabbccddeeff00",
 		LocalID: "gw-a.example", LocalHost: "192.0.2.1", LocalPort: 4500, RemoteID: "gw-b.example", RemoteHost: "192.0.2.2", RemotePort: 4500, NATRemote: true,
 		RemoteVIPs: []string{"198.18.0.1"}, Proposal: "aes256gcm16-prfsha384-x25519-ke1_mlkem768", EstablishedAt: now.Add(-10 * time.Second), RekeyAt: now.Add(13000 * time.Second),
-		MOBIKE: true, Fragmentation: true, Queued: 1, Waiting: true, Children: []control.ChildSA{{
+		MOBIKE: true, Fragmentation: true, PathProbing: "on", Queued: 1, Waiting: true, Children: []control.ChildSA{{
 			Name: "net", Number: 5, Tunnel: 1, State: "installed", Mode: "tunnel", Protocol: "ESP", Encap: "udp", Proposal: "aes256gcm16-esn",
 			InstalledAt: now.Add(-9 * time.Second), RekeyAt: now.Add(3000 * time.Second), ExpireAt: now.Add(3900 * time.Second),
-			In:  control.Direction{SPI: "c1234567", Bytes: 840, Packets: 10, LastUsed: now.Add(-2 * time.Second), Sequence: 12, Window: 4096, Worker: 1, Drops: []control.Drop{{Name: "replayed", Packets: 2}}},
-			Out: control.Direction{SPI: "c7654321", Worker: -1}, LocalTS: []string{"198.51.100.0/25"}, RemoteTS: []string{"198.51.100.128/25"},
+			In: control.Direction{SPI: "c1234567", Bytes: 840, Packets: 10, LastUsed: now.Add(-2 * time.Second), Sequence: 12, Window: 4096, Worker: 1, Drops: []control.Drop{{Name: "replayed", Packets: 2}}},
+			Out: control.Direction{
+				SPI: "c7654321", Bytes: 700, Packets: 8, Worker: -1, Terms: []string{"limit 1000 packets/s, burst 100ms", "padded to 700 bytes"}, Drops: []control.Drop{{Name: "too-big", Packets: 3}},
+				Volume: control.Volume{RekeyBytes: 1000, LifeBytes: 1100, LifePackets: 7, SequenceLeft: 100},
+				Path:   control.Path{MTU: 1480, InnerMTU: 1338, PathMTU: 1400, PathMTUProbed: true, PathMTUAt: now.Add(-5 * time.Second), PathMTUUntil: now.Add(600 * time.Second), Fragmented: 4, FragmentedESP: 5},
+			},
+			Interface: "gre1", Encapsulation: "gre key 7", LocalTS: []string{"198.51.100.0/25"}, RemoteTS: []string{"198.51.100.128/25"},
 		}},
 	}, now)
 	want := `site-b: #3, ESTABLISHED, IKEv2, 1122334455667788_i* 99aabbccddeeff00_r
@@ -473,11 +478,15 @@ func TestIKESAsReadLikeSwanctl(t *testing.T) {
   aes256gcm16-prfsha384-x25519-ke1_mlkem768
   established 10s ago, rekeying in 13000s
   active: 1, queued: 1
-  MOBIKE on, fragmentation on, IKE worker 0
+  MOBIKE on, fragmentation on, path MTU probing on, IKE worker 0
   net: #5, reqid 1, INSTALLED, TUNNEL-in-UDP, ESP:aes256gcm16-esn
     installed 9s ago, rekeying in 3000s, expires in 3900s
     in  c1234567,    840 bytes,    10 packets,     2s ago; sequence 12, worker 1, window 4096, drops 2 (replayed 2)
-    out c7654321,      0 bytes,     0 packets; sequence 0, worker none, drops 0
+    out c7654321,    700 bytes,     8 packets; sequence 0, worker none, drops 3 (too-big 3)
+        packets up to 1338 bytes, MTU 1480 as configured, path MTU 1400 probed 5s ago, forgotten in 600s, 4 cut up before encryption, 5 cut up after encryption
+        rekeying after 300 more bytes, ends after 400 more bytes, ends after 0 more packets, 100 sequence numbers left
+        limit 1000 packets/s, burst 100ms, padded to 700 bytes
+    interface gre1, packets in gre key 7
     local  198.51.100.0/25
     remote 198.51.100.128/25
 `

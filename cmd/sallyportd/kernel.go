@@ -457,7 +457,9 @@ func (p *packets) SAs() []control.SA {
 		if i.Retiring {
 			return true
 		}
-		out = append(out, association(i))
+		a := association(i)
+		a.InnerMTU = p.Engine.InnerMTU(i.Handle)
+		out = append(out, a)
 		return true
 	})
 	return out
@@ -507,7 +509,6 @@ func choices(p *sad.Params) (list []string) {
 		add(!p.CopyDF && !p.SetDF, "DF clear")
 		add(!p.ECN, "no ECN")
 	}
-	add(p.MTU != 0, "MTU %d", p.MTU)
 	return list
 }
 
@@ -526,7 +527,17 @@ func association(i *sad.Info) control.SA {
 		a.Encap = "udp"
 	}
 	a.Terms = append(terms(&i.Params), choices(&i.Params)...)
-	a.Path = control.Path{PathMTU: i.PathMTU, PathMTUUntil: i.PathUntil, PathMTUProbed: i.PathProbed}
+	life := i.Params.Lifetime
+	a.Volume = control.Volume{
+		RekeyBytes: life.SoftBytes, LifeBytes: life.HardBytes, RekeyPackets: life.SoftPackets, LifePackets: life.HardPackets, SequenceLeft: i.SequenceLeft,
+	}
+	a.Path = control.Path{
+		PathMTU: i.PathMTU, PathMTUAt: i.PathAt, PathMTUUntil: i.PathUntil, PathMTUProbed: i.PathProbed,
+		Fragmented: i.CutBefore, FragmentedESP: i.CutAfter,
+	}
+	if !i.Params.Inbound {
+		a.Path.MTU = int(i.Params.MTU)
+	}
 	if i.Params.Transport {
 		a.Mode = "transport"
 	}

@@ -56,7 +56,7 @@ func ikeSA(i *ike.Info, known map[string]*control.SA) control.IKESA {
 		LocalHost: i.Local.Addr().String(), LocalPort: i.Local.Port(), RemoteHost: i.Remote.Addr().String(), RemotePort: i.Remote.Port(),
 		LocalID: i.LocalID.String(), RemoteID: i.RemoteID.String(), LocalVIPs: words(i.LocalVIPs), RemoteVIPs: words(i.RemoteVIPs),
 		EstablishedAt: i.Established, RekeyAt: i.RekeyAt, ReauthAt: i.ReauthAt, ExpireAt: i.ExpireAt, LastIn: i.LastIn,
-		NATLocal: i.NATLocal, NATRemote: i.NATRemote, Encap: i.Encap, MOBIKE: i.MOBIKE, Fragmentation: i.Fragments,
+		NATLocal: i.NATLocal, NATRemote: i.NATRemote, Encap: i.Encap, MOBIKE: i.MOBIKE, Fragmentation: i.Fragments, PathProbing: i.PathProbing,
 		Waiting: i.RequestOut, Queued: i.Queued, Worker: i.Shard, Children: []control.ChildSA{},
 	}
 	if i.Connection != nil {
@@ -90,7 +90,8 @@ func childSA(connection string, c *ikesa.ChildInfo, u ike.Usage, known map[strin
 	}{{"in", &out.In}, {"out", &out.Out}} {
 		if s := known[d.name+"0x"+d.to.SPI+connection+"/"+out.Name]; s != nil {
 			d.to.Sequence, d.to.Window, d.to.Worker, d.to.Drops, d.to.Terms = s.Sequence, s.Window, s.Worker, s.Drops, s.Terms
-			d.to.Path, out.Interface, out.Encapsulation = s.Path, s.Interface, s.Encapsulation
+			d.to.Volume, d.to.Path = s.Volume, s.Path
+			out.Interface, out.Encapsulation = s.Interface, s.Encapsulation
 		}
 	}
 	return out

@@ -173,9 +173,11 @@ type Outbound struct {
 	PadTo, tfc uint16
 	// TooBig, Exhausted and OtherDrops count what was dropped.
 	TooBig, Exhausted, OtherDrops packet.Counter
+	// CutBefore and CutAfter count packets that were cut up, before they were encrypted and after it.
+	CutBefore, CutAfter packet.Counter
 	// GREKey is the key of its GRE headers, with FlagGREKey.
 	GREKey uint32
-	_      [52]byte
+	_      [36]byte
 }
 
 // Next gives out the next sequence number, or says that none is left: the

@@ -24,10 +24,12 @@ type Info struct {
 	// Replayed, TooOld and BadICV are inbound, TooBig and Exhausted outbound drops.
 	Replayed, TooOld, BadICV, TooBig, Exhausted, OtherDrops uint64
 	Filtered, Limited, Ended                                uint64
-	// PathMTU is what was learned of the MTU of an outbound association's path, and PathUntil when that is forgotten; 0 if nothing.
-	PathMTU    int
-	PathUntil  time.Time
-	PathProbed bool // by packets that arrived, not learned of ICMP
+	// CutBefore and CutAfter are packets that were cut up, before encryption and after it; outbound only.
+	CutBefore, CutAfter uint64
+	// PathMTU is what was learned of the MTU of an outbound association's path, PathAt when, and PathUntil when that is forgotten; 0 if nothing.
+	PathMTU           int
+	PathAt, PathUntil time.Time
+	PathProbed        bool // by packets that arrived, not learned of ICMP
 }
 
 // Len returns the numbers of live associations.
@@ -75,7 +77,9 @@ func (t *Table) snapshot(infos []Info, direction, from int) ([]Info, bool) {
 			t.inbound[i].info(&info)
 		} else {
 			t.outbound[i].info(&info)
-			info.PathMTU, info.PathUntil, info.PathProbed = t.pathOf(&info.Params)
+			if known := t.paths.known[pathKey{info.Params.Name, info.Params.Local, info.Params.Remote}]; known != nil {
+				info.PathMTU, info.PathAt, info.PathUntil, info.PathProbed = known.mtu, known.at, known.until, known.probed
+			}
 		}
 		if m := t.terms[direction][i]; m != nil {
 			info.Filtered, info.Limited, info.Ended = m.Filtered.Load(), m.Limited.Load(), m.Ended.Load()
@@ -97,6 +101,7 @@ func (o *Outbound) info(i *Info) {
 	i.Owner, i.Sequence, i.SequenceLeft = o.Owner(), o.Seq.Load(), o.Left()
 	i.Packets, i.Bytes = o.Packets.Load(), o.Bytes.Load()
 	i.TooBig, i.Exhausted, i.OtherDrops = o.TooBig.Load(), o.Exhausted.Load(), o.OtherDrops.Load()
+	i.CutBefore, i.CutAfter = o.CutBefore.Load(), o.CutAfter.Load()
 }
 
 // NameOf returns the name of the association that a packet's record speaks of; "" if it speaks of none, or of one

@@ -61,7 +61,8 @@ type pathKey struct {
 
 type path struct {
 	mtu     int
-	probed  bool // it was found out by packets that arrived, not only said by somebody on the way
+	probed  bool      // it was found out by packets that arrived, not only said by somebody on the way
+	at      time.Time // that it was learned, or confirmed
 	until   time.Time
 	handles []Handle // that it was given to
 }
@@ -148,14 +149,14 @@ func (t *Table) Complain(c *Complaint, now time.Time) (h Handle, mtu int, err er
 	case mtu > known.mtu || mtu == known.mtu && known.probed:
 		return h, known.mtu, ErrNothingNew // sent before it was learned, or a lie
 	}
-	known.mtu, known.until, known.probed = mtu, now.Add(PathMTUAge), false
+	known.mtu, known.at, known.until, known.probed = mtu, now, now.Add(PathMTUAge), false
 	t.give(known, o)
 	return h, mtu, nil
 }
 
 // Probed takes over what the peer has proven to arrive on an outbound association's path, be it more or less than was known, until it is
 // to be forgotten. It returns what was known before, 0 if nothing.
-func (t *Table) Probed(h Handle, mtu int, until time.Time) (before int, err error) {
+func (t *Table) Probed(h Handle, mtu int, now, until time.Time) (before int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed || h.Inbound() {
@@ -176,7 +177,7 @@ func (t *Table) Probed(h Handle, mtu int, until time.Time) (before int, err erro
 		t.paths.known[k] = known
 	}
 	before = known.mtu
-	known.mtu, known.until, known.probed = min(mtu, math.MaxUint16), until, true
+	known.mtu, known.at, known.until, known.probed = min(mtu, math.MaxUint16), now, until, true
 	t.give(known, o)
 	return before, nil
 }
@@ -222,14 +223,6 @@ func (t *Table) inherit(p *Params, o *Outbound) {
 	if known := t.paths.known[pathKey{p.Name, p.Local, p.Remote}]; known != nil {
 		t.give(known, o)
 	}
-}
-
-// pathOf returns what was learned of the MTU of an association's path, until when that holds, and whether it was probed; 0 if nothing. The caller holds the mutex.
-func (t *Table) pathOf(p *Params) (mtu int, until time.Time, probed bool) {
-	if known := t.paths.known[pathKey{p.Name, p.Local, p.Remote}]; known != nil {
-		return known.mtu, known.until, known.probed
-	}
-	return 0, time.Time{}, false
 }
 
 // AgePaths forgets path MTUs that are too old, so that larger ones are tried again. To be called now and then.

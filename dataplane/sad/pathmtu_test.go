@@ -115,7 +115,7 @@ func TestProbedPathMTU(t *testing.T) {
 	}
 	probe := func(mtu, want int) {
 		t.Helper()
-		if before, err := tab.Probed(h, mtu, now.Add(time.Hour)); err != nil || before != want {
+		if before, err := tab.Probed(h, mtu, now, now.Add(time.Hour)); err != nil || before != want {
 			t.Errorf("before %d: %d, %v", mtu, before, err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestProbedPathMTU(t *testing.T) {
 		t.Error("not forgotten")
 	}
 	known("forgotten", 0, false)
-	if _, err := tab.Probed(InboundHandle(0x1234), 1400, now); !errors.Is(err, ErrNotFound) {
+	if _, err := tab.Probed(InboundHandle(0x1234), 1400, now, now); !errors.Is(err, ErrNotFound) {
 		t.Error("of nothing:", err)
 	}
 }

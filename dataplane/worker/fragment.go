@@ -10,8 +10,8 @@ import (
 const fragmentsMax = 16
 
 // fragment cuts packet i, an IPv4 packet whose sender allows it, into pieces of at most mtu bytes,
-// which go on as class with the next step.
-func (w *Worker) fragment(i uint8, mtu int, class packet.Class) {
+// which go on as class with the next step; or it ends.
+func (w *Worker) fragment(i uint8, mtu int, class packet.Class) (cut bool) {
 	b := &w.batch
 	p := &b.P[i]
 	if p.Flags&(packet.FlagLocal|packet.FlagRouted) == 0 {
@@ -19,13 +19,14 @@ func (w *Worker) fragment(i uint8, mtu int, class packet.Class) {
 	}
 	n, ok := w.cut(i, mtu)
 	if !ok {
-		return
+		return false
 	}
 	w.Counters.Fragmented.Add(1)
 	p.Class = class
 	p.Flags |= packet.FlagRouted
 	w.injected.put(*p)
 	w.keepPieces(n, class)
+	return true
 }
 
 // cut cuts packet i up. The first piece takes its place, the other n are w.pieces. If that cannot be, the packet ends.

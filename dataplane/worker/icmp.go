@@ -17,16 +17,16 @@ func (w *Worker) timeExceeded(i uint8) {
 }
 
 // tooBig ends packet i, which is larger than mtu, and tells its sender; or it cuts the packet up
-// if it is IPv4 and its sender allows that. class is where the pieces go on.
-func (w *Worker) tooBig(i uint8, mtu int, class packet.Class) {
+// if it is IPv4 and its sender allows that, and says so. class is where the pieces go on.
+func (w *Worker) tooBig(i uint8, mtu int, class packet.Class) (cut bool) {
 	b := &w.batch
 	if forward.FitOf(b, int(i), mtu) == forward.Split {
-		w.fragment(i, mtu, class)
-		return
+		return w.fragment(i, mtu, class)
 	}
 	w.answer(i, packet.DropTooBig, func(src netip.Addr) bool {
 		return forward.TooBig(b, int(i), mtu, src)
 	})
+	return false
 }
 
 // unreachable ends packet i, for which there is no way, and tells its sender why. What is sealed is ours: there is

@@ -43,7 +43,15 @@ func (w *Worker) admitOutbound() {
 		if size := int(p.End - p.L3); size > mtu && cutAfter(sa, p, size) {
 			w.cutting = true
 		} else if size > mtu {
-			w.tooBig(i, mtu, packet.ClassOutbound)
+			refused := forward.FitOf(b, int(i), mtu) == forward.Refused
+			switch cut := w.tooBig(i, mtu, packet.ClassOutbound); {
+			case cut:
+				sa.CutBefore.Add(1)
+			case refused:
+				sa.TooBig.Add(1)
+			default:
+				sa.OtherDrops.Add(1)
+			}
 			continue
 		}
 		if p.Flags&packet.FlagRouted == 0 {
@@ -88,6 +96,7 @@ func (w *Worker) cutSealed() {
 		p.Flags |= packet.FlagSealed
 		if n, ok := w.cut(i, mtu); ok {
 			w.Counters.FragmentedESP.Add(1)
+			w.outbound[i].CutAfter.Add(1)
 			w.keepPieces(n, packet.ClassForward)
 			kept = append(kept, i)
 		}

@@ -71,6 +71,17 @@ func (s *SA) schedulePath(now time.Time) {
 	}
 }
 
+// pathProbing says in a word whether the path is probed.
+func (s *SA) pathProbing() string {
+	switch {
+	case s.conn == nil || s.conn.PathTime == 0:
+		return "off"
+	case s.path == nil && s.state >= StateEstablished:
+		return "unanswered"
+	}
+	return "on"
+}
+
 // tickPath begins a round that is due.
 func (s *SA) tickPath(now time.Time, _ *Outputs) {
 	if p := s.path; p != nil && s.state == StateEstablished && s.confirmed && due(p.at, now) {

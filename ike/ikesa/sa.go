@@ -147,6 +147,7 @@ type Info struct {
 	NATLocal, NATRemote   bool
 	Encap                 bool
 	MOBIKE, Fragments     bool
+	PathProbing           string // on, off, or unanswered
 	Established           time.Time
 	RekeyAt, ReauthAt     time.Time // zero = never
 	ExpireAt              time.Time
@@ -178,7 +179,7 @@ func (s *SA) Info() Info {
 	i := Info{
 		Connection: s.conn, State: s.state, Initiator: s.initiator, SPIi: s.spiI, SPIr: s.spiR,
 		Local: s.local, Remote: s.remote, LocalID: s.localID, RemoteID: s.remoteID, Choice: s.choice,
-		NATLocal: s.natHere, NATRemote: s.natThere, Encap: s.encap(), MOBIKE: s.mobikeOn, Fragments: s.fragments,
+		NATLocal: s.natHere, NATRemote: s.natThere, Encap: s.encap(), MOBIKE: s.mobikeOn, Fragments: s.fragments, PathProbing: s.pathProbing(),
 		Established: s.establishedAt, RekeyAt: s.rekeyAt, ReauthAt: s.reauthAt, ExpireAt: s.expireAt, LastIn: s.lastIn,
 		RequestOut: s.request != nil, NextOut: s.nextOut, NextIn: s.nextIn, Queued: len(s.queue),
 		LocalVIPs: append([]netip.Addr(nil), s.virtual...), RemoteVIPs: append([]netip.Addr(nil), s.leases...),

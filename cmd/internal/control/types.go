@@ -186,9 +186,10 @@ type IKESA struct {
 	Encap         bool      `json:"encap"`
 	MOBIKE        bool      `json:"mobike"`
 	Fragmentation bool      `json:"fragmentation"`
-	Waiting       bool      `json:"waiting"` // a request of ours has no answer yet
-	Queued        int       `json:"queued"`  // exchanges that wait for it
-	Worker        int       `json:"worker"`  // of the IKE server
+	PathProbing   string    `json:"path_probing"` // of the path MTU: on, off, or unanswered if the peer answers no probes
+	Waiting       bool      `json:"waiting"`      // a request of ours has no answer yet
+	Queued        int       `json:"queued"`       // exchanges that wait for it
+	Worker        int       `json:"worker"`       // of the IKE server
 	Children      []ChildSA `json:"children"`
 }
 
@@ -223,15 +224,30 @@ type Direction struct {
 	Window   uint32    `json:"window"` // packets; 0 for out
 	Worker   int       `json:"worker"` // of the data plane; -1: none yet
 	Drops    []Drop    `json:"drops"`
-	Terms    []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
+	Terms    []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets, and what is not as usual of the outer ones
+	Volume
 	Path
 }
 
-// Path is what is known of the way that an outbound association's packets take, beside the route's MTU.
+// Volume is what an association may carry; what is left out is not bounded.
+type Volume struct {
+	RekeyBytes   uint64 `json:"rekey_bytes,omitempty"` // of inner packets, after which it is renewed
+	LifeBytes    uint64 `json:"life_bytes,omitempty"`  // after which it ends
+	RekeyPackets uint64 `json:"rekey_packets,omitempty"`
+	LifePackets  uint64 `json:"life_packets,omitempty"`
+	SequenceLeft uint64 `json:"sequence_left,omitempty"` // numbers that may still be sent; of out
+}
+
+// Path is what is known of the way that an outbound association's packets take, and what that means for those that are too large for it.
 type Path struct {
-	PathMTU       int       `json:"path_mtu,omitempty"`        // outer bytes
+	MTU           int       `json:"mtu,omitempty"`             // of outer packets, as configured; 0: that of the route
+	PathMTU       int       `json:"path_mtu,omitempty"`        // as learned
+	PathMTUAt     time.Time `json:"path_mtu_at,omitzero"`      // when it was learned, or confirmed
 	PathMTUUntil  time.Time `json:"path_mtu_until,omitzero"`   // when larger packets are tried again
 	PathMTUProbed bool      `json:"path_mtu_probed,omitempty"` // by packets that arrived, not learned of ICMP errors
+	InnerMTU      int       `json:"inner_mtu,omitempty"`       // the largest inner packet that fits by all this; 0: not known
+	Fragmented    uint64    `json:"fragmented,omitempty"`      // packets that were cut up before encryption
+	FragmentedESP uint64    `json:"fragmented_esp,omitempty"`  // and after it
 }
 
 // Connection is a configured connection.
@@ -301,7 +317,8 @@ type SA struct {
 	InstalledAt   time.Time `json:"installed_at"`
 	LocalTS       []string  `json:"local_ts"`
 	RemoteTS      []string  `json:"remote_ts"`
-	Terms         []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets
+	Terms         []string  `json:"terms,omitempty"` // filter and rate limits of the inner packets, and what is not as usual of the outer ones
+	Volume
 	Path
 }
 
