@@ -798,7 +798,7 @@ func TestAnswersWithTheSameKeysAreFollowedOnce(t *testing.T) {
 }
 
 // TestPeerThatIgnoresProbesStaysUp has a peer leave messages that it does not know without an answer, against RFC 7296, 3.10.1. Nothing
-// is found out then, nothing told, and the IKE SA goes on without probes.
+// is found out then, nothing told, and the IKE SA goes on; an hour later it is tried again.
 func TestPeerThatIgnoresProbesStaysUp(t *testing.T) {
 	w := newWorld(t, 7)
 	a := w.hosts["a"]
@@ -817,11 +817,15 @@ func TestPeerThatIgnoresProbesStaysUp(t *testing.T) {
 	}
 	w.advanceWith(time.Hour, deliver)
 	s := a.last
-	if s.state != StateEstablished || s.path != nil || len(a.paths) != 0 || s.nextOut < 100 {
+	if s.state != StateEstablished || !s.path.mute || len(a.paths) != 0 || s.nextOut < 100 {
 		t.Errorf("%v, path %+v, told %v, %d requests", s.state, s.path, a.paths, s.nextOut)
 	}
 	// Each three times alone, and once beside the empty request that was answered.
 	if len(probes) != 2 || probes[1500-28] != probeTries+1 || probes[pathBase4-28] != probeTries+1 {
 		t.Errorf("%v probes by size", probes)
+	}
+	w.advanceWith(time.Minute, deliver)
+	if s.state != StateEstablished || probes[1500-28] != 2*(probeTries+1) {
+		t.Errorf("an hour later: %v, %v probes by size", s.state, probes)
 	}
 }

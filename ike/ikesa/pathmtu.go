@@ -15,7 +15,7 @@ import (
 //
 // A round tries what the link takes. If that does not arrive, what did the last time, and if a little more does not, the round is over.
 // Otherwise it goes on by usual sizes, and the middle of what is still possible. A peer that has answered no probe so far is first asked by one
-// that every path takes: if it leaves that without an answer too, nothing can be found out.
+// that every path takes: if it leaves that without an answer too, nothing can be found out, and it is left in peace for long.
 type pathSearch struct {
 	at    time.Time // of the next round; zero while one is under way
 	began time.Time // the last one
@@ -24,6 +24,7 @@ type pathSearch struct {
 	high  int       // the largest that may still arrive
 	tried bool      // most was tried
 	sure  bool      // the peer answers probes
+	mute  bool      // it answered none of a round, not even what every path takes
 
 	before int // what was known before the round
 
@@ -41,6 +42,8 @@ const (
 	pathDelay = time.Second
 	// pathAgain is how soon a round may follow another because somebody says that the path is smaller.
 	pathAgain = time.Minute
+	// pathRest is how many times as long it takes to the next round if the peer answered nothing.
+	pathRest = 6
 	// pathSlack is how long a result holds beyond the time of the next round.
 	pathSlack = 2 * time.Minute
 	// pathBase4 and pathBase6 are the sizes that every path takes (RFC 791, 3.1; RFC 8200, 5).
@@ -199,7 +202,7 @@ func (t *sizeProbe) process(s *SA, now time.Time, m *message.Message, out *Outpu
 		s.path = nil
 		return false
 	case t.lost && p.tried && !p.sure:
-		s.path = nil
+		p.at, p.mute = now.Add(pathRest*s.conn.PathTime), true
 		return false
 	case t.lost:
 		p.high = t.size - 1
@@ -209,6 +212,7 @@ func (t *sizeProbe) process(s *SA, now time.Time, m *message.Message, out *Outpu
 		p.low, p.sure = max(p.low, t.size), true
 	}
 	if p.tried = true; p.sure {
+		p.mute = false
 		s.found(now, p.next() == 0, out)
 	}
 	if p.at.IsZero() {
