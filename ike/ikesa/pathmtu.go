@@ -79,7 +79,7 @@ func (s *SA) pathProbing() string {
 	switch {
 	case s.conn == nil || s.conn.PathTime == 0:
 		return "off"
-	case s.path == nil && s.state >= StateEstablished:
+	case s.state >= StateEstablished && (s.path == nil || s.path.mute):
 		return "unanswered"
 	}
 	return "on"
