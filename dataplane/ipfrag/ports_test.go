@@ -77,3 +77,52 @@ func TestNewPortsTakeThePlaceOfOldOnes(t *testing.T) {
 		t.Errorf("%d of %d found again", found, 2*40000-1)
 	}
 }
+
+// FuzzPorts: whatever fragments come in whatever order, through whatever association and when, a later one gets the ports of the first one of its own
+// datagram or none, by a map without bounds; while there are no more datagrams than one place holds, it gets them always.
+func FuzzPorts(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 5, 0x80, 1, 0, 6})
+	f.Add([]byte{0, 9, 1, 0x40, 3, 0x80, 1, 255, 0x80, 2, 3, 7, 0x40, 0x80})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		type name struct {
+			version      string
+			src, id, spi int
+		}
+		type entry struct {
+			until, end int
+			port       uint16
+		}
+		model, ports, now := map[name]entry{}, NewPorts(), 0
+		data := make([]byte, 512)
+		for ; len(script) >= 4; script = script[4:] {
+			op, who, at, port := script[0], script[1], int(script[2]&31)*8, uint16(script[3])
+			now += int(op&15) * int(Timeout) / 20
+			n := name{"v4", int(who & 3), int(who >> 2 & 7), int(who >> 5)}
+			for version := range families {
+				if (op&16 == 0) == (version == "v6") {
+					n.version = version
+				}
+			}
+			data[1], data[3] = byte(port), byte(port+1)
+			if op&0x80 == 0 {
+				p, flow, h := parsed(t, families[n.version](n.src, n.id, packet.ProtoUDP, 0, data, cut{0, at + 8, true}))
+				ports.Remember(&p, &flow, h, uint32(n.spi), int64(now))
+				model[n] = entry{now + int(Timeout), at + 8, port}
+				continue
+			}
+			p, flow, h := parsed(t, families[n.version](n.src, n.id, packet.ProtoUDP, 0, data, cut{at + 8, at + 16, op&0x40 == 0}))
+			before := flow
+			got := ports.Inherit(&p, &flow, h, uint32(n.spi), int64(now))
+			e, known := model[n]
+			want := known && now < e.until && at+8 >= e.end
+			switch {
+			case got && !want, !got && want && len(model) <= 2:
+				t.Fatalf("%v at %d: %v, and not as the map says: %+v, %v", n, now, got, e, known)
+			case !got && flow != before:
+				t.Fatalf("%v: changed without a word: %+v", n, flow)
+			case got && (flow.SrcPort != e.port || flow.DstPort != uint16(byte(e.port+1)) || flow.Proto != packet.ProtoUDP || flow.Flags&packet.FlagPorts == 0):
+				t.Fatalf("%v: %+v, not %d", n, flow, e.port)
+			}
+		}
+	})
+}
