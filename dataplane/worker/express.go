@@ -24,7 +24,7 @@ const notPlain = sad.FlagGuarded | sad.FlagEnded | sad.FlagsUnusual
 // as protected by the policies in force; an outbound association that is this worker's and was not asked to move; a way to the
 // peer known in the routes in force; not larger than the tunnel's MTU; TTL left.
 func (w *Worker) express() {
-	b, t, f := &w.batch, w.tables, w.flows
+	t := w.tables
 	if w.watched {
 		return // who watches wants to see every stage
 	}
@@ -34,86 +34,32 @@ func (w *Worker) express() {
 			protected |= 1 << i
 		}
 	}
-	var (
-		tunnel uint32 // the last one,
-		handle uint32 // and what it is bound to
-		sa     *sad.Outbound
-		hop    uint32
-		mtu    int
-		table  = w.group.sad
-		places = f.places
-		list   = w.lists.shortOut
-	)
-	for i := range b.N {
-		p := &b.P[i]
-		if p.Class != packet.ClassNone || p.Port >= 64 || protected>>p.Port&1 == 0 || p.Len < expressLen || p.Reason != packet.DropNone {
+	r := &w.outRun
+	r.start(w, protected)
+	for known := r.pass(); known != nil; known = r.pass() {
+		sa, handle := w.group.sad.Current(known.way, known.of)
+		known.of = handle
+		if !w.takesShortWay(sa) {
+			r.tunnel = noTunnel
+			r.next++
 			continue
 		}
-		h := (*[expressLen]byte)(b.Mem[p.Addr:])
-		// Words as in packet.Parse, which says what they hold.
-		x, y, z := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]), binary.LittleEndian.Uint64(h[28:])
-		total := int(h[16])<<8 | int(h[17])
-		proto, ttl := uint8(y>>24), uint8(y>>16)
-		if x&0xffffff != 0x450008 || y&0xffbf != 0 || total < 28 || total+packet.EtherLen > int(p.Len) || ttl <= 1 {
-			continue
-		}
-		if proto != packet.ProtoUDP && (proto != packet.ProtoTCP || total < 40 || h[packet.EtherLen+20+13]&tcpSYN != 0) {
-			continue
-		}
-		if !packet.PlainSum(x, y, z) {
-			continue
-		}
-
-		flags := packet.FlagPorts
-		if y&0x40 != 0 {
-			flags |= packet.FlagDF
-		}
-		src, dst := uint64(binary.BigEndian.Uint32(h[26:])), uint64(binary.BigEndian.Uint32(h[30:]))
-		ports := binary.BigEndian.Uint32(h[34:])
-		rest := packet.RestOf(uint16(ports>>16), uint16(ports), flags, 4, proto)
-		place := f.place4(src, dst, rest)
-		e := &places[place][0]
-		known := &e.known
-		if e.addrs != src<<32|dst || e.rest != rest {
-			if known = f.find4(place, src<<32|dst, rest); known == nil {
-				continue
-			}
-		}
-		if known.generation != f.generation || !known.protects() {
-			continue
-		}
-
-		if sa == nil || tunnel != known.way {
-			sa, handle = table.Current(known.way, known.of)
-			tunnel, known.of = known.way, handle
-			if sa == nil || sa.Owner() != w.ID || sa.Asked() || sa.Flags&notPlain != 0 || sa.HopGeneration != t.FIB.Generation {
-				sa = nil
-				continue
-			}
-			if k := t.FIB.Hops[sa.Hop].Kind; k != fib.Forward && k != fib.Unresolved && k != fib.Failed {
-				sa = nil
-				continue
-			}
-			hop = sa.Hop
-			mtu = sa.InnerMTU(int(t.FIB.Hops[hop].MTU))
-		}
-		if total > mtu {
-			continue
-		}
-
-		binary.BigEndian.PutUint32(h[22:], forward.OneHopLess(binary.BigEndian.Uint32(h[22:])))
-
-		p.L3, p.L4, p.End = packet.EtherLen, packet.EtherLen+20, packet.EtherLen+uint16(total)
-		p.SrcPort, p.DstPort = uint16(ports>>16), uint16(ports)
-		p.Version, p.Proto, p.TOS, p.TTL = 4, proto, uint8(x>>24), ttl-1
-		p.Flags, p.Class = flags, packet.ClassOutbound
-		p.SPI, p.Tunnel, p.Hop = handle, tunnel, hop
-		w.outbound[i] = sa
-		list = append(list, uint8(i))
+		r.sa, r.handle, r.tunnel, r.hop = sa, handle, known.way, sa.Hop
+		r.mtu = uint64(sa.InnerMTU(int(t.FIB.Hops[sa.Hop].MTU)))
 	}
-	w.lists.shortOut = list
-	w.Counters.Sealed.Add(uint64(len(list)))
+	w.lists.shortOut = w.lists.shortOut[:r.took]
+	w.Counters.Sealed.Add(r.took)
 }
+
+// takesShortWay says that packets for an association may go the short way: it is this worker's, was not asked to move, needs nothing special,
+// and the way to its peer is known.
+func (w *Worker) takesShortWay(sa *sad.Outbound) bool {
+	fib := w.tables.FIB
+	return sa != nil && sa.Owner() == w.ID && !sa.Asked() && sa.Flags&notPlain == 0 && sa.HopGeneration == fib.Generation && leads(fib.Hops[sa.Hop].Kind)
+}
+
+// leads says that packets to a next hop of some kind are for a neighbour.
+func leads(k fib.Kind) bool { return k == fib.Forward || k == fib.Unresolved || k == fib.Failed }
 
 // join returns one list of the packets that express took and of those that came the long way, in the order in which they arrived: a flow
 // some of whose packets need something special stays in order.

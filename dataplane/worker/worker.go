@@ -218,6 +218,7 @@ type Worker struct {
 	esp      *esp.Scratch
 	flows    *flows
 	ahead    foresight
+	outRun   outRun
 	places   [packet.BatchMax]uint32 // of the packets' flows in flows; any value for packets not classified in this step
 	rx       []*port                 // the queues this worker receives from, in turn
 	next     int                     // index into rx where the next step starts
@@ -277,6 +278,9 @@ type lists struct {
 	nextJoined                      int
 }
 
+// shortOut is the place in store of the list of that name.
+const shortOut = 7
+
 func (l *lists) reset() {
 	l.in = l.store[0][:0]
 	l.out = l.store[1][:0]
@@ -285,7 +289,7 @@ func (l *lists) reset() {
 	l.transmit = l.store[4][:0]
 	l.ike = l.store[5][:0]
 	l.shortIn = l.store[6][:0]
-	l.shortOut = l.store[7][:0]
+	l.shortOut = l.store[shortOut][:0]
 	l.shortForward = l.store[8][:0]
 	l.fragment = l.store[9][:0]
 	l.nextJoined = 0

@@ -10,22 +10,33 @@ const (
 	etherLen = 14
 	ipv4Len  = 20
 	ipv4DF   = 16384
+	protoTCP = 6
+	protoUDP = 17
 	protoESP = 50
+	tcpSYN   = 2
 
 	batchMem = 0
 	batchP   = 24
+	batchN   = 4120
 
 	packetAddr    = 0
 	packetLen     = 8
+	packetPort    = 10
 	packetL3      = 12 // and L4
 	packetEnd     = 16 // then ports, version and protocol
 	packetVersion = 22
 	packetTOS     = 24 // then TTL and flags
 	packetFlags   = 26
 	packetSPI     = 32 // and slot
+	packetClass   = 28
 	packetSeq     = 40
+	packetHop     = 48 // and tunnel
+	packetReason  = 56
 	packetSize    = 64
 
+	classOutbound = 1
+	flagPorts     = 1
+	flagDF        = 8
 	// flagsKept are those that a packet keeps when it is encapsulated.
 	flagsKept = 192
 )
@@ -60,4 +71,34 @@ const (
 	// plainFront is what stands in front of the text: IPv4 header, SPI, sequence number, IV; trailerLen is that of pad length and next header.
 	plainFront = 36
 	trailerLen = 2
+)
+
+// Layouts of package worker: outRun, flows, flowEntry4, known. A place has the size of four entries, 128 bytes.
+const (
+	expressLen = 48
+
+	outBatch     = 0
+	outFlows     = 8
+	outProtected = 16
+	outValid     = 24
+	outSA        = 32
+	outMTU       = 40
+	outHandle    = 48
+	outHop       = 56 // and tunnel
+	outTunnel    = 60
+	outOutbound  = 64
+	outList      = 72
+	outTook      = 80
+	outNext      = 88
+
+	flowsPlaces = 0
+	flowsShift  = 96
+	flowsSeed   = 104
+
+	flowRest   = 0
+	flowAddrs  = 8
+	flowKnown  = 16
+	flowSize   = 32
+	knownValid = 0
+	knownWay   = 8
 )

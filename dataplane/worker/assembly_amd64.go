@@ -1,0 +1,19 @@
+package worker
+
+import "github.com/klauspost/cpuid/v2"
+
+// assembled says that this processor has the instructions that the assembly needs.
+var assembled = cpuid.CPU.Supports(cpuid.MOVBE, cpuid.BMI2)
+
+// passOutbound is passGeneric in assembly.
+//
+//go:noescape
+func passOutbound(r *outRun) (other *known)
+
+// pass is passGeneric.
+func (r *outRun) pass() *known {
+	if assembled {
+		return passOutbound(r)
+	}
+	return r.passGeneric()
+}

@@ -1,0 +1,38 @@
+package worker
+
+import (
+	"testing"
+	"unsafe"
+
+	"sallyport/dataplane/packet"
+	"sallyport/tools/asmlayout"
+)
+
+func TestGeneratorKnowsTheLayout(t *testing.T) {
+	var (
+		b packet.Batch
+		p packet.Packet
+		r outRun
+		f flows
+		e flowEntry4
+		k known
+	)
+	asmlayout.Check(t, "records.go", map[string]uintptr{
+		"batchN": unsafe.Offsetof(b.N), "packetPort": unsafe.Offsetof(p.Port), "packetClass": unsafe.Offsetof(p.Class), "packetHop": unsafe.Offsetof(p.Hop),
+		"packetReason": unsafe.Offsetof(p.Reason), "protoTCP": packet.ProtoTCP, "protoUDP": packet.ProtoUDP, "tcpSYN": tcpSYN,
+		"classOutbound": uintptr(packet.ClassOutbound), "flagPorts": uintptr(packet.FlagPorts), "flagDF": uintptr(packet.FlagDF), "expressLen": expressLen,
+		"outBatch": unsafe.Offsetof(r.b), "outFlows": unsafe.Offsetof(r.f), "outProtected": unsafe.Offsetof(r.protected), "outValid": unsafe.Offsetof(r.valid),
+		"outSA": unsafe.Offsetof(r.sa), "outMTU": unsafe.Offsetof(r.mtu), "outHandle": unsafe.Offsetof(r.handle), "outHop": unsafe.Offsetof(r.hop),
+		"outTunnel": unsafe.Offsetof(r.tunnel), "outOutbound": unsafe.Offsetof(r.outbound), "outList": unsafe.Offsetof(r.list),
+		"outTook": unsafe.Offsetof(r.took), "outNext": unsafe.Offsetof(r.next),
+		"flowsPlaces": unsafe.Offsetof(f.places), "flowsShift": unsafe.Offsetof(f.shift), "flowsSeed": unsafe.Offsetof(f.seed),
+		"flowRest": unsafe.Offsetof(e.rest), "flowAddrs": unsafe.Offsetof(e.addrs), "flowKnown": unsafe.Offsetof(e.known), "flowSize": unsafe.Sizeof(e),
+		"knownValid": unsafe.Offsetof(k.generation), "knownWay": unsafe.Offsetof(k.way),
+	})
+	// What is read or written together, or counted on.
+	if unsafe.Offsetof(p.Tunnel) != unsafe.Offsetof(p.Hop)+4 || unsafe.Offsetof(r.tunnel) != unsafe.Offsetof(r.hop)+4 ||
+		unsafe.Offsetof(k.match) != 4 || unsafe.Offsetof(k.action) != 5 || unsafe.Sizeof(flowPlace4{}) != 128 || unsafe.Sizeof(p.Class) != 1 || unsafe.Sizeof(p.Reason) != 1 ||
+		unsafe.Offsetof(p.DstPort) != unsafe.Offsetof(p.End)+4 || unsafe.Offsetof(p.SrcPort) != unsafe.Offsetof(p.End)+2 {
+		t.Error("fields that the assembly takes together lie apart")
+	}
+}

@@ -1,0 +1,143 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
+	"sallyport/tools/craft"
+)
+
+// passing is all that the short way of packets to be protected reads and writes, but for the flows, which it only reads.
+type passing struct {
+	batch    packet.Batch
+	run      outRun
+	outbound [packet.BatchMax]*sad.Outbound
+	list     [packet.BatchMax]uint8
+}
+
+// pass carries a copy of a batch through, with the tunnels that associations are given for, and returns how often the tunnel changed.
+func (s *passing) pass(batch *packet.Batch, f *flows, associations map[uint32]*sad.Outbound, mtu uint64, pass func(*outRun) *known) (changes int) {
+	s.batch = *batch
+	s.batch.Mem = bytes.Clone(batch.Mem)
+	w := Worker{flows: f}
+	s.run.start(&w, 1<<0|1<<3|1<<63)
+	s.run.b, s.run.outbound, s.run.list = &s.batch, &s.outbound, &s.list
+	for k := pass(&s.run); k != nil; k = pass(&s.run) {
+		changes++
+		sa := associations[k.way]
+		if sa == nil {
+			s.run.tunnel = noTunnel
+			s.run.next++
+			continue
+		}
+		s.run.sa, s.run.handle, s.run.tunnel, s.run.hop, s.run.mtu = sa, k.of, k.way, k.way+100, mtu+uint64(k.way)
+	}
+	return changes
+}
+
+// TestAssemblyPassesAsGoDoes: the assembly takes the packets of random batches, most of them with something out of the ordinary, that the code
+// in Go takes, and leaves the same behind.
+func TestAssemblyPassesAsGoDoes(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	one := func(of ...int) int { return of[rnd.IntN(len(of))] }
+	f, err := newFlows(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	f.generation = 5
+	f.shift = 64 - 4 // sixteen places, so that many are full
+	associations := map[uint32]*sad.Outbound{1: new(sad.Outbound), 2: new(sad.Outbound)}
+
+	const frames = 40
+	taken, left, changes := 0, 0, 0
+	for range 3000 {
+		b := packet.Batch{Mem: make([]byte, frames*packet.FrameSize), N: rnd.IntN(frames + 1)}
+		clear(f.places)
+		for i := range frames {
+			p := &b.P[i]
+			*p = packet.Packet{Addr: uint64(i)*packet.FrameSize + packet.Headroom, Port: uint16(one(0, 0, 3, 63, 2, 64, 67)), Slot: rnd.Uint32(), Seq: rnd.Uint64(), Interface: 9}
+			if rnd.IntN(8) > 0 {
+				p.Port = 0
+			}
+			length := one(28, 40, 46, 46, 200, 1400, 1402, rnd.IntN(1500))
+			p.Len = uint16(length + packet.EtherLen + one(0, 0, 0, 6, -1))
+			h := b.Mem[p.Addr : p.Addr+2000]
+			for k := range h[:80] {
+				h[k] = byte(rnd.Uint32())
+			}
+			h[12], h[13], h[14] = 8, 0, 0x45
+			ip := h[14:]
+			binary.BigEndian.PutUint16(ip[2:], uint16(length))
+			binary.BigEndian.PutUint16(ip[6:], uint16(one(0, 0x4000)))
+			ip[8], ip[9] = byte(one(2, 64, 255, 64, rnd.IntN(256))), byte(one(17, 17, 17, 6))
+			copy(ip[12:20], []byte{198, 51, 100, byte(rnd.IntN(3)), 203, 0, 113, byte(rnd.IntN(3))})
+			copy(ip[20:24], []byte{0, byte(rnd.IntN(2)), 1, byte(rnd.IntN(2))})
+			ip[33] = byte(one(0x10, 0x18, 0x02, 0x12, 0x11))
+			switch rnd.IntN(30) {
+			case 0:
+				p.Class = packet.Class(1 + rnd.IntN(8))
+			case 1:
+				p.Reason = packet.Drop(1 + rnd.IntN(20))
+			case 2:
+				h[12+rnd.IntN(3)]++
+			case 3:
+				ip[6+rnd.IntN(2)] ^= 1 << rnd.IntN(8)
+			case 4:
+				ip[8] = byte(rnd.IntN(3))
+			case 5:
+				ip[9] = byte(rnd.IntN(256))
+			case 6:
+				p.Len = uint16(rnd.IntN(60))
+			case 7:
+				binary.BigEndian.PutUint16(ip[2:], uint16(rnd.IntN(1600)))
+			}
+			craft.FixIPv4(ip)
+			switch rnd.IntN(20) {
+			case 0:
+				ip[10+rnd.IntN(2)] ^= 1 << rnd.IntN(8)
+			case 1: // both forms of zero
+				binary.BigEndian.PutUint16(ip[10:], 0)
+				binary.BigEndian.PutUint16(ip[4:], packet.Complement(packet.Sum(ip[:4], packet.Sum(ip[6:20], 0))))
+			}
+			if rnd.IntN(8) == 0 {
+				continue // unknown
+			}
+			flow := packet.Flow{Version: 4, Proto: ip[9], Flags: packet.FlagPorts}
+			if ip[6]&0x40 != 0 {
+				flow.Flags |= packet.FlagDF
+			}
+			flow.Src.Lo, flow.Dst.Lo = uint64(binary.BigEndian.Uint32(ip[12:])), uint64(binary.BigEndian.Uint32(ip[16:]))
+			flow.SrcPort, flow.DstPort = binary.BigEndian.Uint16(ip[20:]), binary.BigEndian.Uint16(ip[22:])
+			place := f.place(&flow)
+			if k := f.find(place, &flow); k == nil {
+				k = f.enter(place, &flow)
+				*k = known{generation: uint32(one(5, 5, 5, 5, 5, 5, 4)), match: spd.Matched, action: spd.Protect, way: uint32(one(1, 1, 1, 2, 3)), of: rnd.Uint32()}
+				switch rnd.IntN(12) {
+				case 0:
+					k.match = spd.NoMatch
+				case 1:
+					k.action = spd.Bypass
+				}
+			}
+		}
+		mtu := uint64(one(1399, 1400, 1500))
+		var a, c passing
+		want := a.pass(&b, f, associations, mtu, (*outRun).passGeneric)
+		if got := c.pass(&b, f, associations, mtu, (*outRun).pass); got != want {
+			t.Fatalf("the tunnel changed %d times, not %d", got, want)
+		}
+		if a.batch.P != c.batch.P || !bytes.Equal(a.batch.Mem, c.batch.Mem) || a.outbound != c.outbound || a.list != c.list || a.run.took != c.run.took || a.run.next != c.run.next {
+			t.Fatalf("the batches differ: %d and %d taken", a.run.took, c.run.took)
+		}
+		taken, left, changes = taken+int(a.run.took), left+b.N-int(a.run.took), changes+want
+	}
+	if taken < 10_000 || left < 10_000 || changes < 3000 {
+		t.Errorf("%d packets taken, %d left, %d changes of tunnel: too few of a kind", taken, left, changes)
+	}
+}
