@@ -14,11 +14,12 @@ import (
 	"sallyport/dataplane/aesgcm"
 )
 
-// batch is the number of packets of one call, and stride the distance of their buffers: those
-// of a worker and of its frame memory.
+// batch is the number of packets of one call, stride the distance of their buffers, and front what lies in front of the first: as
+// in a worker's frame memory, where no text begins where memory does.
 const (
 	batch  = 64
 	stride = 2048
+	front  = 64
 )
 
 // SizeMax is the largest text, in bytes.
@@ -63,7 +64,7 @@ func (c *Case) Prepare() error {
 	ops := make([]aesgcm.Op, batch)
 	area := make([]byte, (batch+1)*stride)
 	for i := range ops {
-		ops[i] = aesgcm.Op{AADLen: 8, Buf: area[i*stride:][:c.Size+aesgcm.TagSize]}
+		ops[i] = aesgcm.Op{AADLen: 8, Buf: area[front+i*stride:][:c.Size+aesgcm.TagSize]}
 		ops[i].Nonce[aesgcm.NonceSize-1] = byte(i)
 	}
 	if c.Name == Standard {

@@ -41,10 +41,10 @@ func multiply(x, h *[16]byte)
 const (
 	// wideMax is the longest text that the functions for AVX-512 take: their counter has one byte, and three blocks are not text.
 	wideMax = (256 - 3) * 16
-	// sealWideMin and openWideMin are the lengths of text from which they are faster than those that work on packets in pairs, where the
-	// units are not busy with one (measured on Zen 4, where carry-less multiplication takes as long for four blocks as for one).
-	sealWideMin = 160
-	openWideMin = 400
+	// sealWideMin and openWideMin are the lengths of text from which they are faster than those for two blocks a register
+	// (measured on Zen 4, where carry-less multiplication takes as long for four blocks as for one).
+	sealWideMin = 81
+	openWideMin = 129
 )
 
 // assembly is a function that works on ops from the first on.

@@ -53,4 +53,9 @@ func (k *Key) expandPowers() {
 		k.powers[i] = k.powers[i+1]
 		multiply(&k.powers[i], first)
 	}
+	for i := range k.chain {
+		for lane := range k.chain[i] {
+			k.chain[i][lane] = k.powers[4*i]
+		}
+	}
 }

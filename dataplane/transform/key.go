@@ -39,7 +39,7 @@ var (
 	macKeys registry.Registry[*macKey]
 )
 
-// Prefetch asks for what of the keys that index names a short packet under AES-128-GCM needs: five cache lines of nine.
+// Prefetch asks for what of the keys that index names a short packet under AES-128-GCM needs: five cache lines of thirteen.
 func Prefetch(keys []Key, index []uint32) {
 	prefetch.Items(keys, index, aesgcm.HotFrom, aesgcm.HotLines)
 }

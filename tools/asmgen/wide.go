@@ -8,17 +8,20 @@ import (
 )
 
 // wide writes seal and open with four blocks a register and AVX-512's masks. Counters, text and what GHASH takes stand in
-// the same lanes, T(i) being block i of the text of n blocks:
+// the same lanes, T(i) being block i of the text of n blocks; the lanes end with a register, so that there are d of 0 to 3 empty ones in front:
 //
-//	lane          0      1        2     3    ...  n+1    n+2
-//	counter       0      1        2     3    ...  n+1    -
-//	key stream    -      for tag  T(1)  T(2) ...  T(n)   -
-//	GHASH         zero   AAD      T(1)  T(2) ...  T(n)   lengths
-//	power of H    -      n+2      n+1   n    ...  2      1
+//	lane          < d    d        d+1   ...  d+n   d+n+1
+//	counter       -      1        2     ...  n+1   -
+//	key stream    -      for tag  T(1)  ...  T(n)  -
+//	GHASH         zero   AAD      T(1)  ...  T(n)  lengths
+//	power of H    -      n+2      n+1   ...  2     1
 //
-// So there is one kind of register only, the text is loaded from 32 bytes before its start on, and the additional data and the tag's key stream
-// cost nothing of their own. What a mask leaves out is not touched. A packet is groups of 16 lanes while there are
-// more than 16, in which AES and GHASH are mixed, and an end of 1 to 16 lanes, written out for each number of registers.
+// So there is one kind of register only, the text is loaded from before its start on, and the additional data and the tag's key stream
+// cost nothing of their own. What a mask leaves out is not touched. A packet is a first group of 1 to 4 registers and then groups of 4:
+// all but the first are hashed with the same powers of H, and only the last register of all has an end.
+//
+// A group is hashed while the next one is encrypted; a packet's last group while the next packet's first one is, so
+// that no packet waits for its own results. What is left to do for a packet meanwhile is called pending here.
 //
 // AES takes four cycles a round; four registers keep its units busy meanwhile. On Zen 4 a carry-less multiplication takes as
 // long for four blocks as for one, and a broadcast from memory takes a unit that AES wants, so the round keys stay in registers,
@@ -29,60 +32,49 @@ type wide struct {
 	open bool
 	n    int // of labels
 
-	op, left, done, key, twiceRounds, ahead reg.GPVirtual
-	text, end, lanes                        reg.GPVirtual    // lane 0 of what is left, bytes of text from there, number of lanes
-	keys                                    []reg.VecVirtual // of rounds 1 to 9 and of the last
-	folds                                   []reg.VecVirtual // of powers of H, for pairs
-	base                                    reg.VecVirtual   // what the counter is added to, all lanes alike: nonce and the whitening key
-	counter                                 reg.VecVirtual   // that of the group's first lane, in all lanes
-	aad, y0, hash                           reg.VecVirtual   // register 0 without text; the tag's key stream; GHASH before lane 0
-	nonce, first                            reg.OpmaskVirtual
+	op, left, done, key, ahead reg.GPVirtual
+	text, counters             reg.GPVirtual    // of the group's first lane, the latter in the table of counters
+	more                       reg.GPVirtual    // groups behind this one
+	lengths                    reg.GPVirtual    // of additional data and of text in bits, 32 bits each
+	pending, pendingOp         reg.GPVirtual    // number of registers to be hashed, 0, 2 or 4, and whose
+	pendingKey, chainKey       reg.GPVirtual    // the keys of folds and of chainFolds
+	keys                       []reg.VecVirtual // of rounds 1 to 9 and of the last
+	folds, chainFolds          []reg.VecVirtual // of powers of H, for pairs: the pending packet's; for all groups but a packet's last
+	base                       reg.VecVirtual   // what the counter is added to, all lanes alike: nonce and the whitening key
+	aad, y0, hash              reg.VecVirtual   // in lane d; the tag's key stream there, reversed, in a register of zeros; GHASH of what is before texts
+	texts                      []reg.VecVirtual // to be hashed
+	nonce, lastLane, upper     reg.OpmaskVirtual
+	first, end, front          reg.OpmaskVirtual // text in the first register; in the last; lane d
 }
 
 type wideConstants struct {
-	swap, poly, group operand.Mem
-	step              []operand.Mem // step[i]: counters of register i
-	lengths           operand.Mem   // for each lane, VPSHUFB: two 32-bit words into the block there
+	swap, swapLast, poly operand.Mem
+	counters             operand.Mem // that of lane 0 if no lane is empty
 }
 
 const (
-	laneMax  = 16     // lanes of a group
-	lanes4   = 4      // lanes of a register
-	register = 64     // bytes
-	frontLen = 2 * 16 // bytes of the lanes in front of the text
+	lanes4    = 4  // lanes of a register
+	register  = 64 // bytes
+	groupWide = 4  // registers of a group
 	// wideMax is the longest text: a counter has one byte.
 	wideMax = (256 - 3) * block
 )
-
-// pairs are the registers of a group in the order in which they are hashed: what the last group's hash is added to comes last.
-var pairs = [...][2]int{{1, 2}, {3, 0}}
 
 // inLanes repeats the words of a block four times.
 func inLanes(lo, hi uint64) []uint64 { return []uint64{lo, hi, lo, hi, lo, hi, lo, hi} }
 
 func (g *wide) constants() {
-	g.c.swap = table(g.Context, "wideSwap", inLanes(0x08090a0b0c0d0e0f, 0x0001020304050607)...)
+	const swapLo, swapHi = 0x08090a0b0c0d0e0f, 0x0001020304050607
+	swap := inLanes(swapLo, swapHi)
+	g.c.swap = table(g.Context, "wideSwap", swap...)
+	// The last lane has two words of 32 bits, to become 64 each.
+	g.c.swapLast = table(g.Context, "wideSwapLast", append(swap[:6:6], 0x8080808003020100, 0x8080808007060504)...)
 	g.c.poly = table(g.Context, "widePoly", inLanes(0xc2<<56, 0xc2<<56)...)
-	g.c.group = table(g.Context, "wideGroup", inLanes(0, laneMax<<56)...)
-	var steps, lengths []uint64
-	for i := range uint64(laneMax) {
-		steps = append(steps, 0, i<<56)
+	var counters []uint64
+	for i := range 256 + lanes4 {
+		counters = append(counters, 0, uint64(i-2)<<56)
 	}
-	base := table(g.Context, "wideSteps", steps...)
-	for i := range laneMax / lanes4 {
-		g.c.step = append(g.c.step, base.Offset(i*register))
-	}
-	const none = 0x8080808080808080
-	for lane := range lanes4 {
-		for i := range lanes4 {
-			if i == lane {
-				lengths = append(lengths, 0x8080808003020100, 0x8080808007060504)
-			} else {
-				lengths = append(lengths, none, none)
-			}
-		}
-	}
-	g.c.lengths = table(g.Context, "wideLengths", lengths...)
+	g.c.counters = table(g.Context, "wideCounters", counters...).Offset(3 * block)
 }
 
 // aesgcmWide writes both functions.
@@ -109,122 +101,344 @@ func (g *wide) function(name string) {
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr("func(ops *byte, n int) (done int)")
-	for _, r := range []*reg.GPVirtual{&g.op, &g.left, &g.done, &g.key, &g.twiceRounds, &g.ahead, &g.text, &g.end, &g.lanes} {
+	for _, r := range []*reg.GPVirtual{&g.op, &g.left, &g.done, &g.key, &g.ahead, &g.text, &g.counters, &g.more, &g.lengths,
+		&g.pending, &g.pendingKey, &g.pendingOp, &g.chainKey} {
 		*r = g.GP64()
 	}
-	g.base, g.counter, g.aad, g.y0, g.hash = g.ZMM(), g.ZMM(), g.ZMM(), g.XMM(), g.XMM()
-	g.keys, g.folds = nil, nil
-	for range 10 {
-		g.keys = append(g.keys, g.ZMM())
+	vectors := func(n int) (v []reg.VecVirtual) {
+		for range n {
+			v = append(v, g.ZMM())
+		}
+		return v
 	}
-	for range pairs {
-		g.folds = append(g.folds, g.ZMM())
-	}
-	g.nonce, g.first = g.K(), g.K()
+	g.base, g.aad, g.y0, g.hash = g.ZMM(), g.ZMM(), g.ZMM(), g.ZMM()
+	g.keys, g.folds, g.chainFolds, g.texts = vectors(10), vectors(groupWide/2), vectors(groupWide/2), vectors(groupWide)
+	g.nonce, g.lastLane, g.upper, g.first, g.end, g.front = g.K(), g.K(), g.K(), g.K(), g.K(), g.K()
 	g.Load(g.Param("ops"), g.op)
 	g.Load(g.Param("n"), g.left)
 	g.XORL(g.done.As32(), g.done.As32())
 	g.TESTQ(g.left, g.left)
 	g.JZ(to("end"))
-	g.Comment("Masks: the nonce, by 4 bytes; the lanes behind the first two, by bytes.")
+	g.Comment("Masks: the nonce, by 4 bytes; the last lane's first half and the upper halves, by 8.")
 	m := g.GP64()
-	g.MOVL(operand.U32(0x7777), m.As32())
+	g.MOVL(operand.U32(0x7), m.As32())
 	g.KMOVD(m.As32(), g.nonce)
-	g.MOVQ(operand.I64(-1<<frontLen), m)
-	g.KMOVQ(m, g.first)
-	g.XORL(g.key.As32(), g.key.As32())
-	g.XORL(g.twiceRounds.As32(), g.twiceRounds.As32())
-	for _, k := range append(g.keys, g.folds...) {
-		g.VPXORQ(k, k, k)
+	g.MOVL(operand.U32(0x40), m.As32())
+	g.KMOVD(m.As32(), g.lastLane)
+	g.MOVL(operand.U32(0xaa), m.As32())
+	g.KMOVD(m.As32(), g.upper)
+	for _, r := range []reg.GPVirtual{g.key, g.pending, g.pendingKey, g.pendingOp, g.chainKey} {
+		g.XORL(r.As32(), r.As32())
+	}
+	for _, l := range [][]reg.VecVirtual{g.keys, g.folds, g.chainFolds, g.texts, {g.y0, g.hash}} {
+		for _, k := range l {
+			g.VPXORQ(k, k, k)
+		}
 	}
 
 	g.Label("packet")
 	g.CMPQ(at(g.op, opKey), g.key)
 	g.JE(to("sameKey"))
 	g.MOVQ(at(g.op, opKey), g.key)
-	g.XORL(g.twiceRounds.As32(), g.twiceRounds.As32())
 	g.TESTQ(g.key, g.key)
 	g.JZ(to("refuse"))
-	g.MOVL(at(g.key, keyRounds), g.twiceRounds.As32())
-	g.ADDL(g.twiceRounds.As32(), g.twiceRounds.As32())
+	twiceRounds := g.GP64()
+	g.MOVL(at(g.key, keyRounds), twiceRounds.As32())
+	g.ADDL(twiceRounds.As32(), twiceRounds.As32())
+	g.JZ(to("noKey"))
 	for i, k := range g.keys[:9] {
 		g.VBROADCASTI32X4(round(g.key, i+1), k)
 	}
-	g.VBROADCASTI32X4(round(g.key, 0).Idx(g.twiceRounds, 8), g.keys[9])
-	for k, f := range g.folds {
-		var h [2]reg.VecVirtual
-		for j, i := range pairs[k] {
-			h[j] = g.ZMM()
-			g.VMOVDQU64(at(g.key, keyPowers+i*register), h[j])
-		}
-		g.fold(h[0], h[1], f)
-	}
+	g.VBROADCASTI32X4(round(g.key, 0).Idx(twiceRounds, 8), g.keys[9])
 	g.Label("sameKey")
-	g.TESTL(g.twiceRounds.As32(), g.twiceRounds.As32())
+	g.TESTQ(g.key, g.key)
 	g.JZ(to("refuse"))
-	aadLen := g.GP64()
-	g.MOVBQZX(at(g.op, opAADLen), aadLen)
-	g.CMPL(aadLen.As32(), operand.U8(aadMax))
-	g.JA(to("refuse"))
-	g.MOVQ(at(g.op, opLen), g.end)
-	g.SUBQ(operand.U32(tagSize), g.end)
-	g.CMPQ(g.end, operand.U32(wideMax))
-	g.JA(to("refuse"))
-	g.MOVQ(at(g.op, opBuf), g.text)
-	g.SUBQ(operand.U8(frontLen), g.text)
-	g.LEAQ(at(g.end, block-1), g.lanes)
-	g.SHRQ(operand.U8(4), g.lanes)
-	g.ADDQ(operand.U8(3), g.lanes)
-	g.ADDQ(operand.U8(frontLen), g.end)
+	registers := g.describe()
+	g.lookAhead()
 
-	whitening, ones, mask := g.ZMM(), g.GP64(), g.K()
-	g.VBROADCASTI32X4_Z(at(g.op, opNonce), g.nonce, g.base)
-	g.VBROADCASTI32X4(round(g.key, 0), whitening)
-	g.VPXORQ(whitening, g.base, g.base)
-	g.MOVL(operand.U32(0xffffffff), ones.As32())
-	g.BZHIL(aadLen.As32(), ones.As32(), ones.As32())
-	g.SHLL(operand.U8(block), ones.As32())
-	g.KMOVQ(ones, mask)
-	g.VMOVDQU8_Z(at(g.op, opAAD-block), mask, g.aad)
+	none, two := g.label("nonePending"), g.label("twoPending")
+	starts := func(pending int) {
+		g.search(registers, 1, groupWide, func(r int) { g.start(r, pending) })
+	}
+	g.CMPL(g.pending.As32(), operand.U8(2))
+	g.JB(to(none))
+	g.JE(to(two))
+	starts(4)
+	g.Label(two)
+	starts(2)
+	g.Label(none)
+	starts(0)
 
-	after := g.label("groups")
-	g.CMPQ(g.lanes, operand.U8(laneMax))
-	g.JA(to(after))
-	g.search(1, laneMax/lanes4, func(n int) { g.finish(n, true, nil) })
-	g.Label(after)
-	g.groups()
+	for r := 1; r <= groupWide; r++ {
+		g.Commentf("Behind a first group of %d registers.", r)
+		g.Label(second(r))
+		last := g.label("last")
+		g.DECQ(g.more)
+		g.JZ(to(last))
+		g.group(r, false, false)
+		g.JMP(to("group"))
+		g.Label(last)
+		g.group(r, false, true)
+		g.JMP(to("next"))
+	}
+	g.Label("group")
+	g.DECQ(g.more)
+	g.JZ(to("lastGroup"))
+	g.group(groupWide, true, false)
+	g.JMP(to("group"))
+	g.Label("lastGroup")
+	g.group(groupWide, true, true)
+	g.JMP(to("next"))
 
+	g.Label("noKey")
+	g.XORL(g.key.As32(), g.key.As32())
 	g.Label("refuse")
 	g.MOVB(operand.U8(0), at(g.op, opOK))
 	g.Label("next")
 	g.ADDQ(operand.U32(opSize), g.op)
 	g.DECQ(g.left)
 	g.JNZ(to("packet"))
+	g.CMPL(g.pending.As32(), operand.U8(2))
+	g.JB(to("end"))
+	g.JE(to("twoLeft"))
+	run(g.finish(4))
+	g.JMP(to("end"))
+	g.Label("twoLeft")
+	run(g.finish(2))
 	g.Label("end")
 	g.VZEROUPPER()
 	g.Store(g.done, g.Return("done"))
 	g.RET()
 }
 
-// search branches by the number of registers that the lanes left take; each branch ends the packet.
-func (g *wide) search(from, last int, end func(registers int)) {
+func second(r int) string { return "second" + string(rune('0'+r)) }
+
+// describe takes a packet's description, or refuses it, and returns the number of registers of its first group.
+func (g *wide) describe() (registers reg.GPVirtual) {
+	aadLen, n := g.GP64(), g.GP64()
+	g.MOVBQZX(at(g.op, opAADLen), aadLen)
+	g.CMPL(aadLen.As32(), operand.U8(aadMax))
+	g.JA(to("refuse"))
+	g.MOVQ(at(g.op, opLen), n)
+	g.SUBQ(operand.U32(tagSize), n)
+	g.CMPQ(n, operand.U32(wideMax))
+	g.JA(to("refuse"))
+	g.MOVQ(aadLen, g.lengths)
+	g.SHLQ(operand.U8(32), g.lengths)
+	g.LEAQ(operand.Mem{Base: g.lengths, Index: n, Scale: 1}, g.lengths)
+	g.SHLQ(operand.U8(3), g.lengths)
+
+	g.Comment("Whole registers; the bytes of empty lanes.")
+	blocks, empty := g.GP64(), g.GP64()
+	g.LEAQ(at(n, block-1), blocks)
+	g.SHRQ(operand.U8(4), blocks)
+	registers = g.GP64()
+	g.LEAQ(at(blocks, 1), registers)
+	g.SHRQ(operand.U8(2), registers)
+	g.MOVQ(registers, g.more)
+	g.SHRQ(operand.U8(2), g.more)
+	g.LEAL(at(blocks, 2), empty.As32())
+	g.NEGL(empty.As32())
+	g.ANDL(operand.U8(lanes4-1), empty.As32())
+	g.SHLL(operand.U8(4), empty.As32())
+	g.ANDL(operand.U8(groupWide-1), registers.As32())
+	g.INCL(registers.As32())
+
+	g.Comment("Masks.")
+	m := g.GP64()
+	g.MOVQ(operand.I32(-1<<block), m)
+	g.SHLXQ(empty, m, m)
+	g.KMOVQ(m, g.first)
+	g.MOVL(operand.U32(1<<block-1), m.As32())
+	g.SHLXQ(empty, m, m)
+	g.KMOVQ(m, g.front)
+	g.NEGL(n.As32())
+	g.ANDL(operand.U8(block-1), n.As32())
+	g.MOVQ(operand.I32(-1), m)
+	g.SHRXQ(n, m, n)
+	g.SHRQ(operand.U8(block), n)
+	g.KMOVQ(n, g.end)
+	k := g.K()
+	g.BZHIL(aadLen.As32(), m.As32(), m.As32())
+	g.SHLXQ(empty, m, m)
+	g.KMOVQ(m, k)
+
+	a := g.GP64()
+	g.MOVQ(g.op, a)
+	g.SUBQ(empty, a)
+	g.VMOVDQU8_Z(at(a, opAAD), k, g.aad)
+	g.MOVQ(at(g.op, opBuf), g.text)
+	g.SUBQ(empty, g.text)
+	g.SUBQ(operand.U8(block), g.text)
+	g.LEAQ(g.c.counters, g.counters)
+	g.SUBQ(empty, g.counters)
+	x := g.XMM()
+	g.VMOVDQU32_Z(at(g.op, opNonce), g.nonce, x)
+	g.VPXORQ(round(g.key, 0), x, x)
+	g.VSHUFI64X2(imm(0), x.AsZ(), x.AsZ(), g.base)
+	return registers
+}
+
+// lookAhead points at the next packet's text, to be asked for; for the last packet at its own.
+func (g *wide) lookAhead() {
+	none := g.label("noNext")
+	g.MOVQ(g.text, g.ahead)
+	g.CMPQ(g.left, operand.U8(1))
+	g.JE(to(none))
+	g.MOVQ(at(g.op, opSize+opBuf), g.ahead)
+	g.Label(none)
+}
+
+// search branches by a number.
+func (g *wide) search(number reg.GPVirtual, from, last int, body func(int)) {
 	if from == last {
-		g.Commentf("An end of %d registers.", from)
-		end(from)
-		g.JMP(to("next"))
+		body(from)
 		return
 	}
 	middle := (from + last) / 2
 	upper := g.label("registers")
-	g.CMPQ(g.lanes, operand.U8(middle*lanes4))
+	g.CMPL(number.As32(), operand.U8(middle))
 	g.JA(to(upper))
-	g.search(from, middle, end)
+	g.search(number, from, middle, body)
 	g.Label(upper)
-	g.search(middle+1, last, end)
+	g.search(number, middle+1, last, body)
 }
 
-// encrypt returns the steps that make key stream, n registers. first says that the group's first lane is lane 0.
-func (g *wide) encrypt(n int, first bool) (states []reg.VecVirtual, steps []step) {
+// start does a packet's first group, of r registers, and what is pending.
+func (g *wide) start(r, pending int) {
+	g.Commentf("A first group of %d registers, %d pending.", r, pending)
+	var mix []step
+	if pending > 0 {
+		mix = g.finish(pending)
+	}
+	states, encrypt := g.encrypt(r)
+	together(encrypt, mix)
+	more := g.label("more")
+	g.foldNew(g.pendingKey, g.lastWeights())
+	g.VPSHUFB_Z(g.c.swap, states[0], g.front, g.y0)
+	g.TESTQ(g.more, g.more)
+	g.JNZ(to(more))
+	for i := range groupWide - r {
+		g.VPXORQ(g.texts[i], g.texts[i], g.texts[i])
+	}
+	g.VPXORQ(g.hash, g.hash, g.hash)
+	g.crypt(states, true, true)
+	g.leave((r + 1) &^ 1)
+	g.JMP(to("next"))
+	g.Label(more)
+	g.foldNew(g.chainKey, g.chainWeights())
+	g.crypt(states, true, false)
+	g.JMP(to(second(r)))
+}
+
+// foldNew folds powers of the packet's key, unless they are known to be its own.
+func (g *wide) foldNew(known reg.GPVirtual, w weights) {
+	same := g.label("sameFolds")
+	g.CMPQ(g.key, known)
+	g.JE(to(same))
+	g.MOVQ(g.key, known)
+	for k, f := range w.folds {
+		var h [2]reg.VecVirtual
+		for j := range h {
+			h[j] = g.ZMM()
+			g.VMOVDQU64(w.power(2*k+j), h[j])
+		}
+		g.fold(h[0], h[1], f)
+	}
+	g.Label(same)
+}
+
+// group does a group behind the first, and hashes the one before it, which has r registers.
+func (g *wide) group(r int, chained, last bool) {
+	states, encrypt := g.encrypt(groupWide)
+	together(encrypt, g.hashing(r, g.chainWeights(), chained, nil))
+	g.crypt(states, false, last)
+	if last {
+		g.leave(groupWide)
+	}
+}
+
+// leave leaves r registers of the packet's last group for later.
+func (g *wide) leave(r int) {
+	g.MOVL(operand.U32(r), g.pending.As32())
+	g.MOVQ(g.op, g.pendingOp)
+}
+
+// weights are powers of H that a group's registers are multiplied with.
+type weights struct {
+	base  operand.Mem
+	folds []reg.VecVirtual
+}
+
+func (w weights) power(i int) operand.Mem { return w.base.Offset(i * register) }
+
+// lastWeights are those of a packet's last group: each lane has its own.
+func (g *wide) lastWeights() weights { return weights{at(g.pendingKey, keyPowers), g.folds} }
+
+// chainWeights are those of other groups: the lanes' sums stay apart, and each is what its lane of the next group is added to.
+func (g *wide) chainWeights() weights { return weights{at(g.pendingKey, keyChain), g.chainFolds} }
+
+// crypt takes text and key stream together, and goes on behind it. Texts are left to be hashed.
+func (g *wide) crypt(states []reg.VecVirtual, first, last bool) {
+	n := len(states)
+	for i, s := range states {
+		place, into := at(g.text, i*register), g.texts[groupWide-n+i]
+		front, end := first && i == 0, last && i == n-1
+		var mask reg.Register
+		switch {
+		case front && end:
+			both := g.K()
+			g.KANDQ(g.first, g.end, both)
+			mask = both
+		case front:
+			mask = g.first
+		case end:
+			mask = g.end
+		}
+		hashed := s
+		if mask != nil {
+			c := g.ZMM()
+			g.VMOVDQU8_Z(place, mask, c)
+			g.VPXORQ(c, s, s)
+			g.VMOVDQU8(s, mask, place)
+			if g.open {
+				hashed = c
+			}
+		} else if g.open {
+			hashed = g.ZMM()
+			g.VMOVDQU64(place, hashed)
+			g.VPXORQ(hashed, s, s)
+			g.VMOVDQU64(s, place)
+		} else {
+			g.VPXORQ(place, s, s)
+			g.VMOVDQU64(s, place)
+		}
+		if front {
+			g.VMOVDQU8(hashed, mask, g.aad)
+			hashed = g.aad
+		}
+		if !end {
+			g.VPSHUFB(g.c.swap, hashed, into)
+			continue
+		}
+		if !front && !g.open {
+			g.VMOVDQU8_Z(hashed, mask, hashed)
+		}
+		g.VPBROADCASTQ(g.lengths, g.lastLane, hashed)
+		g.VPSHUFB(g.c.swapLast, hashed, into)
+	}
+	for i := range n {
+		g.PREFETCHT0(at(g.ahead, i*register))
+	}
+	if !last {
+		g.ADDQ(operand.U32(n*register), g.ahead)
+		g.ADDQ(operand.U32(n*register), g.text)
+		g.ADDQ(operand.U32(n*register), g.counters)
+	}
+}
+
+// encrypt returns the steps that make key stream, n registers.
+func (g *wide) encrypt(n int) (states []reg.VecVirtual, steps []step) {
 	for range n {
 		states = append(states, g.ZMM())
 	}
@@ -236,13 +450,8 @@ func (g *wide) encrypt(n int, first bool) (states []reg.VecVirtual, steps []step
 		}
 	}
 	steps = append(steps, func() {
-		base := g.base
-		if !first {
-			base = g.ZMM()
-			g.VPXORQ(g.counter, g.base, base)
-		}
 		for i, s := range states {
-			g.VPXORQ(g.c.step[i], base, s)
+			g.VPXORQ(at(g.counters, i*register), g.base, s)
 		}
 	})
 	for _, k := range g.keys[:9] {
@@ -255,7 +464,7 @@ func (g *wide) encrypt(n int, first bool) (states []reg.VecVirtual, steps []step
 			g.VBROADCASTI32X4(round(g.key, i), k)
 			each(k)()
 		}
-		g.CMPL(g.twiceRounds.As32(), operand.U32(2*12))
+		g.CMPL(at(g.key, keyRounds), operand.U8(12))
 		g.JB(to(last))
 		more(10)
 		more(11)
@@ -266,6 +475,53 @@ func (g *wide) encrypt(n int, first bool) (states []reg.VecVirtual, steps []step
 		for _, s := range states {
 			g.VAESENCLAST(g.keys[9], s, s)
 		}
+	})
+}
+
+// hashing returns the steps that hash the last r registers of texts, chained to what was hashed before, into hash. What is in also, unless nil, is added.
+func (g *wide) hashing(r int, w weights, chained bool, also reg.Register) (steps []step) {
+	var s wideSum
+	for i := groupWide - 2; i >= groupWide-r-1; i -= 2 {
+		if chained && i == 0 {
+			steps = append(steps, func() { g.VPXORQ(g.hash, g.texts[0], g.texts[0]) })
+		}
+		if i < groupWide-r {
+			steps = append(steps, g.multiply(&s, g.texts[i+1], w.power(i+1), w.folds[i/2])...)
+		} else {
+			steps = append(steps, g.multiplyPair(&s, [2]reg.VecVirtual{g.texts[i], g.texts[i+1]}, [2]operand.Mem{w.power(i), w.power(i + 1)}, w.folds[i/2])...)
+		}
+	}
+	return append(steps, g.reduce(&s, also)...)
+}
+
+// finish returns the steps that finish the pending packet.
+func (g *wide) finish(r int) []step {
+	return append(g.hashing(r, g.lastWeights(), r == groupWide, g.y0), func() {
+		upper, hash := g.YMM(), g.XMM()
+		g.VEXTRACTI64X4(imm(1), g.hash, upper)
+		g.VPXORQ(g.hash.AsY(), upper, upper)
+		g.VEXTRACTI32X4(imm(1), upper, hash)
+		g.VPXORQ(upper.AsX(), hash, hash)
+		tag := g.GP64()
+		g.MOVQ(at(g.pendingOp, opBuf), tag)
+		g.ADDQ(at(g.pendingOp, opLen), tag)
+		g.VPSHUFB(g.c.swap, hash, hash)
+		if !g.open {
+			g.VMOVDQU64(hash, at(tag, -tagSize))
+			g.MOVB(operand.U8(1), at(g.pendingOp, opOK))
+			g.INCQ(g.done)
+			return
+		}
+		g.Comment("All bytes of the tag are compared at once.")
+		match, ok, equal := g.GP64(), g.GP64(), g.K()
+		g.VPCMPEQB(at(tag, -tagSize), hash, equal)
+		g.KMOVW(equal, match.As32())
+		g.MOVW(match.As16(), at(g.pendingOp, opMatch))
+		g.XORL(ok.As32(), ok.As32())
+		g.CMPL(match.As32(), operand.U32(1<<tagSize-1))
+		g.SETEQ(ok.As8())
+		g.MOVB(ok.As8(), at(g.pendingOp, opOK))
+		g.ADDQ(ok, g.done)
 	})
 }
 
@@ -295,13 +551,17 @@ func (g *wide) total(a ...reg.VecVirtual) reg.VecVirtual {
 	return a[0]
 }
 
-// multiply returns the steps that add a * h to s.
-func (g *wide) multiply(s *wideSum, a reg.VecVirtual, h operand.Op) []step {
+// multiply returns the steps that add a * h to s by Karatsuba's way; the upper halves of folded are of h.
+func (g *wide) multiply(s *wideSum, a reg.VecVirtual, h operand.Op, folded reg.VecVirtual) []step {
 	return []step{
 		func() { g.add(&s.low, 0x00, a, h) },
 		func() { g.add(&s.high, 0x11, a, h) },
-		func() { g.add(&s.middle, 0x01, a, h) },
-		func() { g.add(&s.middle, 0x10, a, h) },
+		func() {
+			f := g.ZMM()
+			g.VPSHUFD(imm(0x4e), a, f)
+			g.VPXORQ(a, f, f)
+			g.add(&s.middle, 0x11, f, folded)
+		},
 	}
 }
 
@@ -318,295 +578,36 @@ func (g *wide) multiplyPair(s *wideSum, a [2]reg.VecVirtual, h [2]operand.Mem, f
 	}
 }
 
-// fold makes the halves of f the sums of a's halves and of b's, lane by lane.
+// fold makes the halves of f the sums of a's halves and of b's, lane by lane. AES's units are also two of those that shuffle: one shuffle is less than two.
 func (g *wide) fold(a, b, f reg.VecVirtual) {
-	upper := g.ZMM()
-	g.VPUNPCKHQDQ(b, a, upper)
-	g.VPUNPCKLQDQ(b, a, f)
-	g.VPXORQ(upper, f, f)
+	inner := g.ZMM() // a's upper half, b's lower one
+	g.VPALIGNR(imm(8), a, b, inner)
+	g.VPXORQ(inner, a, f)
+	g.VPXORQ(inner, b, g.upper, f)
 }
 
-// reduce returns the steps that turn s into one block, in x; see [generator.reduce]. folded says that s was made by Karatsuba's way.
-func (g *wide) reduce(s *wideSum, folded bool, x reg.VecVirtual) []step {
-	half := func(from reg.VecVirtual, into ...reg.VecVirtual) reg.VecVirtual {
-		t := g.ZMM()
-		g.VPCLMULQDQ(imm(0x00), g.c.poly, from, t)
+// reduce returns the steps that turn s, which was made by Karatsuba's way, into a block in each lane of hash; see [generator.reduce].
+// What is in also, unless nil, is added.
+func (g *wide) reduce(s *wideSum, also reg.Register) []step {
+	half := func(from, into, sum reg.VecVirtual) {
+		g.VPCLMULQDQ(imm(0x00), g.c.poly, from, sum)
 		g.VPSHUFD(imm(0x4e), from, from)
-		return g.total(g.total(append(into, t)...), from)
+		g.total(sum, from, into)
 	}
 	var low, middle, high reg.VecVirtual
 	return []step{
 		func() { low, high = g.total(s.low...), g.total(s.high...) },
+		func() { middle = g.total(g.total(s.middle...), low, high) },
 		func() {
-			middle = g.total(s.middle...)
-			if folded {
-				middle = g.total(middle, low, high)
-			}
+			sum := g.ZMM()
+			half(low, middle, sum)
+			middle = sum
 		},
-		func() { middle = half(low, middle) },
-		func() { high = half(middle, high) },
 		func() {
-			upper := g.YMM()
-			g.VEXTRACTI64X4(imm(1), high, upper)
-			g.VPXORQ(high.AsY(), upper, upper)
-			g.VEXTRACTI32X4(imm(1), upper, x)
-			g.VPXORQ(upper.AsX(), x, x)
+			if also != nil {
+				g.VPXORQ(also, high, high)
+			}
+			half(middle, high, g.hash)
 		},
 	}
-}
-
-// place is register i of what is left.
-func (g *wide) place(i int) operand.Mem { return at(g.text, i*register) }
-
-// load reads a register of text, what the mask leaves out as zeros.
-func (g *wide) load(from operand.Op, mask reg.Register) reg.VecVirtual {
-	d := g.ZMM()
-	if mask != nil {
-		g.VMOVDQU8_Z(from, mask, d)
-	} else {
-		g.VMOVDQU64(from, d)
-	}
-	return d
-}
-
-func (g *wide) store(d reg.VecVirtual, mask reg.Register, to operand.Mem) {
-	if mask != nil {
-		g.VMOVDQU8(d, mask, to)
-	} else {
-		g.VMOVDQU64(d, to)
-	}
-}
-
-// hashed makes into what GHASH takes of a register of ciphertext. Beside register 0 of all stand the additional data.
-func (g *wide) hashed(c reg.VecVirtual, mask reg.Register, front bool, into reg.VecVirtual) {
-	switch {
-	case front:
-		g.VMOVDQU8(c, mask, g.aad)
-		c = g.aad
-	case mask != nil && !g.open:
-		g.VMOVDQU8_Z(c, mask, into)
-		c = into
-	}
-	g.VPSHUFB(g.c.swap, c, into)
-}
-
-// keep returns a mask of the text in register i, which its index's first bytes are.
-func (g *wide) keep(index reg.GPVirtual, first bool) reg.OpmaskVirtual {
-	ones, mask := g.GP64(), g.K()
-	g.MOVQ(operand.I64(-1), ones)
-	g.BZHIQ(index, ones, ones)
-	g.KMOVQ(ones, mask)
-	if first {
-		g.KANDQ(g.first, mask, mask)
-	}
-	return mask
-}
-
-// groups works off groups until 1 to 16 lanes are left, and these.
-func (g *wide) groups() {
-	const n = laneMax / lanes4
-	g.Comment("The next packet's lines, the last packet's own, are asked for.")
-	none := g.label("noNext")
-	g.MOVQ(g.text, g.ahead)
-	g.CMPQ(g.left, operand.U8(1))
-	g.JE(to(none))
-	g.MOVQ(at(g.op, opSize+opBuf), g.ahead)
-	g.Label(none)
-	g.VPXORQ(g.counter, g.counter, g.counter)
-
-	var texts []reg.VecVirtual // to be hashed
-	for range n {
-		texts = append(texts, g.ZMM())
-	}
-	// lastMask is that of a group's last register, whose last block may be partial, if it is the text's last.
-	lastMask := func() reg.OpmaskVirtual {
-		index, most := g.GP64(), g.GP64()
-		g.LEAQ(at(g.end, -(n-1)*register), index)
-		g.MOVL(operand.U32(register), most.As32())
-		g.CMPQ(index, most)
-		g.CMOVQGT(most, index)
-		return g.keep(index, false)
-	}
-	hashing := func() (steps []step) {
-		var s wideSum
-		for k, pair := range pairs {
-			if pair[1] == 0 {
-				steps = append(steps, func() { g.VPXORQ(g.hash.AsZ(), texts[0], texts[0]) }) // the lanes above are zero in it
-			}
-			steps = append(steps, g.multiplyPair(&s, [2]reg.VecVirtual{texts[pair[0]], texts[pair[1]]},
-				[2]operand.Mem{at(g.key, keyPowers+pair[0]*register), at(g.key, keyPowers+pair[1]*register)}, g.folds[k])...)
-		}
-		return append(steps, g.reduce(&s, true, g.hash)...)
-	}
-	group := func(front bool, mix []step) {
-		mask := func(last reg.Register, i int) reg.Register {
-			switch {
-			case front && i == 0:
-				return g.first
-			case i == n-1:
-				return last
-			}
-			return nil
-		}
-		last := lastMask()
-		if g.open {
-			var take []step
-			for i := range n {
-				take = append(take, func() {
-					g.hashed(g.load(g.place(i), mask(last, i)), mask(last, i), front && i == 0, texts[i])
-				})
-			}
-			mix = append(take, mix...)
-		}
-		states, encrypt := g.encrypt(n, front)
-		together(encrypt, mix)
-		if front {
-			g.VEXTRACTI32X4(imm(1), states[0], g.y0)
-		}
-		for i, s := range states {
-			if mask(last, i) != nil {
-				g.VPXORQ(g.load(g.place(i), mask(last, i)), s, s)
-			} else {
-				g.VPXORQ(g.place(i), s, s)
-			}
-			g.store(s, mask(last, i), g.place(i))
-			if !g.open {
-				g.hashed(s, mask(last, i), front && i == 0, texts[i])
-			}
-		}
-		g.VPADDD(g.c.group, g.counter, g.counter)
-		for line := 0; line < n*register; line += 64 {
-			g.PREFETCHT0(at(g.ahead, line))
-		}
-		g.ADDQ(operand.U32(n*register), g.ahead)
-		g.ADDQ(operand.U32(n*register), g.text)
-		g.SUBQ(operand.U32(n*register), g.end)
-		g.SUBQ(operand.U8(laneMax), g.lanes)
-	}
-	g.VPXORQ(g.hash, g.hash, g.hash)
-	loop, last := g.label("group"), g.label("last")
-	if g.open {
-		group(true, hashing())
-	} else {
-		group(true, nil)
-	}
-	g.CMPQ(g.lanes, operand.U8(laneMax))
-	g.JBE(to(last))
-	g.Label(loop)
-	group(false, hashing())
-	g.CMPQ(g.lanes, operand.U8(laneMax))
-	g.JA(to(loop))
-	g.Label(last)
-	g.search(1, n, func(registers int) {
-		if g.open {
-			g.finish(registers, false, nil)
-		} else {
-			g.finish(registers, false, hashing())
-		}
-	})
-}
-
-// finish does what is left of a packet, in n registers, and the tag. front says that this is all of the packet; mix are
-// steps that have to be done before GHASH goes on.
-func (g *wide) finish(n int, front bool, mix []step) {
-	g.Comment("The last two registers' bytes that are text: the last one may hold the lengths only.")
-	masks := make([]reg.Register, n)
-	zero, index := g.GP64(), g.GP64()
-	if front {
-		masks[0] = g.first
-	}
-	if n > 1 {
-		before := g.GP64()
-		g.LEAQ(at(g.end, -(n-2)*register), before)
-		masks[n-2] = g.keep(before, front && n == 2)
-	}
-	g.XORL(zero.As32(), zero.As32())
-	g.MOVQ(g.end, index)
-	g.SUBQ(operand.U32((n-1)*register), index)
-	g.CMOVQLT(zero, index)
-	masks[n-1] = g.keep(index, front && n == 1)
-
-	g.Comment("The block of lengths, to be put into the last lane.")
-	bits, aadLen, lane := g.GP64(), g.GP64(), g.GP64()
-	lengths := g.ZMM()
-	g.MOVQ(at(g.op, opLen), bits)
-	g.MOVBQZX(at(g.op, opAADLen), aadLen)
-	g.SHLQ(operand.U8(32), aadLen)
-	g.LEAQ(operand.Mem{Base: bits, Index: aadLen, Scale: 1, Disp: -tagSize}, bits)
-	g.SHLQ(operand.U8(3), bits)
-	g.VPBROADCASTQ(bits, lengths)
-	g.LEAQ(at(g.lanes, -1), lane)
-	g.ANDL(operand.U8(lanes4-1), lane.As32())
-	g.SHLL(operand.U8(6), lane.As32())
-	shuffles := g.GP64()
-	g.LEAQ(g.c.lengths, shuffles)
-	g.VPSHUFB(operand.Mem{Base: shuffles, Index: lane, Scale: 1}, lengths, lengths)
-	g.Comment("The power of H for lane 0. Behind the last lane all is zero, whatever stands behind the powers.")
-	powers := g.GP64()
-	g.MOVQ(g.lanes, powers)
-	g.NEGQ(powers)
-	g.SHLQ(operand.U8(4), powers)
-	g.ADDQ(g.key, powers)
-
-	var s wideSum
-	hash := func(i int, c reg.VecVirtual) []step {
-		d := g.ZMM()
-		return append([]step{func() {
-			g.hashed(c, masks[i], front && i == 0, d)
-			switch {
-			case i == 0 && !front && n == 1:
-				g.VPTERNLOGQ(imm(0x96), lengths, g.hash.AsZ(), d)
-			case i == 0 && !front:
-				g.VPXORQ(g.hash.AsZ(), d, d)
-			case i == n-1:
-				g.VPXORQ(lengths, d, d)
-			}
-		}}, func() { run(g.multiply(&s, d, at(powers, keyPowers+powerMax*block+i*register))) })
-	}
-	states, encrypt := g.encrypt(n, front)
-	x := g.XMM()
-	if !g.open {
-		together(encrypt, mix)
-		if front {
-			g.VEXTRACTI32X4(imm(1), states[0], g.y0)
-		}
-		for i, state := range states {
-			c := g.load(g.place(i), masks[i])
-			g.VPXORQ(state, c, c)
-			g.store(c, masks[i], g.place(i))
-			run(hash(i, c))
-		}
-		run(g.reduce(&s, false, x))
-		g.VPSHUFB(g.c.swap, x, x)
-		g.VPXORQ(g.y0, x, x)
-		g.VMOVDQU64(x, at(g.text, 0).Idx(g.end, 1))
-		g.MOVB(operand.U8(1), at(g.op, opOK))
-		g.INCQ(g.done)
-		return
-	}
-	var hashing []step
-	for i := range states {
-		var c reg.VecVirtual
-		hashing = append(hashing, func() { c = g.load(g.place(i), masks[i]) }, func() { run(hash(i, c)) })
-	}
-	together(encrypt, append(hashing, g.reduce(&s, false, x)...))
-	if front {
-		g.VEXTRACTI32X4(imm(1), states[0], g.y0)
-	}
-	g.VPSHUFB(g.c.swap, x, x)
-	g.VPXORQ(at(g.text, 0).Idx(g.end, 1), x, x)
-	for i, state := range states {
-		g.VPXORQ(g.load(g.place(i), masks[i]), state, state)
-		g.store(state, masks[i], g.place(i))
-	}
-	g.Comment("All bytes of the tag are compared at once.")
-	match, ok, equal := g.GP64(), g.GP64(), g.K()
-	g.VPCMPEQB(g.y0, x, equal)
-	g.KMOVW(equal, match.As32())
-	g.MOVW(match.As16(), at(g.op, opMatch))
-	g.XORL(ok.As32(), ok.As32())
-	g.CMPL(match.As32(), operand.U32(1<<tagSize-1))
-	g.SETEQ(ok.As8())
-	g.MOVB(ok.As8(), at(g.op, opOK))
-	g.ADDQ(ok, g.done)
 }
