@@ -55,26 +55,28 @@ func (f assembly) on(ops []Op) (done int) { return f(&ops[0], len(ops)) }
 
 // bySize gives packets with min to max bytes of text to within and others to outside, a run of them at a time.
 func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
+	least, span := min+TagSize, uint(max-min)
 	return func(ops []Op) (done int) {
-		least, most := min+TagSize, max+TagSize
 		for len(ops) > 0 {
-			run, is := 1, fits(&ops[0], least, most)
-			for run < len(ops) && fits(&ops[run], least, most) == is {
+			run := 0
+			for run < len(ops) && uint(len(ops[run].Buf)-least) <= span {
 				run++
 			}
-			if is {
+			if run > 0 {
 				done += within.on(ops[:run])
-			} else {
-				done += outside.on(ops[:run])
+				ops, run = ops[run:], 0
 			}
-			ops = ops[run:]
+			for run < len(ops) && uint(len(ops[run].Buf)-least) > span {
+				run++
+			}
+			if run > 0 {
+				done += outside.on(ops[:run])
+				ops = ops[run:]
+			}
 		}
 		return done
 	}
 }
-
-// fits says that a buffer has least to most bytes.
-func fits(op *Op, least, most int) bool { return len(op.Buf) >= least && len(op.Buf) <= most }
 
 // openers completes functions that open, in assembly.
 func openers(call func(ops []Op) (done int)) (open func([]Op), openTruncated func([]Op, int)) {

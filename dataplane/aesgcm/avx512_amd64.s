@@ -595,6 +595,7 @@ TEXT ·sealAVX512(SB), NOSPLIT, $8-24
 	VPXORQ Z19, Z19, Z19
 	VPXORQ Z20, Z20, Z20
 	VPXORQ Z21, Z21, Z21
+	VPXORQ Z1, Z1, Z1
 	VPXORQ Z2, Z2, Z2
 	VPXORQ Z3, Z3, Z3
 
@@ -687,6 +688,8 @@ noNextAb:
 	JA   registersAe
 	CMPL R15, $0x01
 	JA   registersAf
+	CMPQ R9, $0x02
+	JAE  fiveAg
 
 	// A first group of 1 registers, 4 pending.
 	VPXORQ          (R8), Z0, Z22
@@ -733,18 +736,18 @@ noNextAb:
 	VPSHUFD         $0x4e, Z21, Z21
 	VPTERNLOGQ      $0x96, Z24, Z21, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundAg
+	JB              lastRoundAh
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z22, Z22
-	JE              lastRoundAg
+	JE              lastRoundAh
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VBROADCASTI32X4 480(BX), Z2
 	VAESENC         Z2, Z22, Z22
 
-lastRoundAg:
+lastRoundAh:
 	VAESENCLAST   Z13, Z22, Z22
 	VEXTRACTI64X4 $0x01, Z3, Y2
 	VPXORQ        Y3, Y2, Y2
@@ -757,7 +760,7 @@ lastRoundAg:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsAi
+	JE            sameFoldsAj
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -770,10 +773,10 @@ lastRoundAg:
 	VPXORQ        Z21, Z15, Z15
 	VPXORQ        Z21, Z2, K3, Z15
 
-sameFoldsAi:
+sameFoldsAj:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreAh
+	JNZ          moreAi
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z20, Z20, Z20
@@ -790,9 +793,9 @@ sameFoldsAi:
 	MOVQ         AX, R13
 	JMP          next
 
-moreAh:
+moreAi:
 	CMPQ      BX, R14
-	JE        sameFoldsAj
+	JE        sameFoldsAk
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -805,7 +808,7 @@ moreAh:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsAj:
+sameFoldsAk:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z22, Z22
 	VMOVDQU8   Z22, K4, (DI)
@@ -816,6 +819,195 @@ sameFoldsAj:
 	ADDQ       $0x00000040, DI
 	ADDQ       $0x00000040, R8
 	JMP        second1
+
+fiveAg:
+	DECQ R9
+
+	// A first group of 5 registers, 4 pending.
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPXORQ          192(R8), Z0, Z25
+	VPXORQ          256(R8), Z0, Z26
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z27
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z28
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z25, Z25
+	VAESENC         Z4, Z26, Z26
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z29
+	VPALIGNR        $0x08, Z20, Z21, Z30
+	VPXORQ          Z30, Z20, Z20
+	VPXORQ          Z30, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z15, Z20, Z30
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z25, Z25
+	VAESENC         Z5, Z26, Z26
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z25, Z25
+	VAESENC         Z6, Z26, Z26
+	VPCLMULQDQ      $0x11, Z15, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z25, Z25
+	VAESENC         Z7, Z26, Z26
+	VPCLMULQDQ      $0x00, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z29, Z27
+	VPCLMULQDQ      $0x11, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z28
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z25, Z25
+	VAESENC         Z8, Z26, Z26
+	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z25, Z25
+	VAESENC         Z9, Z26, Z26
+	VPALIGNR        $0x08, Z18, Z19, Z21
+	VPXORQ          Z21, Z18, Z18
+	VPXORQ          Z21, Z19, K3, Z18
+	VPCLMULQDQ      $0x00, Z14, Z18, Z21
+	VPTERNLOGQ      $0x96, Z21, Z20, Z30
+	VPCLMULQDQ      $0x11, 64(R12), Z19, Z19
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z25, Z25
+	VAESENC         Z10, Z26, Z26
+	VPCLMULQDQ      $0x11, Z14, Z18, Z18
+	VPXORQ          Z3, Z27, Z27
+	VPXORQ          Z19, Z28, Z28
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z25, Z25
+	VAESENC         Z11, Z26, Z26
+	VPXORQ          Z18, Z30, Z30
+	VPTERNLOGQ      $0x96, Z28, Z27, Z30
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z25, Z25
+	VAESENC         Z12, Z26, Z26
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z27, Z18
+	VPSHUFD         $0x4e, Z27, Z27
+	VPTERNLOGQ      $0x96, Z30, Z27, Z18
+	VPXORQ          Z2, Z28, Z28
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z18, Z3
+	VPSHUFD         $0x4e, Z18, Z18
+	VPTERNLOGQ      $0x96, Z28, Z18, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundAl
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+	JE              lastRoundAl
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+
+lastRoundAl:
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VAESENCLAST   Z13, Z24, Z24
+	VAESENCLAST   Z13, Z25, Z25
+	VAESENCLAST   Z13, Z26, Z26
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X3
+	VPXORQ        X2, X3, X3
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X3, X3
+	VMOVDQU64     X3, -16(R11)
+	MOVB          $0x01, 33(R13)
+	INCQ          DX
+	CMPQ          BX, R12
+	JE            sameFoldsAn
+	MOVQ          BX, R12
+	VMOVDQU64     (R12), Z14
+	VMOVDQU64     64(R12), Z2
+	VPALIGNR      $0x08, Z14, Z2, Z3
+	VPXORQ        Z3, Z14, Z14
+	VPXORQ        Z3, Z2, K3, Z14
+	VMOVDQU64     128(R12), Z15
+	VMOVDQU64     192(R12), Z2
+	VPALIGNR      $0x08, Z15, Z2, Z3
+	VPXORQ        Z3, Z15, Z15
+	VPXORQ        Z3, Z2, K3, Z15
+
+sameFoldsAn:
+	VPSHUFB.Z wideSwap<>+0(SB), Z22, K6, Z2
+	CMPQ      BX, R14
+	JE        sameFoldsAo
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z18
+	VPXORQ    Z18, Z17, Z17
+	VPXORQ    Z18, Z3, K3, Z17
+
+sameFoldsAo:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z22, Z22
+	VMOVDQU8   Z22, K4, (DI)
+	VMOVDQU8   Z22, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z1
+	VPXORQ     64(DI), Z23, Z23
+	VMOVDQU64  Z23, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z23, Z18
+	VPXORQ     128(DI), Z24, Z24
+	VMOVDQU64  Z24, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z24, Z19
+	VPXORQ     192(DI), Z25, Z25
+	VMOVDQU64  Z25, 192(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z25, Z20
+	VPXORQ     256(DI), Z26, Z26
+	VMOVDQU64  Z26, 256(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z26, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	ADDQ       $0x00000140, SI
+	ADDQ       $0x00000140, DI
+	ADDQ       $0x00000140, R8
+	JMP        second5
 
 registersAf:
 	// A first group of 2 registers, 4 pending.
@@ -873,14 +1065,14 @@ registersAf:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z25, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundAk
+	JB              lastRoundAp
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundAk
+	JE              lastRoundAp
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -888,7 +1080,7 @@ registersAf:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundAk:
+lastRoundAp:
 	VAESENCLAST   Z13, Z22, Z22
 	VAESENCLAST   Z13, Z23, Z23
 	VEXTRACTI64X4 $0x01, Z3, Y2
@@ -902,7 +1094,7 @@ lastRoundAk:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsAm
+	JE            sameFoldsAr
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -915,10 +1107,10 @@ lastRoundAk:
 	VPXORQ        Z20, Z15, Z15
 	VPXORQ        Z20, Z2, K3, Z15
 
-sameFoldsAm:
+sameFoldsAr:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreAl
+	JNZ          moreAq
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z3, Z3, Z3
@@ -939,9 +1131,9 @@ sameFoldsAm:
 	MOVQ         AX, R13
 	JMP          next
 
-moreAl:
+moreAq:
 	CMPQ      BX, R14
-	JE        sameFoldsAn
+	JE        sameFoldsAs
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -954,7 +1146,7 @@ moreAl:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsAn:
+sameFoldsAs:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z22, Z22
 	VMOVDQU8   Z22, K4, (DI)
@@ -972,7 +1164,7 @@ sameFoldsAn:
 
 registersAe:
 	CMPL R15, $0x03
-	JA   registersAo
+	JA   registersAt
 
 	// A first group of 3 registers, 4 pending.
 	VPXORQ          (R8), Z0, Z22
@@ -1039,7 +1231,7 @@ registersAe:
 	VPSHUFD         $0x4e, Z19, Z19
 	VPTERNLOGQ      $0x96, Z26, Z19, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundAp
+	JB              lastRoundAu
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -1048,7 +1240,7 @@ registersAe:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 	VAESENC         Z2, Z24, Z24
-	JE              lastRoundAp
+	JE              lastRoundAu
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -1058,7 +1250,7 @@ registersAe:
 	VAESENC         Z2, Z23, Z23
 	VAESENC         Z2, Z24, Z24
 
-lastRoundAp:
+lastRoundAu:
 	VAESENCLAST   Z13, Z22, Z22
 	VAESENCLAST   Z13, Z23, Z23
 	VAESENCLAST   Z13, Z24, Z24
@@ -1073,7 +1265,7 @@ lastRoundAp:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsAr
+	JE            sameFoldsAw
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -1086,10 +1278,10 @@ lastRoundAp:
 	VPXORQ        Z19, Z15, Z15
 	VPXORQ        Z19, Z2, K3, Z15
 
-sameFoldsAr:
+sameFoldsAw:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreAq
+	JNZ          moreAv
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
@@ -1113,9 +1305,9 @@ sameFoldsAr:
 	MOVQ         AX, R13
 	JMP          next
 
-moreAq:
+moreAv:
 	CMPQ      BX, R14
-	JE        sameFoldsAs
+	JE        sameFoldsAx
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -1128,7 +1320,7 @@ moreAq:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsAs:
+sameFoldsAx:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z22, Z22
 	VMOVDQU8   Z22, K4, (DI)
@@ -1148,7 +1340,7 @@ sameFoldsAs:
 	ADDQ       $0x000000c0, R8
 	JMP        second3
 
-registersAo:
+registersAt:
 	// A first group of 4 registers, 4 pending.
 	VPXORQ          (R8), Z0, Z22
 	VPXORQ          64(R8), Z0, Z23
@@ -1224,7 +1416,7 @@ registersAo:
 	VPSHUFD         $0x4e, Z18, Z18
 	VPTERNLOGQ      $0x96, Z27, Z18, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundAt
+	JB              lastRoundAy
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -1235,7 +1427,7 @@ registersAo:
 	VAESENC         Z2, Z23, Z23
 	VAESENC         Z2, Z24, Z24
 	VAESENC         Z2, Z25, Z25
-	JE              lastRoundAt
+	JE              lastRoundAy
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -1247,7 +1439,7 @@ registersAo:
 	VAESENC         Z2, Z24, Z24
 	VAESENC         Z2, Z25, Z25
 
-lastRoundAt:
+lastRoundAy:
 	VAESENCLAST   Z13, Z22, Z22
 	VAESENCLAST   Z13, Z23, Z23
 	VAESENCLAST   Z13, Z24, Z24
@@ -1263,7 +1455,7 @@ lastRoundAt:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsAv
+	JE            sameFoldsBa
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -1276,10 +1468,10 @@ lastRoundAt:
 	VPXORQ        Z18, Z15, Z15
 	VPXORQ        Z18, Z2, K3, Z15
 
-sameFoldsAv:
+sameFoldsBa:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreAu
+	JNZ          moreAz
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
 	VPXORQ       Z0, Z22, Z22
@@ -1306,9 +1498,9 @@ sameFoldsAv:
 	MOVQ         AX, R13
 	JMP          next
 
-moreAu:
+moreAz:
 	CMPQ      BX, R14
-	JE        sameFoldsAw
+	JE        sameFoldsBb
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -1321,7 +1513,7 @@ moreAu:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsAw:
+sameFoldsBb:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z22, Z22
 	VMOVDQU8   Z22, K4, (DI)
@@ -1347,9 +1539,11 @@ sameFoldsAw:
 
 twoPendingAd:
 	CMPL R15, $0x02
-	JA   registersAx
+	JA   registersBc
 	CMPL R15, $0x01
-	JA   registersAy
+	JA   registersBd
+	CMPQ R9, $0x02
+	JAE  fiveBe
 
 	// A first group of 1 registers, 2 pending.
 	VPXORQ          (R8), Z0, Z22
@@ -1383,18 +1577,18 @@ twoPendingAd:
 	VPSHUFD         $0x4e, Z21, Z21
 	VPTERNLOGQ      $0x96, Z23, Z21, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundAz
+	JB              lastRoundBf
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z22, Z22
-	JE              lastRoundAz
+	JE              lastRoundBf
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VBROADCASTI32X4 480(BX), Z2
 	VAESENC         Z2, Z22, Z22
 
-lastRoundAz:
+lastRoundBf:
 	VAESENCLAST   Z13, Z22, Z22
 	VEXTRACTI64X4 $0x01, Z3, Y2
 	VPXORQ        Y3, Y2, Y2
@@ -1407,7 +1601,7 @@ lastRoundAz:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsBb
+	JE            sameFoldsBh
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -1420,10 +1614,10 @@ lastRoundAz:
 	VPXORQ        Z21, Z15, Z15
 	VPXORQ        Z21, Z2, K3, Z15
 
-sameFoldsBb:
+sameFoldsBh:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreBa
+	JNZ          moreBg
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z20, Z20, Z20
@@ -1440,9 +1634,9 @@ sameFoldsBb:
 	MOVQ         AX, R13
 	JMP          next
 
-moreBa:
+moreBg:
 	CMPQ      BX, R14
-	JE        sameFoldsBc
+	JE        sameFoldsBi
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -1455,7 +1649,7 @@ moreBa:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsBc:
+sameFoldsBi:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z22, Z22
 	VMOVDQU8   Z22, K4, (DI)
@@ -1467,7 +1661,183 @@ sameFoldsBc:
 	ADDQ       $0x00000040, R8
 	JMP        second1
 
-registersAy:
+fiveBe:
+	DECQ R9
+
+	// A first group of 5 registers, 2 pending.
+	VPXORQ          (R8), Z0, Z18
+	VPXORQ          64(R8), Z0, Z24
+	VPXORQ          128(R8), Z0, Z19
+	VPXORQ          192(R8), Z0, Z22
+	VPXORQ          256(R8), Z0, Z23
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z3
+	VAESENC         Z4, Z18, Z18
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z19, Z19
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z25
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z26
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VPALIGNR        $0x08, Z20, Z21, Z27
+	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z27, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z15, Z20, Z27
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VPCLMULQDQ      $0x11, Z15, Z20, Z20
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VPXORQ          Z26, Z3, Z3
+	VPXORQ          Z21, Z25, Z25
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VPXORQ          Z20, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z3, Z27
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z20
+	VPSHUFD         $0x4e, Z3, Z3
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VPXORQ          Z2, Z25, Z25
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z20, Z3
+	VPSHUFD         $0x4e, Z20, Z20
+	VPTERNLOGQ      $0x96, Z25, Z20, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundBj
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	JE              lastRoundBj
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+
+lastRoundBj:
+	VAESENCLAST   Z13, Z18, Z18
+	VAESENCLAST   Z13, Z24, Z24
+	VAESENCLAST   Z13, Z19, Z19
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X3
+	VPXORQ        X2, X3, X3
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X3, X3
+	VMOVDQU64     X3, -16(R11)
+	MOVB          $0x01, 33(R13)
+	INCQ          DX
+	CMPQ          BX, R12
+	JE            sameFoldsBl
+	MOVQ          BX, R12
+	VMOVDQU64     (R12), Z14
+	VMOVDQU64     64(R12), Z2
+	VPALIGNR      $0x08, Z14, Z2, Z3
+	VPXORQ        Z3, Z14, Z14
+	VPXORQ        Z3, Z2, K3, Z14
+	VMOVDQU64     128(R12), Z15
+	VMOVDQU64     192(R12), Z2
+	VPALIGNR      $0x08, Z15, Z2, Z3
+	VPXORQ        Z3, Z15, Z15
+	VPXORQ        Z3, Z2, K3, Z15
+
+sameFoldsBl:
+	VPSHUFB.Z wideSwap<>+0(SB), Z18, K6, Z2
+	CMPQ      BX, R14
+	JE        sameFoldsBm
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z20
+	VPXORQ    Z20, Z17, Z17
+	VPXORQ    Z20, Z3, K3, Z17
+
+sameFoldsBm:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z18, Z18
+	VMOVDQU8   Z18, K4, (DI)
+	VMOVDQU8   Z18, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z1
+	VPXORQ     64(DI), Z24, Z24
+	VMOVDQU64  Z24, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z24, Z18
+	VPXORQ     128(DI), Z19, Z19
+	VMOVDQU64  Z19, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z19, Z19
+	VPXORQ     192(DI), Z22, Z22
+	VMOVDQU64  Z22, 192(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z22, Z20
+	VPXORQ     256(DI), Z23, Z23
+	VMOVDQU64  Z23, 256(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z23, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	ADDQ       $0x00000140, SI
+	ADDQ       $0x00000140, DI
+	ADDQ       $0x00000140, R8
+	JMP        second5
+
+registersBd:
 	// A first group of 2 registers, 2 pending.
 	VPXORQ          (R8), Z0, Z22
 	VPXORQ          64(R8), Z0, Z23
@@ -1510,14 +1880,14 @@ registersAy:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundBd
+	JB              lastRoundBn
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundBd
+	JE              lastRoundBn
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -1525,7 +1895,7 @@ registersAy:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundBd:
+lastRoundBn:
 	VAESENCLAST   Z13, Z22, Z22
 	VAESENCLAST   Z13, Z23, Z23
 	VEXTRACTI64X4 $0x01, Z3, Y2
@@ -1539,7 +1909,7 @@ lastRoundBd:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsBf
+	JE            sameFoldsBp
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -1552,10 +1922,10 @@ lastRoundBd:
 	VPXORQ        Z20, Z15, Z15
 	VPXORQ        Z20, Z2, K3, Z15
 
-sameFoldsBf:
+sameFoldsBp:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreBe
+	JNZ          moreBo
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z3, Z3, Z3
@@ -1576,9 +1946,9 @@ sameFoldsBf:
 	MOVQ         AX, R13
 	JMP          next
 
-moreBe:
+moreBo:
 	CMPQ      BX, R14
-	JE        sameFoldsBg
+	JE        sameFoldsBq
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -1591,7 +1961,7 @@ moreBe:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsBg:
+sameFoldsBq:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z22, Z22
 	VMOVDQU8   Z22, K4, (DI)
@@ -1607,9 +1977,9 @@ sameFoldsBg:
 	ADDQ       $0x00000080, R8
 	JMP        second2
 
-registersAx:
+registersBc:
 	CMPL R15, $0x03
-	JA   registersBh
+	JA   registersBr
 
 	// A first group of 3 registers, 2 pending.
 	VPXORQ          (R8), Z0, Z19
@@ -1663,7 +2033,7 @@ registersAx:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundBi
+	JB              lastRoundBs
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
@@ -1672,7 +2042,7 @@ registersAx:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundBi
+	JE              lastRoundBs
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
@@ -1682,7 +2052,7 @@ registersAx:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundBi:
+lastRoundBs:
 	VAESENCLAST   Z13, Z19, Z19
 	VAESENCLAST   Z13, Z22, Z22
 	VAESENCLAST   Z13, Z23, Z23
@@ -1697,7 +2067,7 @@ lastRoundBi:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsBk
+	JE            sameFoldsBu
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -1710,10 +2080,10 @@ lastRoundBi:
 	VPXORQ        Z20, Z15, Z15
 	VPXORQ        Z20, Z2, K3, Z15
 
-sameFoldsBk:
+sameFoldsBu:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z19, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreBj
+	JNZ          moreBt
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
@@ -1737,9 +2107,9 @@ sameFoldsBk:
 	MOVQ         AX, R13
 	JMP          next
 
-moreBj:
+moreBt:
 	CMPQ      BX, R14
-	JE        sameFoldsBl
+	JE        sameFoldsBv
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -1752,7 +2122,7 @@ moreBj:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsBl:
+sameFoldsBv:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z19, Z19
 	VMOVDQU8   Z19, K4, (DI)
@@ -1772,7 +2142,7 @@ sameFoldsBl:
 	ADDQ       $0x000000c0, R8
 	JMP        second3
 
-registersBh:
+registersBr:
 	// A first group of 4 registers, 2 pending.
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
@@ -1835,7 +2205,7 @@ registersBh:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundBm
+	JB              lastRoundBw
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -1846,7 +2216,7 @@ registersBh:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundBm
+	JE              lastRoundBw
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -1858,7 +2228,7 @@ registersBh:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundBm:
+lastRoundBw:
 	VAESENCLAST   Z13, Z18, Z18
 	VAESENCLAST   Z13, Z19, Z19
 	VAESENCLAST   Z13, Z22, Z22
@@ -1874,7 +2244,7 @@ lastRoundBm:
 	MOVB          $0x01, 33(R13)
 	INCQ          DX
 	CMPQ          BX, R12
-	JE            sameFoldsBo
+	JE            sameFoldsBy
 	MOVQ          BX, R12
 	VMOVDQU64     (R12), Z14
 	VMOVDQU64     64(R12), Z2
@@ -1887,10 +2257,10 @@ lastRoundBm:
 	VPXORQ        Z20, Z15, Z15
 	VPXORQ        Z20, Z2, K3, Z15
 
-sameFoldsBo:
+sameFoldsBy:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z18, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreBn
+	JNZ          moreBx
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
 	VPXORQ       Z0, Z18, Z18
@@ -1917,9 +2287,9 @@ sameFoldsBo:
 	MOVQ         AX, R13
 	JMP          next
 
-moreBn:
+moreBx:
 	CMPQ      BX, R14
-	JE        sameFoldsBp
+	JE        sameFoldsBz
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -1932,7 +2302,7 @@ moreBn:
 	VPXORQ    Z20, Z17, Z17
 	VPXORQ    Z20, Z3, K3, Z17
 
-sameFoldsBp:
+sameFoldsBz:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z18, Z18
 	VMOVDQU8   Z18, K4, (DI)
@@ -1958,9 +2328,11 @@ sameFoldsBp:
 
 nonePendingAc:
 	CMPL R15, $0x02
-	JA   registersBq
+	JA   registersCa
 	CMPL R15, $0x01
-	JA   registersBr
+	JA   registersCb
+	CMPQ R9, $0x02
+	JAE  fiveCc
 
 	// A first group of 1 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z21
@@ -1974,21 +2346,21 @@ nonePendingAc:
 	VAESENC         Z11, Z21, Z21
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundBs
+	JB              lastRoundCd
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z21, Z21
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundBs
+	JE              lastRoundCd
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z21, Z21
 	VBROADCASTI32X4 480(BX), Z2
 	VAESENC         Z2, Z21, Z21
 
-lastRoundBs:
+lastRoundCd:
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsBu
+	JE          sameFoldsCf
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -2001,10 +2373,10 @@ lastRoundBs:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsBu:
+sameFoldsCf:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z21, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreBt
+	JNZ          moreCe
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z20, Z20, Z20
@@ -2021,9 +2393,9 @@ sameFoldsBu:
 	MOVQ         AX, R13
 	JMP          next
 
-moreBt:
+moreCe:
 	CMPQ      BX, R14
-	JE        sameFoldsBv
+	JE        sameFoldsCg
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -2036,7 +2408,7 @@ moreBt:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsBv:
+sameFoldsCg:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z21, Z21
 	VMOVDQU8   Z21, K4, (DI)
@@ -2048,7 +2420,153 @@ sameFoldsBv:
 	ADDQ       $0x00000040, R8
 	JMP        second1
 
-registersBr:
+fiveCc:
+	DECQ R9
+
+	// A first group of 5 registers, 0 pending.
+	VPXORQ          (R8), Z0, Z18
+	VPXORQ          64(R8), Z0, Z21
+	VPXORQ          128(R8), Z0, Z19
+	VPXORQ          192(R8), Z0, Z20
+	VPXORQ          256(R8), Z0, Z3
+	VAESENC         Z4, Z18, Z18
+	VAESENC         Z4, Z21, Z21
+	VAESENC         Z4, Z19, Z19
+	VAESENC         Z4, Z20, Z20
+	VAESENC         Z4, Z3, Z3
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z21, Z21
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z20, Z20
+	VAESENC         Z5, Z3, Z3
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z21, Z21
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z20, Z20
+	VAESENC         Z6, Z3, Z3
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z21, Z21
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z20, Z20
+	VAESENC         Z7, Z3, Z3
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z21, Z21
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z20, Z20
+	VAESENC         Z8, Z3, Z3
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z21, Z21
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z20, Z20
+	VAESENC         Z9, Z3, Z3
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z21, Z21
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z20, Z20
+	VAESENC         Z10, Z3, Z3
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z21, Z21
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z20, Z20
+	VAESENC         Z11, Z3, Z3
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z21, Z21
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z20, Z20
+	VAESENC         Z12, Z3, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundCh
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+	JE              lastRoundCh
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+
+lastRoundCh:
+	VAESENCLAST Z13, Z18, Z18
+	VAESENCLAST Z13, Z21, Z21
+	VAESENCLAST Z13, Z19, Z19
+	VAESENCLAST Z13, Z20, Z20
+	VAESENCLAST Z13, Z3, Z3
+	CMPQ        BX, R12
+	JE          sameFoldsCj
+	MOVQ        BX, R12
+	VMOVDQU64   (R12), Z14
+	VMOVDQU64   64(R12), Z2
+	VPALIGNR    $0x08, Z14, Z2, Z15
+	VPXORQ      Z15, Z14, Z14
+	VPXORQ      Z15, Z2, K3, Z14
+	VMOVDQU64   128(R12), Z15
+	VMOVDQU64   192(R12), Z2
+	VPALIGNR    $0x08, Z15, Z2, Z22
+	VPXORQ      Z22, Z15, Z15
+	VPXORQ      Z22, Z2, K3, Z15
+
+sameFoldsCj:
+	VPSHUFB.Z wideSwap<>+0(SB), Z18, K6, Z2
+	CMPQ      BX, R14
+	JE        sameFoldsCk
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z17
+	VPALIGNR  $0x08, Z16, Z17, Z22
+	VPXORQ    Z22, Z16, Z16
+	VPXORQ    Z22, Z17, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z22
+	VPALIGNR  $0x08, Z17, Z22, Z23
+	VPXORQ    Z23, Z17, Z17
+	VPXORQ    Z23, Z22, K3, Z17
+
+sameFoldsCk:
+	VMOVDQU8.Z (DI), K4, Z22
+	VPXORQ     Z22, Z18, Z18
+	VMOVDQU8   Z18, K4, (DI)
+	VMOVDQU8   Z18, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z1
+	VPXORQ     64(DI), Z21, Z21
+	VMOVDQU64  Z21, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z21, Z18
+	VPXORQ     128(DI), Z19, Z19
+	VMOVDQU64  Z19, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z19, Z19
+	VPXORQ     192(DI), Z20, Z20
+	VMOVDQU64  Z20, 192(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z20, Z20
+	VPXORQ     256(DI), Z3, Z3
+	VMOVDQU64  Z3, 256(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	ADDQ       $0x00000140, SI
+	ADDQ       $0x00000140, DI
+	ADDQ       $0x00000140, R8
+	JMP        second5
+
+registersCb:
 	// A first group of 2 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z20
 	VPXORQ          64(R8), Z0, Z21
@@ -2071,14 +2589,14 @@ registersBr:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundBw
+	JB              lastRoundCl
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundBw
+	JE              lastRoundCl
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
@@ -2086,11 +2604,11 @@ registersBr:
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 
-lastRoundBw:
+lastRoundCl:
 	VAESENCLAST Z13, Z20, Z20
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsBy
+	JE          sameFoldsCn
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -2103,10 +2621,10 @@ lastRoundBw:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsBy:
+sameFoldsCn:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z20, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreBx
+	JNZ          moreCm
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z3, Z3, Z3
@@ -2127,9 +2645,9 @@ sameFoldsBy:
 	MOVQ         AX, R13
 	JMP          next
 
-moreBx:
+moreCm:
 	CMPQ      BX, R14
-	JE        sameFoldsBz
+	JE        sameFoldsCo
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -2142,7 +2660,7 @@ moreBx:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsBz:
+sameFoldsCo:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z20, Z20
 	VMOVDQU8   Z20, K4, (DI)
@@ -2158,9 +2676,9 @@ sameFoldsBz:
 	ADDQ       $0x00000080, R8
 	JMP        second2
 
-registersBq:
+registersCa:
 	CMPL R15, $0x03
-	JA   registersCa
+	JA   registersCp
 
 	// A first group of 3 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z19
@@ -2194,7 +2712,7 @@ registersBq:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCb
+	JB              lastRoundCq
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
@@ -2203,7 +2721,7 @@ registersBq:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundCb
+	JE              lastRoundCq
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
@@ -2213,12 +2731,12 @@ registersBq:
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 
-lastRoundCb:
+lastRoundCq:
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z20, Z20
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsCd
+	JE          sameFoldsCs
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -2231,10 +2749,10 @@ lastRoundCb:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsCd:
+sameFoldsCs:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z19, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreCc
+	JNZ          moreCr
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
@@ -2258,9 +2776,9 @@ sameFoldsCd:
 	MOVQ         AX, R13
 	JMP          next
 
-moreCc:
+moreCr:
 	CMPQ      BX, R14
-	JE        sameFoldsCe
+	JE        sameFoldsCt
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -2273,7 +2791,7 @@ moreCc:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsCe:
+sameFoldsCt:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z19, Z19
 	VMOVDQU8   Z19, K4, (DI)
@@ -2293,7 +2811,7 @@ sameFoldsCe:
 	ADDQ       $0x000000c0, R8
 	JMP        second3
 
-registersCa:
+registersCp:
 	// A first group of 4 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
@@ -2336,7 +2854,7 @@ registersCa:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCf
+	JB              lastRoundCu
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -2347,7 +2865,7 @@ registersCa:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundCf
+	JE              lastRoundCu
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -2359,13 +2877,13 @@ registersCa:
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 
-lastRoundCf:
+lastRoundCu:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z20, Z20
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsCh
+	JE          sameFoldsCw
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -2378,10 +2896,10 @@ lastRoundCf:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsCh:
+sameFoldsCw:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z18, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreCg
+	JNZ          moreCv
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
 	VPXORQ       Z0, Z18, Z18
@@ -2408,9 +2926,9 @@ sameFoldsCh:
 	MOVQ         AX, R13
 	JMP          next
 
-moreCg:
+moreCv:
 	CMPQ      BX, R14
-	JE        sameFoldsCi
+	JE        sameFoldsCx
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -2423,7 +2941,7 @@ moreCg:
 	VPXORQ    Z22, Z17, Z17
 	VPXORQ    Z22, Z3, K3, Z17
 
-sameFoldsCi:
+sameFoldsCx:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z18, Z18
 	VMOVDQU8   Z18, K4, (DI)
@@ -2450,7 +2968,7 @@ sameFoldsCi:
 	// Behind a first group of 1 registers.
 second1:
 	DECQ            R9
-	JZ              lastCj
+	JZ              lastCy
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z20
@@ -2504,7 +3022,7 @@ second1:
 	VPSHUFD         $0x4e, Z23, Z23
 	VPTERNLOGQ      $0x96, Z22, Z23, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCk
+	JB              lastRoundCz
 	VBROADCASTI32X4 432(BX), Z21
 	VAESENC         Z21, Z18, Z18
 	VAESENC         Z21, Z19, Z19
@@ -2515,7 +3033,7 @@ second1:
 	VAESENC         Z21, Z19, Z19
 	VAESENC         Z21, Z20, Z20
 	VAESENC         Z21, Z1, Z1
-	JE              lastRoundCk
+	JE              lastRoundCz
 	VBROADCASTI32X4 464(BX), Z21
 	VAESENC         Z21, Z18, Z18
 	VAESENC         Z21, Z19, Z19
@@ -2527,7 +3045,7 @@ second1:
 	VAESENC         Z21, Z20, Z20
 	VAESENC         Z21, Z1, Z1
 
-lastRoundCk:
+lastRoundCz:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z20, Z20
@@ -2553,7 +3071,7 @@ lastRoundCk:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastCj:
+lastCy:
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z1
@@ -2607,7 +3125,7 @@ lastCj:
 	VPSHUFD         $0x4e, Z22, Z22
 	VPTERNLOGQ      $0x96, Z20, Z22, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCl
+	JB              lastRoundDa
 	VBROADCASTI32X4 432(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -2618,7 +3136,7 @@ lastCj:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundCl
+	JE              lastRoundDa
 	VBROADCASTI32X4 464(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -2630,7 +3148,7 @@ lastCj:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundCl:
+lastRoundDa:
 	VAESENCLAST  Z13, Z18, Z18
 	VAESENCLAST  Z13, Z19, Z19
 	VAESENCLAST  Z13, Z1, Z1
@@ -2661,7 +3179,7 @@ lastRoundCl:
 	// Behind a first group of 2 registers.
 second2:
 	DECQ            R9
-	JZ              lastCm
+	JZ              lastDb
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z1
@@ -2722,7 +3240,7 @@ second2:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z23, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCn
+	JB              lastRoundDc
 	VBROADCASTI32X4 432(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -2733,7 +3251,7 @@ second2:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
-	JE              lastRoundCn
+	JE              lastRoundDc
 	VBROADCASTI32X4 464(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -2745,7 +3263,7 @@ second2:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
 
-lastRoundCn:
+lastRoundDc:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z1, Z1
@@ -2771,7 +3289,7 @@ lastRoundCn:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastCm:
+lastDb:
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z1
@@ -2832,7 +3350,7 @@ lastCm:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z22, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCo
+	JB              lastRoundDd
 	VBROADCASTI32X4 432(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -2843,7 +3361,7 @@ lastCm:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundCo
+	JE              lastRoundDd
 	VBROADCASTI32X4 464(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -2855,7 +3373,7 @@ lastCm:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundCo:
+lastRoundDd:
 	VAESENCLAST  Z13, Z18, Z18
 	VAESENCLAST  Z13, Z19, Z19
 	VAESENCLAST  Z13, Z1, Z1
@@ -2886,7 +3404,7 @@ lastRoundCo:
 	// Behind a first group of 3 registers.
 second3:
 	DECQ            R9
-	JZ              lastCp
+	JZ              lastDe
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z1
 	VPXORQ          128(R8), Z0, Z22
@@ -2949,7 +3467,7 @@ second3:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z19
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCq
+	JB              lastRoundDf
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -2960,7 +3478,7 @@ second3:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
-	JE              lastRoundCq
+	JE              lastRoundDf
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -2972,7 +3490,7 @@ second3:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 
-lastRoundCq:
+lastRoundDf:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z1, Z1
 	VAESENCLAST Z13, Z22, Z22
@@ -3001,7 +3519,7 @@ lastRoundCq:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastCp:
+lastDe:
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z1
 	VPXORQ          128(R8), Z0, Z22
@@ -3064,7 +3582,7 @@ lastCp:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z25, Z3, Z19
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCr
+	JB              lastRoundDg
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -3075,7 +3593,7 @@ lastCp:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundCr
+	JE              lastRoundDg
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -3087,7 +3605,7 @@ lastCp:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
 
-lastRoundCr:
+lastRoundDg:
 	VAESENCLAST  Z13, Z18, Z18
 	VAESENCLAST  Z13, Z1, Z1
 	VAESENCLAST  Z13, Z22, Z22
@@ -3121,7 +3639,7 @@ lastRoundCr:
 	// Behind a first group of 4 registers.
 second4:
 	DECQ            R9
-	JZ              lastCs
+	JZ              lastDh
 	VPXORQ          (R8), Z0, Z1
 	VPXORQ          64(R8), Z0, Z22
 	VPXORQ          128(R8), Z0, Z23
@@ -3191,7 +3709,7 @@ second4:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z27, Z3, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCt
+	JB              lastRoundDi
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3202,7 +3720,7 @@ second4:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundCt
+	JE              lastRoundDi
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3214,7 +3732,7 @@ second4:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundCt:
+lastRoundDi:
 	VAESENCLAST Z13, Z1, Z1
 	VAESENCLAST Z13, Z22, Z22
 	VAESENCLAST Z13, Z23, Z23
@@ -3243,7 +3761,7 @@ lastRoundCt:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastCs:
+lastDh:
 	VPXORQ          (R8), Z0, Z1
 	VPXORQ          64(R8), Z0, Z22
 	VPXORQ          128(R8), Z0, Z23
@@ -3313,7 +3831,7 @@ lastCs:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCu
+	JB              lastRoundDj
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3324,7 +3842,7 @@ lastCs:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundCu
+	JE              lastRoundDj
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3336,7 +3854,7 @@ lastCs:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundCu:
+lastRoundDj:
 	VAESENCLAST  Z13, Z1, Z1
 	VAESENCLAST  Z13, Z22, Z22
 	VAESENCLAST  Z13, Z23, Z23
@@ -3353,6 +3871,281 @@ lastRoundCu:
 	VPXORQ       128(DI), Z23, Z23
 	VMOVDQU64    Z23, 128(DI)
 	VPSHUFB      wideSwap<>+0(SB), Z23, Z20
+	VMOVDQU8.Z   192(DI), K5, Z1
+	VPXORQ       Z1, Z0, Z0
+	VMOVDQU8     Z0, K5, 192(DI)
+	VMOVDQU8.Z   Z0, K5, Z0
+	VPBROADCASTQ R10, K2, Z0
+	VPSHUFB      wideSwapLast<>+0(SB), Z0, Z21
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+	MOVL         $0x00000004, R11
+	MOVQ         AX, R13
+	JMP          next
+
+	// Behind a first group of 5 registers.
+second5:
+	DECQ            R9
+	JZ              lastDk
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPXORQ          192(R8), Z0, Z25
+	VPCLMULQDQ      $0x00, 704(R12), Z1, Z3
+	VPCLMULQDQ      $0x11, 704(R12), Z1, Z26
+	VPSHUFD         $0x4e, Z1, Z27
+	VPXORQ          Z1, Z27, Z27
+	VPCLMULQDQ      $0x11, Z17, Z27, Z1
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z25, Z25
+	VPTERNLOGQ      $0x96, Z26, Z3, Z1
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z25, Z25
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z27
+	VPSHUFD         $0x4e, Z3, Z3
+	VPTERNLOGQ      $0x96, Z1, Z3, Z27
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z27, Z3
+	VPSHUFD         $0x4e, Z27, Z27
+	VPTERNLOGQ      $0x96, Z26, Z27, Z3
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z25, Z25
+	VPCLMULQDQ      $0x00, 640(R12), Z20, Z1
+	VPCLMULQDQ      $0x11, 640(R12), Z20, Z26
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z25, Z25
+	VPCLMULQDQ      $0x00, 704(R12), Z21, Z27
+	VPALIGNR        $0x08, Z20, Z21, Z28
+	VPXORQ          Z28, Z20, Z20
+	VPXORQ          Z28, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z17, Z20, Z28
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z25, Z25
+	VPCLMULQDQ      $0x11, 704(R12), Z21, Z21
+	VPCLMULQDQ      $0x11, Z17, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z25, Z25
+	VPCLMULQDQ      $0x00, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z27, Z1
+	VPCLMULQDQ      $0x11, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z26
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z25, Z25
+	VPCLMULQDQ      $0x00, 576(R12), Z19, Z3
+	VPALIGNR        $0x08, Z18, Z19, Z21
+	VPXORQ          Z21, Z18, Z18
+	VPXORQ          Z21, Z19, K3, Z18
+	VPCLMULQDQ      $0x00, Z16, Z18, Z21
+	VPTERNLOGQ      $0x96, Z21, Z20, Z28
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z25, Z25
+	VPCLMULQDQ      $0x11, 576(R12), Z19, Z19
+	VPCLMULQDQ      $0x11, Z16, Z18, Z18
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z25, Z25
+	VPXORQ          Z3, Z1, Z1
+	VPXORQ          Z19, Z26, Z26
+	VPXORQ          Z18, Z28, Z28
+	VPTERNLOGQ      $0x96, Z26, Z1, Z28
+	CMPL            256(BX), $0x0c
+	JB              lastRoundDl
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+	JE              lastRoundDl
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+
+lastRoundDl:
+	VAESENCLAST Z13, Z22, Z22
+	VAESENCLAST Z13, Z23, Z23
+	VAESENCLAST Z13, Z24, Z24
+	VAESENCLAST Z13, Z25, Z25
+	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z1, Z18
+	VPSHUFD     $0x4e, Z1, Z1
+	VPTERNLOGQ  $0x96, Z28, Z1, Z18
+	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
+	VPSHUFD     $0x4e, Z18, Z18
+	VPTERNLOGQ  $0x96, Z26, Z18, Z3
+	VPXORQ      (DI), Z22, Z22
+	VMOVDQU64   Z22, (DI)
+	VPSHUFB     wideSwap<>+0(SB), Z22, Z18
+	VPXORQ      64(DI), Z23, Z23
+	VMOVDQU64   Z23, 64(DI)
+	VPSHUFB     wideSwap<>+0(SB), Z23, Z19
+	VPXORQ      128(DI), Z24, Z24
+	VMOVDQU64   Z24, 128(DI)
+	VPSHUFB     wideSwap<>+0(SB), Z24, Z20
+	VPXORQ      192(DI), Z25, Z25
+	VMOVDQU64   Z25, 192(DI)
+	VPSHUFB     wideSwap<>+0(SB), Z25, Z21
+	PREFETCHT0  (SI)
+	PREFETCHT0  64(SI)
+	PREFETCHT0  128(SI)
+	PREFETCHT0  192(SI)
+	ADDQ        $0x00000100, SI
+	ADDQ        $0x00000100, DI
+	ADDQ        $0x00000100, R8
+	JMP         group
+
+lastDk:
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPXORQ          192(R8), Z0, Z0
+	VPCLMULQDQ      $0x00, 704(R12), Z1, Z3
+	VPCLMULQDQ      $0x11, 704(R12), Z1, Z25
+	VPSHUFD         $0x4e, Z1, Z26
+	VPXORQ          Z1, Z26, Z26
+	VPCLMULQDQ      $0x11, Z17, Z26, Z1
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z0, Z0
+	VPTERNLOGQ      $0x96, Z25, Z3, Z1
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z26
+	VPSHUFD         $0x4e, Z3, Z3
+	VPTERNLOGQ      $0x96, Z1, Z3, Z26
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z26, Z3
+	VPSHUFD         $0x4e, Z26, Z26
+	VPTERNLOGQ      $0x96, Z25, Z26, Z3
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z0, Z0
+	VPCLMULQDQ      $0x00, 640(R12), Z20, Z1
+	VPCLMULQDQ      $0x11, 640(R12), Z20, Z25
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z0, Z0
+	VPCLMULQDQ      $0x00, 704(R12), Z21, Z26
+	VPALIGNR        $0x08, Z20, Z21, Z27
+	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z27, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z17, Z20, Z27
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, 704(R12), Z21, Z21
+	VPCLMULQDQ      $0x11, Z17, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z0, Z0
+	VPCLMULQDQ      $0x00, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z26, Z1
+	VPCLMULQDQ      $0x11, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z25
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z0, Z0
+	VPCLMULQDQ      $0x00, 576(R12), Z19, Z3
+	VPALIGNR        $0x08, Z18, Z19, Z21
+	VPXORQ          Z21, Z18, Z18
+	VPXORQ          Z21, Z19, K3, Z18
+	VPCLMULQDQ      $0x00, Z16, Z18, Z21
+	VPTERNLOGQ      $0x96, Z21, Z20, Z27
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z0, Z0
+	VPCLMULQDQ      $0x11, 576(R12), Z19, Z19
+	VPCLMULQDQ      $0x11, Z16, Z18, Z18
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z0, Z0
+	VPXORQ          Z3, Z1, Z1
+	VPXORQ          Z19, Z25, Z25
+	VPXORQ          Z18, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z1, Z27
+	CMPL            256(BX), $0x0c
+	JB              lastRoundDm
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+	JE              lastRoundDm
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+
+lastRoundDm:
+	VAESENCLAST  Z13, Z22, Z22
+	VAESENCLAST  Z13, Z23, Z23
+	VAESENCLAST  Z13, Z24, Z24
+	VAESENCLAST  Z13, Z0, Z0
+	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z1, Z18
+	VPSHUFD      $0x4e, Z1, Z1
+	VPTERNLOGQ   $0x96, Z27, Z1, Z18
+	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
+	VPSHUFD      $0x4e, Z18, Z18
+	VPTERNLOGQ   $0x96, Z25, Z18, Z3
+	VPXORQ       (DI), Z22, Z22
+	VMOVDQU64    Z22, (DI)
+	VPSHUFB      wideSwap<>+0(SB), Z22, Z18
+	VPXORQ       64(DI), Z23, Z23
+	VMOVDQU64    Z23, 64(DI)
+	VPSHUFB      wideSwap<>+0(SB), Z23, Z19
+	VPXORQ       128(DI), Z24, Z24
+	VMOVDQU64    Z24, 128(DI)
+	VPSHUFB      wideSwap<>+0(SB), Z24, Z20
 	VMOVDQU8.Z   192(DI), K5, Z1
 	VPXORQ       Z1, Z0, Z0
 	VMOVDQU8     Z0, K5, 192(DI)
@@ -3440,7 +4233,7 @@ group:
 	VPSHUFD         $0x4e, Z25, Z25
 	VPTERNLOGQ      $0x96, Z28, Z25, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCv
+	JB              lastRoundDn
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3451,7 +4244,7 @@ group:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundCv
+	JE              lastRoundDn
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3463,7 +4256,7 @@ group:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundCv:
+lastRoundDn:
 	VAESENCLAST Z13, Z1, Z1
 	VAESENCLAST Z13, Z22, Z22
 	VAESENCLAST Z13, Z23, Z23
@@ -3563,7 +4356,7 @@ lastGroup:
 	VPSHUFD         $0x4e, Z24, Z24
 	VPTERNLOGQ      $0x96, Z27, Z24, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundCw
+	JB              lastRoundDo
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3574,7 +4367,7 @@ lastGroup:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundCw
+	JE              lastRoundDo
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3586,7 +4379,7 @@ lastGroup:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundCw:
+lastRoundDo:
 	VAESENCLAST  Z13, Z1, Z1
 	VAESENCLAST  Z13, Z22, Z22
 	VAESENCLAST  Z13, Z23, Z23
@@ -3751,6 +4544,7 @@ TEXT ·openAVX512(SB), NOSPLIT, $8-24
 	VPXORQ Z19, Z19, Z19
 	VPXORQ Z20, Z20, Z20
 	VPXORQ Z21, Z21, Z21
+	VPXORQ Z1, Z1, Z1
 	VPXORQ Z2, Z2, Z2
 	VPXORQ Z3, Z3, Z3
 
@@ -3832,17 +4626,19 @@ sameKey:
 	VSHUFI64X2  $0x00, Z0, Z0, Z0
 	MOVQ        DI, SI
 	CMPQ        CX, $0x01
-	JE          noNextCx
+	JE          noNextDp
 	MOVQ        104(AX), SI
 
-noNextCx:
+noNextDp:
 	CMPL R11, $0x02
-	JB   nonePendingCy
-	JE   twoPendingCz
+	JB   nonePendingDq
+	JE   twoPendingDr
 	CMPL R15, $0x02
-	JA   registersDa
+	JA   registersDs
 	CMPL R15, $0x01
-	JA   registersDb
+	JA   registersDt
+	CMPQ R9, $0x02
+	JAE  fiveDu
 
 	// A first group of 1 registers, 4 pending.
 	VPXORQ          (R8), Z0, Z22
@@ -3888,690 +4684,6 @@ noNextCx:
 	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z21, Z3
 	VPSHUFD         $0x4e, Z21, Z21
 	VPTERNLOGQ      $0x96, Z24, Z21, Z3
-	CMPL            256(BX), $0x0c
-	JB              lastRoundDc
-	VBROADCASTI32X4 432(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VBROADCASTI32X4 448(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	JE              lastRoundDc
-	VBROADCASTI32X4 464(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VBROADCASTI32X4 480(BX), Z2
-	VAESENC         Z2, Z22, Z22
-
-lastRoundDc:
-	VAESENCLAST   Z13, Z22, Z22
-	VEXTRACTI64X4 $0x01, Z3, Y2
-	VPXORQ        Y3, Y2, Y2
-	VEXTRACTI32X4 $0x01, Y2, X21
-	VPXORQ        X2, X21, X21
-	MOVQ          40(R13), R11
-	ADDQ          48(R13), R11
-	VPSHUFB       wideSwap<>+0(SB), X21, X21
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB  -16(R11), X21, K7
-	KMOVW     K7, R11
-	MOVW      R11, 34(R13)
-	XORL      R15, R15
-	CMPL      R11, $0x0000ffff
-	SETEQ     R15
-	MOVB      R15, 33(R13)
-	ADDQ      R15, DX
-	CMPQ      BX, R12
-	JE        sameFoldsDe
-	MOVQ      BX, R12
-	VMOVDQU64 (R12), Z14
-	VMOVDQU64 64(R12), Z2
-	VPALIGNR  $0x08, Z14, Z2, Z15
-	VPXORQ    Z15, Z14, Z14
-	VPXORQ    Z15, Z2, K3, Z14
-	VMOVDQU64 128(R12), Z15
-	VMOVDQU64 192(R12), Z2
-	VPALIGNR  $0x08, Z15, Z2, Z21
-	VPXORQ    Z21, Z15, Z15
-	VPXORQ    Z21, Z2, K3, Z15
-
-sameFoldsDe:
-	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
-	TESTQ        R9, R9
-	JNZ          moreDd
-	VPXORQ       Z18, Z18, Z18
-	VPXORQ       Z19, Z19, Z19
-	VPXORQ       Z20, Z20, Z20
-	VPXORQ       Z3, Z3, Z3
-	KANDQ        K4, K5, K4
-	VMOVDQU8.Z   (DI), K4, Z0
-	VPXORQ       Z0, Z22, Z22
-	VMOVDQU8     Z22, K4, (DI)
-	VMOVDQU8     Z0, K4, Z1
-	VPBROADCASTQ R10, K2, Z1
-	VPSHUFB      wideSwapLast<>+0(SB), Z1, Z21
-	PREFETCHT0   (SI)
-	MOVL         $0x00000002, R11
-	MOVQ         AX, R13
-	JMP          next
-
-moreDd:
-	CMPQ      BX, R14
-	JE        sameFoldsDf
-	MOVQ      BX, R14
-	VMOVDQU64 512(R12), Z16
-	VMOVDQU64 576(R12), Z3
-	VPALIGNR  $0x08, Z16, Z3, Z17
-	VPXORQ    Z17, Z16, Z16
-	VPXORQ    Z17, Z3, K3, Z16
-	VMOVDQU64 640(R12), Z17
-	VMOVDQU64 704(R12), Z3
-	VPALIGNR  $0x08, Z17, Z3, Z18
-	VPXORQ    Z18, Z17, Z17
-	VPXORQ    Z18, Z3, K3, Z17
-
-sameFoldsDf:
-	VMOVDQU8.Z (DI), K4, Z3
-	VPXORQ     Z3, Z22, Z22
-	VMOVDQU8   Z22, K4, (DI)
-	VMOVDQU8   Z3, K4, Z1
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
-	PREFETCHT0 (SI)
-	ADDQ       $0x00000040, SI
-	ADDQ       $0x00000040, DI
-	ADDQ       $0x00000040, R8
-	JMP        second1
-
-registersDb:
-	// A first group of 2 registers, 4 pending.
-	VPXORQ          (R8), Z0, Z22
-	VPXORQ          64(R8), Z0, Z23
-	VPCLMULQDQ      $0x00, 128(R12), Z20, Z24
-	VPCLMULQDQ      $0x11, 128(R12), Z20, Z25
-	VAESENC         Z4, Z22, Z22
-	VAESENC         Z4, Z23, Z23
-	VPCLMULQDQ      $0x00, 192(R12), Z21, Z26
-	VPALIGNR        $0x08, Z20, Z21, Z27
-	VPXORQ          Z27, Z20, Z20
-	VPXORQ          Z27, Z21, K3, Z20
-	VPCLMULQDQ      $0x00, Z15, Z20, Z27
-	VAESENC         Z5, Z22, Z22
-	VAESENC         Z5, Z23, Z23
-	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
-	VAESENC         Z6, Z22, Z22
-	VAESENC         Z6, Z23, Z23
-	VPCLMULQDQ      $0x11, Z15, Z20, Z20
-	VPXORQ          Z3, Z18, Z18
-	VAESENC         Z7, Z22, Z22
-	VAESENC         Z7, Z23, Z23
-	VPCLMULQDQ      $0x00, (R12), Z18, Z3
-	VPTERNLOGQ      $0x96, Z3, Z26, Z24
-	VPCLMULQDQ      $0x11, (R12), Z18, Z3
-	VPTERNLOGQ      $0x96, Z3, Z21, Z25
-	VAESENC         Z8, Z22, Z22
-	VAESENC         Z8, Z23, Z23
-	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
-	VAESENC         Z9, Z22, Z22
-	VAESENC         Z9, Z23, Z23
-	VPALIGNR        $0x08, Z18, Z19, Z26
-	VPXORQ          Z26, Z18, Z21
-	VPXORQ          Z26, Z19, K3, Z21
-	VPCLMULQDQ      $0x00, Z14, Z21, Z26
-	VPTERNLOGQ      $0x96, Z26, Z20, Z27
-	VPCLMULQDQ      $0x11, 64(R12), Z19, Z20
-	VAESENC         Z10, Z22, Z22
-	VAESENC         Z10, Z23, Z23
-	VPCLMULQDQ      $0x11, Z14, Z21, Z21
-	VPXORQ          Z3, Z24, Z24
-	VPXORQ          Z20, Z25, Z25
-	VAESENC         Z11, Z22, Z22
-	VAESENC         Z11, Z23, Z23
-	VPXORQ          Z21, Z27, Z27
-	VPTERNLOGQ      $0x96, Z25, Z24, Z27
-	VAESENC         Z12, Z22, Z22
-	VAESENC         Z12, Z23, Z23
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z24, Z20
-	VPSHUFD         $0x4e, Z24, Z24
-	VPTERNLOGQ      $0x96, Z27, Z24, Z20
-	VPXORQ          Z2, Z25, Z25
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z20, Z3
-	VPSHUFD         $0x4e, Z20, Z20
-	VPTERNLOGQ      $0x96, Z25, Z20, Z3
-	CMPL            256(BX), $0x0c
-	JB              lastRoundDg
-	VBROADCASTI32X4 432(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VBROADCASTI32X4 448(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	JE              lastRoundDg
-	VBROADCASTI32X4 464(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VBROADCASTI32X4 480(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-
-lastRoundDg:
-	VAESENCLAST   Z13, Z22, Z22
-	VAESENCLAST   Z13, Z23, Z23
-	VEXTRACTI64X4 $0x01, Z3, Y2
-	VPXORQ        Y3, Y2, Y2
-	VEXTRACTI32X4 $0x01, Y2, X20
-	VPXORQ        X2, X20, X20
-	MOVQ          40(R13), R11
-	ADDQ          48(R13), R11
-	VPSHUFB       wideSwap<>+0(SB), X20, X20
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB  -16(R11), X20, K7
-	KMOVW     K7, R11
-	MOVW      R11, 34(R13)
-	XORL      R15, R15
-	CMPL      R11, $0x0000ffff
-	SETEQ     R15
-	MOVB      R15, 33(R13)
-	ADDQ      R15, DX
-	CMPQ      BX, R12
-	JE        sameFoldsDi
-	MOVQ      BX, R12
-	VMOVDQU64 (R12), Z14
-	VMOVDQU64 64(R12), Z2
-	VPALIGNR  $0x08, Z14, Z2, Z15
-	VPXORQ    Z15, Z14, Z14
-	VPXORQ    Z15, Z2, K3, Z14
-	VMOVDQU64 128(R12), Z15
-	VMOVDQU64 192(R12), Z2
-	VPALIGNR  $0x08, Z15, Z2, Z20
-	VPXORQ    Z20, Z15, Z15
-	VPXORQ    Z20, Z2, K3, Z15
-
-sameFoldsDi:
-	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
-	TESTQ        R9, R9
-	JNZ          moreDh
-	VPXORQ       Z18, Z18, Z18
-	VPXORQ       Z19, Z19, Z19
-	VPXORQ       Z3, Z3, Z3
-	VMOVDQU8.Z   (DI), K4, Z0
-	VPXORQ       Z0, Z22, Z22
-	VMOVDQU8     Z22, K4, (DI)
-	VMOVDQU8     Z0, K4, Z1
-	VPSHUFB      wideSwap<>+0(SB), Z1, Z20
-	VMOVDQU8.Z   64(DI), K5, Z0
-	VPXORQ       Z0, Z23, Z23
-	VMOVDQU8     Z23, K5, 64(DI)
-	VPBROADCASTQ R10, K2, Z0
-	VPSHUFB      wideSwapLast<>+0(SB), Z0, Z21
-	PREFETCHT0   (SI)
-	PREFETCHT0   64(SI)
-	MOVL         $0x00000002, R11
-	MOVQ         AX, R13
-	JMP          next
-
-moreDh:
-	CMPQ      BX, R14
-	JE        sameFoldsDj
-	MOVQ      BX, R14
-	VMOVDQU64 512(R12), Z16
-	VMOVDQU64 576(R12), Z3
-	VPALIGNR  $0x08, Z16, Z3, Z17
-	VPXORQ    Z17, Z16, Z16
-	VPXORQ    Z17, Z3, K3, Z16
-	VMOVDQU64 640(R12), Z17
-	VMOVDQU64 704(R12), Z3
-	VPALIGNR  $0x08, Z17, Z3, Z18
-	VPXORQ    Z18, Z17, Z17
-	VPXORQ    Z18, Z3, K3, Z17
-
-sameFoldsDj:
-	VMOVDQU8.Z (DI), K4, Z3
-	VPXORQ     Z3, Z22, Z22
-	VMOVDQU8   Z22, K4, (DI)
-	VMOVDQU8   Z3, K4, Z1
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z20
-	VMOVDQU64  64(DI), Z1
-	VPXORQ     Z1, Z23, Z23
-	VMOVDQU64  Z23, 64(DI)
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	ADDQ       $0x00000080, SI
-	ADDQ       $0x00000080, DI
-	ADDQ       $0x00000080, R8
-	JMP        second2
-
-registersDa:
-	CMPL R15, $0x03
-	JA   registersDk
-
-	// A first group of 3 registers, 4 pending.
-	VPXORQ          (R8), Z0, Z22
-	VPXORQ          64(R8), Z0, Z23
-	VPXORQ          128(R8), Z0, Z24
-	VPCLMULQDQ      $0x00, 128(R12), Z20, Z25
-	VPCLMULQDQ      $0x11, 128(R12), Z20, Z26
-	VAESENC         Z4, Z22, Z22
-	VAESENC         Z4, Z23, Z23
-	VAESENC         Z4, Z24, Z24
-	VPCLMULQDQ      $0x00, 192(R12), Z21, Z27
-	VPALIGNR        $0x08, Z20, Z21, Z28
-	VPXORQ          Z28, Z20, Z20
-	VPXORQ          Z28, Z21, K3, Z20
-	VPCLMULQDQ      $0x00, Z15, Z20, Z28
-	VAESENC         Z5, Z22, Z22
-	VAESENC         Z5, Z23, Z23
-	VAESENC         Z5, Z24, Z24
-	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
-	VAESENC         Z6, Z22, Z22
-	VAESENC         Z6, Z23, Z23
-	VAESENC         Z6, Z24, Z24
-	VPCLMULQDQ      $0x11, Z15, Z20, Z20
-	VPXORQ          Z3, Z18, Z18
-	VAESENC         Z7, Z22, Z22
-	VAESENC         Z7, Z23, Z23
-	VAESENC         Z7, Z24, Z24
-	VPCLMULQDQ      $0x00, (R12), Z18, Z3
-	VPTERNLOGQ      $0x96, Z3, Z27, Z25
-	VPCLMULQDQ      $0x11, (R12), Z18, Z3
-	VPTERNLOGQ      $0x96, Z3, Z21, Z26
-	VAESENC         Z8, Z22, Z22
-	VAESENC         Z8, Z23, Z23
-	VAESENC         Z8, Z24, Z24
-	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
-	VAESENC         Z9, Z22, Z22
-	VAESENC         Z9, Z23, Z23
-	VAESENC         Z9, Z24, Z24
-	VPALIGNR        $0x08, Z18, Z19, Z27
-	VPXORQ          Z27, Z18, Z21
-	VPXORQ          Z27, Z19, K3, Z21
-	VPCLMULQDQ      $0x00, Z14, Z21, Z27
-	VPTERNLOGQ      $0x96, Z27, Z20, Z28
-	VPCLMULQDQ      $0x11, 64(R12), Z19, Z19
-	VAESENC         Z10, Z22, Z22
-	VAESENC         Z10, Z23, Z23
-	VAESENC         Z10, Z24, Z24
-	VPCLMULQDQ      $0x11, Z14, Z21, Z20
-	VPXORQ          Z3, Z25, Z25
-	VPXORQ          Z19, Z26, Z26
-	VAESENC         Z11, Z22, Z22
-	VAESENC         Z11, Z23, Z23
-	VAESENC         Z11, Z24, Z24
-	VPXORQ          Z20, Z28, Z28
-	VPTERNLOGQ      $0x96, Z26, Z25, Z28
-	VAESENC         Z12, Z22, Z22
-	VAESENC         Z12, Z23, Z23
-	VAESENC         Z12, Z24, Z24
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z25, Z19
-	VPSHUFD         $0x4e, Z25, Z25
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
-	VPXORQ          Z2, Z26, Z26
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z19, Z3
-	VPSHUFD         $0x4e, Z19, Z19
-	VPTERNLOGQ      $0x96, Z26, Z19, Z3
-	CMPL            256(BX), $0x0c
-	JB              lastRoundDl
-	VBROADCASTI32X4 432(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-	VBROADCASTI32X4 448(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-	JE              lastRoundDl
-	VBROADCASTI32X4 464(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-	VBROADCASTI32X4 480(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-
-lastRoundDl:
-	VAESENCLAST   Z13, Z22, Z22
-	VAESENCLAST   Z13, Z23, Z23
-	VAESENCLAST   Z13, Z24, Z24
-	VEXTRACTI64X4 $0x01, Z3, Y2
-	VPXORQ        Y3, Y2, Y2
-	VEXTRACTI32X4 $0x01, Y2, X19
-	VPXORQ        X2, X19, X19
-	MOVQ          40(R13), R11
-	ADDQ          48(R13), R11
-	VPSHUFB       wideSwap<>+0(SB), X19, X19
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB  -16(R11), X19, K7
-	KMOVW     K7, R11
-	MOVW      R11, 34(R13)
-	XORL      R15, R15
-	CMPL      R11, $0x0000ffff
-	SETEQ     R15
-	MOVB      R15, 33(R13)
-	ADDQ      R15, DX
-	CMPQ      BX, R12
-	JE        sameFoldsDn
-	MOVQ      BX, R12
-	VMOVDQU64 (R12), Z14
-	VMOVDQU64 64(R12), Z2
-	VPALIGNR  $0x08, Z14, Z2, Z15
-	VPXORQ    Z15, Z14, Z14
-	VPXORQ    Z15, Z2, K3, Z14
-	VMOVDQU64 128(R12), Z15
-	VMOVDQU64 192(R12), Z2
-	VPALIGNR  $0x08, Z15, Z2, Z19
-	VPXORQ    Z19, Z15, Z15
-	VPXORQ    Z19, Z2, K3, Z15
-
-sameFoldsDn:
-	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
-	TESTQ        R9, R9
-	JNZ          moreDm
-	VPXORQ       Z18, Z18, Z18
-	VPXORQ       Z3, Z3, Z3
-	VMOVDQU8.Z   (DI), K4, Z0
-	VPXORQ       Z0, Z22, Z22
-	VMOVDQU8     Z22, K4, (DI)
-	VMOVDQU8     Z0, K4, Z1
-	VPSHUFB      wideSwap<>+0(SB), Z1, Z19
-	VMOVDQU64    64(DI), Z0
-	VPXORQ       Z0, Z23, Z23
-	VMOVDQU64    Z23, 64(DI)
-	VPSHUFB      wideSwap<>+0(SB), Z0, Z20
-	VMOVDQU8.Z   128(DI), K5, Z0
-	VPXORQ       Z0, Z24, Z24
-	VMOVDQU8     Z24, K5, 128(DI)
-	VPBROADCASTQ R10, K2, Z0
-	VPSHUFB      wideSwapLast<>+0(SB), Z0, Z21
-	PREFETCHT0   (SI)
-	PREFETCHT0   64(SI)
-	PREFETCHT0   128(SI)
-	MOVL         $0x00000004, R11
-	MOVQ         AX, R13
-	JMP          next
-
-moreDm:
-	CMPQ      BX, R14
-	JE        sameFoldsDo
-	MOVQ      BX, R14
-	VMOVDQU64 512(R12), Z16
-	VMOVDQU64 576(R12), Z3
-	VPALIGNR  $0x08, Z16, Z3, Z17
-	VPXORQ    Z17, Z16, Z16
-	VPXORQ    Z17, Z3, K3, Z16
-	VMOVDQU64 640(R12), Z17
-	VMOVDQU64 704(R12), Z3
-	VPALIGNR  $0x08, Z17, Z3, Z18
-	VPXORQ    Z18, Z17, Z17
-	VPXORQ    Z18, Z3, K3, Z17
-
-sameFoldsDo:
-	VMOVDQU8.Z (DI), K4, Z3
-	VPXORQ     Z3, Z22, Z22
-	VMOVDQU8   Z22, K4, (DI)
-	VMOVDQU8   Z3, K4, Z1
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z19
-	VMOVDQU64  64(DI), Z1
-	VPXORQ     Z1, Z23, Z23
-	VMOVDQU64  Z23, 64(DI)
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z20
-	VMOVDQU64  128(DI), Z1
-	VPXORQ     Z1, Z24, Z24
-	VMOVDQU64  Z24, 128(DI)
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	PREFETCHT0 128(SI)
-	ADDQ       $0x000000c0, SI
-	ADDQ       $0x000000c0, DI
-	ADDQ       $0x000000c0, R8
-	JMP        second3
-
-registersDk:
-	// A first group of 4 registers, 4 pending.
-	VPXORQ          (R8), Z0, Z22
-	VPXORQ          64(R8), Z0, Z23
-	VPXORQ          128(R8), Z0, Z24
-	VPXORQ          192(R8), Z0, Z25
-	VPCLMULQDQ      $0x00, 128(R12), Z20, Z26
-	VPCLMULQDQ      $0x11, 128(R12), Z20, Z27
-	VAESENC         Z4, Z22, Z22
-	VAESENC         Z4, Z23, Z23
-	VAESENC         Z4, Z24, Z24
-	VAESENC         Z4, Z25, Z25
-	VPCLMULQDQ      $0x00, 192(R12), Z21, Z28
-	VPALIGNR        $0x08, Z20, Z21, Z29
-	VPXORQ          Z29, Z20, Z20
-	VPXORQ          Z29, Z21, K3, Z20
-	VPCLMULQDQ      $0x00, Z15, Z20, Z29
-	VAESENC         Z5, Z22, Z22
-	VAESENC         Z5, Z23, Z23
-	VAESENC         Z5, Z24, Z24
-	VAESENC         Z5, Z25, Z25
-	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
-	VAESENC         Z6, Z22, Z22
-	VAESENC         Z6, Z23, Z23
-	VAESENC         Z6, Z24, Z24
-	VAESENC         Z6, Z25, Z25
-	VPCLMULQDQ      $0x11, Z15, Z20, Z20
-	VPXORQ          Z3, Z18, Z18
-	VAESENC         Z7, Z22, Z22
-	VAESENC         Z7, Z23, Z23
-	VAESENC         Z7, Z24, Z24
-	VAESENC         Z7, Z25, Z25
-	VPCLMULQDQ      $0x00, (R12), Z18, Z3
-	VPTERNLOGQ      $0x96, Z3, Z28, Z26
-	VPCLMULQDQ      $0x11, (R12), Z18, Z3
-	VPTERNLOGQ      $0x96, Z3, Z21, Z27
-	VAESENC         Z8, Z22, Z22
-	VAESENC         Z8, Z23, Z23
-	VAESENC         Z8, Z24, Z24
-	VAESENC         Z8, Z25, Z25
-	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
-	VAESENC         Z9, Z22, Z22
-	VAESENC         Z9, Z23, Z23
-	VAESENC         Z9, Z24, Z24
-	VAESENC         Z9, Z25, Z25
-	VPALIGNR        $0x08, Z18, Z19, Z21
-	VPXORQ          Z21, Z18, Z18
-	VPXORQ          Z21, Z19, K3, Z18
-	VPCLMULQDQ      $0x00, Z14, Z18, Z21
-	VPTERNLOGQ      $0x96, Z21, Z20, Z29
-	VPCLMULQDQ      $0x11, 64(R12), Z19, Z19
-	VAESENC         Z10, Z22, Z22
-	VAESENC         Z10, Z23, Z23
-	VAESENC         Z10, Z24, Z24
-	VAESENC         Z10, Z25, Z25
-	VPCLMULQDQ      $0x11, Z14, Z18, Z18
-	VPXORQ          Z3, Z26, Z26
-	VPXORQ          Z19, Z27, Z27
-	VAESENC         Z11, Z22, Z22
-	VAESENC         Z11, Z23, Z23
-	VAESENC         Z11, Z24, Z24
-	VAESENC         Z11, Z25, Z25
-	VPXORQ          Z18, Z29, Z29
-	VPTERNLOGQ      $0x96, Z27, Z26, Z29
-	VAESENC         Z12, Z22, Z22
-	VAESENC         Z12, Z23, Z23
-	VAESENC         Z12, Z24, Z24
-	VAESENC         Z12, Z25, Z25
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z26, Z18
-	VPSHUFD         $0x4e, Z26, Z26
-	VPTERNLOGQ      $0x96, Z29, Z26, Z18
-	VPXORQ          Z2, Z27, Z27
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z18, Z3
-	VPSHUFD         $0x4e, Z18, Z18
-	VPTERNLOGQ      $0x96, Z27, Z18, Z3
-	CMPL            256(BX), $0x0c
-	JB              lastRoundDp
-	VBROADCASTI32X4 432(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-	VAESENC         Z2, Z25, Z25
-	VBROADCASTI32X4 448(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-	VAESENC         Z2, Z25, Z25
-	JE              lastRoundDp
-	VBROADCASTI32X4 464(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-	VAESENC         Z2, Z25, Z25
-	VBROADCASTI32X4 480(BX), Z2
-	VAESENC         Z2, Z22, Z22
-	VAESENC         Z2, Z23, Z23
-	VAESENC         Z2, Z24, Z24
-	VAESENC         Z2, Z25, Z25
-
-lastRoundDp:
-	VAESENCLAST   Z13, Z22, Z22
-	VAESENCLAST   Z13, Z23, Z23
-	VAESENCLAST   Z13, Z24, Z24
-	VAESENCLAST   Z13, Z25, Z25
-	VEXTRACTI64X4 $0x01, Z3, Y2
-	VPXORQ        Y3, Y2, Y2
-	VEXTRACTI32X4 $0x01, Y2, X18
-	VPXORQ        X2, X18, X18
-	MOVQ          40(R13), R11
-	ADDQ          48(R13), R11
-	VPSHUFB       wideSwap<>+0(SB), X18, X18
-
-	// All bytes of the tag are compared at once.
-	VPCMPEQB  -16(R11), X18, K7
-	KMOVW     K7, R11
-	MOVW      R11, 34(R13)
-	XORL      R15, R15
-	CMPL      R11, $0x0000ffff
-	SETEQ     R15
-	MOVB      R15, 33(R13)
-	ADDQ      R15, DX
-	CMPQ      BX, R12
-	JE        sameFoldsDr
-	MOVQ      BX, R12
-	VMOVDQU64 (R12), Z14
-	VMOVDQU64 64(R12), Z2
-	VPALIGNR  $0x08, Z14, Z2, Z15
-	VPXORQ    Z15, Z14, Z14
-	VPXORQ    Z15, Z2, K3, Z14
-	VMOVDQU64 128(R12), Z15
-	VMOVDQU64 192(R12), Z2
-	VPALIGNR  $0x08, Z15, Z2, Z18
-	VPXORQ    Z18, Z15, Z15
-	VPXORQ    Z18, Z2, K3, Z15
-
-sameFoldsDr:
-	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
-	TESTQ        R9, R9
-	JNZ          moreDq
-	VPXORQ       Z3, Z3, Z3
-	VMOVDQU8.Z   (DI), K4, Z0
-	VPXORQ       Z0, Z22, Z22
-	VMOVDQU8     Z22, K4, (DI)
-	VMOVDQU8     Z0, K4, Z1
-	VPSHUFB      wideSwap<>+0(SB), Z1, Z18
-	VMOVDQU64    64(DI), Z0
-	VPXORQ       Z0, Z23, Z23
-	VMOVDQU64    Z23, 64(DI)
-	VPSHUFB      wideSwap<>+0(SB), Z0, Z19
-	VMOVDQU64    128(DI), Z0
-	VPXORQ       Z0, Z24, Z24
-	VMOVDQU64    Z24, 128(DI)
-	VPSHUFB      wideSwap<>+0(SB), Z0, Z20
-	VMOVDQU8.Z   192(DI), K5, Z0
-	VPXORQ       Z0, Z25, Z25
-	VMOVDQU8     Z25, K5, 192(DI)
-	VPBROADCASTQ R10, K2, Z0
-	VPSHUFB      wideSwapLast<>+0(SB), Z0, Z21
-	PREFETCHT0   (SI)
-	PREFETCHT0   64(SI)
-	PREFETCHT0   128(SI)
-	PREFETCHT0   192(SI)
-	MOVL         $0x00000004, R11
-	MOVQ         AX, R13
-	JMP          next
-
-moreDq:
-	CMPQ      BX, R14
-	JE        sameFoldsDs
-	MOVQ      BX, R14
-	VMOVDQU64 512(R12), Z16
-	VMOVDQU64 576(R12), Z3
-	VPALIGNR  $0x08, Z16, Z3, Z17
-	VPXORQ    Z17, Z16, Z16
-	VPXORQ    Z17, Z3, K3, Z16
-	VMOVDQU64 640(R12), Z17
-	VMOVDQU64 704(R12), Z3
-	VPALIGNR  $0x08, Z17, Z3, Z18
-	VPXORQ    Z18, Z17, Z17
-	VPXORQ    Z18, Z3, K3, Z17
-
-sameFoldsDs:
-	VMOVDQU8.Z (DI), K4, Z3
-	VPXORQ     Z3, Z22, Z22
-	VMOVDQU8   Z22, K4, (DI)
-	VMOVDQU8   Z3, K4, Z1
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z18
-	VMOVDQU64  64(DI), Z1
-	VPXORQ     Z1, Z23, Z23
-	VMOVDQU64  Z23, 64(DI)
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z19
-	VMOVDQU64  128(DI), Z1
-	VPXORQ     Z1, Z24, Z24
-	VMOVDQU64  Z24, 128(DI)
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z20
-	VMOVDQU64  192(DI), Z1
-	VPXORQ     Z1, Z25, Z25
-	VMOVDQU64  Z25, 192(DI)
-	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	PREFETCHT0 128(SI)
-	PREFETCHT0 192(SI)
-	ADDQ       $0x00000100, SI
-	ADDQ       $0x00000100, DI
-	ADDQ       $0x00000100, R8
-	JMP        second4
-
-twoPendingCz:
-	CMPL R15, $0x02
-	JA   registersDt
-	CMPL R15, $0x01
-	JA   registersDu
-
-	// A first group of 1 registers, 2 pending.
-	VPXORQ          (R8), Z0, Z22
-	VPCLMULQDQ      $0x00, 128(R12), Z20, Z3
-	VAESENC         Z4, Z22, Z22
-	VPCLMULQDQ      $0x11, 128(R12), Z20, Z23
-	VAESENC         Z5, Z22, Z22
-	VPCLMULQDQ      $0x00, 192(R12), Z21, Z24
-	VAESENC         Z6, Z22, Z22
-	VPALIGNR        $0x08, Z20, Z21, Z26
-	VPXORQ          Z26, Z20, Z25
-	VPXORQ          Z26, Z21, K3, Z25
-	VPCLMULQDQ      $0x00, Z15, Z25, Z26
-	VAESENC         Z7, Z22, Z22
-	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
-	VAESENC         Z8, Z22, Z22
-	VPCLMULQDQ      $0x11, Z15, Z25, Z25
-	VAESENC         Z9, Z22, Z22
-	VPXORQ          Z24, Z3, Z3
-	VPXORQ          Z21, Z23, Z23
-	VAESENC         Z10, Z22, Z22
-	VPXORQ          Z25, Z26, Z26
-	VPTERNLOGQ      $0x96, Z23, Z3, Z26
-	VAESENC         Z11, Z22, Z22
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z21
-	VPSHUFD         $0x4e, Z3, Z3
-	VPTERNLOGQ      $0x96, Z26, Z3, Z21
-	VAESENC         Z12, Z22, Z22
-	VPXORQ          Z2, Z23, Z23
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z21, Z3
-	VPSHUFD         $0x4e, Z21, Z21
-	VPTERNLOGQ      $0x96, Z23, Z21, Z3
 	CMPL            256(BX), $0x0c
 	JB              lastRoundDv
 	VBROADCASTI32X4 432(BX), Z2
@@ -4664,7 +4776,1080 @@ sameFoldsDy:
 	ADDQ       $0x00000040, R8
 	JMP        second1
 
-registersDu:
+fiveDu:
+	DECQ R9
+
+	// A first group of 5 registers, 4 pending.
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPXORQ          192(R8), Z0, Z25
+	VPXORQ          256(R8), Z0, Z26
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z27
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z28
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z25, Z25
+	VAESENC         Z4, Z26, Z26
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z29
+	VPALIGNR        $0x08, Z20, Z21, Z30
+	VPXORQ          Z30, Z20, Z20
+	VPXORQ          Z30, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z15, Z20, Z30
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z25, Z25
+	VAESENC         Z5, Z26, Z26
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z25, Z25
+	VAESENC         Z6, Z26, Z26
+	VPCLMULQDQ      $0x11, Z15, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z25, Z25
+	VAESENC         Z7, Z26, Z26
+	VPCLMULQDQ      $0x00, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z29, Z27
+	VPCLMULQDQ      $0x11, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z28
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z25, Z25
+	VAESENC         Z8, Z26, Z26
+	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z25, Z25
+	VAESENC         Z9, Z26, Z26
+	VPALIGNR        $0x08, Z18, Z19, Z21
+	VPXORQ          Z21, Z18, Z18
+	VPXORQ          Z21, Z19, K3, Z18
+	VPCLMULQDQ      $0x00, Z14, Z18, Z21
+	VPTERNLOGQ      $0x96, Z21, Z20, Z30
+	VPCLMULQDQ      $0x11, 64(R12), Z19, Z19
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z25, Z25
+	VAESENC         Z10, Z26, Z26
+	VPCLMULQDQ      $0x11, Z14, Z18, Z18
+	VPXORQ          Z3, Z27, Z27
+	VPXORQ          Z19, Z28, Z28
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z25, Z25
+	VAESENC         Z11, Z26, Z26
+	VPXORQ          Z18, Z30, Z30
+	VPTERNLOGQ      $0x96, Z28, Z27, Z30
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z25, Z25
+	VAESENC         Z12, Z26, Z26
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z27, Z18
+	VPSHUFD         $0x4e, Z27, Z27
+	VPTERNLOGQ      $0x96, Z30, Z27, Z18
+	VPXORQ          Z2, Z28, Z28
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z18, Z3
+	VPSHUFD         $0x4e, Z18, Z18
+	VPTERNLOGQ      $0x96, Z28, Z18, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundDz
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+	JE              lastRoundDz
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VAESENC         Z2, Z26, Z26
+
+lastRoundDz:
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VAESENCLAST   Z13, Z24, Z24
+	VAESENCLAST   Z13, Z25, Z25
+	VAESENCLAST   Z13, Z26, Z26
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X3
+	VPXORQ        X2, X3, X3
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X3, X3
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  -16(R11), X3, K7
+	KMOVW     K7, R11
+	MOVW      R11, 34(R13)
+	XORL      R15, R15
+	CMPL      R11, $0x0000ffff
+	SETEQ     R15
+	MOVB      R15, 33(R13)
+	ADDQ      R15, DX
+	CMPQ      BX, R12
+	JE        sameFoldsEb
+	MOVQ      BX, R12
+	VMOVDQU64 (R12), Z14
+	VMOVDQU64 64(R12), Z2
+	VPALIGNR  $0x08, Z14, Z2, Z3
+	VPXORQ    Z3, Z14, Z14
+	VPXORQ    Z3, Z2, K3, Z14
+	VMOVDQU64 128(R12), Z15
+	VMOVDQU64 192(R12), Z2
+	VPALIGNR  $0x08, Z15, Z2, Z3
+	VPXORQ    Z3, Z15, Z15
+	VPXORQ    Z3, Z2, K3, Z15
+
+sameFoldsEb:
+	VPSHUFB.Z wideSwap<>+0(SB), Z22, K6, Z2
+	CMPQ      BX, R14
+	JE        sameFoldsEc
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z18
+	VPXORQ    Z18, Z17, Z17
+	VPXORQ    Z18, Z3, K3, Z17
+
+sameFoldsEc:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z22, Z22
+	VMOVDQU8   Z22, K4, (DI)
+	VMOVDQU8   Z3, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z1
+	VMOVDQU64  64(DI), Z3
+	VPXORQ     Z3, Z23, Z23
+	VMOVDQU64  Z23, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z18
+	VMOVDQU64  128(DI), Z3
+	VPXORQ     Z3, Z24, Z24
+	VMOVDQU64  Z24, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z19
+	VMOVDQU64  192(DI), Z3
+	VPXORQ     Z3, Z25, Z25
+	VMOVDQU64  Z25, 192(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z20
+	VMOVDQU64  256(DI), Z3
+	VPXORQ     Z3, Z26, Z26
+	VMOVDQU64  Z26, 256(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	ADDQ       $0x00000140, SI
+	ADDQ       $0x00000140, DI
+	ADDQ       $0x00000140, R8
+	JMP        second5
+
+registersDt:
+	// A first group of 2 registers, 4 pending.
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z24
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z25
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z26
+	VPALIGNR        $0x08, Z20, Z21, Z27
+	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z27, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z15, Z20, Z27
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VPCLMULQDQ      $0x11, Z15, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VPCLMULQDQ      $0x00, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z26, Z24
+	VPCLMULQDQ      $0x11, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z25
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VPALIGNR        $0x08, Z18, Z19, Z26
+	VPXORQ          Z26, Z18, Z21
+	VPXORQ          Z26, Z19, K3, Z21
+	VPCLMULQDQ      $0x00, Z14, Z21, Z26
+	VPTERNLOGQ      $0x96, Z26, Z20, Z27
+	VPCLMULQDQ      $0x11, 64(R12), Z19, Z20
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VPCLMULQDQ      $0x11, Z14, Z21, Z21
+	VPXORQ          Z3, Z24, Z24
+	VPXORQ          Z20, Z25, Z25
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VPXORQ          Z21, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z24, Z27
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z24, Z20
+	VPSHUFD         $0x4e, Z24, Z24
+	VPTERNLOGQ      $0x96, Z27, Z24, Z20
+	VPXORQ          Z2, Z25, Z25
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z20, Z3
+	VPSHUFD         $0x4e, Z20, Z20
+	VPTERNLOGQ      $0x96, Z25, Z20, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundEd
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	JE              lastRoundEd
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+
+lastRoundEd:
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X20
+	VPXORQ        X2, X20, X20
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X20, X20
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  -16(R11), X20, K7
+	KMOVW     K7, R11
+	MOVW      R11, 34(R13)
+	XORL      R15, R15
+	CMPL      R11, $0x0000ffff
+	SETEQ     R15
+	MOVB      R15, 33(R13)
+	ADDQ      R15, DX
+	CMPQ      BX, R12
+	JE        sameFoldsEf
+	MOVQ      BX, R12
+	VMOVDQU64 (R12), Z14
+	VMOVDQU64 64(R12), Z2
+	VPALIGNR  $0x08, Z14, Z2, Z15
+	VPXORQ    Z15, Z14, Z14
+	VPXORQ    Z15, Z2, K3, Z14
+	VMOVDQU64 128(R12), Z15
+	VMOVDQU64 192(R12), Z2
+	VPALIGNR  $0x08, Z15, Z2, Z20
+	VPXORQ    Z20, Z15, Z15
+	VPXORQ    Z20, Z2, K3, Z15
+
+sameFoldsEf:
+	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
+	TESTQ        R9, R9
+	JNZ          moreEe
+	VPXORQ       Z18, Z18, Z18
+	VPXORQ       Z19, Z19, Z19
+	VPXORQ       Z3, Z3, Z3
+	VMOVDQU8.Z   (DI), K4, Z0
+	VPXORQ       Z0, Z22, Z22
+	VMOVDQU8     Z22, K4, (DI)
+	VMOVDQU8     Z0, K4, Z1
+	VPSHUFB      wideSwap<>+0(SB), Z1, Z20
+	VMOVDQU8.Z   64(DI), K5, Z0
+	VPXORQ       Z0, Z23, Z23
+	VMOVDQU8     Z23, K5, 64(DI)
+	VPBROADCASTQ R10, K2, Z0
+	VPSHUFB      wideSwapLast<>+0(SB), Z0, Z21
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	MOVL         $0x00000002, R11
+	MOVQ         AX, R13
+	JMP          next
+
+moreEe:
+	CMPQ      BX, R14
+	JE        sameFoldsEg
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z18
+	VPXORQ    Z18, Z17, Z17
+	VPXORQ    Z18, Z3, K3, Z17
+
+sameFoldsEg:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z22, Z22
+	VMOVDQU8   Z22, K4, (DI)
+	VMOVDQU8   Z3, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z20
+	VMOVDQU64  64(DI), Z1
+	VPXORQ     Z1, Z23, Z23
+	VMOVDQU64  Z23, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       $0x00000080, SI
+	ADDQ       $0x00000080, DI
+	ADDQ       $0x00000080, R8
+	JMP        second2
+
+registersDs:
+	CMPL R15, $0x03
+	JA   registersEh
+
+	// A first group of 3 registers, 4 pending.
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z25
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z26
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z27
+	VPALIGNR        $0x08, Z20, Z21, Z28
+	VPXORQ          Z28, Z20, Z20
+	VPXORQ          Z28, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z15, Z20, Z28
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VPCLMULQDQ      $0x11, Z15, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VPCLMULQDQ      $0x00, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z27, Z25
+	VPCLMULQDQ      $0x11, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z26
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VPALIGNR        $0x08, Z18, Z19, Z27
+	VPXORQ          Z27, Z18, Z21
+	VPXORQ          Z27, Z19, K3, Z21
+	VPCLMULQDQ      $0x00, Z14, Z21, Z27
+	VPTERNLOGQ      $0x96, Z27, Z20, Z28
+	VPCLMULQDQ      $0x11, 64(R12), Z19, Z19
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VPCLMULQDQ      $0x11, Z14, Z21, Z20
+	VPXORQ          Z3, Z25, Z25
+	VPXORQ          Z19, Z26, Z26
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VPXORQ          Z20, Z28, Z28
+	VPTERNLOGQ      $0x96, Z26, Z25, Z28
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z25, Z19
+	VPSHUFD         $0x4e, Z25, Z25
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VPXORQ          Z2, Z26, Z26
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z19, Z3
+	VPSHUFD         $0x4e, Z19, Z19
+	VPTERNLOGQ      $0x96, Z26, Z19, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundEi
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	JE              lastRoundEi
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+
+lastRoundEi:
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VAESENCLAST   Z13, Z24, Z24
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X19
+	VPXORQ        X2, X19, X19
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X19, X19
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  -16(R11), X19, K7
+	KMOVW     K7, R11
+	MOVW      R11, 34(R13)
+	XORL      R15, R15
+	CMPL      R11, $0x0000ffff
+	SETEQ     R15
+	MOVB      R15, 33(R13)
+	ADDQ      R15, DX
+	CMPQ      BX, R12
+	JE        sameFoldsEk
+	MOVQ      BX, R12
+	VMOVDQU64 (R12), Z14
+	VMOVDQU64 64(R12), Z2
+	VPALIGNR  $0x08, Z14, Z2, Z15
+	VPXORQ    Z15, Z14, Z14
+	VPXORQ    Z15, Z2, K3, Z14
+	VMOVDQU64 128(R12), Z15
+	VMOVDQU64 192(R12), Z2
+	VPALIGNR  $0x08, Z15, Z2, Z19
+	VPXORQ    Z19, Z15, Z15
+	VPXORQ    Z19, Z2, K3, Z15
+
+sameFoldsEk:
+	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
+	TESTQ        R9, R9
+	JNZ          moreEj
+	VPXORQ       Z18, Z18, Z18
+	VPXORQ       Z3, Z3, Z3
+	VMOVDQU8.Z   (DI), K4, Z0
+	VPXORQ       Z0, Z22, Z22
+	VMOVDQU8     Z22, K4, (DI)
+	VMOVDQU8     Z0, K4, Z1
+	VPSHUFB      wideSwap<>+0(SB), Z1, Z19
+	VMOVDQU64    64(DI), Z0
+	VPXORQ       Z0, Z23, Z23
+	VMOVDQU64    Z23, 64(DI)
+	VPSHUFB      wideSwap<>+0(SB), Z0, Z20
+	VMOVDQU8.Z   128(DI), K5, Z0
+	VPXORQ       Z0, Z24, Z24
+	VMOVDQU8     Z24, K5, 128(DI)
+	VPBROADCASTQ R10, K2, Z0
+	VPSHUFB      wideSwapLast<>+0(SB), Z0, Z21
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	MOVL         $0x00000004, R11
+	MOVQ         AX, R13
+	JMP          next
+
+moreEj:
+	CMPQ      BX, R14
+	JE        sameFoldsEl
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z18
+	VPXORQ    Z18, Z17, Z17
+	VPXORQ    Z18, Z3, K3, Z17
+
+sameFoldsEl:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z22, Z22
+	VMOVDQU8   Z22, K4, (DI)
+	VMOVDQU8   Z3, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z19
+	VMOVDQU64  64(DI), Z1
+	VPXORQ     Z1, Z23, Z23
+	VMOVDQU64  Z23, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z20
+	VMOVDQU64  128(DI), Z1
+	VPXORQ     Z1, Z24, Z24
+	VMOVDQU64  Z24, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	ADDQ       $0x000000c0, SI
+	ADDQ       $0x000000c0, DI
+	ADDQ       $0x000000c0, R8
+	JMP        second3
+
+registersEh:
+	// A first group of 4 registers, 4 pending.
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPXORQ          192(R8), Z0, Z25
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z26
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z27
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z25, Z25
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z28
+	VPALIGNR        $0x08, Z20, Z21, Z29
+	VPXORQ          Z29, Z20, Z20
+	VPXORQ          Z29, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z15, Z20, Z29
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z25, Z25
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z25, Z25
+	VPCLMULQDQ      $0x11, Z15, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z25, Z25
+	VPCLMULQDQ      $0x00, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z28, Z26
+	VPCLMULQDQ      $0x11, (R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z27
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z25, Z25
+	VPCLMULQDQ      $0x00, 64(R12), Z19, Z3
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z25, Z25
+	VPALIGNR        $0x08, Z18, Z19, Z21
+	VPXORQ          Z21, Z18, Z18
+	VPXORQ          Z21, Z19, K3, Z18
+	VPCLMULQDQ      $0x00, Z14, Z18, Z21
+	VPTERNLOGQ      $0x96, Z21, Z20, Z29
+	VPCLMULQDQ      $0x11, 64(R12), Z19, Z19
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z25, Z25
+	VPCLMULQDQ      $0x11, Z14, Z18, Z18
+	VPXORQ          Z3, Z26, Z26
+	VPXORQ          Z19, Z27, Z27
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z25, Z25
+	VPXORQ          Z18, Z29, Z29
+	VPTERNLOGQ      $0x96, Z27, Z26, Z29
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z25, Z25
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z26, Z18
+	VPSHUFD         $0x4e, Z26, Z26
+	VPTERNLOGQ      $0x96, Z29, Z26, Z18
+	VPXORQ          Z2, Z27, Z27
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z18, Z3
+	VPSHUFD         $0x4e, Z18, Z18
+	VPTERNLOGQ      $0x96, Z27, Z18, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundEm
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	JE              lastRoundEm
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z25, Z25
+
+lastRoundEm:
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VAESENCLAST   Z13, Z24, Z24
+	VAESENCLAST   Z13, Z25, Z25
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X18
+	VPXORQ        X2, X18, X18
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X18, X18
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  -16(R11), X18, K7
+	KMOVW     K7, R11
+	MOVW      R11, 34(R13)
+	XORL      R15, R15
+	CMPL      R11, $0x0000ffff
+	SETEQ     R15
+	MOVB      R15, 33(R13)
+	ADDQ      R15, DX
+	CMPQ      BX, R12
+	JE        sameFoldsEo
+	MOVQ      BX, R12
+	VMOVDQU64 (R12), Z14
+	VMOVDQU64 64(R12), Z2
+	VPALIGNR  $0x08, Z14, Z2, Z15
+	VPXORQ    Z15, Z14, Z14
+	VPXORQ    Z15, Z2, K3, Z14
+	VMOVDQU64 128(R12), Z15
+	VMOVDQU64 192(R12), Z2
+	VPALIGNR  $0x08, Z15, Z2, Z18
+	VPXORQ    Z18, Z15, Z15
+	VPXORQ    Z18, Z2, K3, Z15
+
+sameFoldsEo:
+	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
+	TESTQ        R9, R9
+	JNZ          moreEn
+	VPXORQ       Z3, Z3, Z3
+	VMOVDQU8.Z   (DI), K4, Z0
+	VPXORQ       Z0, Z22, Z22
+	VMOVDQU8     Z22, K4, (DI)
+	VMOVDQU8     Z0, K4, Z1
+	VPSHUFB      wideSwap<>+0(SB), Z1, Z18
+	VMOVDQU64    64(DI), Z0
+	VPXORQ       Z0, Z23, Z23
+	VMOVDQU64    Z23, 64(DI)
+	VPSHUFB      wideSwap<>+0(SB), Z0, Z19
+	VMOVDQU64    128(DI), Z0
+	VPXORQ       Z0, Z24, Z24
+	VMOVDQU64    Z24, 128(DI)
+	VPSHUFB      wideSwap<>+0(SB), Z0, Z20
+	VMOVDQU8.Z   192(DI), K5, Z0
+	VPXORQ       Z0, Z25, Z25
+	VMOVDQU8     Z25, K5, 192(DI)
+	VPBROADCASTQ R10, K2, Z0
+	VPSHUFB      wideSwapLast<>+0(SB), Z0, Z21
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+	MOVL         $0x00000004, R11
+	MOVQ         AX, R13
+	JMP          next
+
+moreEn:
+	CMPQ      BX, R14
+	JE        sameFoldsEp
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z18
+	VPXORQ    Z18, Z17, Z17
+	VPXORQ    Z18, Z3, K3, Z17
+
+sameFoldsEp:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z22, Z22
+	VMOVDQU8   Z22, K4, (DI)
+	VMOVDQU8   Z3, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z18
+	VMOVDQU64  64(DI), Z1
+	VPXORQ     Z1, Z23, Z23
+	VMOVDQU64  Z23, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z19
+	VMOVDQU64  128(DI), Z1
+	VPXORQ     Z1, Z24, Z24
+	VMOVDQU64  Z24, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z20
+	VMOVDQU64  192(DI), Z1
+	VPXORQ     Z1, Z25, Z25
+	VMOVDQU64  Z25, 192(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	ADDQ       $0x00000100, SI
+	ADDQ       $0x00000100, DI
+	ADDQ       $0x00000100, R8
+	JMP        second4
+
+twoPendingDr:
+	CMPL R15, $0x02
+	JA   registersEq
+	CMPL R15, $0x01
+	JA   registersEr
+	CMPQ R9, $0x02
+	JAE  fiveEs
+
+	// A first group of 1 registers, 2 pending.
+	VPXORQ          (R8), Z0, Z22
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z3
+	VAESENC         Z4, Z22, Z22
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z23
+	VAESENC         Z5, Z22, Z22
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z24
+	VAESENC         Z6, Z22, Z22
+	VPALIGNR        $0x08, Z20, Z21, Z26
+	VPXORQ          Z26, Z20, Z25
+	VPXORQ          Z26, Z21, K3, Z25
+	VPCLMULQDQ      $0x00, Z15, Z25, Z26
+	VAESENC         Z7, Z22, Z22
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z8, Z22, Z22
+	VPCLMULQDQ      $0x11, Z15, Z25, Z25
+	VAESENC         Z9, Z22, Z22
+	VPXORQ          Z24, Z3, Z3
+	VPXORQ          Z21, Z23, Z23
+	VAESENC         Z10, Z22, Z22
+	VPXORQ          Z25, Z26, Z26
+	VPTERNLOGQ      $0x96, Z23, Z3, Z26
+	VAESENC         Z11, Z22, Z22
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z21
+	VPSHUFD         $0x4e, Z3, Z3
+	VPTERNLOGQ      $0x96, Z26, Z3, Z21
+	VAESENC         Z12, Z22, Z22
+	VPXORQ          Z2, Z23, Z23
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z21, Z3
+	VPSHUFD         $0x4e, Z21, Z21
+	VPTERNLOGQ      $0x96, Z23, Z21, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundEt
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	JE              lastRoundEt
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z22, Z22
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z22, Z22
+
+lastRoundEt:
+	VAESENCLAST   Z13, Z22, Z22
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X21
+	VPXORQ        X2, X21, X21
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X21, X21
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  -16(R11), X21, K7
+	KMOVW     K7, R11
+	MOVW      R11, 34(R13)
+	XORL      R15, R15
+	CMPL      R11, $0x0000ffff
+	SETEQ     R15
+	MOVB      R15, 33(R13)
+	ADDQ      R15, DX
+	CMPQ      BX, R12
+	JE        sameFoldsEv
+	MOVQ      BX, R12
+	VMOVDQU64 (R12), Z14
+	VMOVDQU64 64(R12), Z2
+	VPALIGNR  $0x08, Z14, Z2, Z15
+	VPXORQ    Z15, Z14, Z14
+	VPXORQ    Z15, Z2, K3, Z14
+	VMOVDQU64 128(R12), Z15
+	VMOVDQU64 192(R12), Z2
+	VPALIGNR  $0x08, Z15, Z2, Z21
+	VPXORQ    Z21, Z15, Z15
+	VPXORQ    Z21, Z2, K3, Z15
+
+sameFoldsEv:
+	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
+	TESTQ        R9, R9
+	JNZ          moreEu
+	VPXORQ       Z18, Z18, Z18
+	VPXORQ       Z19, Z19, Z19
+	VPXORQ       Z20, Z20, Z20
+	VPXORQ       Z3, Z3, Z3
+	KANDQ        K4, K5, K4
+	VMOVDQU8.Z   (DI), K4, Z0
+	VPXORQ       Z0, Z22, Z22
+	VMOVDQU8     Z22, K4, (DI)
+	VMOVDQU8     Z0, K4, Z1
+	VPBROADCASTQ R10, K2, Z1
+	VPSHUFB      wideSwapLast<>+0(SB), Z1, Z21
+	PREFETCHT0   (SI)
+	MOVL         $0x00000002, R11
+	MOVQ         AX, R13
+	JMP          next
+
+moreEu:
+	CMPQ      BX, R14
+	JE        sameFoldsEw
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z18
+	VPXORQ    Z18, Z17, Z17
+	VPXORQ    Z18, Z3, K3, Z17
+
+sameFoldsEw:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z22, Z22
+	VMOVDQU8   Z22, K4, (DI)
+	VMOVDQU8   Z3, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z21
+	PREFETCHT0 (SI)
+	ADDQ       $0x00000040, SI
+	ADDQ       $0x00000040, DI
+	ADDQ       $0x00000040, R8
+	JMP        second1
+
+fiveEs:
+	DECQ R9
+
+	// A first group of 5 registers, 2 pending.
+	VPXORQ          (R8), Z0, Z18
+	VPXORQ          64(R8), Z0, Z24
+	VPXORQ          128(R8), Z0, Z19
+	VPXORQ          192(R8), Z0, Z22
+	VPXORQ          256(R8), Z0, Z23
+	VPCLMULQDQ      $0x00, 128(R12), Z20, Z3
+	VAESENC         Z4, Z18, Z18
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z19, Z19
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VPCLMULQDQ      $0x11, 128(R12), Z20, Z25
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VPCLMULQDQ      $0x00, 192(R12), Z21, Z26
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VPALIGNR        $0x08, Z20, Z21, Z27
+	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z27, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z15, Z20, Z27
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VPCLMULQDQ      $0x11, 192(R12), Z21, Z21
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VPCLMULQDQ      $0x11, Z15, Z20, Z20
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VPXORQ          Z26, Z3, Z3
+	VPXORQ          Z21, Z25, Z25
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VPXORQ          Z20, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z3, Z27
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z20
+	VPSHUFD         $0x4e, Z3, Z3
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VPXORQ          Z2, Z25, Z25
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z20, Z3
+	VPSHUFD         $0x4e, Z20, Z20
+	VPTERNLOGQ      $0x96, Z25, Z20, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundEx
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	JE              lastRoundEx
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z24, Z24
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z22, Z22
+	VAESENC         Z2, Z23, Z23
+
+lastRoundEx:
+	VAESENCLAST   Z13, Z18, Z18
+	VAESENCLAST   Z13, Z24, Z24
+	VAESENCLAST   Z13, Z19, Z19
+	VAESENCLAST   Z13, Z22, Z22
+	VAESENCLAST   Z13, Z23, Z23
+	VEXTRACTI64X4 $0x01, Z3, Y2
+	VPXORQ        Y3, Y2, Y2
+	VEXTRACTI32X4 $0x01, Y2, X3
+	VPXORQ        X2, X3, X3
+	MOVQ          40(R13), R11
+	ADDQ          48(R13), R11
+	VPSHUFB       wideSwap<>+0(SB), X3, X3
+
+	// All bytes of the tag are compared at once.
+	VPCMPEQB  -16(R11), X3, K7
+	KMOVW     K7, R11
+	MOVW      R11, 34(R13)
+	XORL      R15, R15
+	CMPL      R11, $0x0000ffff
+	SETEQ     R15
+	MOVB      R15, 33(R13)
+	ADDQ      R15, DX
+	CMPQ      BX, R12
+	JE        sameFoldsEz
+	MOVQ      BX, R12
+	VMOVDQU64 (R12), Z14
+	VMOVDQU64 64(R12), Z2
+	VPALIGNR  $0x08, Z14, Z2, Z3
+	VPXORQ    Z3, Z14, Z14
+	VPXORQ    Z3, Z2, K3, Z14
+	VMOVDQU64 128(R12), Z15
+	VMOVDQU64 192(R12), Z2
+	VPALIGNR  $0x08, Z15, Z2, Z3
+	VPXORQ    Z3, Z15, Z15
+	VPXORQ    Z3, Z2, K3, Z15
+
+sameFoldsEz:
+	VPSHUFB.Z wideSwap<>+0(SB), Z18, K6, Z2
+	CMPQ      BX, R14
+	JE        sameFoldsFa
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z3
+	VPALIGNR  $0x08, Z16, Z3, Z17
+	VPXORQ    Z17, Z16, Z16
+	VPXORQ    Z17, Z3, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z3
+	VPALIGNR  $0x08, Z17, Z3, Z20
+	VPXORQ    Z20, Z17, Z17
+	VPXORQ    Z20, Z3, K3, Z17
+
+sameFoldsFa:
+	VMOVDQU8.Z (DI), K4, Z3
+	VPXORQ     Z3, Z18, Z18
+	VMOVDQU8   Z18, K4, (DI)
+	VMOVDQU8   Z3, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z1
+	VMOVDQU64  64(DI), Z3
+	VPXORQ     Z3, Z24, Z24
+	VMOVDQU64  Z24, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z18
+	VMOVDQU64  128(DI), Z3
+	VPXORQ     Z3, Z19, Z19
+	VMOVDQU64  Z19, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z19
+	VMOVDQU64  192(DI), Z3
+	VPXORQ     Z3, Z22, Z22
+	VMOVDQU64  Z22, 192(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z20
+	VMOVDQU64  256(DI), Z3
+	VPXORQ     Z3, Z23, Z23
+	VMOVDQU64  Z23, 256(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z3, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	ADDQ       $0x00000140, SI
+	ADDQ       $0x00000140, DI
+	ADDQ       $0x00000140, R8
+	JMP        second5
+
+registersEr:
 	// A first group of 2 registers, 2 pending.
 	VPXORQ          (R8), Z0, Z22
 	VPXORQ          64(R8), Z0, Z23
@@ -4707,14 +5892,14 @@ registersDu:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundDz
+	JB              lastRoundFb
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundDz
+	JE              lastRoundFb
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -4722,7 +5907,7 @@ registersDu:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundDz:
+lastRoundFb:
 	VAESENCLAST   Z13, Z22, Z22
 	VAESENCLAST   Z13, Z23, Z23
 	VEXTRACTI64X4 $0x01, Z3, Y2
@@ -4743,7 +5928,7 @@ lastRoundDz:
 	MOVB      R15, 33(R13)
 	ADDQ      R15, DX
 	CMPQ      BX, R12
-	JE        sameFoldsEb
+	JE        sameFoldsFd
 	MOVQ      BX, R12
 	VMOVDQU64 (R12), Z14
 	VMOVDQU64 64(R12), Z2
@@ -4756,10 +5941,10 @@ lastRoundDz:
 	VPXORQ    Z20, Z15, Z15
 	VPXORQ    Z20, Z2, K3, Z15
 
-sameFoldsEb:
+sameFoldsFd:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z22, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreEa
+	JNZ          moreFc
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z3, Z3, Z3
@@ -4779,9 +5964,9 @@ sameFoldsEb:
 	MOVQ         AX, R13
 	JMP          next
 
-moreEa:
+moreFc:
 	CMPQ      BX, R14
-	JE        sameFoldsEc
+	JE        sameFoldsFe
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -4794,7 +5979,7 @@ moreEa:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsEc:
+sameFoldsFe:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z22, Z22
 	VMOVDQU8   Z22, K4, (DI)
@@ -4811,9 +5996,9 @@ sameFoldsEc:
 	ADDQ       $0x00000080, R8
 	JMP        second2
 
-registersDt:
+registersEq:
 	CMPL R15, $0x03
-	JA   registersEd
+	JA   registersFf
 
 	// A first group of 3 registers, 2 pending.
 	VPXORQ          (R8), Z0, Z19
@@ -4867,7 +6052,7 @@ registersDt:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundEe
+	JB              lastRoundFg
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
@@ -4876,7 +6061,7 @@ registersDt:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundEe
+	JE              lastRoundFg
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
@@ -4886,7 +6071,7 @@ registersDt:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundEe:
+lastRoundFg:
 	VAESENCLAST   Z13, Z19, Z19
 	VAESENCLAST   Z13, Z22, Z22
 	VAESENCLAST   Z13, Z23, Z23
@@ -4908,7 +6093,7 @@ lastRoundEe:
 	MOVB      R15, 33(R13)
 	ADDQ      R15, DX
 	CMPQ      BX, R12
-	JE        sameFoldsEg
+	JE        sameFoldsFi
 	MOVQ      BX, R12
 	VMOVDQU64 (R12), Z14
 	VMOVDQU64 64(R12), Z2
@@ -4921,10 +6106,10 @@ lastRoundEe:
 	VPXORQ    Z20, Z15, Z15
 	VPXORQ    Z20, Z2, K3, Z15
 
-sameFoldsEg:
+sameFoldsFi:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z19, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreEf
+	JNZ          moreFh
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
@@ -4948,9 +6133,9 @@ sameFoldsEg:
 	MOVQ         AX, R13
 	JMP          next
 
-moreEf:
+moreFh:
 	CMPQ      BX, R14
-	JE        sameFoldsEh
+	JE        sameFoldsFj
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -4963,7 +6148,7 @@ moreEf:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsEh:
+sameFoldsFj:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z19, Z19
 	VMOVDQU8   Z19, K4, (DI)
@@ -4985,7 +6170,7 @@ sameFoldsEh:
 	ADDQ       $0x000000c0, R8
 	JMP        second3
 
-registersEd:
+registersFf:
 	// A first group of 4 registers, 2 pending.
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
@@ -5048,7 +6233,7 @@ registersEd:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundEi
+	JB              lastRoundFk
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -5059,7 +6244,7 @@ registersEd:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundEi
+	JE              lastRoundFk
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -5071,7 +6256,7 @@ registersEd:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundEi:
+lastRoundFk:
 	VAESENCLAST   Z13, Z18, Z18
 	VAESENCLAST   Z13, Z19, Z19
 	VAESENCLAST   Z13, Z22, Z22
@@ -5094,7 +6279,7 @@ lastRoundEi:
 	MOVB      R15, 33(R13)
 	ADDQ      R15, DX
 	CMPQ      BX, R12
-	JE        sameFoldsEk
+	JE        sameFoldsFm
 	MOVQ      BX, R12
 	VMOVDQU64 (R12), Z14
 	VMOVDQU64 64(R12), Z2
@@ -5107,10 +6292,10 @@ lastRoundEi:
 	VPXORQ    Z20, Z15, Z15
 	VPXORQ    Z20, Z2, K3, Z15
 
-sameFoldsEk:
+sameFoldsFm:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z18, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreEj
+	JNZ          moreFl
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
 	VPXORQ       Z0, Z18, Z18
@@ -5138,9 +6323,9 @@ sameFoldsEk:
 	MOVQ         AX, R13
 	JMP          next
 
-moreEj:
+moreFl:
 	CMPQ      BX, R14
-	JE        sameFoldsEl
+	JE        sameFoldsFn
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -5153,7 +6338,7 @@ moreEj:
 	VPXORQ    Z20, Z17, Z17
 	VPXORQ    Z20, Z3, K3, Z17
 
-sameFoldsEl:
+sameFoldsFn:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z18, Z18
 	VMOVDQU8   Z18, K4, (DI)
@@ -5180,11 +6365,13 @@ sameFoldsEl:
 	ADDQ       $0x00000100, R8
 	JMP        second4
 
-nonePendingCy:
+nonePendingDq:
 	CMPL R15, $0x02
-	JA   registersEm
+	JA   registersFo
 	CMPL R15, $0x01
-	JA   registersEn
+	JA   registersFp
+	CMPQ R9, $0x02
+	JAE  fiveFq
 
 	// A first group of 1 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z21
@@ -5198,21 +6385,21 @@ nonePendingCy:
 	VAESENC         Z11, Z21, Z21
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundEo
+	JB              lastRoundFr
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z21, Z21
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundEo
+	JE              lastRoundFr
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z21, Z21
 	VBROADCASTI32X4 480(BX), Z2
 	VAESENC         Z2, Z21, Z21
 
-lastRoundEo:
+lastRoundFr:
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsEq
+	JE          sameFoldsFt
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -5225,10 +6412,10 @@ lastRoundEo:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsEq:
+sameFoldsFt:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z21, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreEp
+	JNZ          moreFs
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z20, Z20, Z20
@@ -5245,9 +6432,9 @@ sameFoldsEq:
 	MOVQ         AX, R13
 	JMP          next
 
-moreEp:
+moreFs:
 	CMPQ      BX, R14
-	JE        sameFoldsEr
+	JE        sameFoldsFu
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -5260,7 +6447,7 @@ moreEp:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsEr:
+sameFoldsFu:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z21, Z21
 	VMOVDQU8   Z21, K4, (DI)
@@ -5272,7 +6459,157 @@ sameFoldsEr:
 	ADDQ       $0x00000040, R8
 	JMP        second1
 
-registersEn:
+fiveFq:
+	DECQ R9
+
+	// A first group of 5 registers, 0 pending.
+	VPXORQ          (R8), Z0, Z18
+	VPXORQ          64(R8), Z0, Z21
+	VPXORQ          128(R8), Z0, Z19
+	VPXORQ          192(R8), Z0, Z20
+	VPXORQ          256(R8), Z0, Z3
+	VAESENC         Z4, Z18, Z18
+	VAESENC         Z4, Z21, Z21
+	VAESENC         Z4, Z19, Z19
+	VAESENC         Z4, Z20, Z20
+	VAESENC         Z4, Z3, Z3
+	VAESENC         Z5, Z18, Z18
+	VAESENC         Z5, Z21, Z21
+	VAESENC         Z5, Z19, Z19
+	VAESENC         Z5, Z20, Z20
+	VAESENC         Z5, Z3, Z3
+	VAESENC         Z6, Z18, Z18
+	VAESENC         Z6, Z21, Z21
+	VAESENC         Z6, Z19, Z19
+	VAESENC         Z6, Z20, Z20
+	VAESENC         Z6, Z3, Z3
+	VAESENC         Z7, Z18, Z18
+	VAESENC         Z7, Z21, Z21
+	VAESENC         Z7, Z19, Z19
+	VAESENC         Z7, Z20, Z20
+	VAESENC         Z7, Z3, Z3
+	VAESENC         Z8, Z18, Z18
+	VAESENC         Z8, Z21, Z21
+	VAESENC         Z8, Z19, Z19
+	VAESENC         Z8, Z20, Z20
+	VAESENC         Z8, Z3, Z3
+	VAESENC         Z9, Z18, Z18
+	VAESENC         Z9, Z21, Z21
+	VAESENC         Z9, Z19, Z19
+	VAESENC         Z9, Z20, Z20
+	VAESENC         Z9, Z3, Z3
+	VAESENC         Z10, Z18, Z18
+	VAESENC         Z10, Z21, Z21
+	VAESENC         Z10, Z19, Z19
+	VAESENC         Z10, Z20, Z20
+	VAESENC         Z10, Z3, Z3
+	VAESENC         Z11, Z18, Z18
+	VAESENC         Z11, Z21, Z21
+	VAESENC         Z11, Z19, Z19
+	VAESENC         Z11, Z20, Z20
+	VAESENC         Z11, Z3, Z3
+	VAESENC         Z12, Z18, Z18
+	VAESENC         Z12, Z21, Z21
+	VAESENC         Z12, Z19, Z19
+	VAESENC         Z12, Z20, Z20
+	VAESENC         Z12, Z3, Z3
+	CMPL            256(BX), $0x0c
+	JB              lastRoundFv
+	VBROADCASTI32X4 432(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+	VBROADCASTI32X4 448(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+	JE              lastRoundFv
+	VBROADCASTI32X4 464(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+	VBROADCASTI32X4 480(BX), Z2
+	VAESENC         Z2, Z18, Z18
+	VAESENC         Z2, Z21, Z21
+	VAESENC         Z2, Z19, Z19
+	VAESENC         Z2, Z20, Z20
+	VAESENC         Z2, Z3, Z3
+
+lastRoundFv:
+	VAESENCLAST Z13, Z18, Z18
+	VAESENCLAST Z13, Z21, Z21
+	VAESENCLAST Z13, Z19, Z19
+	VAESENCLAST Z13, Z20, Z20
+	VAESENCLAST Z13, Z3, Z3
+	CMPQ        BX, R12
+	JE          sameFoldsFx
+	MOVQ        BX, R12
+	VMOVDQU64   (R12), Z14
+	VMOVDQU64   64(R12), Z2
+	VPALIGNR    $0x08, Z14, Z2, Z15
+	VPXORQ      Z15, Z14, Z14
+	VPXORQ      Z15, Z2, K3, Z14
+	VMOVDQU64   128(R12), Z15
+	VMOVDQU64   192(R12), Z2
+	VPALIGNR    $0x08, Z15, Z2, Z22
+	VPXORQ      Z22, Z15, Z15
+	VPXORQ      Z22, Z2, K3, Z15
+
+sameFoldsFx:
+	VPSHUFB.Z wideSwap<>+0(SB), Z18, K6, Z2
+	CMPQ      BX, R14
+	JE        sameFoldsFy
+	MOVQ      BX, R14
+	VMOVDQU64 512(R12), Z16
+	VMOVDQU64 576(R12), Z17
+	VPALIGNR  $0x08, Z16, Z17, Z22
+	VPXORQ    Z22, Z16, Z16
+	VPXORQ    Z22, Z17, K3, Z16
+	VMOVDQU64 640(R12), Z17
+	VMOVDQU64 704(R12), Z22
+	VPALIGNR  $0x08, Z17, Z22, Z23
+	VPXORQ    Z23, Z17, Z17
+	VPXORQ    Z23, Z22, K3, Z17
+
+sameFoldsFy:
+	VMOVDQU8.Z (DI), K4, Z22
+	VPXORQ     Z22, Z18, Z18
+	VMOVDQU8   Z18, K4, (DI)
+	VMOVDQU8   Z22, K4, Z1
+	VPSHUFB    wideSwap<>+0(SB), Z1, Z1
+	VMOVDQU64  64(DI), Z18
+	VPXORQ     Z18, Z21, Z21
+	VMOVDQU64  Z21, 64(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z18, Z18
+	VMOVDQU64  128(DI), Z21
+	VPXORQ     Z21, Z19, Z19
+	VMOVDQU64  Z19, 128(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z21, Z19
+	VMOVDQU64  192(DI), Z21
+	VPXORQ     Z21, Z20, Z20
+	VMOVDQU64  Z20, 192(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z21, Z20
+	VMOVDQU64  256(DI), Z21
+	VPXORQ     Z21, Z3, Z3
+	VMOVDQU64  Z3, 256(DI)
+	VPSHUFB    wideSwap<>+0(SB), Z21, Z21
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	ADDQ       $0x00000140, SI
+	ADDQ       $0x00000140, DI
+	ADDQ       $0x00000140, R8
+	JMP        second5
+
+registersFp:
 	// A first group of 2 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z20
 	VPXORQ          64(R8), Z0, Z21
@@ -5295,14 +6632,14 @@ registersEn:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundEs
+	JB              lastRoundFz
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 	VBROADCASTI32X4 448(BX), Z2
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundEs
+	JE              lastRoundFz
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
@@ -5310,11 +6647,11 @@ registersEn:
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 
-lastRoundEs:
+lastRoundFz:
 	VAESENCLAST Z13, Z20, Z20
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsEu
+	JE          sameFoldsGb
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -5327,10 +6664,10 @@ lastRoundEs:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsEu:
+sameFoldsGb:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z20, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreEt
+	JNZ          moreGa
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z19, Z19, Z19
 	VPXORQ       Z3, Z3, Z3
@@ -5350,9 +6687,9 @@ sameFoldsEu:
 	MOVQ         AX, R13
 	JMP          next
 
-moreEt:
+moreGa:
 	CMPQ      BX, R14
-	JE        sameFoldsEv
+	JE        sameFoldsGc
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -5365,7 +6702,7 @@ moreEt:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsEv:
+sameFoldsGc:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z20, Z20
 	VMOVDQU8   Z20, K4, (DI)
@@ -5382,9 +6719,9 @@ sameFoldsEv:
 	ADDQ       $0x00000080, R8
 	JMP        second2
 
-registersEm:
+registersFo:
 	CMPL R15, $0x03
-	JA   registersEw
+	JA   registersGd
 
 	// A first group of 3 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z19
@@ -5418,7 +6755,7 @@ registersEm:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundEx
+	JB              lastRoundGe
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
@@ -5427,7 +6764,7 @@ registersEm:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundEx
+	JE              lastRoundGe
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
@@ -5437,12 +6774,12 @@ registersEm:
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 
-lastRoundEx:
+lastRoundGe:
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z20, Z20
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsEz
+	JE          sameFoldsGg
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -5455,10 +6792,10 @@ lastRoundEx:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsEz:
+sameFoldsGg:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z19, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreEy
+	JNZ          moreGf
 	VPXORQ       Z18, Z18, Z18
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
@@ -5482,9 +6819,9 @@ sameFoldsEz:
 	MOVQ         AX, R13
 	JMP          next
 
-moreEy:
+moreGf:
 	CMPQ      BX, R14
-	JE        sameFoldsFa
+	JE        sameFoldsGh
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -5497,7 +6834,7 @@ moreEy:
 	VPXORQ    Z18, Z17, Z17
 	VPXORQ    Z18, Z3, K3, Z17
 
-sameFoldsFa:
+sameFoldsGh:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z19, Z19
 	VMOVDQU8   Z19, K4, (DI)
@@ -5519,7 +6856,7 @@ sameFoldsFa:
 	ADDQ       $0x000000c0, R8
 	JMP        second3
 
-registersEw:
+registersGd:
 	// A first group of 4 registers, 0 pending.
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
@@ -5562,7 +6899,7 @@ registersEw:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFb
+	JB              lastRoundGi
 	VBROADCASTI32X4 432(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -5573,7 +6910,7 @@ registersEw:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
-	JE              lastRoundFb
+	JE              lastRoundGi
 	VBROADCASTI32X4 464(BX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -5585,13 +6922,13 @@ registersEw:
 	VAESENC         Z2, Z20, Z20
 	VAESENC         Z2, Z21, Z21
 
-lastRoundFb:
+lastRoundGi:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z20, Z20
 	VAESENCLAST Z13, Z21, Z21
 	CMPQ        BX, R12
-	JE          sameFoldsFd
+	JE          sameFoldsGk
 	MOVQ        BX, R12
 	VMOVDQU64   (R12), Z14
 	VMOVDQU64   64(R12), Z2
@@ -5604,10 +6941,10 @@ lastRoundFb:
 	VPXORQ      Z22, Z15, Z15
 	VPXORQ      Z22, Z2, K3, Z15
 
-sameFoldsFd:
+sameFoldsGk:
 	VPSHUFB.Z    wideSwap<>+0(SB), Z18, K6, Z2
 	TESTQ        R9, R9
-	JNZ          moreFc
+	JNZ          moreGj
 	VPXORQ       Z3, Z3, Z3
 	VMOVDQU8.Z   (DI), K4, Z0
 	VPXORQ       Z0, Z18, Z18
@@ -5635,9 +6972,9 @@ sameFoldsFd:
 	MOVQ         AX, R13
 	JMP          next
 
-moreFc:
+moreGj:
 	CMPQ      BX, R14
-	JE        sameFoldsFe
+	JE        sameFoldsGl
 	MOVQ      BX, R14
 	VMOVDQU64 512(R12), Z16
 	VMOVDQU64 576(R12), Z3
@@ -5650,7 +6987,7 @@ moreFc:
 	VPXORQ    Z22, Z17, Z17
 	VPXORQ    Z22, Z3, K3, Z17
 
-sameFoldsFe:
+sameFoldsGl:
 	VMOVDQU8.Z (DI), K4, Z3
 	VPXORQ     Z3, Z18, Z18
 	VMOVDQU8   Z18, K4, (DI)
@@ -5680,7 +7017,7 @@ sameFoldsFe:
 	// Behind a first group of 1 registers.
 second1:
 	DECQ            R9
-	JZ              lastFf
+	JZ              lastGm
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z20
@@ -5734,7 +7071,7 @@ second1:
 	VPSHUFD         $0x4e, Z23, Z23
 	VPTERNLOGQ      $0x96, Z22, Z23, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFg
+	JB              lastRoundGn
 	VBROADCASTI32X4 432(BX), Z21
 	VAESENC         Z21, Z18, Z18
 	VAESENC         Z21, Z19, Z19
@@ -5745,7 +7082,7 @@ second1:
 	VAESENC         Z21, Z19, Z19
 	VAESENC         Z21, Z20, Z20
 	VAESENC         Z21, Z1, Z1
-	JE              lastRoundFg
+	JE              lastRoundGn
 	VBROADCASTI32X4 464(BX), Z21
 	VAESENC         Z21, Z18, Z18
 	VAESENC         Z21, Z19, Z19
@@ -5757,7 +7094,7 @@ second1:
 	VAESENC         Z21, Z20, Z20
 	VAESENC         Z21, Z1, Z1
 
-lastRoundFg:
+lastRoundGn:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z20, Z20
@@ -5787,7 +7124,7 @@ lastRoundFg:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastFf:
+lastGm:
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z1
@@ -5841,7 +7178,7 @@ lastFf:
 	VPSHUFD         $0x4e, Z22, Z22
 	VPTERNLOGQ      $0x96, Z20, Z22, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFh
+	JB              lastRoundGo
 	VBROADCASTI32X4 432(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -5852,7 +7189,7 @@ lastFf:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundFh
+	JE              lastRoundGo
 	VBROADCASTI32X4 464(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -5864,7 +7201,7 @@ lastFf:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundFh:
+lastRoundGo:
 	VAESENCLAST  Z13, Z18, Z18
 	VAESENCLAST  Z13, Z19, Z19
 	VAESENCLAST  Z13, Z1, Z1
@@ -5897,7 +7234,7 @@ lastRoundFh:
 	// Behind a first group of 2 registers.
 second2:
 	DECQ            R9
-	JZ              lastFi
+	JZ              lastGp
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z1
@@ -5958,7 +7295,7 @@ second2:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z23, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFj
+	JB              lastRoundGq
 	VBROADCASTI32X4 432(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -5969,7 +7306,7 @@ second2:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
-	JE              lastRoundFj
+	JE              lastRoundGq
 	VBROADCASTI32X4 464(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -5981,7 +7318,7 @@ second2:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
 
-lastRoundFj:
+lastRoundGq:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z19, Z19
 	VAESENCLAST Z13, Z1, Z1
@@ -6011,7 +7348,7 @@ lastRoundFj:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastFi:
+lastGp:
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z19
 	VPXORQ          128(R8), Z0, Z1
@@ -6072,7 +7409,7 @@ lastFi:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z22, Z20, Z3
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFk
+	JB              lastRoundGr
 	VBROADCASTI32X4 432(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -6083,7 +7420,7 @@ lastFi:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundFk
+	JE              lastRoundGr
 	VBROADCASTI32X4 464(BX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -6095,7 +7432,7 @@ lastFi:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundFk:
+lastRoundGr:
 	VAESENCLAST  Z13, Z18, Z18
 	VAESENCLAST  Z13, Z19, Z19
 	VAESENCLAST  Z13, Z1, Z1
@@ -6128,7 +7465,7 @@ lastRoundFk:
 	// Behind a first group of 3 registers.
 second3:
 	DECQ            R9
-	JZ              lastFl
+	JZ              lastGs
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z1
 	VPXORQ          128(R8), Z0, Z22
@@ -6191,7 +7528,7 @@ second3:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z19
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFm
+	JB              lastRoundGt
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -6202,7 +7539,7 @@ second3:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
-	JE              lastRoundFm
+	JE              lastRoundGt
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -6214,7 +7551,7 @@ second3:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 
-lastRoundFm:
+lastRoundGt:
 	VAESENCLAST Z13, Z18, Z18
 	VAESENCLAST Z13, Z1, Z1
 	VAESENCLAST Z13, Z22, Z22
@@ -6247,7 +7584,7 @@ lastRoundFm:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastFl:
+lastGs:
 	VPXORQ          (R8), Z0, Z18
 	VPXORQ          64(R8), Z0, Z1
 	VPXORQ          128(R8), Z0, Z22
@@ -6310,7 +7647,7 @@ lastFl:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z25, Z3, Z19
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFn
+	JB              lastRoundGu
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -6321,7 +7658,7 @@ lastFl:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundFn
+	JE              lastRoundGu
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -6333,7 +7670,7 @@ lastFl:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
 
-lastRoundFn:
+lastRoundGu:
 	VAESENCLAST  Z13, Z18, Z18
 	VAESENCLAST  Z13, Z1, Z1
 	VAESENCLAST  Z13, Z22, Z22
@@ -6369,7 +7706,7 @@ lastRoundFn:
 	// Behind a first group of 4 registers.
 second4:
 	DECQ            R9
-	JZ              lastFo
+	JZ              lastGv
 	VPXORQ          (R8), Z0, Z1
 	VPXORQ          64(R8), Z0, Z22
 	VPXORQ          128(R8), Z0, Z23
@@ -6439,7 +7776,7 @@ second4:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z27, Z3, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFp
+	JB              lastRoundGw
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6450,7 +7787,7 @@ second4:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundFp
+	JE              lastRoundGw
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6462,7 +7799,7 @@ second4:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundFp:
+lastRoundGw:
 	VAESENCLAST Z13, Z1, Z1
 	VAESENCLAST Z13, Z22, Z22
 	VAESENCLAST Z13, Z23, Z23
@@ -6495,7 +7832,7 @@ lastRoundFp:
 	ADDQ        $0x00000100, R8
 	JMP         group
 
-lastFo:
+lastGv:
 	VPXORQ          (R8), Z0, Z1
 	VPXORQ          64(R8), Z0, Z22
 	VPXORQ          128(R8), Z0, Z23
@@ -6565,7 +7902,7 @@ lastFo:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFq
+	JB              lastRoundGx
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6576,7 +7913,7 @@ lastFo:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundFq
+	JE              lastRoundGx
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6588,7 +7925,7 @@ lastFo:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundFq:
+lastRoundGx:
 	VAESENCLAST  Z13, Z1, Z1
 	VAESENCLAST  Z13, Z22, Z22
 	VAESENCLAST  Z13, Z23, Z23
@@ -6607,6 +7944,287 @@ lastRoundFq:
 	VMOVDQU64    128(DI), Z1
 	VPXORQ       Z1, Z23, Z23
 	VMOVDQU64    Z23, 128(DI)
+	VPSHUFB      wideSwap<>+0(SB), Z1, Z20
+	VMOVDQU8.Z   192(DI), K5, Z1
+	VPXORQ       Z1, Z0, Z0
+	VMOVDQU8     Z0, K5, 192(DI)
+	VPBROADCASTQ R10, K2, Z1
+	VPSHUFB      wideSwapLast<>+0(SB), Z1, Z21
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+	MOVL         $0x00000004, R11
+	MOVQ         AX, R13
+	JMP          next
+
+	// Behind a first group of 5 registers.
+second5:
+	DECQ            R9
+	JZ              lastGy
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPXORQ          192(R8), Z0, Z25
+	VPCLMULQDQ      $0x00, 704(R12), Z1, Z3
+	VPCLMULQDQ      $0x11, 704(R12), Z1, Z26
+	VPSHUFD         $0x4e, Z1, Z27
+	VPXORQ          Z1, Z27, Z27
+	VPCLMULQDQ      $0x11, Z17, Z27, Z1
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z25, Z25
+	VPTERNLOGQ      $0x96, Z26, Z3, Z1
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z25, Z25
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z27
+	VPSHUFD         $0x4e, Z3, Z3
+	VPTERNLOGQ      $0x96, Z1, Z3, Z27
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z27, Z3
+	VPSHUFD         $0x4e, Z27, Z27
+	VPTERNLOGQ      $0x96, Z26, Z27, Z3
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z25, Z25
+	VPCLMULQDQ      $0x00, 640(R12), Z20, Z1
+	VPCLMULQDQ      $0x11, 640(R12), Z20, Z26
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z25, Z25
+	VPCLMULQDQ      $0x00, 704(R12), Z21, Z27
+	VPALIGNR        $0x08, Z20, Z21, Z28
+	VPXORQ          Z28, Z20, Z20
+	VPXORQ          Z28, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z17, Z20, Z28
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z25, Z25
+	VPCLMULQDQ      $0x11, 704(R12), Z21, Z21
+	VPCLMULQDQ      $0x11, Z17, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z25, Z25
+	VPCLMULQDQ      $0x00, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z27, Z1
+	VPCLMULQDQ      $0x11, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z26
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z25, Z25
+	VPCLMULQDQ      $0x00, 576(R12), Z19, Z3
+	VPALIGNR        $0x08, Z18, Z19, Z21
+	VPXORQ          Z21, Z18, Z18
+	VPXORQ          Z21, Z19, K3, Z18
+	VPCLMULQDQ      $0x00, Z16, Z18, Z21
+	VPTERNLOGQ      $0x96, Z21, Z20, Z28
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z25, Z25
+	VPCLMULQDQ      $0x11, 576(R12), Z19, Z19
+	VPCLMULQDQ      $0x11, Z16, Z18, Z18
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z25, Z25
+	VPXORQ          Z3, Z1, Z1
+	VPXORQ          Z19, Z26, Z26
+	VPXORQ          Z18, Z28, Z28
+	VPTERNLOGQ      $0x96, Z26, Z1, Z28
+	CMPL            256(BX), $0x0c
+	JB              lastRoundGz
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+	JE              lastRoundGz
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z25, Z25
+
+lastRoundGz:
+	VAESENCLAST Z13, Z22, Z22
+	VAESENCLAST Z13, Z23, Z23
+	VAESENCLAST Z13, Z24, Z24
+	VAESENCLAST Z13, Z25, Z25
+	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z1, Z18
+	VPSHUFD     $0x4e, Z1, Z1
+	VPTERNLOGQ  $0x96, Z28, Z1, Z18
+	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
+	VPSHUFD     $0x4e, Z18, Z18
+	VPTERNLOGQ  $0x96, Z26, Z18, Z3
+	VMOVDQU64   (DI), Z1
+	VPXORQ      Z1, Z22, Z22
+	VMOVDQU64   Z22, (DI)
+	VPSHUFB     wideSwap<>+0(SB), Z1, Z18
+	VMOVDQU64   64(DI), Z1
+	VPXORQ      Z1, Z23, Z23
+	VMOVDQU64   Z23, 64(DI)
+	VPSHUFB     wideSwap<>+0(SB), Z1, Z19
+	VMOVDQU64   128(DI), Z1
+	VPXORQ      Z1, Z24, Z24
+	VMOVDQU64   Z24, 128(DI)
+	VPSHUFB     wideSwap<>+0(SB), Z1, Z20
+	VMOVDQU64   192(DI), Z1
+	VPXORQ      Z1, Z25, Z25
+	VMOVDQU64   Z25, 192(DI)
+	VPSHUFB     wideSwap<>+0(SB), Z1, Z21
+	PREFETCHT0  (SI)
+	PREFETCHT0  64(SI)
+	PREFETCHT0  128(SI)
+	PREFETCHT0  192(SI)
+	ADDQ        $0x00000100, SI
+	ADDQ        $0x00000100, DI
+	ADDQ        $0x00000100, R8
+	JMP         group
+
+lastGy:
+	VPXORQ          (R8), Z0, Z22
+	VPXORQ          64(R8), Z0, Z23
+	VPXORQ          128(R8), Z0, Z24
+	VPXORQ          192(R8), Z0, Z0
+	VPCLMULQDQ      $0x00, 704(R12), Z1, Z3
+	VPCLMULQDQ      $0x11, 704(R12), Z1, Z25
+	VPSHUFD         $0x4e, Z1, Z26
+	VPXORQ          Z1, Z26, Z26
+	VPCLMULQDQ      $0x11, Z17, Z26, Z1
+	VAESENC         Z4, Z22, Z22
+	VAESENC         Z4, Z23, Z23
+	VAESENC         Z4, Z24, Z24
+	VAESENC         Z4, Z0, Z0
+	VPTERNLOGQ      $0x96, Z25, Z3, Z1
+	VAESENC         Z5, Z22, Z22
+	VAESENC         Z5, Z23, Z23
+	VAESENC         Z5, Z24, Z24
+	VAESENC         Z5, Z0, Z0
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z26
+	VPSHUFD         $0x4e, Z3, Z3
+	VPTERNLOGQ      $0x96, Z1, Z3, Z26
+	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z26, Z3
+	VPSHUFD         $0x4e, Z26, Z26
+	VPTERNLOGQ      $0x96, Z25, Z26, Z3
+	VAESENC         Z6, Z22, Z22
+	VAESENC         Z6, Z23, Z23
+	VAESENC         Z6, Z24, Z24
+	VAESENC         Z6, Z0, Z0
+	VPCLMULQDQ      $0x00, 640(R12), Z20, Z1
+	VPCLMULQDQ      $0x11, 640(R12), Z20, Z25
+	VAESENC         Z7, Z22, Z22
+	VAESENC         Z7, Z23, Z23
+	VAESENC         Z7, Z24, Z24
+	VAESENC         Z7, Z0, Z0
+	VPCLMULQDQ      $0x00, 704(R12), Z21, Z26
+	VPALIGNR        $0x08, Z20, Z21, Z27
+	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z27, Z21, K3, Z20
+	VPCLMULQDQ      $0x00, Z17, Z20, Z27
+	VAESENC         Z8, Z22, Z22
+	VAESENC         Z8, Z23, Z23
+	VAESENC         Z8, Z24, Z24
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, 704(R12), Z21, Z21
+	VPCLMULQDQ      $0x11, Z17, Z20, Z20
+	VPXORQ          Z3, Z18, Z18
+	VAESENC         Z9, Z22, Z22
+	VAESENC         Z9, Z23, Z23
+	VAESENC         Z9, Z24, Z24
+	VAESENC         Z9, Z0, Z0
+	VPCLMULQDQ      $0x00, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z26, Z1
+	VPCLMULQDQ      $0x11, 512(R12), Z18, Z3
+	VPTERNLOGQ      $0x96, Z3, Z21, Z25
+	VAESENC         Z10, Z22, Z22
+	VAESENC         Z10, Z23, Z23
+	VAESENC         Z10, Z24, Z24
+	VAESENC         Z10, Z0, Z0
+	VPCLMULQDQ      $0x00, 576(R12), Z19, Z3
+	VPALIGNR        $0x08, Z18, Z19, Z21
+	VPXORQ          Z21, Z18, Z18
+	VPXORQ          Z21, Z19, K3, Z18
+	VPCLMULQDQ      $0x00, Z16, Z18, Z21
+	VPTERNLOGQ      $0x96, Z21, Z20, Z27
+	VAESENC         Z11, Z22, Z22
+	VAESENC         Z11, Z23, Z23
+	VAESENC         Z11, Z24, Z24
+	VAESENC         Z11, Z0, Z0
+	VPCLMULQDQ      $0x11, 576(R12), Z19, Z19
+	VPCLMULQDQ      $0x11, Z16, Z18, Z18
+	VAESENC         Z12, Z22, Z22
+	VAESENC         Z12, Z23, Z23
+	VAESENC         Z12, Z24, Z24
+	VAESENC         Z12, Z0, Z0
+	VPXORQ          Z3, Z1, Z1
+	VPXORQ          Z19, Z25, Z25
+	VPXORQ          Z18, Z27, Z27
+	VPTERNLOGQ      $0x96, Z25, Z1, Z27
+	CMPL            256(BX), $0x0c
+	JB              lastRoundHa
+	VBROADCASTI32X4 432(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 448(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+	JE              lastRoundHa
+	VBROADCASTI32X4 464(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+	VBROADCASTI32X4 480(BX), Z3
+	VAESENC         Z3, Z22, Z22
+	VAESENC         Z3, Z23, Z23
+	VAESENC         Z3, Z24, Z24
+	VAESENC         Z3, Z0, Z0
+
+lastRoundHa:
+	VAESENCLAST  Z13, Z22, Z22
+	VAESENCLAST  Z13, Z23, Z23
+	VAESENCLAST  Z13, Z24, Z24
+	VAESENCLAST  Z13, Z0, Z0
+	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z1, Z18
+	VPSHUFD      $0x4e, Z1, Z1
+	VPTERNLOGQ   $0x96, Z27, Z1, Z18
+	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
+	VPSHUFD      $0x4e, Z18, Z18
+	VPTERNLOGQ   $0x96, Z25, Z18, Z3
+	VMOVDQU64    (DI), Z1
+	VPXORQ       Z1, Z22, Z22
+	VMOVDQU64    Z22, (DI)
+	VPSHUFB      wideSwap<>+0(SB), Z1, Z18
+	VMOVDQU64    64(DI), Z1
+	VPXORQ       Z1, Z23, Z23
+	VMOVDQU64    Z23, 64(DI)
+	VPSHUFB      wideSwap<>+0(SB), Z1, Z19
+	VMOVDQU64    128(DI), Z1
+	VPXORQ       Z1, Z24, Z24
+	VMOVDQU64    Z24, 128(DI)
 	VPSHUFB      wideSwap<>+0(SB), Z1, Z20
 	VMOVDQU8.Z   192(DI), K5, Z1
 	VPXORQ       Z1, Z0, Z0
@@ -6694,7 +8312,7 @@ group:
 	VPSHUFD         $0x4e, Z25, Z25
 	VPTERNLOGQ      $0x96, Z28, Z25, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFr
+	JB              lastRoundHb
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6705,7 +8323,7 @@ group:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundFr
+	JE              lastRoundHb
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6717,7 +8335,7 @@ group:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundFr:
+lastRoundHb:
 	VAESENCLAST Z13, Z1, Z1
 	VAESENCLAST Z13, Z22, Z22
 	VAESENCLAST Z13, Z23, Z23
@@ -6821,7 +8439,7 @@ lastGroup:
 	VPSHUFD         $0x4e, Z24, Z24
 	VPTERNLOGQ      $0x96, Z27, Z24, Z18
 	CMPL            256(BX), $0x0c
-	JB              lastRoundFs
+	JB              lastRoundHc
 	VBROADCASTI32X4 432(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6832,7 +8450,7 @@ lastGroup:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundFs
+	JE              lastRoundHc
 	VBROADCASTI32X4 464(BX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -6844,7 +8462,7 @@ lastGroup:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundFs:
+lastRoundHc:
 	VAESENCLAST  Z13, Z1, Z1
 	VAESENCLAST  Z13, Z22, Z22
 	VAESENCLAST  Z13, Z23, Z23

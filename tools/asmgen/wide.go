@@ -18,7 +18,8 @@ import (
 //
 // So there is one kind of register only, the text is loaded from before its start on, and the additional data and the tag's key stream
 // cost nothing of their own. What a mask leaves out is not touched. A packet is a first group of 1 to 4 registers and then groups of 4:
-// all but the first are hashed with the same powers of H, and only the last register of all has an end.
+// all but the first are hashed with the same powers of H, and only the last register of all has an end. A first group of 1 would
+// wait for its rounds, so it is one of 5 where two groups or more follow.
 //
 // A group is hashed while the next one is encrypted; a packet's last group while the next packet's first one is, so
 // that no packet waits for its own results. What is left to do for a packet meanwhile is called pending here.
@@ -112,7 +113,7 @@ func (g *wide) function(name string) {
 		return v
 	}
 	g.base, g.aad, g.y0, g.hash = g.ZMM(), g.ZMM(), g.ZMM(), g.ZMM()
-	g.keys, g.folds, g.chainFolds, g.texts = vectors(10), vectors(groupWide/2), vectors(groupWide/2), vectors(groupWide)
+	g.keys, g.folds, g.chainFolds, g.texts = vectors(10), vectors(groupWide/2), vectors(groupWide/2), vectors(groupWide+1)
 	g.nonce, g.lastLane, g.upper, g.first, g.end, g.front = g.K(), g.K(), g.K(), g.K(), g.K(), g.K()
 	g.Load(g.Param("ops"), g.op)
 	g.Load(g.Param("n"), g.left)
@@ -158,7 +159,19 @@ func (g *wide) function(name string) {
 
 	none, two := g.label("nonePending"), g.label("twoPending")
 	starts := func(pending int) {
-		g.search(registers, 1, groupWide, func(r int) { g.start(r, pending) })
+		g.search(registers, 1, groupWide, func(r int) {
+			if r > 1 {
+				g.start(r, pending)
+				return
+			}
+			five := g.label("five")
+			g.CMPQ(g.more, operand.U8(2))
+			g.JAE(to(five))
+			g.start(1, pending)
+			g.Label(five)
+			g.DECQ(g.more)
+			g.start(groupWide+1, pending)
+		})
 	}
 	g.CMPL(g.pending.As32(), operand.U8(2))
 	g.JB(to(none))
@@ -169,7 +182,7 @@ func (g *wide) function(name string) {
 	g.Label(none)
 	starts(0)
 
-	for r := 1; r <= groupWide; r++ {
+	for r := 1; r <= groupWide+1; r++ {
 		g.Commentf("Behind a first group of %d registers.", r)
 		g.Label(second(r))
 		last := g.label("last")
@@ -316,16 +329,18 @@ func (g *wide) start(r, pending int) {
 	more := g.label("more")
 	g.foldNew(g.pendingKey, g.lastWeights())
 	g.VPSHUFB_Z(g.c.swap, states[0], g.front, g.y0)
-	g.TESTQ(g.more, g.more)
-	g.JNZ(to(more))
-	for i := range groupWide - r {
-		g.VPXORQ(g.texts[i], g.texts[i], g.texts[i])
+	if r <= groupWide {
+		g.TESTQ(g.more, g.more)
+		g.JNZ(to(more))
+		for i := range groupWide - r {
+			g.VPXORQ(g.texts[i], g.texts[i], g.texts[i])
+		}
+		g.VPXORQ(g.hash, g.hash, g.hash)
+		g.crypt(states, true, true)
+		g.leave((r + 1) &^ 1)
+		g.JMP(to("next"))
+		g.Label(more)
 	}
-	g.VPXORQ(g.hash, g.hash, g.hash)
-	g.crypt(states, true, true)
-	g.leave((r + 1) &^ 1)
-	g.JMP(to("next"))
-	g.Label(more)
 	g.foldNew(g.chainKey, g.chainWeights())
 	g.crypt(states, true, false)
 	g.JMP(to(second(r)))
@@ -382,7 +397,7 @@ func (g *wide) chainWeights() weights { return weights{at(g.pendingKey, keyChain
 func (g *wide) crypt(states []reg.VecVirtual, first, last bool) {
 	n := len(states)
 	for i, s := range states {
-		place, into := at(g.text, i*register), g.texts[groupWide-n+i]
+		place, into := at(g.text, i*register), g.place(groupWide-n+i)
 		front, end := first && i == 0, last && i == n-1
 		var mask reg.Register
 		switch {
@@ -437,6 +452,9 @@ func (g *wide) crypt(states []reg.VecVirtual, first, last bool) {
 	}
 }
 
+// place is where register i of a group is left to be hashed, -1 being the one in front of a group of 4.
+func (g *wide) place(i int) reg.VecVirtual { return g.texts[(i+len(g.texts))%len(g.texts)] }
+
 // encrypt returns the steps that make key stream, n registers.
 func (g *wide) encrypt(n int) (states []reg.VecVirtual, steps []step) {
 	for range n {
@@ -480,7 +498,11 @@ func (g *wide) encrypt(n int) (states []reg.VecVirtual, steps []step) {
 
 // hashing returns the steps that hash the last r registers of texts, chained to what was hashed before, into hash. What is in also, unless nil, is added.
 func (g *wide) hashing(r int, w weights, chained bool, also reg.Register) (steps []step) {
-	var s wideSum
+	var s, one wideSum
+	if r > groupWide {
+		steps = append(g.multiply(&one, g.place(-1), w.power(groupWide-1), w.folds[1]), g.reduce(&one, nil)...)
+		r, chained = groupWide, true
+	}
 	for i := groupWide - 2; i >= groupWide-r-1; i -= 2 {
 		if chained && i == 0 {
 			steps = append(steps, func() { g.VPXORQ(g.hash, g.texts[0], g.texts[0]) })
