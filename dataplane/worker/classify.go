@@ -19,6 +19,9 @@ const (
 // is to be done with it, or ends it.
 func (w *Worker) classify() {
 	b := &w.batch
+	if len(w.lists.shortOut)+len(w.lists.shortIn) == w.fresh {
+		return // the short ways took them all
+	}
 	for i := range b.N {
 		p := &b.P[i]
 		if p.Class != packet.ClassNone {

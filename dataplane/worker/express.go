@@ -34,6 +34,9 @@ func (w *Worker) express() {
 			protected |= 1 << i
 		}
 	}
+	if w.came&protected == 0 {
+		return
+	}
 	r := &w.outRun
 	r.start(w, protected)
 	for known := r.pass(); known != nil; known = r.pass() {
@@ -81,6 +84,9 @@ func (l *lists) join(short, long []uint8) []uint8 {
 	}
 	return append(append(joined, short...), long...)
 }
+
+// noHop is the number of no next hop.
+const noHop = ^uint32(0)
 
 // tcpSYN is the SYN flag in the fourteenth octet of a TCP header (RFC 9293, 3.1).
 const tcpSYN = 0x02
@@ -175,37 +181,55 @@ func (w *Worker) expressDecapsulated() {
 	if w.watched {
 		return
 	}
-	w.foreseeDecapsulated()
-	short := len(w.lists.shortIn) > 0
-	opened := len(w.lists.in)
-	kept, list := w.lists.in[:0], w.lists.shortForward
+	if f.many {
+		w.foreseeDecapsulated()
+	}
+	var (
+		hop    *fib.Hop // that of the packet before, nil for one that packets cannot leave by without more ado
+		way    = noHop  // its number
+		opened = len(w.lists.in)
+		short  = len(w.lists.shortIn) > 0
+		kept   = w.lists.in[:0]
+		list   = w.lists.shortForward
+		places = f.places
+	)
 	for _, i := range w.lists.in {
-		p, flow := &b.P[i], &b.Flows[i]
-		if p.Version != 4 || p.TTL <= 1 {
+		p, flow := &b.P[i&(packet.BatchMax-1)], &b.Flows[i&(packet.BatchMax-1)]
+		if p.Version != 4 {
+			w.places[i&(packet.BatchMax-1)] = f.place(flow)
 			kept = append(kept, i)
 			continue
 		}
-		addrs, rest := flow.Src.Lo<<32|flow.Dst.Lo, flow.Rest()
-		e := &f.places[w.places[i]][0]
+		rest := flow.Rest()
+		place := f.place4(flow.Src.Lo, flow.Dst.Lo, rest)
+		e := &places[place][0]
 		known := &e.known
-		if e.addrs != addrs || e.rest != rest {
-			known = f.find4(w.places[i], addrs, rest)
+		if e.addrs != flow.Src.Lo<<32|flow.Dst.Lo || e.rest != rest {
+			known = f.find4(place, flow.Src.Lo<<32|flow.Dst.Lo, rest)
 		}
 		// What is remembered of a decapsulated flow was found to be no martian before.
 		if known == nil || known.generation != f.generation || known.match != spd.NoMatch || known.of != t.FIB.Generation {
+			w.places[i&(packet.BatchMax-1)] = place
 			kept = append(kept, i)
 			continue
 		}
-		hop := &t.FIB.Hops[known.way]
-		h := b.Mem[p.Addr+packet.EtherLen : p.Addr+uint64(p.End)]
-		if hop.Kind != fib.Forward || len(h) > int(hop.MTU) || w.exposes(p, hop) || len(h) < 28 ||
-			p.Proto != packet.ProtoUDP && (p.Proto != packet.ProtoTCP || len(h) < 40 || h[0] != 0x45 || h[20+13]&tcpSYN != 0) {
+		if known.way != way {
+			way = known.way
+			if hop = &t.FIB.Hops[way]; hop.Kind != fib.Forward || w.exposes(p, hop) {
+				hop = nil
+			}
+		}
+		h := (*[expressLen]byte)(b.Mem[p.Addr:])
+		length := p.End - packet.EtherLen
+		if hop == nil || length > hop.MTU || length < 28 || p.TTL <= 1 ||
+			p.Proto != packet.ProtoUDP && (p.Proto != packet.ProtoTCP || length < 40 || h[packet.EtherLen] != 0x45 || h[packet.EtherLen+20+13]&tcpSYN != 0) {
+			w.places[i&(packet.BatchMax-1)] = place
 			kept = append(kept, i)
 			continue
 		}
 		p.TTL--
-		binary.BigEndian.PutUint32(h[8:], forward.OneHopLess(binary.BigEndian.Uint32(h[8:])))
-		p.Class, p.Hop = packet.ClassForward, known.way
+		binary.BigEndian.PutUint32(h[22:], forward.OneHopLess(binary.BigEndian.Uint32(h[22:])))
+		p.Class, p.Hop = packet.ClassForward, way
 		list = append(list, i)
 	}
 	if short {

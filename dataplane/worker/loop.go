@@ -124,7 +124,7 @@ const headerLines = 2
 // more of what comes later, never of itself: so it cannot pile up.
 func (w *Worker) take() {
 	b := &w.batch
-	b.N = 0
+	b.N, w.fresh, w.came = 0, 0, 0
 	w.lists.reset()
 	if len(w.first) > 0 {
 		w.takeFirst()
@@ -197,6 +197,10 @@ func (w *Worker) receive(p *port, max int) int {
 		bytes += uint64(d.Len)
 	}
 	b.N += n
+	w.fresh += n
+	if n > 0 {
+		w.came |= 1 << (number & 63)
+	}
 	p.counters.Received.Add(uint64(n))
 	w.Counters.Received.Add(uint64(n))
 	w.Counters.ReceivedBytes.Add(bytes)

@@ -209,6 +209,8 @@ type Worker struct {
 	// hot
 	batch    packet.Batch
 	burst    int
+	fresh    int    // packets of the batch that queues received, and that are to be classified
+	came     uint64 // ports, those below 64, that they came by, and perhaps others
 	tables   *Tables
 	guarded  bool  // the batch may have inbound packets of associations with terms for each packet
 	crowded  bool  // there are more associations than the caches hold
