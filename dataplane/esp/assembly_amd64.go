@@ -17,3 +17,16 @@ func (r *plainOutbound) prepare() (packets int) {
 	}
 	return r.prepareGeneric()
 }
+
+// acceptPlainRun is acceptGeneric in assembly.
+//
+//go:noescape
+func acceptPlainRun(r *plainInbound) (packets int)
+
+// accept accepts packets of r, see acceptGeneric.
+func (r *plainInbound) accept() (packets int) {
+	if assembled {
+		return acceptPlainRun(r)
+	}
+	return r.acceptGeneric()
+}

@@ -4,3 +4,6 @@ package esp
 
 // prepare prepares the packets of r for encryption, see prepareGeneric.
 func (r *plainOutbound) prepare() (packets int) { return r.prepareGeneric() }
+
+// accept accepts packets of r, see acceptGeneric.
+func (r *plainInbound) accept() (packets int) { return r.acceptGeneric() }

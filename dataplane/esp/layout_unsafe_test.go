@@ -15,10 +15,20 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		p packet.Packet
 		o sad.Outbound
 		r plainOutbound
+		a plainInbound
+		f packet.Flow
 	)
 	asmlayout.Check(t, "records.go", map[string]uintptr{
 		"frameSize": packet.FrameSize, "tailSlack": packet.TailSlack, "batchMax": packet.BatchMax,
 		"etherLen": packet.EtherLen, "ipv4Len": ipv4Len, "ipv4DF": ipv4DF, "protoESP": packet.ProtoESP,
+		"protoIPv4": packet.ProtoIPv4, "protoTCP": packet.ProtoTCP, "protoUDP": packet.ProtoUDP,
+		"batchFlows": unsafe.Offsetof(b.Flows), "packetFlowSrc": unsafe.Offsetof(f.Src), "packetFlowDst": unsafe.Offsetof(f.Dst), "packetFlowRest": unsafe.Offsetof(f.SrcPort), "packetFlowSize": unsafe.Sizeof(f),
+		"flagsOpened": uintptr(packet.FlagDecapsulated | packet.FlagPorts),
+		"openBatch":   unsafe.Offsetof(a.b), "openLive": unsafe.Offsetof(a.live), "openOps": unsafe.Offsetof(a.ops), "openWords": unsafe.Offsetof(a.words),
+		"openTop": unsafe.Offsetof(a.top), "openBytes": unsafe.Offsetof(a.bytes), "openMask": unsafe.Offsetof(a.mask), "openSPI": unsafe.Offsetof(a.spi),
+		"openRemote": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remote), "openRemotes": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remotes),
+		"openLocal": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Local), "openLocals": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Locals),
+		"openProto": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Proto), "openMatters": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Matters),
 		"batchMem": unsafe.Offsetof(b.Mem), "batchP": unsafe.Offsetof(b.P),
 		"packetAddr": unsafe.Offsetof(p.Addr), "packetLen": unsafe.Offsetof(p.Len), "packetL3": unsafe.Offsetof(p.L3), "packetEnd": unsafe.Offsetof(p.End),
 		"packetVersion": unsafe.Offsetof(p.Version), "packetTOS": unsafe.Offsetof(p.TOS), "packetFlags": unsafe.Offsetof(p.Flags),
@@ -32,6 +42,9 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"plainID": unsafe.Offsetof(r.id), "plainSeq": unsafe.Offsetof(r.seq), "plainBytes": unsafe.Offsetof(r.bytes),
 		"plainFront": plainFront, "trailerLen": trailerLen,
 	})
+	if packet.FlagDF != 1<<3 || flowAddrLo() != 8 {
+		t.Error("the assembly has Don't Fragment or an address otherwise")
+	}
 	// Fields that are written together.
 	if unsafe.Offsetof(p.L4) != unsafe.Offsetof(p.L3)+2 || unsafe.Offsetof(p.Proto) != unsafe.Offsetof(p.End)+7 || unsafe.Offsetof(p.Version) != unsafe.Offsetof(p.End)+6 ||
 		unsafe.Offsetof(p.TTL) != unsafe.Offsetof(p.TOS)+1 || unsafe.Offsetof(p.Flags) != unsafe.Offsetof(p.TOS)+2 ||
@@ -39,3 +52,6 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		t.Error("fields that the assembly writes together lie apart")
 	}
 }
+
+// flowAddrLo is the offset of the low half of an address.
+func flowAddrLo() uintptr { return unsafe.Offsetof(packet.Addr{}.Lo) }

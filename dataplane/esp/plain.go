@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/bits"
 
-	"sallyport/dataplane/aesgcm"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/replay"
 	"sallyport/dataplane/sad"
@@ -238,60 +237,6 @@ func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
 		s.taken = n
 	}
 	return i
-}
-
-// OpenESP is Decapsulate for what TakeESP took, which live lists.
-func (s *Scratch) OpenESP(b *packet.Batch, live []uint8) []uint8 {
-	s.crypto.OpenGCM(s.taken)
-	kept, n := live[:0], 0
-	for k := range s.opens {
-		r := &s.opens[k]
-		kept = s.finishESP(b, kept, live[n:n+r.packets], r.sa, n)
-		n += r.packets
-	}
-	return kept
-}
-
-// finishESP is finishInbound for a run of packets of one association that TakeESP took, ops from n on.
-func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inbound, n int) []uint8 {
-	words, selectors := s.table.Bits(in), s.table.Selectors(in.Slot)
-	plain := selectors.Plain()
-	before, bytes := len(live), uint64(0)
-	for k, i := range taken {
-		p, op := &b.P[i&(packet.BatchMax-1)], s.crypto.GCM(n+k)
-		verdict := replay.OK
-		if op.OK && !in.Window.Next(words, p.Seq) {
-			verdict = in.Window.Advance(words, p.Seq)
-		}
-		esp := p.Addr + packet.EtherLen + ipv4Len
-		if !op.OK || verdict != replay.OK || !acceptPlain(b, i, esp+headerLen+plainIVLen, b.Mem[p.Addr+packet.EtherLen+1], op.Buf[:max(len(op.Buf), plainBack)-plainBack], plain) {
-			if reason := s.judgeESP(b, i, in, selectors, op, verdict); reason != packet.DropNone {
-				p.Reason = reason
-				countInbound(in, reason)
-				continue
-			}
-		}
-		p.SPI = in.SPI
-		bytes += uint64(p.End)
-		live = append(live, i)
-	}
-	packets := uint64(len(live) - before)
-	s.countReceived(b, live, in, packets, bytes-packets*packet.EtherLen)
-	return live
-}
-
-// judgeESP says what becomes of packet i, which TakeESP took, and which acceptPlain is not for; verdict is the window's.
-func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, selectors *spd.Selectors, op *aesgcm.Op, verdict replay.Verdict) packet.Drop {
-	s.Leave(b, i)
-	p := &b.P[i]
-	switch {
-	case !op.OK:
-		return packet.DropBadICV
-	case verdict != replay.OK:
-		return dropOf(verdict)
-	}
-	r := record{index: i, tos: p.TOS, esp: p.Addr + uint64(p.L4), length: p.End - p.L4}
-	return s.accept(b, &r, in, selectors)
 }
 
 // acceptPlain is accept for the inner packets that most are: IPv4 without options, whole, with UDP or TCP in it, a trailer as

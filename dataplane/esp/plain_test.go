@@ -2,12 +2,15 @@ package esp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"sallyport/dataplane/aesgcm"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
+	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
 )
 
@@ -114,5 +117,106 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 	}
 	if whole < 1000 || stopped < 1000 {
 		t.Errorf("%d runs went through, %d stopped: too few of a kind", whole, stopped)
+	}
+}
+
+// TestAssemblyAcceptsAsGoDoes: what the assembly makes of runs of opened packets, most of them with something out of the ordinary, is what the code in Go makes
+// of them, byte by byte.
+func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	one := func(of ...uint64) uint64 { return of[rnd.IntN(len(of))] }
+	accepted, stopped := 0, 0
+	for range 20_000 {
+		const chunks = 8
+		mem := make([]byte, chunks*packet.FrameSize)
+		var a, b packet.Batch
+		var ops [chunks]aesgcm.Op
+		r := plainInbound{
+			ops: ops[:], words: make([]uint64, 64), mask: 4095, spi: rnd.Uint32(), bytes: 5,
+			top:       one(0, 1, 62, 63, 4095, 1<<32-2, 1<<32-1, 1<<32, 1<<63, 1<<64-4, rnd.Uint64()),
+			selectors: spd.Plain{Remote: 0xc6336400, Remotes: 0xff, Local: 0xcb007100, Locals: uint32(one(0xff, 0)), Proto: 0, Matters: 0},
+		}
+		if rnd.IntN(2) == 0 {
+			r.selectors.Proto, r.selectors.Matters = uint16(one(packet.ProtoUDP, packet.ProtoTCP, 1<<8)), 0xffff
+		}
+		for i := range r.words {
+			r.words[i] = rnd.Uint64()
+		}
+		order := rnd.Perm(chunks)
+		for k, i := range order {
+			p, op := &a.P[i], &ops[k]
+			*p = packet.Packet{
+				Addr: uint64(i)*packet.FrameSize + packet.Headroom + rnd.Uint64N(3), Port: 3, Class: packet.ClassInbound, Slot: rnd.Uint32(), Seq: r.top + uint64(k) + 1,
+				L3: 1, L4: 2, End: 3, SrcPort: 4, DstPort: 5, Version: 6, Proto: 7, TOS: 8, TTL: 9, Flags: packet.FlagVLAN, SPI: 10, Hop: 11, Interface: 12,
+			}
+			a.Flows[i] = packet.Flow{Src: packet.Addr{Hi: 1, Lo: 2}, Dst: packet.Addr{Hi: 3, Lo: 4}, SrcPort: 5}
+			outer := mem[p.Addr+packet.EtherLen:]
+			inner := outer[plainFront:]
+			length, tfc := 24+rnd.IntN(80), int(one(0, 0, 0, 1, 2, 3, 50))
+			for j := range length {
+				inner[j] = byte(rnd.Uint32())
+			}
+			inner[0], inner[6], inner[7], inner[9] = 0x45, byte(one(0, 0x40)), 0, byte(one(packet.ProtoUDP, packet.ProtoTCP))
+			binary.BigEndian.PutUint16(inner[2:], uint16(length))
+			copy(inner[12:], []byte{198, 51, 100, byte(rnd.Uint32()), 203, 0, 113, byte(one(0, 0, rnd.Uint64()))})
+			pad := -(length + tfc + trailerLen) & 3
+			text := inner[:length+tfc+pad+trailerLen]
+			copy(text[length+tfc:], []byte{1, 2, 3}[:pad])
+			text[len(text)-2], text[len(text)-1] = byte(pad), packet.ProtoIPv4
+			op.OK = true
+			odd := rnd.IntN(120)
+			switch odd {
+			case 0:
+				op.OK = false
+			case 1:
+				p.Seq += one(1, 1<<32, ^uint64(0))
+			case 2:
+				outer[1] = byte(1 + rnd.IntN(3))
+			case 3:
+				text[len(text)-1] = byte(one(packet.ProtoIPv6, packet.ProtoNone, rnd.Uint64()))
+			case 4:
+				text[len(text)-2] = byte(one(4, 255, rnd.Uint64()))
+			case 5:
+				text[len(text)-3]++
+			case 6:
+				inner[rnd.IntN(24)]++
+			case 7:
+				binary.BigEndian.PutUint16(inner[2:], uint16(one(23, uint64(length)+uint64(tfc), uint64(length)+uint64(tfc)+1, rnd.Uint64())))
+			case 8:
+				inner[9] = byte(one(packet.ProtoESP, packet.ProtoICMP, rnd.Uint64()))
+			case 9:
+				inner[6+rnd.IntN(2)] ^= 1 << rnd.IntN(8)
+			case 10:
+				text = text[:len(text)-min(len(text), int(rnd.Uint64N(40)))]
+			case 11:
+				inner[12+rnd.IntN(8)]++
+			}
+			if odd != 6 {
+				inner[10], inner[11] = 0, 0
+				binary.BigEndian.PutUint16(inner[10:], packet.Checksum(inner[:20], 0))
+			}
+			op.Buf = outer[plainFront : plainFront+len(text)+plainBack]
+			r.live = append(r.live, uint8(i))
+		}
+		r.live = r.live[:rnd.IntN(chunks+1)]
+		a.Mem = mem
+		b = a
+		want, got := r, r
+		want.words = slices.Clone(r.words)
+		want.b, got.b = &a, &b
+		n := want.acceptGeneric()
+		if m := got.accept(); m != n {
+			t.Fatalf("%d packets are accepted, not %d", m, n)
+		}
+		if a.P != b.P || a.Flows != b.Flows || !slices.Equal(want.words, got.words) || want.top != got.top || want.bytes != got.bytes {
+			t.Fatal("records, flows or windows differ")
+		}
+		accepted += n
+		if n < len(r.live) {
+			stopped++
+		}
+	}
+	if accepted < 20_000 || stopped < 2000 {
+		t.Errorf("%d packets accepted, %d runs stopped: too few of a kind", accepted, stopped)
 	}
 }

@@ -41,6 +41,7 @@ type Scratch struct {
 	runs   [packet.BatchMax]run
 
 	plainOut plainOutbound
+	plainIn  plainInbound
 
 	opens []openRun // what TakeESP took
 	taken int       // how many packets that is

@@ -141,17 +141,12 @@ func (w *Window) Advance(words []uint64, seq uint64) Verdict {
 	return OK
 }
 
-// Next is Advance for the number behind the top, of which most are: no bit but its own enters the window. For any other it returns
-// false, and has done nothing.
-func (w *Window) Next(words []uint64, seq uint64) bool {
-	if seq == 0 || seq-1 != w.top.Load() {
-		return false
-	}
-	at := uint32(seq) & (w.ring - 1)
-	words[at/64] |= 1 << (at % 64)
-	w.top.Set(seq)
-	return true
-}
+// Ring returns how many bits are in the ring, a power of two: that of number n is bit n%64 of the word n%Ring()/64. For numbers that follow the top one
+// by one, which most do, marking them and then [Window.Follow] is all that Advance does: no other bit enters the window.
+func (w *Window) Ring() uint32 { return w.ring }
+
+// Follow says that the numbers behind the top up to a new one were authenticated and marked, see [Window.Ring].
+func (w *Window) Follow(top uint64) { w.top.Set(top) }
 
 // Ahead returns what tells many packets that lie ahead of the window at a glance: one that carries a number above lo has the sequence
 // number whose upper half is hi<<32, and Check says OK of it; of others Infer and Check are to be asked. It is good while the window stays.

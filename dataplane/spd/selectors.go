@@ -15,11 +15,11 @@ type Selectors struct {
 }
 
 // Plain is what many selectors come to for whole packets of IPv4 with UDP or TCP: two ranges of addresses and perhaps a
-// protocol, whatever the ports. It is small, so that who has many packets to compare can hold it in registers.
+// protocol, whatever the ports. It is small, and assembly reads it.
 type Plain struct {
-	remote, remotes uint32 // first address, and how many follow it
-	local, locals   uint32
-	proto, any      uint16 // any has the bits of proto that do not matter
+	Remote, Remotes uint32 // first address, and how many follow it
+	Local, Locals   uint32
+	Proto, Matters  uint16 // protocol, and the bits of it that matter
 }
 
 // noProto is the protocol of no packet.
@@ -30,20 +30,20 @@ func (s *Selectors) Plain() *Plain { return &s.plain }
 
 // Matches says that a decrypted packet matches.
 func (p *Plain) Matches(src, dst uint32, proto uint8) bool {
-	return src-p.remote <= p.remotes && dst-p.local <= p.locals && (uint16(proto)^p.proto)&^p.any == 0
+	return src-p.Remote <= p.Remotes && dst-p.Local <= p.Locals && (uint16(proto)^p.Proto)&p.Matters == 0
 }
 
 // plain returns a clause's Plain.
 func (c *clause) plain() Plain {
 	if c.version != 4 || !c.anyPorts {
-		return Plain{proto: noProto}
+		return Plain{Proto: noProto, Matters: noProto}
 	}
 	p := Plain{
-		remote: uint32(c.remote.first.Lo), remotes: uint32(c.remote.last.Lo - c.remote.first.Lo),
-		local: uint32(c.local.first.Lo), locals: uint32(c.local.last.Lo - c.local.first.Lo), proto: uint16(c.proto),
+		Remote: uint32(c.remote.first.Lo), Remotes: uint32(c.remote.last.Lo - c.remote.first.Lo),
+		Local: uint32(c.local.first.Lo), Locals: uint32(c.local.last.Lo - c.local.first.Lo), Proto: uint16(c.proto),
 	}
-	if c.proto == 0 {
-		p.any = 0xffff
+	if c.proto != 0 {
+		p.Matters = 0xffff
 	}
 	return p
 }

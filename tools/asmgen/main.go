@@ -27,7 +27,10 @@ func main() {
 	})
 	write(filepath.Join(folder, "vaes_amd64.s"), func(c *build.Context) { aesgcm(c, 2, 6) })
 	emit(filepath.Join(folder, "avx512_amd64.s"), aesgcmWide)
-	write(filepath.Join(os.Args[1], "esp", "plain_amd64.s"), plainPrepare)
+	write(filepath.Join(os.Args[1], "esp", "plain_amd64.s"), func(c *build.Context) {
+		plainPrepare(c)
+		plainAccept(c)
+	})
 	write(filepath.Join(os.Args[1], "worker", "express_amd64.s"), passOutbound)
 }
 

@@ -7,17 +7,19 @@ const (
 	tailSlack = 64
 	batchMax  = 64
 
-	etherLen = 14
-	ipv4Len  = 20
-	ipv4DF   = 16384
-	protoTCP = 6
-	protoUDP = 17
-	protoESP = 50
-	tcpSYN   = 2
+	etherLen  = 14
+	ipv4Len   = 20
+	ipv4DF    = 16384
+	protoTCP  = 6
+	protoUDP  = 17
+	protoESP  = 50
+	tcpSYN    = 2
+	protoIPv4 = 4
 
-	batchMem = 0
-	batchP   = 24
-	batchN   = 4120
+	batchMem   = 0
+	batchP     = 24
+	batchN     = 4120
+	batchFlows = 4128
 
 	packetAddr    = 0
 	packetLen     = 8
@@ -39,6 +41,13 @@ const (
 	flagDF        = 8
 	// flagsKept are those that a packet keeps when it is encapsulated.
 	flagsKept = 192
+	// flagsOpened are those of what came out of an association and has ports.
+	flagsOpened = 513
+
+	packetFlowSrc  = 0
+	packetFlowDst  = 16
+	packetFlowRest = 32
+	packetFlowSize = 40
 )
 
 // Layout of sad.Outbound.
@@ -101,4 +110,22 @@ const (
 	flowSize   = 32
 	knownValid = 0
 	knownWay   = 8
+)
+
+// Layout of plainInbound of package esp.
+const (
+	openBatch   = 0
+	openLive    = 8
+	openOps     = 32
+	openWords   = 56
+	openTop     = 80
+	openBytes   = 88
+	openMask    = 96
+	openSPI     = 100
+	openRemote  = 104
+	openRemotes = 108
+	openLocal   = 112
+	openLocals  = 116
+	openProto   = 120
+	openMatters = 122
 )
