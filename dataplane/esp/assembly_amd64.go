@@ -30,3 +30,16 @@ func (r *plainInbound) accept() (packets int) {
 	}
 	return r.acceptGeneric()
 }
+
+// takePlainRun is takeGeneric in assembly.
+//
+//go:noescape
+func takePlainRun(r *plainTaken) (packets int)
+
+// take takes packets of r, see takeGeneric.
+func (r *plainTaken) take() (packets int) {
+	if assembled {
+		return takePlainRun(r)
+	}
+	return r.takeGeneric()
+}

@@ -16,6 +16,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		o sad.Outbound
 		r plainOutbound
 		a plainInbound
+		k plainTaken
 		f packet.Flow
 	)
 	asmlayout.Check(t, "records.go", map[string]uintptr{
@@ -29,6 +30,11 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"openRemote": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remote), "openRemotes": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remotes),
 		"openLocal": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Local), "openLocals": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Locals),
 		"openProto": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Proto), "openMatters": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Matters),
+		"batchN": unsafe.Offsetof(b.N), "packetPort": unsafe.Offsetof(p.Port), "packetClass": unsafe.Offsetof(p.Class), "packetSlot": unsafe.Offsetof(p.Slot),
+		"classInbound": uintptr(packet.ClassInbound),
+		"takeBatch":    unsafe.Offsetof(k.b), "takeOps": unsafe.Offsetof(k.ops), "takeFirst": unsafe.Offsetof(k.first), "takeAddresses": unsafe.Offsetof(k.addresses),
+		"takeGCM": unsafe.Offsetof(k.gcm), "takeHi": unsafe.Offsetof(k.hi), "takeAbove": unsafe.Offsetof(k.above), "takeSlot": unsafe.Offsetof(k.slot),
+		"takePort": unsafe.Offsetof(k.port), "takeLate": unsafe.Offsetof(k.late),
 		"batchMem": unsafe.Offsetof(b.Mem), "batchP": unsafe.Offsetof(b.P),
 		"packetAddr": unsafe.Offsetof(p.Addr), "packetLen": unsafe.Offsetof(p.Len), "packetL3": unsafe.Offsetof(p.L3), "packetEnd": unsafe.Offsetof(p.End),
 		"packetVersion": unsafe.Offsetof(p.Version), "packetTOS": unsafe.Offsetof(p.TOS), "packetFlags": unsafe.Offsetof(p.Flags),

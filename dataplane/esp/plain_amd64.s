@@ -173,6 +173,127 @@ done:
 	MOVQ CX, packets+8(FP)
 	RET
 
+// func takePlainRun(r *byte) (packets int)
+// Requires: BMI2, CMOV, MOVBE, SSE
+TEXT ·takePlainRun(SB), NOSPLIT, $0-16
+	MOVQ   r+0(FP), AX
+	MOVUPS 48(AX), X0
+	MOVB   $0x00, 90(AX)
+	MOVQ   (AX), CX
+	MOVQ   8(AX), DX
+
+	// How many packets may be taken.
+	MOVQ    4120(CX), SI
+	CMPQ    SI, $0x40
+	MOVL    $0x00000040, R8
+	CMOVQGT R8, SI
+	MOVQ    32(AX), BX
+	SUBQ    BX, SI
+	SHLQ    $0x06, BX
+	LEAQ    24(CX)(BX*1), BX
+	XORL    DI, DI
+	JMP     next
+
+packet:
+	MOVWLZX 10(BX), R8
+	CMPW    R8, 88(AX)
+	JNE     done
+	CMPB    28(BX), $0x00
+	JNE     done
+	MOVWLZX 8(BX), R11
+	CMPL    R11, $0x32
+	JB      done
+	MOVQ    (BX), R9
+	LEAQ    (R9)(R11*1), R8
+	CMPQ    R8, 8(CX)
+	JA      done
+	LEAQ    50(R9), R10
+	ADDQ    (CX), R9
+
+	// The headers, and the sum of the first, of which the addresses but for two bytes are part of a word of their own.
+	MOVL    12(R9), R8
+	ANDL    $0x00ffffff, R8
+	CMPL    R8, $0x00450008
+	JNE     done
+	MOVL    20(R9), R8
+	ANDL    $0xff00ffbf, R8
+	CMPL    R8, $0x32000000
+	JNE     done
+	MOVQ    26(R9), R8
+	CMPQ    R8, 40(AX)
+	JNE     done
+	MOVL    34(R9), R8
+	CMPL    R8, 60(AX)
+	JNE     done
+	MOVBELL 14(R9), R12
+	MOVWLZX R12, R12
+	CMPL    R12, $0x36
+	JB      done
+	TESTB   $0x03, R12
+	JNZ     done
+	LEAL    14(R12), R8
+	CMPL    R8, R11
+	JA      done
+	MOVL    30(R9), R8
+	ADDQ    14(R9), R8
+	ADCQ    22(R9), R8
+	ADCQ    $0x00, R8
+	ADCQ    $0x00, R8
+	MOVQ    $0xfffefffefffeffff, R11
+	IMULQ   R11, R8
+	MOVQ    $0x0001000100010001, R11
+	CMPQ    R8, R11
+	JA      done
+
+	// The sequence number.
+	MOVBELL 38(R9), R11
+	CMPL    R11, 80(AX)
+	JBE     late
+	ORQ     72(AX), R11
+	MOVB    $0x02, 28(BX)
+	MOVL    84(AX), R8
+	MOVL    R8, 36(BX)
+	MOVQ    R11, 40(BX)
+
+	// The op. The SPI behind the salt is where the IV goes.
+	MOVUPS  X0, (DX)
+	MOVQ    42(R9), R8
+	MOVQ    R8, 12(DX)
+	MOVL    60(AX), R8
+	MOVL    R8, 20(DX)
+	MOVBLZX 64(AX), R8
+	MOVQ    R8, 32(DX)
+
+	// 32 bits without extended sequence numbers, 64 with.
+	XORL   $0x0c, R8
+	SHLL   $0x03, R8
+	BSWAPQ R11
+	SHRXQ  R8, R11, R11
+	MOVQ   R11, 24(DX)
+	ADDQ   $0x32, R9
+	MOVQ   R9, 40(DX)
+	SUBL   $0x24, R12
+	MOVQ   R12, 48(DX)
+	ANDL   $0x00000fff, R10
+	MOVL   $0x00001000, R8
+	SUBL   R10, R8
+	MOVQ   R8, 56(DX)
+	ADDQ   $0x40, DX
+	ADDQ   $0x40, BX
+	INCQ   DI
+
+next:
+	CMPQ DI, SI
+	JLT  packet
+
+done:
+	MOVQ DI, packets+8(FP)
+	RET
+
+late:
+	MOVB $0x01, 90(AX)
+	JMP  done
+
 // func acceptPlainRun(r *byte) (packets int)
 // Requires: BMI2, MOVBE
 TEXT ·acceptPlainRun(SB), NOSPLIT, $8-16

@@ -3,6 +3,7 @@ package esp
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -218,5 +219,94 @@ func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 	}
 	if accepted < 20_000 || stopped < 2000 {
 		t.Errorf("%d packets accepted, %d runs stopped: too few of a kind", accepted, stopped)
+	}
+}
+
+// TestAssemblyTakesAsGoDoes: what the assembly makes of runs of packets as they were received, most of them with something out of the ordinary, is what the code in Go
+// makes of them, byte by byte.
+func TestAssemblyTakesAsGoDoes(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	one := func(of ...uint64) uint64 { return of[rnd.IntN(len(of))] }
+	key := new(transform.Key)
+	taken, stopped, late := 0, 0, 0
+	for range 20_000 {
+		const chunks = 8
+		var a, b packet.Batch
+		var ops [2][chunks]aesgcm.Op
+		mem := make([]byte, chunks*packet.FrameSize)
+		spi := rnd.Uint32()
+		r := plainTaken{
+			first: rnd.Uint64N(chunks), gcm: new(transform.Batch).Run(key, bits.ReverseBytes32(spi), rnd.IntN(2) == 0),
+			addresses: rnd.Uint64(), hi: uint64(rnd.Uint32N(3)) << 32, above: uint32(one(0, 7, 1<<31, 1<<32-1)), slot: rnd.Uint32(), port: uint16(rnd.Uint32N(3)),
+		}
+		for i := range chunks {
+			p := &a.P[i]
+			*p = packet.Packet{Addr: uint64(i)*packet.FrameSize + packet.Headroom + rnd.Uint64N(3), Port: r.port, SPI: 1, Hop: 2, Flags: packet.FlagVLAN}
+			length := plainFront + plainBack + 4*rnd.IntN(50)
+			h := mem[p.Addr:]
+			for j := range packet.EtherLen + length {
+				h[j] = byte(rnd.Uint32())
+			}
+			p.Len = uint16(packet.EtherLen + length + int(one(0, 0, 1, 60)))
+			h[12], h[13], h[14], h[20], h[21], h[23] = 8, 0, 0x45, byte(one(0, 0x40)), 0, packet.ProtoESP
+			binary.BigEndian.PutUint16(h[16:], uint16(length))
+			binary.LittleEndian.PutUint64(h[26:], r.addresses)
+			binary.BigEndian.PutUint32(h[34:], spi)
+			binary.BigEndian.PutUint32(h[38:], r.above+1+rnd.Uint32N(100))
+			odd := rnd.IntN(100)
+			switch odd {
+			case 0:
+				p.Port++
+			case 1:
+				p.Class = packet.Class(one(uint64(packet.ClassInbound), uint64(packet.ClassPunt)))
+			case 2:
+				p.Len = uint16(rnd.IntN(packet.EtherLen + length))
+			case 3:
+				h[12+rnd.IntN(30)]++
+			case 4:
+				h[20+rnd.IntN(2)] ^= 1 << rnd.IntN(8)
+			case 5:
+				binary.BigEndian.PutUint16(h[16:], uint16(one(0, 35, 50, uint64(length)-1, uint64(length)+4, rnd.Uint64())))
+			case 6:
+				binary.BigEndian.PutUint32(h[38:], r.above-rnd.Uint32N(2))
+			case 7:
+				h[26+rnd.IntN(12)]++
+			case 8:
+				h[15] = byte(rnd.Uint32())
+			case 9:
+				p.Addr = uint64(len(mem)) - one(10, 50, uint64(p.Len)-1)
+			}
+			if odd != 3 && p.Addr+34 < uint64(len(mem)) {
+				h[24], h[25] = 0, 0
+				binary.BigEndian.PutUint16(h[24:], packet.Checksum(h[14:34], 0))
+			}
+		}
+		a.Mem, a.N = mem, rnd.IntN(chunks+1)
+		b = a
+		want, got := r, r
+		want.b, want.ops, got.b, got.ops = &a, ops[0][:], &b, ops[1][:]
+		n := want.takeGeneric()
+		if m := got.take(); m != n || want.late != got.late {
+			t.Fatalf("%d packets are taken, not %d; %v, %v", m, n, got.late, want.late)
+		}
+		if a.P != b.P {
+			t.Fatal("records differ")
+		}
+		for k := range n {
+			x, y := &ops[0][k], &ops[1][k]
+			if x.Key != y.Key || x.Nonce != y.Nonce || x.AAD != y.AAD || x.AADLen != y.AADLen || len(x.Buf) != len(y.Buf) || cap(x.Buf) != cap(y.Buf) || &x.Buf[0] != &y.Buf[0] {
+				t.Fatalf("op %d differs: %+v, %+v", k, x, y)
+			}
+		}
+		taken += n
+		if int(r.first)+n < a.N {
+			stopped++
+		}
+		if want.late {
+			late++
+		}
+	}
+	if taken < 10_000 || stopped < 2000 || late < 100 {
+		t.Errorf("%d packets taken, %d runs stopped, %d at one that is late: too few of a kind", taken, stopped, late)
 	}
 }

@@ -42,6 +42,7 @@ type Scratch struct {
 
 	plainOut plainOutbound
 	plainIn  plainInbound
+	take     plainTaken
 
 	opens []openRun // what TakeESP took
 	taken int       // how many packets that is

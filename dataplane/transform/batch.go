@@ -85,6 +85,9 @@ func (b *Batch) Run(k *Key, spi uint32, esn bool) GCMRun {
 	return r
 }
 
+// SPI returns the SPI as [Batch.Run] got it.
+func (r *GCMRun) SPI() uint32 { return r.spi }
+
 // Put makes g the op of the packet with an IV, as it stands in the packet, read as a little-endian word, and with sequence number seq. text
 // reaches from behind the IV to the end of the ICV; IV, and what stands in front of it, are the caller's.
 func (r *GCMRun) Put(g *aesgcm.Op, text []byte, iv, seq uint64) {

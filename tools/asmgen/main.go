@@ -29,6 +29,7 @@ func main() {
 	emit(filepath.Join(folder, "avx512_amd64.s"), aesgcmWide)
 	write(filepath.Join(os.Args[1], "esp", "plain_amd64.s"), func(c *build.Context) {
 		plainPrepare(c)
+		plainTake(c)
 		plainAccept(c)
 	})
 	write(filepath.Join(os.Args[1], "worker", "express_amd64.s"), passOutbound)

@@ -29,8 +29,9 @@ const (
 	packetVersion = 22
 	packetTOS     = 24 // then TTL and flags
 	packetFlags   = 26
-	packetSPI     = 32 // and slot
 	packetClass   = 28
+	packetSPI     = 32 // and slot
+	packetSlot    = 36
 	packetSeq     = 40
 	packetHop     = 48 // and tunnel
 	packetReason  = 56
@@ -41,6 +42,8 @@ const (
 	flagDF        = 8
 	// flagsKept are those that a packet keeps when it is encapsulated.
 	flagsKept = 192
+	// classInbound is that of packets that are to be opened.
+	classInbound = 2
 	// flagsOpened are those of what came out of an association and has ports.
 	flagsOpened = 513
 
@@ -128,4 +131,18 @@ const (
 	openLocals  = 116
 	openProto   = 120
 	openMatters = 122
+)
+
+// Layout of plainTaken of package esp.
+const (
+	takeBatch     = 0
+	takeOps       = 8
+	takeFirst     = 32
+	takeAddresses = 40
+	takeGCM       = 48
+	takeHi        = 72
+	takeAbove     = 80
+	takeSlot      = 84
+	takePort      = 88
+	takeLate      = 90
 )
