@@ -117,13 +117,13 @@ func (f *flows) place(flow *packet.Flow) uint32 {
 	hi, lo := bits.Mul64(flow.Src.Lo^f.seed[0], flow.Dst.Lo^f.seed[1])
 	h := hi ^ lo
 	hi, lo = bits.Mul64(h^flow.Src.Hi^f.seed[2], bits.RotateLeft64(flow.Dst.Hi, 32)^flow.Rest()^f.seed[3])
-	return uint32((hi ^ lo) >> f.shift)
+	return uint32((hi ^ lo) >> (f.shift & 63))
 }
 
 // place4 is place for IPv4 addresses and the rest of a flow.
 func (f *flows) place4(src, dst, rest uint64) uint32 {
 	hi, lo := bits.Mul64((src<<32|dst)^f.seed[0], rest^f.seed[1])
-	return uint32((hi ^ lo) >> f.shift)
+	return uint32((hi ^ lo) >> (f.shift & 63))
 }
 
 // same compares two flows word by word.

@@ -48,7 +48,10 @@ func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
 		forward.Seat(p)
 		link.Put((*[packet.EtherLen]byte)(b.Mem[p.Addr:]), p.Version)
 		p.Port = hop.Port
-		w.stage(queue, p)
+		if queue.n == len(queue.pending) {
+			w.drain(queue)
+		}
+		queue.put(p)
 	}
 }
 
@@ -127,6 +130,11 @@ func (w *Worker) stage(q *port, p *packet.Packet) {
 	if q.n == len(q.pending) {
 		w.drain(q)
 	}
+	q.put(p)
+}
+
+// put is stage where there is room.
+func (q *port) put(p *packet.Packet) {
 	n := q.n & (packet.BatchMax - 1)
 	d := &q.pending[n]
 	d.Addr, d.Len, d.Options = p.Addr, uint32(p.Len), 0
