@@ -187,35 +187,34 @@ func (w *Worker) expressDecapsulated() {
 	var (
 		hop    *fib.Hop // that of the packet before, nil for one that packets cannot leave by without more ado
 		way    = noHop  // its number
-		opened = len(w.lists.in)
-		short  = len(w.lists.shortIn) > 0
-		kept   = w.lists.in[:0]
-		list   = w.lists.shortForward
+		in     = w.lists.in
 		places = f.places
+		routes = t.FIB
+		kept   int // at the start of in
+		gone   int // at the start of list
+		list   = (*[packet.BatchMax]uint8)(w.lists.shortForward[:packet.BatchMax])
 	)
-	for _, i := range w.lists.in {
+	// Nothing in the loop is a call, for which all these would have to be put by.
+	for _, i := range in {
 		p, flow := &b.P[i&(packet.BatchMax-1)], &b.Flows[i&(packet.BatchMax-1)]
+		in[kept] = i
+		kept++
 		if p.Version != 4 {
-			w.places[i&(packet.BatchMax-1)] = f.place(flow)
-			kept = append(kept, i)
 			continue
 		}
-		rest := flow.Rest()
-		place := f.place4(flow.Src.Lo, flow.Dst.Lo, rest)
-		e := &places[place][0]
-		known := &e.known
-		if e.addrs != flow.Src.Lo<<32|flow.Dst.Lo || e.rest != rest {
-			known = f.find4(place, flow.Src.Lo<<32|flow.Dst.Lo, rest)
+		addrs, rest := flow.Src.Lo<<32|flow.Dst.Lo, flow.Rest()
+		at := &places[f.place4(flow.Src.Lo, flow.Dst.Lo, rest)]
+		e := &at[0]
+		if e.addrs != addrs || e.rest != rest {
+			e = at.find(addrs, rest)
 		}
 		// What is remembered of a decapsulated flow was found to be no martian before.
-		if known == nil || known.generation != f.generation || known.match != spd.NoMatch || known.of != t.FIB.Generation {
-			w.places[i&(packet.BatchMax-1)] = place
-			kept = append(kept, i)
+		if e == nil || e.generation != f.generation || e.match != spd.NoMatch || e.of != routes.Generation {
 			continue
 		}
-		if known.way != way {
-			way = known.way
-			if hop = &t.FIB.Hops[way]; hop.Kind != fib.Forward || w.exposes(p, hop) {
+		if e.way != way {
+			way = e.way
+			if hop = &routes.Hops[way]; hop.Kind != fib.Forward || w.exposes(p, hop) {
 				hop = nil
 			}
 		}
@@ -223,18 +222,21 @@ func (w *Worker) expressDecapsulated() {
 		length := p.End - packet.EtherLen
 		if hop == nil || length > hop.MTU || length < 28 || p.TTL <= 1 ||
 			p.Proto != packet.ProtoUDP && (p.Proto != packet.ProtoTCP || length < 40 || h[packet.EtherLen] != 0x45 || h[packet.EtherLen+20+13]&tcpSYN != 0) {
-			w.places[i&(packet.BatchMax-1)] = place
-			kept = append(kept, i)
 			continue
 		}
 		p.TTL--
 		binary.BigEndian.PutUint32(h[22:], forward.OneHopLess(binary.BigEndian.Uint32(h[22:])))
 		p.Class, p.Hop = packet.ClassForward, way
-		list = append(list, i)
+		list[gone&(packet.BatchMax-1)] = i
+		gone++
+		kept--
 	}
-	if short {
-		w.associate(kept)
+	w.lists.in, w.lists.shortForward = in[:kept], list[:gone]
+	for _, i := range in[:kept] {
+		w.places[i] = f.place(&b.Flows[i])
 	}
-	w.lists.in, w.lists.shortForward = kept, list
-	w.Counters.Opened.Add(uint64(opened - len(kept)))
+	if len(w.lists.shortIn) > 0 {
+		w.associate(in[:kept])
+	}
+	w.Counters.Opened.Add(uint64(gone))
 }

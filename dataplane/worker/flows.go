@@ -133,10 +133,17 @@ func same(a, b *packet.Flow) bool {
 
 // find4 returns what is remembered of the flow of IPv4 between addrs, as they stand in an entry, nil if it is not at its place.
 func (f *flows) find4(place uint32, addrs, rest uint64) *known {
-	p := &f.places[place]
+	if e := f.places[place].find(addrs, rest); e != nil {
+		return &e.known
+	}
+	return nil
+}
+
+// find returns the entry of a flow, nil if it has none.
+func (p *flowPlace4) find(addrs, rest uint64) *flowEntry4 {
 	for k := range p {
 		if p[k].addrs == addrs && p[k].rest == rest {
-			return &p[k].known
+			return &p[k]
 		}
 	}
 	return nil
