@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -28,7 +29,8 @@ func (s *Steering) SetOwn(own []netip.Addr) error {
 
 // syncAddresses brings the address maps to the wanted union. s.addresses
 // follows every single map operation, so that a failed call can be repeated.
-func (s *Steering) syncAddresses() error {
+func (s *Steering) syncAddresses() (err error) {
+	defer func() { err = errors.Join(err, s.changed()) }()
 	want := make(map[netip.Addr]steerAddressFlag, len(s.endpoints)+len(s.own))
 	for _, a := range s.endpoints {
 		want[a.Unmap().WithZone("")] |= steerAddressFlagADDRESS_ENDPOINT

@@ -44,6 +44,22 @@ struct {
 	__type(value, enum prefix_flag);
 } prefixes6 SEC(".maps");
 
+/* Grows after every change of addresses and prefixes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} generation SEC(".maps");
+
+/* The program's own: nothing but what addresses and prefixes say. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KNOWN_MAX);
+	__type(key, __u32);
+	__type(value, struct known);
+} known SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, PORTS_MAX * QUEUES_MAX);

@@ -3,6 +3,7 @@ package bpf
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -91,7 +92,8 @@ func withRouted(policies, routed map[netip.Prefix]steerPrefixFlag) map[netip.Pre
 
 // syncPrefixes brings the prefix maps to what is wanted. s.prefixes follows every single map operation, so that a failed call can
 // be repeated.
-func (s *Steering) syncPrefixes() error {
+func (s *Steering) syncPrefixes() (err error) {
+	defer func() { err = errors.Join(err, s.changed()) }()
 	want := withRouted(s.policies, s.routed)
 	for _, step := range prefixSteps(s.prefixes, want) {
 		m, key := s.prefixKey(step.prefix)

@@ -45,6 +45,67 @@ static __always_inline __u32 prefix_flags(const struct ip *ip, const struct addr
 	return flags ? *flags : 0;
 }
 
+/* An answer is what the tables say of a packet's addresses: of the destination
+ * as an address, and if that is none of ours, of both by prefix. Its lowest
+ * byte is the IP version, so that no answer is 0. */
+#define ANSWER_ADDRESS(answer) ((answer) >> 8 & 0xff)
+#define ANSWER_SRC(answer) ((answer) >> 16 & 0xff)
+#define ANSWER_DST(answer) ((answer) >> 24 & 0xff)
+
+static __always_inline __u32 ask_tables(const struct ip *ip)
+{
+	__u32 answer = ip->version | address_flags(ip, &ip->dst) << 8;
+
+	if (!ANSWER_ADDRESS(answer))
+		answer |= prefix_flags(ip, &ip->src) << 16 | prefix_flags(ip, &ip->dst) << 24;
+	return answer;
+}
+
+static __always_inline __u32 hash(const struct ip *ip)
+{
+	__u64 h = (ip->src.half[0] + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+
+	h ^= (ip->src.half[1] + 0x94d049bb133111eb) * 0xff51afd7ed558ccd;
+	h ^= (ip->dst.half[0] + 0xc4ceb9fe1a85ec53) * 0x9fb21c651e98df25;
+	h ^= (ip->dst.half[1] + 0xd6e8feb86659fd93) * 0xa0761d6478bd642f;
+	h ^= h >> 32;
+	h *= 0xe7037ed1a0b428db;
+	return h >> 32;
+}
+
+/* ask answers from what this CPU remembers, if the tables have not changed
+ * since: two look-ups in tries cost more than the rest of the program.
+ *
+ * The upper half of the word is the hash of the addresses plus the generation.
+ * So it tells one generation from the next, and on kernels where one run
+ * of this program can interrupt another on its CPU, it tells a word from one
+ * that belongs to other addresses. The loader changes the generation last, and
+ * the answer is asked for after the generation was read: an answer from old
+ * tables never bears the new one. */
+static __always_inline __u32 ask(const struct ip *ip)
+{
+	__u32 key = 0, tag = hash(ip), slot = tag & (KNOWN_MAX - 1), answer;
+	__u32 *now = bpf_map_lookup_elem(&generation, &key);
+	struct known *k = bpf_map_lookup_elem(&known, &slot);
+	__u64 word;
+
+	if (!now || !k)
+		return ask_tables(ip);
+	tag += *(volatile __u32 *)now;
+	word = *(volatile __u64 *)&k->word;
+	if (word >> 32 == tag && (word & 0xff) == ip->version &&
+	    k->src.half[0] == ip->src.half[0] && k->src.half[1] == ip->src.half[1] &&
+	    k->dst.half[0] == ip->dst.half[0] && k->dst.half[1] == ip->dst.half[1])
+		return word;
+	/* Forgets what is there; an exchange is a barrier on every architecture. */
+	__sync_lock_test_and_set(&k->word, 0);
+	answer = ask_tables(ip);
+	k->src = ip->src;
+	k->dst = ip->dst;
+	*(volatile __u64 *)&k->word = (__u64)tag << 32 | answer;
+	return answer;
+}
+
 /* neighbour: what keeps the link itself alive. Hop limit 255 proves that
  * discovery comes from the link (RFC 4861, 6.1 and 7.1); MLD has 1 (RFC 3810,
  * 5). Anything else with these types could be forwarded, and is judged as data. */
@@ -182,10 +243,8 @@ static __always_inline int to_endpoint(struct cursor c, const struct ip *ip, int
  * port are the worker's. What a route leads into a virtual interface is
  * protected wherever it comes from; on the protected side, what comes from
  * there is none of our business, as routes may be asymmetric. */
-static __always_inline int by_policy(const struct ip *ip, __u32 roles)
+static __always_inline int by_policy(__u32 src, __u32 dst, __u32 roles)
 {
-	__u32 dst = prefix_flags(ip, &ip->dst);
-	__u32 src = prefix_flags(ip, &ip->src);
 	bool outward = ((src & PREFIX_LOCAL) && (dst & PREFIX_REMOTE)) || (dst & PREFIX_ROUTED);
 	bool inward = (src & PREFIX_REMOTE) && (dst & PREFIX_LOCAL);
 
@@ -203,7 +262,7 @@ static __always_inline int judge(struct cursor c, __u32 roles, bool *vlan)
 {
 	struct ip ip = {};
 	int proto, verdict;
-	__u32 dst;
+	__u32 answer, dst;
 
 	switch (parse_ethernet(&c, vlan)) {
 	case ETH_P_IP:
@@ -228,7 +287,8 @@ static __always_inline int judge(struct cursor c, __u32 roles, bool *vlan)
 	verdict = unroutable(&ip);
 	if (verdict != GO_ON)
 		return verdict;
-	dst = address_flags(&ip, &ip.dst);
+	answer = ask(&ip);
+	dst = ANSWER_ADDRESS(answer);
 	if (dst & ADDRESS_ENDPOINT) {
 		verdict = to_endpoint(c, &ip, proto);
 		if (verdict != GO_ON)
@@ -238,7 +298,7 @@ static __always_inline int judge(struct cursor c, __u32 roles, bool *vlan)
 		return COUNTER_CLEARTEXT; /* transport mode wants some of it protected: the worker knows */
 	if (dst)
 		return COUNTER_PASS_OWN;
-	return by_policy(&ip, roles);
+	return by_policy(ANSWER_SRC(answer), ANSWER_DST(answer), roles);
 }
 
 /* classify keeps the frames of VLANs from the workers: a port is the untagged

@@ -78,6 +78,8 @@ const (
 	steerMapAddresses4      = "addresses4"
 	steerMapAddresses6      = "addresses6"
 	steerMapCounters        = "counters"
+	steerMapGeneration      = "generation"
+	steerMapKnown           = "known"
 	steerMapPorts           = "ports"
 	steerMapPrefixes4       = "prefixes4"
 	steerMapPrefixes6       = "prefixes6"
@@ -138,6 +140,8 @@ type steerMapSpecs struct {
 	Addresses4 *ebpf.MapSpec `ebpf:"addresses4"`
 	Addresses6 *ebpf.MapSpec `ebpf:"addresses6"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	Generation *ebpf.MapSpec `ebpf:"generation"`
+	Known      *ebpf.MapSpec `ebpf:"known"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes4  *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.MapSpec `ebpf:"prefixes6"`
@@ -174,6 +178,8 @@ type steerMaps struct {
 	Addresses4 *ebpf.Map `ebpf:"addresses4"`
 	Addresses6 *ebpf.Map `ebpf:"addresses6"`
 	Counters   *ebpf.Map `ebpf:"counters"`
+	Generation *ebpf.Map `ebpf:"generation"`
+	Known      *ebpf.Map `ebpf:"known"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Prefixes4  *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.Map `ebpf:"prefixes6"`
@@ -186,6 +192,8 @@ func (m *steerMaps) Close() error {
 		m.Addresses4,
 		m.Addresses6,
 		m.Counters,
+		m.Generation,
+		m.Known,
 		m.Ports,
 		m.Prefixes4,
 		m.Prefixes6,

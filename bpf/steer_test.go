@@ -3,6 +3,7 @@ package bpf
 import (
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -512,6 +513,91 @@ func TestAddressesFollowTheWantedSet(t *testing.T) {
 		check(t, s.SetOwn(addrs(step.own...)))
 		if _, got := verdict(t, s, esp4); got != step.want {
 			t.Errorf("endpoints %v, own %v: %s, want %s", step.endpoints, step.own, CounterInfos[got].Name, CounterInfos[step.want].Name)
+		}
+	}
+}
+
+// stayHere keeps the test on one CPU: each remembers for itself.
+func stayHere(t *testing.T) {
+	runtime.LockOSThread()
+	var before, one unix.CPUSet
+	check(t, unix.SchedGetaffinity(0, &before))
+	for cpu := range 64 * len(before) {
+		if before.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	check(t, unix.SchedSetaffinity(0, &one))
+	t.Cleanup(func() {
+		check(t, unix.SchedSetaffinity(0, &before))
+		runtime.UnlockOSThread()
+	})
+}
+
+// TestWhatIsRememberedFollowsTheTables has the program judge packets whose addresses it remembers after each kind of change of
+// addresses, policies and routes.
+func TestWhatIsRememberedFollowsTheTables(t *testing.T) {
+	s := load(t)
+	check(t, s.SetPort(loopback, 0, both))
+	stayHere(t)
+	frames := map[string][]byte{
+		"IPv4": ip4(v4{src: host4, dst: far4, proto: 17}.with(udp(1000, 2000)...)),
+		"IPv6": ip6(v6{src: host6, dst: far6, proto: 17}.with(udp(1000, 2000)...)),
+	}
+	local, remote := prefixes("198.51.100.0/24", "2001:db8:a::/48"), prefixes("203.0.113.0/24", "2001:db8:b::/48")
+	setSockets(t, s, socket(t))
+	for _, step := range []struct {
+		change string
+		do     func() error
+		want   Counter
+	}{
+		{"nothing", func() error { return nil }, PassOther},
+		{"a policy", func() error { return s.SetPrefixes(local, remote, nil) }, Protect},
+		{"no policy any more", func() error { return s.SetPrefixes(nil, nil, nil) }, PassOther},
+		{"a route into an interface", func() error { return s.SetRouted(remote, nil) }, Protect},
+		{"no route any more", func() error { return s.SetRouted(nil, nil) }, PassOther},
+		{"an address of ours", func() error { return s.SetOwn(addrs(far4, far6)) }, PassOwn},
+		{"a policy beside it", func() error { return s.SetPrefixes(local, remote, nil) }, PassOwn},
+		{"no address any more", func() error { return s.SetOwn(nil) }, Protect},
+		{"an endpoint", func() error { return s.SetEndpoints(addrs(far4, far6)) }, PassOwn},
+		{"no endpoint any more", func() error { return s.SetEndpoints(nil) }, Protect},
+	} {
+		check(t, step.do())
+		for range 3 {
+			for name, frame := range frames {
+				if _, c := verdict(t, s, frame); c != step.want {
+					t.Errorf("%s after %s: %s, want %s", name, step.change, CounterInfos[c].Name, CounterInfos[step.want].Name)
+				}
+			}
+		}
+	}
+}
+
+// TestManyAddressesAreToldApart judges more pairs of addresses than are remembered, again and again, of which some differ in their
+// version only.
+func TestManyAddressesAreToldApart(t *testing.T) {
+	s := load(t)
+	check(t, s.SetPrefixes(prefixes("198.51.100.0/25", "c633:6400::/24"), prefixes("203.0.113.0/24", "cb00:7100::/24"), nil))
+	for round := range 2 {
+		for i := range 3000 {
+			src, dst := netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), netip.AddrFrom4([4]byte{203, 0, 113, byte(i >> 4)})
+			frame := ip4(v4{src: src.String(), dst: dst.String(), proto: 17}.with(udp(1000, 2000)...))
+			want := PassOther
+			if i&0x80 == 0 {
+				want = NoSocketDrop
+			}
+			if i%3 == 0 {
+				a, b := src.As4(), dst.As4()
+				var a6, b6 [16]byte
+				copy(a6[:], a[:])
+				copy(b6[:], b[:])
+				frame = ip6(v6{src: netip.AddrFrom16(a6).String(), dst: netip.AddrFrom16(b6).String(), proto: 17}.with(udp(1000, 2000)...))
+				want = NoSocketDrop // its /24 holds them all
+			}
+			if _, c := verdict(t, s, frame); c != want {
+				t.Fatalf("round %d, packet %d: %s, want %s", round, i, CounterInfos[c].Name, CounterInfos[want].Name)
+			}
 		}
 	}
 }

@@ -10,6 +10,8 @@
 //	   → source and destination under a policy → sockets, else DROP
 //	   → PASS
 //
+// What the tables say of two addresses each CPU remembers, 1,024 pairs of them, until they change (steer.c, ask).
+//
 // It fails closed: what policy protects, and ESP and AH to our endpoints, is
 // dropped while no socket is there to take it, be the process dead, stopped or
 // not yet started. An interface missing in the ports map counts as having both
@@ -59,6 +61,7 @@ type Steering struct {
 	prefixes  map[netip.Prefix]steerPrefixFlag // in the maps
 	policies  map[netip.Prefix]steerPrefixFlag // wanted by policies
 	routed    map[netip.Prefix]steerPrefixFlag // and by routes
+	changes   uint32                           // of addresses and prefixes
 }
 
 // Load loads the program and makes its maps. It needs CAP_BPF and CAP_NET_ADMIN. The caller
@@ -76,6 +79,16 @@ func Load() (*Steering, error) {
 
 // Close gives up this process's hold on program and maps.
 func (s *Steering) Close() error { return s.objs.Close() }
+
+// changed has the program forget what it remembers of addresses and prefixes. Whatever became of a change of these,
+// it comes last; until then packets between addresses that it remembers are judged as before.
+func (s *Steering) changed() error {
+	s.changes++
+	if err := s.objs.Generation.Put(uint32(0), s.changes); err != nil {
+		return fmt.Errorf("having the steering program look at addresses and prefixes again: %w", err)
+	}
+	return nil
+}
 
 // Program returns the loaded program, owned by s.
 func (s *Steering) Program() *ebpf.Program { return s.objs.SallyportSteer }

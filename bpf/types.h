@@ -10,6 +10,7 @@
  * The loader learns them from the maps. */
 #define PORTS_MAX 64
 #define QUEUES_MAX 64
+#define KNOWN_MAX 1024 /* pairs of addresses that each CPU remembers; a power of two */
 #define SLOT_NONE (PORTS_MAX * QUEUES_MAX) /* outside both maps: the redirect falls back */
 
 /* Role bits of a port. */
@@ -84,7 +85,17 @@ struct key6 {
 };
 
 struct address6 {
-	__be32 word[4];
+	union {
+		__be32 word[4];
+		__u64 half[2];
+	};
+};
+
+/* What the tables say of a packet's addresses, and a word that says of which
+ * generation of the tables and for which addresses: see ask() in steer.c. */
+struct known {
+	struct address6 src, dst;
+	__u64 word;
 };
 
 #endif
