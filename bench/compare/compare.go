@@ -20,7 +20,7 @@ const (
 	Same     Verdict = "same"     // the interval holds 1, or the change is below what matters
 	Drifted  Verdict = "drifted"  // changed, but no more than the controls did
 	Unstable Verdict = "unstable" // a spread over result.SpreadMax on either side, and the change does not stand out all the same
-	Few      Verdict = "few"      // fewer than samplesMin samples: nothing can be said
+	Few      Verdict = "few"      // fewer than result.SamplesMin samples: nothing can be said
 	New      Verdict = "new"
 	Gone     Verdict = "gone"
 )
@@ -34,11 +34,8 @@ type Change struct {
 	Verdict          Verdict
 }
 
-const (
-	samplesMin = 3
-	// resamples is how often both sides' samples are drawn anew (the bootstrap of Efron, 1979).
-	resamples = 2000
-)
+// resamples is how often both sides' samples are drawn anew (the bootstrap of Efron, 1979).
+const resamples = 2000
 
 // Band is how the speed of the controls of one kind changed, new by old: the machine's drift and what medians differ by anyhow.
 type Band struct {
@@ -65,10 +62,10 @@ func Bands(old, fresh *result.File) (bands [2]Band) {
 		if !ok {
 			continue
 		}
-		if foreign(r.Peer) && len(o.PeerSamples) >= samplesMin && len(r.PeerSamples) >= samplesMin {
+		if foreign(r.Peer) && len(o.PeerSamples) >= result.SamplesMin && len(r.PeerSamples) >= result.SamplesMin {
 			add(kindOf(r), r.Unit, o.PeerValue, r.PeerValue)
 		}
-		if control(r) && len(o.Samples) >= samplesMin && len(r.Samples) >= samplesMin {
+		if control(r) && len(o.Samples) >= result.SamplesMin && len(r.Samples) >= result.SamplesMin {
 			add(kindOf(r), r.Unit, o.Value, r.Value)
 		}
 	}
@@ -175,7 +172,7 @@ func (c *Change) judge(drift Band, least float64) {
 		return
 	}
 	c.Ratio = c.New.Value / c.Old.Value
-	if len(c.Old.Samples) < samplesMin || len(c.New.Samples) < samplesMin {
+	if len(c.Old.Samples) < result.SamplesMin || len(c.New.Samples) < result.SamplesMin {
 		c.Low, c.High, c.Verdict = math.NaN(), math.NaN(), Few
 		return
 	}

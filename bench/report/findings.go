@@ -14,10 +14,10 @@ func (x *rows) findings() (all []string) {
 		for _, name := range peersOf(list) {
 			var words []string
 			for _, r := range list {
-				if r.Peer == name && r.Ratio > 0 && x.withheld(r) == "" {
+				ratio := r.RatioRow()
+				if r.Peer == name && r.Ratio > 0 && x.withheld(&ratio) == "" {
 					note := ""
-					theirs := r.PeerRow()
-					if r.Unstable() || theirs.Unstable() {
+					if ratio.Unstable() {
 						note = " (unstable)"
 					}
 					words = append(words, fmt.Sprintf("%.2f× at %s%s", r.Ratio, sizeName(sizeOf(r)), note))

@@ -53,7 +53,8 @@ type section struct {
 // figure is a row as the page shows it.
 type figure struct {
 	result.Row
-	Withheld string // why the value is not shown, "" if it is
+	Withheld            string // why the value is not shown, "" if it is
+	Text, Other, Factor string // the value, the peer's and the ratio, or what is said in their place
 }
 
 // table is one that is not just rows.
@@ -77,10 +78,10 @@ func HTML(f *result.File) ([]byte, error) {
 		if r.Unstable() {
 			v.Unstable++
 		}
-		if len(r.Samples) < 3 {
+		if len(r.Samples) < result.SamplesMin {
 			v.Few++
 		}
-		if !f.Trusted(r) {
+		if _, withheld := f.Doubt(&r); withheld {
 			v.Withheld++
 		}
 	}
@@ -154,17 +155,32 @@ func (x *rows) missing(words ...string) (list []result.Hole) {
 // figures are rows as the page shows them.
 func (x *rows) figures(list []result.Row) (all []figure) {
 	for _, r := range list {
-		all = append(all, figure{r, x.withheld(&r)})
+		p := figure{Row: r, Withheld: x.withheld(&r), Text: x.text(r)}
+		if r.Peer != "" {
+			p.Other = x.text(r.PeerRow())
+		}
+		if r.Ratio > 0 {
+			p.Factor = x.text(r.RatioRow())
+		}
+		all = append(all, p)
 	}
 	return all
 }
 
+// text is a row's value, or what is said in its place.
+func (x *rows) text(r result.Row) string {
+	if x.withheld(&r) != "" {
+		return "too noisy"
+	}
+	return number(r.Value)
+}
+
 // withheld says why a row's value is not to be shown.
 func (x *rows) withheld(r *result.Row) string {
-	if x.file.Trusted(*r) {
-		return ""
+	if why, withheld := x.file.Doubt(r); withheld {
+		return "not shown: " + why
 	}
-	return fmt.Sprintf("not shown: its samples lie %.0f %% apart", 100*r.Spread())
+	return ""
 }
 
 // find returns the row of a name and unit, with a peer whose name begins so if that is asked for.
@@ -228,7 +244,8 @@ func (x *rows) series(title string, labels []string, row func(label string) *res
 		low, high := v.Ends()
 		mark := ""
 		if v.Unstable() {
-			mark = fmt.Sprintf("unstable, samples %.0f %% apart", 100*v.Spread())
+			why, _ := x.file.Doubt(&v)
+			mark = "unstable: " + why
 		}
 		s.add(v.Value, low, high, mark)
 	}

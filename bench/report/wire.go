@@ -257,28 +257,51 @@ func (x *rows) latency() section {
 		cells := slices.DeleteFunc(slices.Clone(list), func(r result.Row) bool { return r.Parameters.Direction != d.name || r.Parameters.Tunnels > 1 })
 		slices.SortStableFunc(cells, func(a, b result.Row) int { return bySize(a.Parameters.Size, b.Parameters.Size) })
 		for _, r := range cells {
-			c := &chart{Title: fmt.Sprintf("%s, %s", sizeName(r.Parameters.Size), d.title), Unit: "µs", Log: true, Across: "percentile"}
-			for k, at := range r.Latency {
-				s := series{Name: fmt.Sprintf("%s (%s Mpps)", at.Load, number(at.Offered)), Colour: k}
-				for _, p := range at.Percentiles {
-					if k == 0 {
-						c.Labels = append(c.Labels, percentileName(p.Percent))
-					}
-					s.add(p.Microseconds, math.NaN(), math.NaN(), "")
-				}
-				if len(s.Values) == len(c.Labels) {
-					c.with(s)
-				}
+			if len(r.Latency) > 0 {
+				charts = append(charts, latencyChart(&r, fmt.Sprintf("%s, %s", sizeName(r.Parameters.Size), d.title)))
 			}
-			charts = append(charts, c)
 		}
 	}
 	return section{
 		"Latency on the wire",
-		"From the moment at which a packet was due to leave the sender to its arrival at the sink, so that a sender that is held up hides nothing; median of several rigs for each percentile. " +
-			"The kernel's and the machine's own delays are in it: what a virtual machine does to its CPUs shows in the tail.",
+		"From the moment at which a packet was due to leave the sender to its arrival at the sink, so that a sender that is held up hides nothing. A point is the median of several rigs, its whisker reaches from the least of them to the largest; " +
+			"a percentile is drawn where ten packets of a rig lie beyond it. The kernel's and the machine's own delays are in it: what a virtual machine does to its CPUs shows in the tail, where rigs differ most. " +
+			"The rows are of the median and the 99th percentile at 50 % of PDR.",
 		drawn(charts...), nil, nil, x.figures(list),
 	}
+}
+
+// latencyChart has a line for each load, over the percentiles that any of them has.
+func latencyChart(r *result.Row, title string) *chart {
+	c := &chart{Title: title, Unit: "µs", Log: true, Across: "percentile"}
+	var percents []float64
+	for _, at := range r.Latency {
+		for _, p := range at.Percentiles {
+			if !slices.Contains(percents, p.Percent) {
+				percents = append(percents, p.Percent)
+			}
+		}
+	}
+	slices.Sort(percents)
+	for _, p := range percents {
+		c.Labels = append(c.Labels, percentileName(p))
+	}
+	for k, at := range r.Latency {
+		s := series{Name: fmt.Sprintf("%s (%s Mpps)", at.Load, number(at.Offered)), Colour: k}
+		for _, p := range percents {
+			none := math.NaN()
+			v, low, high := none, none, none
+			if i := slices.IndexFunc(at.Percentiles, func(q result.Percentile) bool { return q.Percent == p }); i >= 0 {
+				v = at.Percentiles[i].Microseconds
+				if at.Percentiles[i].High > 0 {
+					low, high = at.Percentiles[i].Low, at.Percentiles[i].High
+				}
+			}
+			s.add(v, low, high, "")
+		}
+		c.with(s)
+	}
+	return c
 }
 
 func percentileName(p float64) string {

@@ -3,10 +3,13 @@ package result
 import (
 	"bufio"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Noise is what a machine did beside a run.
@@ -18,6 +21,8 @@ type Noise struct {
 	Steal float64 `json:"steal"`
 	// Load is the number of other threads that wanted to run at the start (/proc/loadavg, one minute).
 	Load float64 `json:"load"`
+	// Crowded is the share of the looks' time in which the thread that looked had no CPU, because others ran: the median of the looks.
+	Crowded float64 `json:"crowded"`
 	// Drift is how far the medians of the looks at the machine lie apart, as a share of the fastest; of five looks and more a fifth
 	// at either end is left out, as of samples.
 	Drift float64 `json:"drift"`
@@ -31,6 +36,8 @@ type Look struct {
 	Time   time.Time `json:"time"`
 	Spin   Slices    `json:"spin_us"`
 	Memory Slices    `json:"memory_us"`
+	// Waited is the share of the look's time in which its thread had no CPU.
+	Waited float64 `json:"waited,omitempty"`
 }
 
 // Slices are the times of many runs of one loop.
@@ -45,6 +52,7 @@ const (
 	slowdownMax = 0.5
 	stealMax    = 0.05
 	driftMax    = 0.35
+	crowdedMax  = 0.10
 )
 
 // Noisy says that figures of the run should not be relied on, and why; "" if they may.
@@ -54,6 +62,8 @@ func (n *Noise) Noisy() string {
 		return ""
 	case n.Steal > stealMax:
 		return "the hypervisor gave " + percent(n.Steal) + " of the time to others"
+	case n.Crowded > crowdedMax:
+		return "other processes had the CPUs for " + percent(n.Crowded) + " of the time"
 	case n.Slowdown > slowdownMax:
 		return "pieces of pure computation took up to " + percent(n.Slowdown) + " longer than others"
 	case n.Drift > driftMax:
@@ -68,7 +78,8 @@ func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 
 type NoiseMeter struct {
 	load       float64
 	looks      []Look
-	steal, all float64 // ticks at the start
+	last       time.Time // of the end of the last look of our own
+	steal, all float64   // ticks at the start
 }
 
 // ListenForNoise takes the first look and starts to watch.
@@ -88,9 +99,32 @@ func ListenForNoise() *NoiseMeter {
 func (m *NoiseMeter) Look() {
 	memory := make([]uint64, walkWords)
 	walk(memory) // the first one meets fresh pages
-	m.looks = append(m.looks, Look{
-		time.Now().UTC().Truncate(time.Millisecond), slicesOf(spin), slicesOf(func() { walk(memory) }),
-	})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began, ran := time.Now(), threadTime()
+	l := Look{Time: began.UTC().Truncate(time.Millisecond), Spin: slicesOf(spin), Memory: slicesOf(func() { walk(memory) })}
+	m.last = time.Now()
+	l.Waited = max(0, 1-float64(threadTime()-ran)/float64(m.last.Sub(began)))
+	m.looks = append(m.looks, l)
+}
+
+// glanceEvery is the least time between two looks that are taken by the way.
+const glanceEvery = 3 * time.Second
+
+// Glance takes a look if the last one is glanceEvery ago.
+func (m *NoiseMeter) Glance() {
+	if time.Since(m.last) >= glanceEvery {
+		m.Look()
+	}
+}
+
+// threadTime is how long this thread has run.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }
 
 // Stop takes the last look and says what the machine did since the start.
@@ -107,6 +141,11 @@ func (m *NoiseMeter) Stop() *Noise {
 // judge compares looks; of the two loops the one that was disturbed more counts.
 func judge(looks []Look) *Noise {
 	n := &Noise{Looks: looks}
+	var waited []float64
+	for i := range looks {
+		waited = append(waited, looks[i].Waited)
+	}
+	n.Crowded = Median(waited)
 	for _, loop := range []func(l *Look) Slices{func(l *Look) Slices { return l.Spin }, func(l *Look) Slices { return l.Memory }} {
 		var slower []float64
 		var medians Row

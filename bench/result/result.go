@@ -26,8 +26,11 @@ type File struct {
 	Command string `json:"command,omitempty"`
 	// Seconds is how long the run took, 0 where nobody measured that.
 	Seconds float64 `json:"seconds,omitempty"`
-	Host    Host    `json:"host"`
-	Build   Build   `json:"build"`
+	// Matrix names what was chosen of all that can be measured, and Parts are the commands it consists of.
+	Matrix string `json:"matrix,omitempty"`
+	Parts  []Part `json:"parts,omitempty"`
+	Host   Host   `json:"host"`
+	Build  Build  `json:"build"`
 	// Interfaces are those that packets were measured on.
 	Interfaces []Interface `json:"interfaces,omitempty"`
 	// Noise is what the machine did beside, nil where nobody looked.
@@ -36,8 +39,18 @@ type File struct {
 	// Holes are the measurements that could not be made.
 	Holes []Hole `json:"holes,omitempty"`
 
+	// Anyway has [File.Doubt] withhold nothing.
+	Anyway bool `json:"-"`
+
 	began time.Time
 	meter *NoiseMeter
+}
+
+// Part is a command of a run that consists of several.
+type Part struct {
+	Name    string  `json:"name"`
+	Command string  `json:"command"`
+	Seconds float64 `json:"seconds"` // that it took
 }
 
 // Interface is one that packets were measured on.
@@ -97,7 +110,7 @@ type Row struct {
 
 // Parameters are what a row was measured with; what is empty or 0 does not apply.
 type Parameters struct {
-	Measure   string  `json:"measure,omitempty"`   // pdr, ndr, ceiling, latency, loss; "" for a plain rate or cost
+	Measure   string  `json:"measure,omitempty"`   // pdr, ndr, ceiling, latency, loss, longest; "" for a plain rate or cost
 	By        string  `json:"by,omitempty"`        // who carried the packets, "" for this gateway; the generator of a ceiling
 	Direction string  `json:"direction,omitempty"` // encrypt, decrypt, both
 	Size      string  `json:"size,omitempty"`      // of the inner packet in bytes, or the name of a mix
@@ -144,6 +157,9 @@ type Latency struct {
 type Percentile struct {
 	Percent      float64 `json:"percent"`
 	Microseconds float64 `json:"us"`
+	// Low and High are the least and the largest of the samples that Microseconds is the median of, 0 where there are none.
+	Low  float64 `json:"low_us,omitempty"`
+	High float64 `json:"high_us,omitempty"`
 }
 
 // With returns the row with its parameters.
@@ -255,8 +271,15 @@ func NewFile(version string) *File {
 	}
 }
 
-// Calibrate takes another look at the machine's noise, between two measurements.
-func (f *File) Calibrate() { f.meter.Look() }
+// Calibrate takes another look at the machine's noise, between two measurements, if the last one is some seconds ago.
+func (f *File) Calibrate() { f.meter.Glance() }
+
+// Overheard adds the looks that a part of the run took.
+func (f *File) Overheard(n *Noise) {
+	if n != nil {
+		f.meter.looks = append(f.meter.looks, n.Looks...)
+	}
+}
 
 // Finish takes the last look at the machine's noise and notes how long the run took.
 func (f *File) Finish() {
@@ -289,10 +312,60 @@ func (f *File) Miss(name, reason string) { f.Holes = append(f.Holes, Hole{name, 
 // SpreadTrust is the spread above which a row's figure says nothing.
 const SpreadTrust = 0.50
 
-// Trusted tells whether a row's figure may be shown: its samples agree, or differ only a little on a machine that was not too
-// noisy.
-func (f *File) Trusted(r Row) bool {
-	return r.Spread() <= SpreadTrust && (!r.Unstable() || f.Noise.Noisy() == "")
+// SamplesMin is how many samples it takes to see a spread.
+const SamplesMin = 3
+
+// Longest is the Measure of rows that tell the worst that was seen, whose samples need not agree.
+const Longest = "longest"
+
+// timed says that a row is of something that a noisy machine changes: what is counted stays what it is.
+func (r *Row) timed() bool {
+	switch r.Unit {
+	case "", "Mpps", "1/cpu-s", "ns", "us", "µs", "ms", "s", "cycles":
+		return r.Parameters.Measure != Longest
+	}
+	return strings.HasSuffix(r.Unit, "/s")
+}
+
+// Doubt says why a row's figure is not to be relied on, "" if it may be, and whether it is not to be shown at all. It is the one rule
+// for every table, page and sentence: what spreads by more than SpreadMax is unstable; it is withheld if it spreads by more than
+// SpreadTrust or the machine was noisy, and so are too few samples to see a spread on such a machine.
+func (f *File) Doubt(r *Row) (why string, withheld bool) {
+	apart := fmt.Sprintf("its samples lie %.0f %% apart", 100*r.Spread())
+	noisy := f.Noise.Noisy() != ""
+	switch {
+	case !r.timed():
+		if r.Unstable() {
+			return apart, false
+		}
+		return "", false
+	case r.Spread() > SpreadTrust:
+		return apart, !f.Anyway
+	case noisy && r.Unstable():
+		return apart + ", on a noisy machine", !f.Anyway
+	case noisy && len(r.Samples) < SamplesMin:
+		return fmt.Sprintf("samples: %d, on a noisy machine", len(r.Samples)), !f.Anyway
+	case r.Unstable():
+		return apart, false
+	case noisy:
+		return "on a noisy machine", false
+	}
+	return "", false
+}
+
+// Text is a row's figure for a table, in a format, or what is said in its place.
+func (f *File) Text(r Row, format string) string {
+	switch why, withheld := f.Doubt(&r); {
+	case withheld && r.Unstable():
+		return fmt.Sprintf("too noisy (%.0f %%)", 100*r.Spread())
+	case withheld:
+		return "too noisy"
+	case r.Unstable():
+		return fmt.Sprintf(format+" unstable (%.0f %%)", r.Value, 100*r.Spread())
+	case why != "":
+		return fmt.Sprintf("~"+format, r.Value)
+	}
+	return fmt.Sprintf(format, r.Value)
 }
 
 // Write puts the file at path as indented JSON, whole or not at all.

@@ -1,13 +1,18 @@
 package result
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMedian(t *testing.T) {
@@ -50,10 +55,12 @@ func TestFileRoundTrip(t *testing.T) {
 	f := NewFile("v0")
 	f.Add(NewRow("a/b", "ns", "cmd", []float64{1, 2}).With(Parameters{Size: "64", Bytes: 64, Direction: "encrypt"}).Against("p", []float64{3, 4}))
 	f.Add(Row{Name: "wire/pdr", Unit: "Mpps", Value: 1, Bounds: &Bounds{0.9, 1.1, 7, "0.5 %", 2, 9000}, Drops: []Drop{{"bad-icv", 3}},
-		Loss: []LossPoint{{1, 0.01, 2, 3}}, Latency: []Latency{{"50 %", 0.5, 10, []Percentile{{99.99, 12}}}}})
+		Loss: []LossPoint{{1, 0.01, 2, 3}}, Latency: []Latency{{"50 %", 0.5, 10, []Percentile{{99.99, 12, 11, 13}}}}})
 	f.Miss("wire", "no root")
 	f.Interfaces = []Interface{{"wan", "gateway", "veth", 2, "copy", "veth cannot"}}
-	f.Calibrate()
+	f.Calibrate() // too soon after the first look
+	f.Overheard(&Noise{Looks: looks(Slices{1, 2, 3})})
+	f.Matrix, f.Parts = "standard", []Part{{"wire", "sallyport-bench wire", 3}}
 	f.Finish()
 	if err := f.Write(path); err != nil {
 		t.Fatal(err)
@@ -143,15 +150,98 @@ func TestNoiseIsRecognised(t *testing.T) {
 		{"slower towards the end", []Look{{Spin: calm, Memory: calm}, {Spin: calm, Memory: slow}}, true},
 		{"slower once in a long run", looks(slow, calm, calm, calm, calm, calm), false},
 		{"slower for a third of it", looks(slow, calm, slow, calm, calm, calm), true},
+		{"other processes on the CPUs", []Look{{Spin: calm, Memory: calm, Waited: 0.3}, {Spin: calm, Memory: calm, Waited: 0.2}}, true},
+		{"other processes for a moment", []Look{{Spin: calm, Memory: calm, Waited: 0.3}, {Spin: calm, Memory: calm}, {Spin: calm, Memory: calm}}, false},
 		{"not looked at", nil, false},
 	} {
 		n := judge(c.looks)
 		if got := n.Noisy(); (got != "") != c.noisy {
 			t.Errorf("%s: %q of %+v", c.name, got, n)
 		}
-		f := File{Noise: n}
-		if f.Trusted(Row{Value: 100, Samples: []float64{90, 110}}) == c.noisy || f.Trusted(Row{Value: 100, Samples: []float64{10, 190}}) || !f.Trusted(Row{Value: 100, Samples: []float64{100, 101}}) {
-			t.Errorf("%s: the wrong figures are shown", c.name)
+		if _, withheld := (&File{Noise: n}).Doubt(&Row{Unit: "ns", Value: 100, Samples: []float64{90, 110}}); withheld != c.noisy {
+			t.Errorf("%s: an unstable figure is withheld: %v", c.name, withheld)
 		}
+	}
+}
+
+// TestWhatIsSaidOfAFigure is the one rule of what is shown, marked and withheld.
+func TestWhatIsSaidOfAFigure(t *testing.T) {
+	near, apart, far := []float64{100, 101, 102}, []float64{90, 100, 110}, []float64{60, 100, 140}
+	for _, c := range []struct {
+		name          string
+		row           Row
+		calm, noisy   string
+		doubt, hidden bool // on a noisy machine
+	}{
+		{"agrees", NewRow("a", "ns", "", near), "101", "~101", true, false},
+		{"unstable", NewRow("a", "Mpps", "", apart), "100 unstable (20 %)", "too noisy (20 %)", true, true},
+		{"far apart", NewRow("a", "1/s", "", far), "too noisy (80 %)", "too noisy (80 %)", true, true},
+		{"twice", NewRow("a", "µs", "", near[:2]), "100", "too noisy", true, true},
+		{"a ratio of one", NewRow("a", "ns", "", near[:1]).Against("p", near[:1]).RatioRow(), "1", "too noisy", true, true},
+		{"counted once", NewRow("a", "packets", "", near[:1]), "100", "100", false, false},
+		{"counts that differ", NewRow("a", "KiB", "", far), "100 unstable (80 %)", "100 unstable (80 %)", true, false},
+		{"the worst of all", NewRow("a", "s", "", near[:1]).With(Parameters{Measure: Longest}), "100", "100", false, false},
+	} {
+		calm, noisy := &File{}, &File{Noise: &Noise{Drift: 1}}
+		if got := calm.Text(c.row, "%.0f"); got != c.calm {
+			t.Errorf("%s: %q, want %q", c.name, got, c.calm)
+		}
+		if got := noisy.Text(c.row, "%.0f"); got != c.noisy {
+			t.Errorf("%s on a noisy machine: %q, want %q", c.name, got, c.noisy)
+		}
+		if why, withheld := noisy.Doubt(&c.row); withheld != c.hidden || (why != "") != c.doubt {
+			t.Errorf("%s on a noisy machine: %q, %v", c.name, why, withheld)
+		}
+		noisy.Anyway = true
+		if _, withheld := noisy.Doubt(&c.row); withheld {
+			t.Errorf("%s is withheld though it was asked for", c.name)
+		}
+	}
+}
+
+// TestALookWaitsForACPU: two threads on one CPU, of which the one looks.
+func TestALookWaitsForACPU(t *testing.T) {
+	var set, before unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := range 1024 {
+		if before.IsSet(cpu) {
+			set.Set(cpu)
+			break
+		}
+	}
+	stop, done := make(chan struct{}), make(chan error)
+	var busy atomic.Bool
+	go func() { // threads that end with their goroutines, pinned as they are
+		runtime.LockOSThread()
+		err := unix.SchedSetaffinity(0, &set)
+		busy.Store(true)
+		for {
+			select {
+			case <-stop:
+				done <- err
+				return
+			default:
+			}
+		}
+	}()
+	for !busy.Load() {
+		runtime.Gosched()
+	}
+	m := &NoiseMeter{}
+	go func() {
+		runtime.LockOSThread()
+		err := unix.SchedSetaffinity(0, &set)
+		m.Look()
+		done <- err
+	}()
+	err := <-done
+	close(stop)
+	if err := errors.Join(err, <-done); err != nil {
+		t.Fatal(err)
+	}
+	if n := judge(m.looks); n.Crowded < crowdedMax || !strings.Contains(n.Noisy(), "other processes") {
+		t.Errorf("waited for %.0f %% of the time: %q", 100*n.Crowded, n.Noisy())
 	}
 }

@@ -18,7 +18,7 @@ type sink struct {
 
 // A record is what the sink keeps of one frame, where it samples: the time of arrival and the frame's first bytes.
 const (
-	records    = 1 << 16
+	records    = 1 << 17
 	recordHead = l2 + l3 + espLen + ivLen + 48 // as far as the time stamp in a sealed packet goes
 	recordSize = 8 + (recordHead+7)&^7
 )

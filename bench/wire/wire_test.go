@@ -262,3 +262,16 @@ func TestOthersAreSeen(t *testing.T) {
 		t.Errorf("a process of the measurement counts with %v", got)
 	}
 }
+
+// TestPercentilesNeedPackets: a percentile of a few packets is the moment at which the machine stopped last.
+func TestPercentilesNeedPackets(t *testing.T) {
+	for _, c := range []struct {
+		percent float64
+		packets int64
+		want    bool
+	}{{50, 20, true}, {50, 19, false}, {99, 1000, true}, {99, 999, false}, {99.99, 100_000, true}, {99.99, 99_000, false}, {100, 1, true}} {
+		if got := supported(c.percent, c.packets); got != c.want {
+			t.Errorf("%v %% of %d packets: %v", c.percent, c.packets, got)
+		}
+	}
+}

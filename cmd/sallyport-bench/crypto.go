@@ -23,7 +23,7 @@ type cryptoOptions struct {
 	seconds         float64
 	within          time.Duration
 	runs, core      int
-	json            string
+	output
 }
 
 func cryptoCommand(stdout, stderr io.Writer) *cobra.Command {
@@ -51,7 +51,7 @@ func cryptoCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntVar(&o.runs, "runs", 21, "how often each is measured, in turn; the median counts")
 	withinFlag(f, &o.within)
 	f.IntVar(&o.core, "core", -1, "CPU to measure on; -1 for any")
-	f.StringVar(&o.json, "json", "", "file to write the rows to")
+	o.flags(f, "")
 	return c
 }
 
@@ -82,7 +82,7 @@ func (o *cryptoOptions) cases() ([]*crypto.Case, error) {
 
 func (o *cryptoOptions) run(ctx context.Context, cases []*crypto.Case, stdout, stderr io.Writer) error {
 	file := newFile()
-	progress := newProgress(stderr, o.runs*len(cases))
+	progress := newProgress(stderr, o.runs*len(cases), file)
 	measure := func() error {
 		return crypto.Run(ctx, cases, result.Rounds{Runs: o.runs, Within: o.within}, time.Duration(o.seconds*float64(time.Second)), progress.next)
 	}
@@ -96,10 +96,11 @@ func (o *cryptoOptions) run(ctx context.Context, cases []*crypto.Case, stdout, s
 	if err != nil {
 		return err
 	}
-	return o.report(file, cases, stdout)
+	return o.table(file, cases, stdout)
 }
 
-func (o *cryptoOptions) report(file *result.File, cases []*crypto.Case, stdout io.Writer) error {
+func (o *cryptoOptions) table(file *result.File, cases []*crypto.Case, stdout io.Writer) error {
+	o.finish(file, stdout)
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "bits\tbytes\timplementation\tseal ns\tcycles\tbest ns\tof Go's\topen ns\tcycles\tbest ns\tof Go's\t")
 	for _, c := range cases {
@@ -122,16 +123,16 @@ func (o *cryptoOptions) report(file *result.File, cases []*crypto.Case, stdout i
 			ratio := "-"
 			if standard.Name != "" {
 				row = row.Against(crypto.Standard, d.other)
-				ratio = fmt.Sprintf("%.2f", row.Ratio)
+				ratio = file.Text(row.RatioRow(), "%.2f")
 			}
 			cycles := result.NewRow(cryptoRow(c, d.name)+"/cycles", "cycles", o.command(c), d.cycles).With(p)
 			file.Rows = append(file.Rows, row, cycles)
-			fmt.Fprintf(w, "\t%.1f\t%.0f\t%.1f\t%s", row.Value, cycles.Value, slices.Min(d.ns), ratio)
+			fmt.Fprintf(w, "\t%s\t%s\t%.1f\t%s", file.Text(row, "%.1f"), file.Text(cycles, "%.0f"), slices.Min(d.ns), ratio)
 		}
 		fmt.Fprintln(w, "\t")
 	}
 	w.Flush()
-	return writeRows(file, o.json, stdout)
+	return o.write(file, stdout)
 }
 
 // cryptoRow is aesgcmBITS/go/SIZE for the preferred implementation's Seal beside the standard library's, and

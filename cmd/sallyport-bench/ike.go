@@ -15,7 +15,7 @@ import (
 
 func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 	o := ike.Options{}
-	var json string
+	var out output
 	c := &cobra.Command{
 		Use:   "ike",
 		Short: "Measure the key exchange: handshakes, rekeys, memory, spoofed requests",
@@ -28,13 +28,16 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Command = commandLine()
 			file := newFile()
-			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
+			o.Progress = func(what string) {
+				file.Calibrate()
+				fmt.Fprintln(stderr, what)
+			}
 			defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the daemon does
 			rows, err := ike.Run(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			return reportRows(file, rows, "%.6g", json, stdout)
+			return out.report(file, rows, "%.6g", stdout)
 		},
 	}
 	f := c.Flags()
@@ -47,6 +50,6 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntVar(&o.Flood, "flood", 50_000, "spoofed requests a second")
 	f.DurationVar(&o.Overload, "overload", time.Minute, "how long a tunnel is offered twice what it carries")
 	f.StringVar(&o.Bin, "bin", "build", "folder of sallyportd and sallyport")
-	f.StringVar(&json, "json", "", "file to write the rows to")
+	out.flags(f, "")
 	return c
 }

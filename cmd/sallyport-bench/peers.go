@@ -13,7 +13,7 @@ import (
 
 func peersCommand(stdout, stderr io.Writer) *cobra.Command {
 	o := peers.Options{Log: stderr}
-	var json string
+	var out output
 	c := &cobra.Command{
 		Use:   "peers",
 		Short: "Measure beside DPDK's ipsec-secgw and libipsec-mb, in turn, on one core",
@@ -29,12 +29,12 @@ func peersCommand(stdout, stderr io.Writer) *cobra.Command {
 			}
 			o.Command = commandLine()
 			file := newFile()
-			p := newProgress(stderr, o.Samples())
+			p := newProgress(stderr, o.Samples(), file)
 			o.Progress = p.next
 			rows, err := peers.Run(cmd.Context(), o)
 			p.done()
 			if len(rows) > 0 {
-				if err := reportRows(file, rows, "%.3f", json, stdout); err != nil {
+				if err := out.report(file, rows, "%.3f", stdout); err != nil {
 					return err
 				}
 			}
@@ -51,6 +51,6 @@ func peersCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntVar(&o.Core, "core", 1, "CPU to measure on")
 	f.StringVar(&o.Folder, "folder", "build/peers", "folder to build the peers in")
 	f.StringVar(&o.Program, "peer", os.Getenv(peerVariable), "path of ipsec-secgw, if it is built already")
-	f.StringVar(&json, "json", "build/bench/peers.json", "file to write the rows to")
+	out.flags(f, "build/bench/peers.json")
 	return c
 }

@@ -35,7 +35,7 @@ type pipelineOptions struct {
 	seconds                   float64
 	within                    time.Duration
 	runs                      int
-	json                      string
+	output
 }
 
 func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
@@ -72,7 +72,7 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.IntSliceVar(&o.workers, "workers", []int{1}, "numbers of workers")
 	f.IntSliceVar(&o.cores, "cores", nil, "CPUs of the workers, in turn; none given: the last ones where another is left, as in the daemon, else any")
 	f.BoolVar(&o.churn, "churn", false, "also measure while associations are installed and removed")
-	f.StringVar(&o.json, "json", "", "file to write the rows to")
+	o.flags(f, "")
 	return c
 }
 
@@ -177,11 +177,10 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(slices.Max(o.workers) + 2))
 	file := newFile()
-	progress := newProgress(stderr, o.runs*len(cases))
+	progress := newProgress(stderr, o.runs*len(cases), file)
 	turns := result.Rounds{Runs: o.runs, Within: o.within}
 	unstable := func(i int) bool { return cases[i].unstable() }
 	for list := turns.Next(len(cases), unstable); len(list) > 0; list = turns.Next(len(cases), unstable) {
-		file.Calibrate()
 		for _, i := range list {
 			m := cases[i]
 			progress.next(m.name)
@@ -196,7 +195,7 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 		}
 	}
 	progress.done()
-	return o.report(file, cases, stdout)
+	return o.table(file, cases, stdout)
 }
 
 // measure takes one sample with a rig of its own, and another one during a churn if that was asked for.
@@ -302,9 +301,10 @@ func typical(s pipeline.Sample) float64 { return s.Typical }
 // slowest is the time of a batch that 999 of 1,000 stay below, in microseconds.
 func slowest(s pipeline.Sample) float64 { return float64(s.Gaps.ValueAtPercentile(99.9)) / 1e3 }
 
-func (o *pipelineOptions) report(file *result.File, cases []*measurement, stdout io.Writer) error {
+func (o *pipelineOptions) table(file *result.File, cases []*measurement, stdout io.Writer) error {
+	o.finish(file, stdout)
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "benchmark\tMpps\tns/packet\tcycles\tbest ns\tGbit/s\tallocs\tspread\tlibrary ns\tratio")
+	fmt.Fprintln(w, "benchmark\tMpps\tns/packet\tbest ns\tcycles\tGbit/s\tallocs\tspread\tlibrary ns\tratio")
 	for _, m := range cases {
 		command := m.command(o)
 		add := func(name, unit string, samples []float64) result.Row {
@@ -321,23 +321,27 @@ func (o *pipelineOptions) report(file *result.File, cases []*measurement, stdout
 			row := result.NewRow(m.name+"/library", "ns", command, cost.Samples).With(m.parameters()).
 				Against("standard library, ciphers alone", figures(m.library, typical))
 			file.Rows = append(file.Rows, row)
-			library = fmt.Sprintf("%.0f\t%.2f", row.PeerValue, row.Ratio)
+			library = file.Text(row.PeerRow(), "%.0f") + "\t" + file.Text(row.RatioRow(), "%.2f")
 		}
-		fmt.Fprintf(w, "%s\t%.2f\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f %%\t%s\n", m.name, rate.Value, cost.Value, cost.Value*file.Host.GHz(),
-			slices.Min(best.Samples), rate.Value*m.meanBits()/1e3, allocations.Value, 100*rate.Spread(), library)
+		derived := "–\t–"
+		if _, withheld := file.Doubt(&rate); !withheld {
+			derived = fmt.Sprintf("%.0f\t%.2f", cost.Value*file.Host.GHz(), rate.Value*m.meanBits()/1e3)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%s\t%.0f\t%.0f %%\t%s\n", m.name, file.Text(rate, "%.2f"), file.Text(cost, "%.0f"),
+			slices.Min(best.Samples), derived, allocations.Value, 100*rate.Spread(), library)
 		if !o.churn {
 			continue
 		}
-		add(m.name+"/churn", "Mpps", figures(m.churned, pipeline.Sample.Mpps))
-		add(m.name+"/churn/changes", "k/s", m.changes)
+		churned := add(m.name+"/churn", "Mpps", figures(m.churned, pipeline.Sample.Mpps))
+		changes := add(m.name+"/churn/changes", "k/s", m.changes)
 		calm := figures(m.samples, slowest)
 		gaps := result.NewRow(m.name+"/churn/p99.9", "us", command, figures(m.churned, slowest)).Against("without churn", calm)
 		file.Rows = append(file.Rows, gaps)
-		fmt.Fprintf(w, "  with %.0f,000 associations installed and removed a second\t%.2f\n", result.Median(m.changes), result.Median(figures(m.churned, pipeline.Sample.Mpps)))
-		fmt.Fprintf(w, "  p99.9 of a batch: %.0f us, without %.0f us, ratio %.2f\n", gaps.Value, gaps.PeerValue, gaps.Ratio)
+		fmt.Fprintf(w, "  with %s thousand associations installed and removed a second\t%s\n", file.Text(changes, "%.0f"), file.Text(churned, "%.2f"))
+		fmt.Fprintf(w, "  p99.9 of a batch: %s us, without %s us, ratio %s\n", file.Text(gaps, "%.0f"), file.Text(gaps.PeerRow(), "%.0f"), file.Text(gaps.RatioRow(), "%.2f"))
 	}
 	w.Flush()
-	return writeRows(file, o.json, stdout)
+	return o.write(file, stdout)
 }
 
 // meanBits is the mean length of the inner packets in bits.
@@ -366,19 +370,21 @@ func (m *measurement) command(o *pipelineOptions) string {
 	return command
 }
 
-// progress tells a terminal what is being measured.
+// progress tells a terminal what is being measured, and looks at the machine's noise in between.
 type progress struct {
 	w         io.Writer
+	file      *result.File
 	count, of int
 	terminal  bool
 }
 
-func newProgress(w io.Writer, of int) *progress {
+func newProgress(w io.Writer, of int, file *result.File) *progress {
 	f, ok := w.(*os.File)
-	return &progress{w: w, of: of, terminal: ok && term.IsTerminal(f.Fd())}
+	return &progress{w: w, file: file, of: of, terminal: ok && term.IsTerminal(f.Fd())}
 }
 
 func (p *progress) next(name string) {
+	p.file.Calibrate()
 	p.count++
 	if p.terminal {
 		fmt.Fprintf(p.w, "\r\x1b[K%d of %d: %s", p.count, p.of, name)

@@ -31,7 +31,7 @@ func reportCommand(stdout io.Writer) *cobra.Command {
 				return err
 			}
 			if json != "" {
-				if err := writeRows(all, json, stdout); err != nil {
+				if err := (&output{json: json}).write(all, stdout); err != nil {
 					return err
 				}
 			}
@@ -138,7 +138,14 @@ func printChanges(old, fresh *result.File, least float64, strict, all bool, stdo
 		if !all && (c.Verdict == compare.Same || c.Verdict == compare.Drifted || c.Verdict == compare.Few) {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.4g\t%.4g", c.Verdict, c.Name, c.Unit, c.Old.Value, c.New.Value)
+		before, after := "–", "–"
+		if c.Verdict != compare.New {
+			before = old.Text(c.Old, "%.4g")
+		}
+		if c.Verdict != compare.Gone {
+			after = fresh.Text(c.New, "%.4g")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s", c.Verdict, c.Name, c.Unit, before, after)
 		if c.Ratio > 0 && !math.IsNaN(c.Low) {
 			fmt.Fprintf(w, "\t%.3f\t%.3f to %.3f", c.Ratio, c.Low, c.High)
 		}

@@ -7,16 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"sallyport/bench/result"
 	"sallyport/bench/wire"
@@ -30,45 +34,57 @@ type part struct {
 	share float64
 	// fixed says that it takes its time, whatever the run's.
 	fixed bool
+	// pin is the flag by which the measured thread gets a CPU of its own, where there is another one for the rest; "" for none.
+	pin string
 	// needs says what the part lacks here; "" for nothing.
 	needs func(o *runOptions) string
 }
 
+// matrix is a named part of all that the verbs can measure.
+type matrix struct {
+	name  string
+	parts []part
+}
+
 // quick is what every machine can tell about itself, and the peers in memory if they are built already.
-var quick = []part{
-	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 5, false, nil},
-	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.08"}, 12, false, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 12, false, nil},
-	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64", "--runs", "3", "--seconds", "1"}, 25, false, (*runOptions).needsPeers},
-	{"wire", []string{"wire", "--quick"}, 54, false, (*runOptions).needsNamespaces},
-}
+var quick = matrix{"quick", []part{
+	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 5, false, "--core", nil},
+	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.08"}, 12, false, "--cores", nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 12, false, "", nil},
+	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64", "--runs", "3", "--seconds", "1"}, 25, false, "", (*runOptions).needsPeers},
+	{"wire", []string{"wire", "--quick"}, 54, false, "", (*runOptions).needsNamespaces},
+}}
 
-// full is all sizes, suites and directions, scaling, every peer that can be had. Slices are short and rounds many, so that
+// standard is all sizes, suites and directions, scaling, every peer that can be had. Slices are short and rounds many, so that
 // what disturbs a machine for a while meets few samples of each figure.
-var full = []part{
-	{"crypto", []string{"crypto", "--runs", "31"}, 30, false, nil},
-	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "9", "--seconds", "0.15"}, 80, false, nil},
-	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 100, false, nil},
-	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "7", "--seconds", "0.3"}, 55, false, nil},
-	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 35, false, needsCores(2)},
-	{"churn", []string{"pipeline", "--sizes", "64", "--directions", "encrypt", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 25, false, nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5", "--handshakes", "800"}, 110, false, nil},
-	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "1", "--overload", "20s"}, 75, true, (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 225, false, (*runOptions).needsRoot},
-	{"tunnels", slices.Concat(searches, alone, []string{"--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "100,1000", "--latency", "0"}),
-		105, false, (*runOptions).needsNamespaces},
-	{"both", slices.Concat(searches, alone, []string{"--directions", "both", "--sizes", "64,imix", "--latency", "0.3", "--ceilings=false"}),
-		110, false, (*runOptions).needsNamespaces},
+var standard = matrix{"standard", []part{
+	{"crypto", []string{"crypto", "--runs", "31"}, 20, false, "--core", nil},
+	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "7", "--seconds", "0.15"}, 80, false, "--cores", nil},
+	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 95, false, "--cores", nil},
+	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "5", "--seconds", "0.3"}, 60, false, "--cores", nil},
+	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 35, false, "", needsCores(2)},
+	{"churn", []string{"pipeline", "--sizes", "64", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 40, false, "--cores", needsCores(2)},
+	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5", "--handshakes", "800"}, 70, false, "", nil},
+	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "3", "--overload", "20s"}, 120, true, "", (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 240, false, "", (*runOptions).needsRoot},
+	{"tunnels", slices.Concat(searches, alone, []string{"--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "100,1000,10000", "--latency", "0"}),
+		170, false, "", (*runOptions).needsNamespaces},
+	{"both", slices.Concat(searches, alone, []string{"--directions", "both", "--sizes", "64,imix", "--ceilings=false"}),
+		90, false, "", (*runOptions).needsNamespaces},
 	{"stacks", slices.Concat(searches, []string{"--directions", "encrypt", "--sizes", "64,1420", "--latency", "0", "--ceilings=false", "--peer=", "--testpmd="}),
-		140, false, (*runOptions).needsNamespaces},
-	{"wire", slices.Concat(searches, []string{"--directions", "encrypt,decrypt", "--latency", "0.3", "--kernel=false", "--wireguard=", "--strongswan="}),
-		650, false, (*runOptions).needsNamespaces},
-}
+		110, false, "", (*runOptions).needsNamespaces},
+	{"sizes", slices.Concat(searches, beside, []string{"--directions", "encrypt", "--sizes", "128,256,1024,1280", "--runs", "3", "--latency", "0"}),
+		140, false, "", (*runOptions).needsNamespaces},
+	{"wire", slices.Concat(searches, beside, []string{"--directions", "encrypt,decrypt"}),
+		460, false, "", (*runOptions).needsNamespaces},
+}}
 
-// What the parts of a full run on the wire have in common, and that those have that look at this gateway alone.
+// What the parts of a full run on the wire have in common, and that those have that look at this gateway alone, or beside those that
+// take AF_XDP too.
 var (
-	searches = []string{"wire", "--runs", "5", "--trial", "0.15", "--sum", "0.3"}
+	searches = []string{"wire", "--runs", "5", "--trial", "0.15", "--sum", "0.3", "--latency", "0.5"}
 	alone    = []string{"--peer=", "--testpmd=", "--kernel=false", "--wireguard=", "--strongswan="}
+	beside   = []string{"--kernel=false", "--wireguard=", "--strongswan="}
 )
 
 // Times of a run for which nothing else is asked, a little less than what is promised.
@@ -90,12 +106,12 @@ func runCommand(stdout, stderr io.Writer) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Measure everything this machine can, and make a page of it",
-		Long: "Run goes through the other verbs, one after another, and writes FOLDER/results.json and FOLDER/report.html. --quick takes\n" +
-			"two minutes, a full run half an hour, or what --within says: with less time everything is measured less often, from about\n" +
-			"ten minutes on. Unstable figures are measured again while there is time. A full run as root first builds the peers that\n" +
-			"are missing. What cannot be measured here, for want of root, CPUs or a peer, is said, the rest goes on, and the page\n" +
-			"tells. On Ctrl-C nothing is left behind, and nothing is written. Parts: " + strings.Join(names(full), ", ") + ";\n" +
-			"with --quick " + strings.Join(names(quick), ", ") + ".",
+		Long: "Run goes through the other verbs, one after another, and writes FOLDER/results.json and FOLDER/report.html. A full run takes\n" +
+			"half an hour over the matrix named " + standard.name + ", --quick two minutes over the one named " + quick.name + "; --within says another time: with\n" +
+			"less everything is measured less often, from about ten minutes on. Unstable figures are measured again while there is\n" +
+			"time. A full run as root first builds the peers that are missing, which takes minutes more. What cannot be measured here, for want of root, CPUs or a\n" +
+			"peer, is said, the rest goes on, and the page tells. On Ctrl-C nothing is left behind, and nothing is written.\n\n" +
+			standard.describe() + "\n" + quick.describe(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), stdout, stderr) },
 	}
@@ -147,12 +163,29 @@ func needsCores(n int) func(*runOptions) string {
 	}
 }
 
+// describe lists the parts of a matrix.
+func (m *matrix) describe() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "The matrix %s, each part with its usual time:\n", m.name)
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, p := range m.parts {
+		fmt.Fprintf(w, "  %s\t%.0f s\t%s\n", p.name, p.share, strings.Join(p.args, " "))
+	}
+	w.Flush()
+	return b.String()
+}
+
+// matrix is what is chosen from.
+func (o *runOptions) matrix() *matrix {
+	if o.quick {
+		return &quick
+	}
+	return &standard
+}
+
 // parts returns what is to be run.
 func (o *runOptions) parts() ([]part, error) {
-	all := full
-	if o.quick {
-		all = quick
-	}
+	all := o.matrix().parts
 	if len(o.only) == 0 {
 		return all, nil
 	}
@@ -224,7 +257,11 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 		}
 	}
 	file, end := newFile(), time.Now().Add(within)
-	if !o.quick && slices.ContainsFunc(parts, func(p part) bool { return p.name == "peers" || p.name == "stacks" || p.name == "wire" }) && o.needsRoot() == "" {
+	file.Matrix = o.matrix().name
+	if len(o.only) > 0 {
+		file.Matrix += ", of it " + strings.Join(o.only, ", ")
+	}
+	if !o.quick && slices.ContainsFunc(parts, func(p part) bool { return slices.Contains([]string{"peers", "stacks", "sizes", "wire"}, p.name) }) && o.needsRoot() == "" {
 		var peers wire.Options
 		peers.Peer, peers.Wireguard = cmp.Or(os.Getenv(peerVariable), existing(secgwBuilt)), existing(wireguardBuilt)
 		if err := buildPeers(ctx, &peers, stderr); err != nil { // a hole of the parts that need them
@@ -243,8 +280,10 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 				continue
 			}
 		}
-		json := filepath.Join(folder, p.name+".json")
-		why := o.measure(ctx, self, p, json, stderr)
+		json, began := filepath.Join(folder, p.name+".json"), time.Now()
+		args := p.arguments(o)
+		why := o.measure(ctx, self, args, json, stderr)
+		file.Parts = append(file.Parts, result.Part{Name: p.name, Command: "sallyport-bench " + strings.Join(args, " "), Seconds: math.Round(time.Since(began).Seconds())})
 		if ctx.Err() != nil {
 			return errors.New("interrupted; nothing was written")
 		}
@@ -252,6 +291,7 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 		if err == nil {
 			file.AddNew(rows.Rows...)
 			file.Holes = append(file.Holes, rows.Holes...)
+			file.Overheard(rows.Noise)
 			for _, i := range rows.Interfaces {
 				file.Attach(i)
 			}
@@ -263,11 +303,15 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 			fmt.Fprintln(stderr, "  failed:", why)
 		}
 	}
-	file.Finish()
 	if len(file.Rows) == 0 {
 		return errors.New("nothing could be measured")
 	}
-	if err := writeRows(file, filepath.Join(o.out, "results.json"), stdout); err != nil {
+	out := output{json: filepath.Join(o.out, "results.json")}
+	file.Finish()
+	if why := file.Noise.Noisy(); why != "" {
+		fmt.Fprintf(stdout, "This machine was too noisy to trust the figures: %s. The page marks them, and leaves out those that did not agree.\n", why)
+	}
+	if err := out.write(file, stdout); err != nil {
 		return err
 	}
 	return writePage(file, filepath.Join(o.out, "report.html"), stdout)
@@ -279,16 +323,40 @@ const graceTime = 20 * time.Second
 // partStart is about how long a part takes to begin and to end, in seconds.
 const partStart = 0.7
 
-// measure runs a part and returns why it failed, "" if it did not. An interruption reaches it as such, so that it cleans up.
-func (o *runOptions) measure(ctx context.Context, self string, p part, json string, stderr io.Writer) string {
-	args := append(slices.Clone(p.args), "--json", json)
+// arguments are those of the part's command, for the time that it has.
+func (p *part) arguments(o *runOptions) []string {
+	args := slices.Clone(p.args)
 	if !p.fixed {
 		args = append(args, "--within", fmt.Sprintf("%.1fs", max(0.1, p.share-partStart)))
+	}
+	if p.pin != "" && runtime.NumCPU() > 1 {
+		args = append(args, p.pin, strconv.Itoa(lastCPU()))
 	}
 	if p.args[0] == "wire" || p.name == "daemons" {
 		args = append(args, "--bin", o.bin)
 	}
-	c := exec.CommandContext(ctx, self, args...)
+	return args
+}
+
+// lastCPU is the highest CPU that this process may use: interrupts and whatever else runs tend to the lower ones.
+func lastCPU() int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return 0
+	}
+	last, seen := 0, 0
+	for cpu := 0; seen < set.Count(); cpu++ {
+		if set.IsSet(cpu) {
+			last = cpu
+			seen++
+		}
+	}
+	return last
+}
+
+// measure runs a part and returns why it failed, "" if it did not. An interruption reaches it as such, so that it cleans up.
+func (o *runOptions) measure(ctx context.Context, self string, args []string, json string, stderr io.Writer) string {
+	c := exec.CommandContext(ctx, self, append(slices.Clone(args), "--json", json)...)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = graceTime
 	// In a group of its own: a terminal's Ctrl-C comes once, from here.

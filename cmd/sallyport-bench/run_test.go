@@ -21,11 +21,11 @@ func TestARunGivesEachPartItsShare(t *testing.T) {
 		}
 	}
 	for _, whole := range []struct {
-		parts []part
-		most  time.Duration
-	}{{quick, 2 * time.Minute}, {full, 30 * time.Minute}} {
+		matrix matrix
+		most   time.Duration
+	}{{quick, 2 * time.Minute}, {standard, 30 * time.Minute}} {
 		sum := 0.0
-		for _, p := range whole.parts {
+		for _, p := range whole.matrix.parts {
 			sum += p.share
 		}
 		if got := time.Duration(sum) * second; got > whole.most || got < whole.most*4/5 {

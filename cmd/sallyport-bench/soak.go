@@ -12,7 +12,7 @@ import (
 
 func soakCommand(stdout, stderr io.Writer) *cobra.Command {
 	o := soak.Options{}
-	var json string
+	var out output
 	c := &cobra.Command{
 		Use:   "soak",
 		Short: "Keep two gateways under traffic, rekeys and faults, for minutes or hours",
@@ -24,14 +24,17 @@ func soakCommand(stdout, stderr io.Writer) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Command = commandLine()
-			o.Progress = func(what string) { fmt.Fprintln(stderr, what) }
 			file := newFile()
+			o.Progress = func(what string) {
+				file.Calibrate()
+				fmt.Fprintln(stderr, what)
+			}
 			rows, err := soak.Run(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
 			file.Miss("soak/memory/goroutines", "sallyportd does not tell their number; its threads are counted instead")
-			return reportRows(file, rows, "%.4g", json, stdout)
+			return out.report(file, rows, "%.4g", stdout)
 		},
 	}
 	f := c.Flags()
@@ -39,6 +42,6 @@ func soakCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.DurationVar(&o.Duration, "duration", 10*time.Minute, "time of the traffic")
 	f.DurationVar(&o.Every, "every", 10*time.Second, "time from one rekey or fault to the next")
 	f.IntVar(&o.Rate, "rate", 500, "datagrams a second of each of the four streams")
-	f.StringVar(&json, "json", "", "file to write the rows to")
+	out.flags(f, "")
 	return c
 }

@@ -15,7 +15,7 @@ const peerVariable = "IPSEC_SECGW"
 
 func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 	o := wire.Options{}
-	var json string
+	var out output
 	c := &cobra.Command{
 		Use:   "veth",
 		Short: "Measure one worker of sallyportd over AF_XDP on veth",
@@ -27,14 +27,14 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Command = commandLine()
 			file := newFile()
-			p := newProgress(stderr, o.Samples())
+			p := newProgress(stderr, o.Samples(), file)
 			o.Progress = p.next
 			rows, err := wire.Run(cmd.Context(), o)
 			p.done()
 			if err != nil {
 				return err
 			}
-			return reportRows(file, rows, "%.3f", json, stdout)
+			return out.report(file, rows, "%.3f", stdout)
 		},
 	}
 	f := c.Flags()
@@ -48,6 +48,6 @@ func vethCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.Float64Var(&o.Seconds, "seconds", 2, "time of one sample")
 	f.IntVar(&o.SenderCPU, "sender-cpu", 0, "CPU of the sender")
 	f.IntVar(&o.WorkerCPU, "worker-cpu", 1, "CPU of the gateway's worker")
-	f.StringVar(&json, "json", "", "file to write the rows to")
+	out.flags(f, "")
 	return c
 }
