@@ -19,6 +19,7 @@ type chart struct {
 	Across string   // what the categories or numbers are
 	Series []series
 	Bars   bool
+	Lying  bool // bars that lie, one category below the other: for many, or such of long names
 	Log    bool // the value axis
 	// Floor is the least value of a logarithmic axis; what is below, 0 too, is drawn on it. 0: from the values.
 	Floor float64
@@ -82,14 +83,33 @@ func drawn(all ...*chart) (list []*chart) {
 
 // Sizes of a drawing, in its own units.
 const (
-	width, height                         = 480.0, 272.0
+	height                                = 272.0
 	marginLeft, marginRight, marginBottom = 50.0, 8.0, 44.0
 	marginTop                             = 18.0
 )
 
+// crowd is how many bars stand beside each other before they need the whole width of the page.
+const crowd = 30
+
+// Wide says that the chart takes the whole width.
+func (c *chart) Wide() bool {
+	return c.Bars && !c.Stack && !c.Lying && len(c.Labels)*len(c.Series) > crowd
+}
+
+func (c *chart) width() float64 {
+	if c.Wide() {
+		return 984
+	}
+	return 480
+}
+
 // SVG draws the chart. Colours are classes, so that the page's theme sets them.
 func (c *chart) SVG() template.HTML {
+	if c.Lying {
+		return c.lying()
+	}
 	var b strings.Builder
+	width := c.width()
 	low, high := c.bounds()
 	y := func(v float64) float64 {
 		share := (v - low) / (high - low)
@@ -135,7 +155,7 @@ func (c *chart) SVG() template.HTML {
 
 // across returns where a category's middle, or a number, is, and how wide a category is.
 func (c *chart) across() (x func(float64) float64, slot float64) {
-	plot := width - marginLeft - marginRight
+	plot := c.width() - marginLeft - marginRight
 	if c.Labels == nil {
 		_, most := c.extent()
 		return func(v float64) float64 { return marginLeft + plot*v/most }, 0
@@ -230,6 +250,48 @@ func (c *chart) bars(b *strings.Builder, slot, low float64, x, y func(float64) f
 			}
 		}
 	}
+}
+
+// Sizes of a drawing whose bars lie.
+const (
+	barHeight, barGap = 7.0, 6.0
+	nameWidth         = 128.0
+)
+
+// lying draws bars that lie.
+func (c *chart) lying() template.HTML {
+	var b strings.Builder
+	_, high := c.bounds()
+	width, slot := c.width(), barHeight*float64(len(c.Series))+barGap
+	bottom := marginTop + slot*float64(len(c.Labels))
+	x := func(v float64) float64 { return nameWidth + (width-nameWidth-marginRight-8)*v/high }
+	fmt.Fprintf(&b, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`, width, bottom+38, html.EscapeString(c.Title))
+	for _, v := range c.ticks(0, high) {
+		fmt.Fprintf(&b, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text class="tick" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`,
+			x(v), x(v), marginTop, bottom, x(v), bottom+15, number(v))
+	}
+	fmt.Fprintf(&b, `<text class="tick" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`, (nameWidth+width)/2, bottom+32, html.EscapeString(c.Unit))
+	for i, l := range c.Labels {
+		top := marginTop + slot*float64(i) + barGap/2
+		fmt.Fprintf(&b, `<text class="tick name" x="%.1f" y="%.1f" text-anchor="end">%s</text>`, nameWidth-6, top+(slot-barGap)/2+4, html.EscapeString(l))
+		for k := range c.Series {
+			s := &c.Series[k]
+			y := top + barHeight*float64(k)
+			if math.IsNaN(s.Values[i]) {
+				if m := s.mark(i); m != "" {
+					fmt.Fprintf(&b, `<text class="none small" x="%.1f" y="%.1f">×<title>%s</title></text>`, nameWidth+1, y+barHeight, html.EscapeString(s.Name+", "+l+": "+m))
+				}
+				continue
+			}
+			fmt.Fprintf(&b, `<rect class="bar s%d%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="1"><title>%s</title></rect>`,
+				s.Colour%colours, s.weak(i), nameWidth, y, math.Max(x(s.Values[i])-nameWidth, 0.5), barHeight-1, c.hover(s, i))
+			if low, high := s.ends(i); low < high {
+				fmt.Fprintf(&b, `<path class="whisker" d="M%.1f %.1fH%.1f"/>`, x(low), y+(barHeight-1)/2, x(high))
+			}
+		}
+	}
+	b.WriteString(`</svg>`)
+	return template.HTML(b.String())
 }
 
 func whisker(b *strings.Builder, x, low, high float64) {

@@ -343,10 +343,15 @@ func (x *rows) cost() section {
 		whole := x.line("everything else", labels, func(l string) string { return "gateway/" + direction + "/" + l }, "ns", "", own)
 		rest := whole
 		rest.Values, rest.Colour = slices.Clone(whole.Values), 5
+		stacked := cipher // where there is no whole, a part of it would look like one
+		stacked.Values = slices.Clone(cipher.Values)
 		shares, bytes := series{Name: direction, Colour: 2 * k}, series{Name: direction, Colour: 2 * k}
 		for i, l := range labels {
 			v, c := whole.Values[i], cipher.Values[i]
 			rest.Values[i] -= c
+			if math.IsNaN(rest.Values[i]) {
+				stacked.Values[i] = math.NaN()
+			}
 			nan := math.NaN()
 			shares.add(100*c/v, nan, nan, whole.Marks[i])
 			bytes.add(v*ghz/mean(l), nan, nan, whole.Marks[i])
@@ -360,7 +365,7 @@ func (x *rows) cost() section {
 		}
 		charts = append(charts, (&chart{
 			Title: "Time of a packet, " + direction, Unit: "ns", Labels: labels, Across: acrossSizes, Bars: true, Stack: true,
-		}).with(cipher, rest))
+		}).with(stacked, rest))
 		share.with(shares)
 		perByte.with(bytes)
 	}
@@ -405,7 +410,7 @@ func (x *rows) suites() section {
 				return ""
 			}
 			charts = append(charts, (&chart{
-				Title: "Suites at " + size + " bytes, " + direction, Unit: "ns", Labels: labels, Bars: true, Note: "Time of a packet on one core.",
+				Title: "Suites at " + size + " bytes, " + direction, Unit: "ns", Labels: labels, Bars: true, Lying: true, Note: "Time of a packet on one core; less is better.",
 			}).with(x.line("Sallyport, whole gateway", labels, name, "ns", "", own), x.line("standard library, ciphers alone", labels, name, "ns", "", peer)))
 		}
 	}

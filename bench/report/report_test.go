@@ -106,7 +106,7 @@ func TestPageShowsEverything(t *testing.T) {
 		"Encrypting on one core, memory to memory: 1.25× at 64 bytes, 1.25× at 512 bytes, 1.25× at 1420 bytes of what ipsec-secgw legacy carries.",
 		"Encrypting on the wire with 0.5 % loss: 1.20× at 64 bytes, 1.20× at 1420 bytes, 1.20× at imix of what ipsec-secgw carries.",
 		"Decrypting on the wire, one worker, veth, with 0.5 % loss: 0.60 Mpps or 0.31 Gbit/s at 64 bytes,", "gateway: a0, b0 (veth), XDP copy: veth has no zero-copy<br>", "1 figure rests on fewer than three samples",
-		"Loss by load, encrypt", "64 bytes, decrypt", "p99.99", "90 % of PDR (0.10 Mpps)", "77 AF_XDP ring, 3 replayed", "0.60 to 0.62", "By tunnels, on the wire", "Share of the cipher", "Cost of a byte", "too noisy", "not shown: its samples lie 200 % apart",
+		"Loss by load, encrypt", "64 bytes, decrypt", "p99.99", "90 % of PDR (0.10 Mpps)", "77 AF_XDP ring, 3 replayed", "0.60–0.62", "By tunnels, on the wire", "Share of the cipher", "Cost of a byte", "too noisy", "not shown: its samples lie 200 % apart",
 		"<strong>strange</strong> not measured: no reason", "÷ strongSwan kernel-libipsec",
 		"A packet of 64 bytes takes 100 ns", "2400 handshakes a second", "Not everything could be measured.", "needs &lt;root&gt;", "2 of 114 figures are <strong>unstable</strong>",
 		"Packets a second, encrypt", "Throughput", "Time of a packet, decrypt", "Suites at 1420 bytes, decrypt", "By tunnels, in memory", "By workers, in memory", "AES-128-GCM, open", "Overloaded, encrypt", "Child rekeys a second", "Other figures", "something/else",

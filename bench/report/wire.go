@@ -159,7 +159,7 @@ func (x *rows) wireTable(list []result.Row) *table {
 	for _, p := range peers {
 		t.Head = append(t.Head, "÷ "+p)
 	}
-	t.Head = append(t.Head, "dropped in the last search")
+	t.Head = append(t.Head, "dropped, last search")
 	for _, d := range directions {
 		for _, size := range x.wireSizes(list, d.name) {
 			pdr := x.cell("pdr", d.name, size, "1", "")
@@ -206,9 +206,9 @@ func (x *rows) bounded(r *result.Row) cell {
 	if r != nil && r.Bounds != nil && x.withheld(r) == "" {
 		upper := number(r.Bounds.Upper)
 		if r.Bounds.Upper == 0 {
-			upper = "the sender's most"
+			upper = "most"
 		}
-		c.Text += fmt.Sprintf("\n%s to %s", number(r.Bounds.Lower), upper)
+		c.Text += fmt.Sprintf("\n%s–%s", number(r.Bounds.Lower), upper)
 		c.Title += fmt.Sprintf("; last search: %d trials, %d of them taken again because other processes ran; %s", r.Bounds.Trials, r.Bounds.Disturbed, r.Bounds.Goal)
 	}
 	return c

@@ -58,7 +58,7 @@ var quick = matrix{"quick", []part{
 // standard is all sizes, suites and directions, scaling, every peer that can be had. Slices are short and rounds many, so that
 // what disturbs a machine for a while meets few samples of each figure.
 var standard = matrix{"standard", []part{
-	{"crypto", []string{"crypto", "--runs", "31"}, 20, false, "--core", nil},
+	{"crypto", []string{"crypto", "--runs", "31"}, 16, false, "--core", nil},
 	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "7", "--seconds", "0.15"}, 80, false, "--cores", nil},
 	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 95, false, "--cores", nil},
 	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "5", "--seconds", "0.3"}, 60, false, "--cores", nil},
@@ -66,7 +66,7 @@ var standard = matrix{"standard", []part{
 	{"churn", []string{"pipeline", "--sizes", "64", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 40, false, "--cores", needsCores(2)},
 	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5", "--handshakes", "800"}, 70, false, "", nil},
 	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "3", "--overload", "20s"}, 120, true, "", (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 240, false, "", (*runOptions).needsRoot},
+	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 230, false, "", (*runOptions).needsRoot},
 	{"tunnels", slices.Concat(searches, alone, []string{"--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "100,1000,10000", "--latency", "0"}),
 		170, false, "", (*runOptions).needsNamespaces},
 	{"both", slices.Concat(searches, alone, []string{"--directions", "both", "--sizes", "64,imix", "--ceilings=false"}),
@@ -76,7 +76,7 @@ var standard = matrix{"standard", []part{
 	{"sizes", slices.Concat(searches, beside, []string{"--directions", "encrypt", "--sizes", "128,256,1024,1280", "--runs", "3", "--latency", "0"}),
 		140, false, "", (*runOptions).needsNamespaces},
 	{"wire", slices.Concat(searches, beside, []string{"--directions", "encrypt,decrypt"}),
-		460, false, "", (*runOptions).needsNamespaces},
+		475, false, "", (*runOptions).needsNamespaces},
 }}
 
 // What the parts of a full run on the wire have in common, and that those have that look at this gateway alone, or beside those that
