@@ -50,7 +50,7 @@ func cryptoCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.Float64Var(&o.seconds, "seconds", 0.005, "time of one measurement")
 	f.IntVar(&o.runs, "runs", 21, "how often each is measured, in turn; the median counts")
 	withinFlag(f, &o.within)
-	f.IntVar(&o.core, "core", -1, "CPU to measure on; -1 for any")
+	f.IntVar(&o.core, "core", -1, "CPU to measure on; -1 for the last one where another is left, else any")
 	o.flags(f, "")
 	return c
 }
@@ -86,9 +86,16 @@ func (o *cryptoOptions) run(ctx context.Context, cases []*crypto.Case, stdout, s
 	measure := func() error {
 		return crypto.Run(ctx, cases, result.Rounds{Runs: o.runs, Within: o.within}, time.Duration(o.seconds*float64(time.Second)), progress.next)
 	}
-	var err error
+	var named []int
 	if o.core >= 0 {
-		err = pipeline.OnCore(o.core, measure)
+		named = []int{o.core}
+	}
+	cores, err := place(1, named)
+	if err != nil {
+		return err
+	}
+	if len(cores) > 0 {
+		err = pipeline.OnCore(cores[0], measure)
 	} else {
 		err = measure()
 	}

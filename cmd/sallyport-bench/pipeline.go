@@ -200,7 +200,7 @@ func (o *pipelineOptions) run(ctx context.Context, cases []*measurement, stdout,
 
 // measure takes one sample with a rig of its own, and another one during a churn if that was asked for.
 func (m *measurement) measure(o *pipelineOptions) error {
-	cores, err := o.place(m.options.Workers)
+	cores, err := place(m.options.Workers, o.cores)
 	if err != nil {
 		return err
 	}
@@ -279,9 +279,9 @@ func (m *measurement) measureLibrary(cores []int, atLeast time.Duration) error {
 
 // place returns the CPUs of so many workers: as named, or as the daemon chooses. Where it leaves one to what else the process does,
 // associations are installed and garbage is collected there, and not in a worker's time.
-func (o *pipelineOptions) place(workers int) ([]int, error) {
-	if len(o.cores) > 0 {
-		return o.cores, nil
+func place(workers int, named []int) ([]int, error) {
+	if len(named) > 0 {
+		return named, nil
 	}
 	cpus, err := threads.Allowed()
 	return threads.Place(workers, cpus), err

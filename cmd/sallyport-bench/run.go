@@ -13,14 +13,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"sallyport/bench/result"
 	"sallyport/bench/wire"
@@ -34,8 +32,6 @@ type part struct {
 	share float64
 	// fixed says that it takes its time, whatever the run's.
 	fixed bool
-	// pin is the flag by which the measured thread gets a CPU of its own, where there is another one for the rest; "" for none.
-	pin string
 	// needs says what the part lacks here; "" for nothing.
 	needs func(o *runOptions) string
 }
@@ -48,35 +44,35 @@ type matrix struct {
 
 // quick is what every machine can tell about itself, and the peers in memory if they are built already.
 var quick = matrix{"quick", []part{
-	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 5, false, "--core", nil},
-	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.08"}, 12, false, "--cores", nil},
-	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 12, false, "", nil},
-	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64", "--runs", "3", "--seconds", "1"}, 25, false, "", (*runOptions).needsPeers},
-	{"wire", []string{"wire", "--quick"}, 54, false, "", (*runOptions).needsNamespaces},
+	{"crypto", []string{"crypto", "--bits", "128", "--runs", "11"}, 5, false, nil},
+	{"pipeline", []string{"pipeline", "--sizes", "64,512,1420,imix", "--associations", "1,64", "--runs", "5", "--seconds", "0.08"}, 12, false, nil},
+	{"ike", []string{"ike", "--measure", "handshake,rekey", "--runs", "3", "--handshakes", "400"}, 12, false, nil},
+	{"peers", []string{"peers", "--modes", "legacy", "--sizes", "64", "--runs", "3", "--seconds", "1"}, 25, false, (*runOptions).needsPeers},
+	{"wire", []string{"wire", "--quick"}, 54, false, (*runOptions).needsNamespaces},
 }}
 
 // standard is all sizes, suites and directions, scaling, every peer that can be had. Slices are short and rounds many, so that
 // what disturbs a machine for a while meets few samples of each figure.
 var standard = matrix{"standard", []part{
-	{"crypto", []string{"crypto", "--runs", "31"}, 16, false, "--core", nil},
-	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "7", "--seconds", "0.15"}, 80, false, "--cores", nil},
-	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 95, false, "--cores", nil},
-	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "5", "--seconds", "0.3"}, 60, false, "--cores", nil},
-	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 35, false, "", needsCores(2)},
-	{"churn", []string{"pipeline", "--sizes", "64", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 40, false, "--cores", needsCores(2)},
-	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5", "--handshakes", "800"}, 70, false, "", nil},
-	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "3", "--overload", "20s"}, 120, true, "", (*runOptions).needsNamespaces},
-	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 230, false, "", (*runOptions).needsRoot},
+	{"crypto", []string{"crypto", "--runs", "31"}, 16, false, nil},
+	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "7", "--seconds", "0.15"}, 80, false, nil},
+	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 95, false, nil},
+	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "5", "--seconds", "0.3"}, 60, false, nil},
+	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 35, false, needsCores(2)},
+	{"churn", []string{"pipeline", "--sizes", "64", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 40, false, needsCores(2)},
+	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5", "--handshakes", "800"}, 70, false, nil},
+	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "3", "--overload", "20s"}, 120, true, (*runOptions).needsNamespaces},
+	{"peers", []string{"peers", "--modes", "legacy,cpu-crypto", "--runs", "5", "--seconds", "1"}, 230, false, (*runOptions).needsRoot},
 	{"tunnels", slices.Concat(searches, alone, []string{"--directions", "encrypt,decrypt", "--sizes", "64", "--tunnels", "100,1000,10000", "--latency", "0"}),
-		170, false, "", (*runOptions).needsNamespaces},
+		170, false, (*runOptions).needsNamespaces},
 	{"both", slices.Concat(searches, alone, []string{"--directions", "both", "--sizes", "64,imix", "--ceilings=false"}),
-		90, false, "", (*runOptions).needsNamespaces},
+		90, false, (*runOptions).needsNamespaces},
 	{"stacks", slices.Concat(searches, []string{"--directions", "encrypt", "--sizes", "64,1420", "--latency", "0", "--ceilings=false", "--peer=", "--testpmd="}),
-		110, false, "", (*runOptions).needsNamespaces},
+		110, false, (*runOptions).needsNamespaces},
 	{"sizes", slices.Concat(searches, beside, []string{"--directions", "encrypt", "--sizes", "128,256,1024,1280", "--runs", "3", "--latency", "0"}),
-		140, false, "", (*runOptions).needsNamespaces},
+		140, false, (*runOptions).needsNamespaces},
 	{"wire", slices.Concat(searches, beside, []string{"--directions", "encrypt,decrypt"}),
-		475, false, "", (*runOptions).needsNamespaces},
+		475, false, (*runOptions).needsNamespaces},
 }}
 
 // What the parts of a full run on the wire have in common, and that those have that look at this gateway alone, or beside those that
@@ -329,29 +325,10 @@ func (p *part) arguments(o *runOptions) []string {
 	if !p.fixed {
 		args = append(args, "--within", fmt.Sprintf("%.1fs", max(0.1, p.share-partStart)))
 	}
-	if p.pin != "" && runtime.NumCPU() > 1 {
-		args = append(args, p.pin, strconv.Itoa(lastCPU()))
-	}
 	if p.args[0] == "wire" || p.name == "daemons" {
 		args = append(args, "--bin", o.bin)
 	}
 	return args
-}
-
-// lastCPU is the highest CPU that this process may use: interrupts and whatever else runs tend to the lower ones.
-func lastCPU() int {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0
-	}
-	last, seen := 0, 0
-	for cpu := 0; seen < set.Count(); cpu++ {
-		if set.IsSet(cpu) {
-			last = cpu
-			seen++
-		}
-	}
-	return last
 }
 
 // measure runs a part and returns why it failed, "" if it did not. An interruption reaches it as such, so that it cleans up.
