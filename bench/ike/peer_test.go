@@ -2,6 +2,7 @@ package ike
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"sallyport/tools/testbed"
@@ -32,5 +33,25 @@ func TestPeerRuns(t *testing.T) {
 			}
 			t.Logf("%.0f rekeys/s, %.0f a CPU second", r.perSecond(), r.perCPUSecond())
 		})
+	}
+}
+
+// TestAPeerThatDoesNotStartLeavesOurs: the rest is measured, and the reason is told once.
+func TestAPeerThatDoesNotStartLeavesOurs(t *testing.T) {
+	var missed []string
+	rows, err := Run(t.Context(), Options{
+		Peer: "/nowhere", Which: []string{"handshake"}, Runs: 2, Handshakes: 4, Tunnels: 1, Flood: 1, Overload: 1,
+		Miss: func(name, reason string) { missed = append(missed, name+": "+reason) },
+	})
+	if err != nil || len(missed) != 1 || !strings.HasPrefix(missed[0], "ike/strongSwan: ") {
+		t.Errorf("%v, %q", err, missed)
+	}
+	for _, r := range rows {
+		if len(r.Samples) != 2 || r.Peer == strongSwan {
+			t.Errorf("%+v", r)
+		}
+	}
+	if len(rows) == 0 {
+		t.Error("nothing was measured")
 	}
 }

@@ -13,10 +13,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"sallyport/bench/result"
 	"sallyport/ike"
+	"sallyport/tools/testbed"
 )
 
 // PeerVariable is the environment's name for the path of strongSwan's charon.
@@ -35,6 +38,8 @@ type Options struct {
 	Within     time.Duration // bounds the samples, as result.Rounds has it; each of Which has an equal part of what is left
 	// Progress, if set, is told of every sample before it is taken.
 	Progress func(what string)
+	// Miss, if set, is told of what could not be measured, and why.
+	Miss func(name, reason string)
 	// Command is written into the rows.
 	Command string
 }
@@ -71,6 +76,10 @@ const strongSwan = "strongSwan"
 func Run(ctx context.Context, o Options) ([]result.Row, error) {
 	if o.Runs < 1 || o.Handshakes < 1 || o.Tunnels < 1 || o.Tunnels > 1<<16 || o.Flood < 1 || o.Overload <= 0 {
 		return nil, errors.New("nothing to measure")
+	}
+	daemons := func(which string) bool { return strings.HasPrefix(which, "daemons-") }
+	if missing := testbed.Missing(testbed.Root...); len(missing) > 0 && slices.ContainsFunc(o.Which, daemons) {
+		return nil, fmt.Errorf("two daemons in network namespaces need root: this process lacks %v", missing)
 	}
 	r := &run{Options: o}
 	began := time.Now()
@@ -160,14 +169,29 @@ func (r *run) ours(limits ike.Limits, f func(p *pair) error) error {
 	return f(p)
 }
 
-// theirs measures with strongSwan, if there is one.
-func (r *run) theirs(ctx context.Context, s scenario, f func(p *peer) error) (err error) {
-	p, err := newPeer(ctx, r.Peer, s)
-	if err != nil {
-		return err
+// theirs measures with strongSwan. If it does not do what it should, it is left out from then on.
+func (r *run) theirs(ctx context.Context, s scenario, f func(p *peer) error) error {
+	err := func() (err error) {
+		p, err := newPeer(ctx, r.Peer, s)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, p.close()) }()
+		return f(p)
+	}()
+	return r.leaveOut(ctx, err)
+}
+
+// leaveOut leaves strongSwan out after an error.
+func (r *run) leaveOut(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return errors.Join(err, ctx.Err())
 	}
-	defer func() { err = errors.Join(err, p.close()) }()
-	return f(p)
+	r.Peer = ""
+	if r.Miss != nil {
+		r.Miss("ike/"+strongSwan, err.Error())
+	}
+	return nil
 }
 
 func (r *run) handshake(ctx context.Context) error {
@@ -193,7 +217,9 @@ func (r *run) handshake(ctx context.Context) error {
 		r.next(fmt.Sprintf("%s, strongSwan, %s", h.name, round))
 		return r.theirs(ctx, h.scenario, func(p *peer) error {
 			s, err := p.establish(ctx, max(1, r.Handshakes/4))
-			rate[i].addTheirs(&cpu[i], s)
+			if err == nil {
+				rate[i].addTheirs(&cpu[i], s)
+			}
 			return err
 		})
 	})
@@ -239,7 +265,9 @@ func (r *run) rekey(ctx context.Context) error {
 				return err
 			}
 			s, err := p.rekey(ctx, rekeyed, rekeyRounds)
-			rate[i].addTheirs(&cpu[i], s)
+			if err == nil {
+				rate[i].addTheirs(&cpu[i], s)
+			}
 			return err
 		})
 	})
@@ -271,8 +299,10 @@ func (r *run) setup(ctx context.Context) error {
 		return r.theirs(ctx, s, func(p *peer) error {
 			before := p.memory()
 			took, err := p.establish(ctx, r.Tunnels)
-			seconds.theirs = append(seconds.theirs, took.wall.Seconds())
-			memory.theirs = append(memory.theirs, (p.memory()-before)/float64(2*r.Tunnels))
+			if err == nil {
+				seconds.theirs = append(seconds.theirs, took.wall.Seconds())
+				memory.theirs = append(memory.theirs, (p.memory()-before)/float64(2*r.Tunnels))
+			}
 			return err
 		})
 	})
@@ -328,7 +358,9 @@ func (r *run) daemonsSetup(ctx context.Context) error {
 		r.next(fmt.Sprintf("%d tunnels, strongSwan, %s", r.Tunnels, round))
 		return r.theirs(ctx, handshakes[0].scenario, func(p *peer) error {
 			took, err := p.establish(ctx, r.Tunnels)
-			seconds.theirs = append(seconds.theirs, took.wall.Seconds())
+			if err == nil {
+				seconds.theirs = append(seconds.theirs, took.wall.Seconds())
+			}
 			return err
 		})
 	})
@@ -366,7 +398,7 @@ func (r *run) daemonsFlood(ctx context.Context) error {
 		}
 		r.next(fmt.Sprintf("flood, strongSwan, %s", round))
 		if f, err = spoofing(ctx, r.Bin, r.Peer, r.Flood, triedPeer, honest); err != nil {
-			return err
+			return r.leaveOut(ctx, err)
 		}
 		add(f, &offered.theirs, &success.theirs, &p50.theirs, &p99.theirs)
 		return nil

@@ -99,6 +99,8 @@ func Run(ctx context.Context, o Options) ([]result.Row, error) {
 			if i > 0 {
 				if err := gateways.sample(ctx, &o, &gateways.cases[i-1], rounds.Round()); err != nil {
 					return nil, errors.Join(cipherErr, err)
+				} else if ctx.Err() != nil {
+					return nil, ctx.Err()
 				}
 			} else if cipherErr == nil {
 				o.Progress(fmt.Sprintf("aesgcm128, run %s", rounds.Round()))
@@ -106,7 +108,7 @@ func Run(ctx context.Context, o Options) ([]result.Row, error) {
 			}
 		}
 	}
-	return append(gateways.rows(&o), cipher.rows(&o)...), cipherErr
+	return append(gateways.rows(&o), cipher.rows(&o)...), errors.Join(cipherErr, gateways.broken)
 }
 
 // gateways is the part of a run that measures whole gateways.
@@ -115,6 +117,7 @@ type gateways struct {
 	modes   []secgw.Mode
 	release func() error
 	cases   []gatewayCase
+	broken  error // why the peer does not carry: from then on ours stands alone
 }
 
 type gatewayCase struct {
@@ -158,10 +161,14 @@ func (g *gateways) sample(ctx context.Context, o *Options, c *gatewayCase, round
 	}
 	c.ours = append(c.ours, rate)
 	for m := range g.modes {
+		if g.broken != nil {
+			return nil
+		}
 		o.Progress(what + secgw.Name + ", " + g.modes[m].Name)
 		rate, err := g.samplePeer(ctx, o, c, g.modes[m])
 		if err != nil {
-			return fmt.Errorf("%s, %s: %w", secgw.Name, g.modes[m].Name, err)
+			g.broken = fmt.Errorf("%s, %s: %w", secgw.Name, g.modes[m].Name, err)
+			return nil
 		}
 		c.theirs[m] = append(c.theirs[m], rate)
 	}
@@ -223,7 +230,10 @@ func (g *gateways) rows(o *Options) []result.Row {
 		row := result.NewRow(fmt.Sprintf("gateway/%s/%d", c.direction, c.size), "Mpps", o.Command, c.ours).With(result.Parameters{
 			Direction: c.direction, Size: strconv.Itoa(c.size), Bytes: float64(c.size), Tunnels: 1, Workers: 1, Suite: "aes128gcm16",
 		})
-		rows = append(rows, row.Against(secgw.Name+" "+g.modes[best].Name, c.theirs[best]))
+		if len(c.theirs[best]) > 0 {
+			row = row.Against(secgw.Name+" "+g.modes[best].Name, c.theirs[best])
+		}
+		rows = append(rows, row)
 	}
 	return rows
 }

@@ -45,3 +45,18 @@ func TestCiphersStandBesideEachOther(t *testing.T) {
 		t.Errorf("%+v", rows)
 	}
 }
+
+// TestAPeerThatDoesNotStartLeavesOurs: what could be measured is there, without a peer, and the reason is told once.
+func TestAPeerThatDoesNotStartLeavesOurs(t *testing.T) {
+	o := Options{Sizes: []int{64}, Directions: []string{"encrypt"}, Seconds: 1, Progress: func(string) {}}
+	g := gateways{program: "/nowhere", modes: secgw.Modes[:2], cases: []gatewayCase{{direction: "encrypt", size: 64, theirs: make([][]float64, 2)}}}
+	for range 2 {
+		if err := g.sample(t.Context(), &o, &g.cases[0], "1 of 1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := g.rows(&o)
+	if g.broken == nil || len(rows) != 1 || len(rows[0].Samples) != 2 || rows[0].Peer != "" || rows[0].Value <= 0 {
+		t.Errorf("%v, %+v", g.broken, rows)
+	}
+}

@@ -94,6 +94,8 @@ type Row struct {
 	// Samples are the single measurements, in the order in which they were taken, and PeerSamples the peer's between them.
 	Samples     []float64 `json:"samples"`
 	PeerSamples []float64 `json:"peer_samples,omitempty"`
+	// Disturbed is during how many of the samples other processes had the CPUs, where that is known.
+	Disturbed int `json:"disturbed,omitempty"`
 	// Parameters say in fields what Name says in words.
 	Parameters Parameters `json:"parameters,omitzero"`
 	// Bounds are those of a search, if Value was searched for.
@@ -221,12 +223,12 @@ func (r Row) Ends() (low, high float64) {
 
 // PeerRow is the peer's side of the row as a row of its own, without samples where there is no peer.
 func (r Row) PeerRow() Row {
-	return Row{Name: r.Name, Unit: r.Unit, Value: r.PeerValue, Samples: r.PeerSamples, Parameters: r.Parameters}
+	return Row{Name: r.Name, Unit: r.Unit, Value: r.PeerValue, Samples: r.PeerSamples, Disturbed: r.Disturbed, Parameters: r.Parameters}
 }
 
 // RatioRow is the ratio as a row of its own, whose samples are the ratios of measurements that were taken next to each other.
 func (r Row) RatioRow() Row {
-	ratio := Row{Name: r.Name, Value: r.Ratio}
+	ratio := Row{Name: r.Name, Value: r.Ratio, Disturbed: r.Disturbed}
 	for i := range min(len(r.Samples), len(r.PeerSamples)) {
 		if r.PeerSamples[i] != 0 {
 			ratio.Samples = append(ratio.Samples, r.Samples[i]/r.PeerSamples[i])
@@ -329,10 +331,16 @@ func (r *Row) timed() bool {
 
 // Doubt says why a row's figure is not to be relied on, "" if it may be, and whether it is not to be shown at all. It is the one rule
 // for every table, page and sentence: what spreads by more than SpreadMax is unstable; it is withheld if it spreads by more than
-// SpreadTrust or the machine was noisy, and so are too few samples to see a spread on such a machine.
+// SpreadTrust or the machine was noisy, all the time or during most of its samples, and so are too few samples to see a spread then.
 func (f *File) Doubt(r *Row) (why string, withheld bool) {
 	apart := fmt.Sprintf("its samples lie %.0f %% apart", 100*r.Spread())
-	noisy := f.Noise.Noisy() != ""
+	noise := ""
+	switch {
+	case f.Noise.Noisy() != "":
+		noise = "on a noisy machine"
+	case 2*r.Disturbed > len(r.Samples):
+		noise = fmt.Sprintf("other processes ran during %d of its samples", r.Disturbed)
+	}
 	switch {
 	case !r.timed():
 		if r.Unstable() {
@@ -341,16 +349,14 @@ func (f *File) Doubt(r *Row) (why string, withheld bool) {
 		return "", false
 	case r.Spread() > SpreadTrust:
 		return apart, !f.Anyway
-	case noisy && r.Unstable():
-		return apart + ", on a noisy machine", !f.Anyway
-	case noisy && len(r.Samples) < SamplesMin:
-		return fmt.Sprintf("samples: %d, on a noisy machine", len(r.Samples)), !f.Anyway
+	case noise != "" && r.Unstable():
+		return apart + ", " + noise, !f.Anyway
+	case noise != "" && len(r.Samples) < SamplesMin:
+		return fmt.Sprintf("samples: %d, %s", len(r.Samples), noise), !f.Anyway
 	case r.Unstable():
 		return apart, false
-	case noisy:
-		return "on a noisy machine", false
 	}
-	return "", false
+	return noise, false
 }
 
 // Text is a row's figure for a table, in a format, or what is said in its place.

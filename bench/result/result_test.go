@@ -180,6 +180,9 @@ func TestWhatIsSaidOfAFigure(t *testing.T) {
 		{"a ratio of one", NewRow("a", "ns", "", near[:1]).Against("p", near[:1]).RatioRow(), "1", "too noisy", true, true},
 		{"counted once", NewRow("a", "packets", "", near[:1]), "100", "100", false, false},
 		{"counts that differ", NewRow("a", "KiB", "", far), "100 unstable (80 %)", "100 unstable (80 %)", true, false},
+		{"disturbed twice", disturbed(NewRow("a", "Mpps", "", near), 2), "~101", "~101", true, false},
+		{"unstable and disturbed", disturbed(NewRow("a", "Mpps", "", apart), 2), "too noisy (20 %)", "too noisy (20 %)", true, true},
+		{"disturbed once", disturbed(NewRow("a", "Mpps", "", near), 1), "101", "~101", true, false},
 		{"the worst of all", NewRow("a", "s", "", near[:1]).With(Parameters{Measure: Longest}), "100", "100", false, false},
 	} {
 		calm, noisy := &File{}, &File{Noise: &Noise{Drift: 1}}
@@ -199,6 +202,11 @@ func TestWhatIsSaidOfAFigure(t *testing.T) {
 	}
 }
 
+func disturbed(r Row, n int) Row {
+	r.Disturbed = n
+	return r
+}
+
 // TestALookWaitsForACPU: two threads on one CPU, of which the one looks.
 func TestALookWaitsForACPU(t *testing.T) {
 	var set, before unix.CPUSet
@@ -211,20 +219,15 @@ func TestALookWaitsForACPU(t *testing.T) {
 			break
 		}
 	}
-	stop, done := make(chan struct{}), make(chan error)
-	var busy atomic.Bool
+	done := make(chan error)
+	var busy, stop atomic.Bool
 	go func() { // threads that end with their goroutines, pinned as they are
 		runtime.LockOSThread()
 		err := unix.SchedSetaffinity(0, &set)
 		busy.Store(true)
-		for {
-			select {
-			case <-stop:
-				done <- err
-				return
-			default:
-			}
+		for !stop.Load() {
 		}
+		done <- err
 	}()
 	for !busy.Load() {
 		runtime.Gosched()
@@ -237,7 +240,7 @@ func TestALookWaitsForACPU(t *testing.T) {
 		done <- err
 	}()
 	err := <-done
-	close(stop)
+	stop.Store(true)
 	if err := errors.Join(err, <-done); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -113,6 +112,7 @@ type scene struct {
 	found  [contenders][goals][]float64 // throughputs in Mpps
 	last   found                        // of our last search
 	broken [contenders]bool             // those that could not carry here
+	shaken int                          // of our searches, those that others disturbed in spite of all repeating
 }
 
 func (s *scene) String() string {
@@ -155,11 +155,8 @@ func Find(ctx context.Context, o FindOptions) (rows []result.Row, holes []result
 	if err := o.check(); err != nil {
 		return nil, nil, err
 	}
-	if missing := testbed.Missing(testbed.Root...); len(missing) > 0 {
-		return nil, nil, fmt.Errorf("needs root: this process lacks %v", missing)
-	}
-	if n := runtime.NumCPU(); n < 2 {
-		return nil, nil, fmt.Errorf("needs two CPUs, one for the sender and one for the gateway; there is %d", n)
+	if err := able(); err != nil {
+		return nil, nil, err
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, nil, fmt.Errorf("raising the limit of locked memory: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
@@ -60,6 +61,17 @@ func (o *Options) check() error {
 	}
 	if o.SenderCPU == o.WorkerCPU {
 		return errors.New("sender and worker need a CPU each")
+	}
+	return nil
+}
+
+// able says what this process or machine lacks for a rig.
+func able() error {
+	if missing := testbed.Missing(testbed.Root...); len(missing) > 0 {
+		return fmt.Errorf("needs root: this process lacks %v", missing)
+	}
+	if n := runtime.NumCPU(); n < 2 {
+		return fmt.Errorf("needs two CPUs, one for the sender and one for the gateway; this process may use %d", n)
 	}
 	return nil
 }
@@ -122,6 +134,9 @@ func (o *Options) contenders() []contender {
 // It needs root, two CPUs and nothing else that uses the names of [testbed].
 func Run(ctx context.Context, o Options) (_ []result.Row, err error) {
 	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if err := able(); err != nil {
 		return nil, err
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {

@@ -86,6 +86,9 @@ func (f *finder) search(ctx context.Context, s *scene, turn string) error {
 		}
 		if who == ours {
 			s.last = got
+			if got.disturbed > repeatsMax {
+				s.shaken++
+			}
 		}
 		if f.Log != nil {
 			f.Log(fmt.Sprintf("%s, %s: %s; %s; %d trials of %v in all, %d disturbed; %d packets lost in veth's rings%s", s, who,
@@ -116,7 +119,7 @@ func (f *finder) result(s *scene) (rows []result.Row) {
 			for _, l := range s.last.loads {
 				r.Loss = append(r.Loss, result.LossPoint{Offered: l.Load / 1e6, Loss: l.Loss, Trials: l.Trials, Seconds: l.Seconds})
 			}
-			r.Drops = s.last.drops
+			r.Drops, r.Disturbed = s.last.drops, s.shaken
 			return r
 		}
 		before := len(rows)

@@ -32,6 +32,7 @@ func ikeCommand(stdout, stderr io.Writer) *cobra.Command {
 				file.Calibrate()
 				fmt.Fprintln(stderr, what)
 			}
+			o.Miss = file.Miss
 			defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the daemon does
 			rows, err := ike.Run(cmd.Context(), o)
 			if err != nil {

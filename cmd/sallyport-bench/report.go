@@ -85,4 +85,7 @@ func printRows(file *result.File, rows []result.Row, format string, stdout io.Wr
 		fmt.Fprintln(w)
 	}
 	w.Flush()
+	for _, h := range file.Holes {
+		fmt.Fprintf(stdout, "not measured: %s: %s\n", h.Name, h.Reason)
+	}
 }

@@ -122,7 +122,7 @@ func runCommand(stdout, stderr io.Writer) *cobra.Command {
 
 func (o *runOptions) needsRoot() string {
 	if os.Geteuid() != 0 {
-		return "needs root"
+		return "needs root, for packages and huge pages"
 	}
 	return ""
 }
@@ -132,7 +132,7 @@ func (o *runOptions) needsNamespaces() string {
 	case os.Geteuid() != 0:
 		return "needs root, for network namespaces"
 	case runtime.NumCPU() < 2:
-		return "needs two CPUs: one for the sender, one for the gateway"
+		return "needs two CPUs, one for the sender and one for the gateway"
 	case err != nil:
 		return "needs " + filepath.Join(o.bin, "sallyportd") + ": make build"
 	}

@@ -60,9 +60,6 @@ func wireCommand(stdout, stderr io.Writer) *cobra.Command {
 			file.Holes = append(file.Holes, holes...)
 			out.finish(file, stdout)
 			printRows(file, rows, "%.3f", stdout)
-			for _, h := range file.Holes {
-				fmt.Fprintf(stdout, "not measured: %s: %s\n", h.Name, h.Reason)
-			}
 			unstable := 0
 			for _, r := range rows {
 				if r.Unstable() {
