@@ -100,10 +100,9 @@ type soak struct {
 	pair    *rig.Pair
 	streams []*stream
 
-	memory  []memory // of gw-a, one a second
-	done    map[string]int
-	outages []float64 // seconds until all streams were back, by fault
-	said    uint64    // by gateways that were killed since
+	memory  []memory             // of gw-a, one a second
+	outages map[string][]float64 // seconds until all streams were back, by fault
+	said    uint64               // by gateways that were killed since
 	seen    testbed.Figures
 	total   uint64 // packets that the gateways sent, less what the kernel's veth dropped
 }
@@ -185,10 +184,10 @@ func (s *soak) run(ctx context.Context) (err error) {
 		}
 		s.streams = append(s.streams, x)
 	}
-	if err := s.back(time.Now()); err != nil {
+	if _, err := s.back(time.Now()); err != nil {
 		return err
 	}
-	s.done = map[string]int{}
+	s.outages = map[string][]float64{}
 	began, next := time.Now(), 0
 	for _, x := range s.streams {
 		x.from(began)
@@ -224,10 +223,11 @@ func (s *soak) run(ctx context.Context) (err error) {
 		if err := f.do(s); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		if err := s.back(happened); err != nil {
+		outage, err := s.back(happened)
+		if err != nil {
 			return fmt.Errorf("after %s: %w", f.name, err)
 		}
-		s.done[f.name]++
+		s.outages[f.name] = append(s.outages[f.name], outage)
 	}
 	for _, x := range s.streams {
 		x.pause(true)
@@ -235,20 +235,19 @@ func (s *soak) run(ctx context.Context) (err error) {
 	return s.judge()
 }
 
-// back waits until a datagram sent from now on has come back on every stream.
-func (s *soak) back(since time.Time) error {
+// back waits until a datagram sent from now on has come back on every stream, and returns how many seconds after a moment that was.
+func (s *soak) back(since time.Time) (float64, error) {
 	for _, x := range s.streams {
 		x.mark()
 	}
 	waiting := func(x *stream) bool { return !x.returnedSinceMark() }
 	for slices.ContainsFunc(s.streams, waiting) {
 		if time.Since(since) > recoveryMax {
-			return fmt.Errorf("traffic did not come back within %v", recoveryMax)
+			return 0, fmt.Errorf("traffic did not come back within %v", recoveryMax)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	s.outages = append(s.outages, time.Since(since).Seconds())
-	return nil
+	return time.Since(since).Seconds(), nil
 }
 
 // judge compares what the capture saw with what the gateways say.
@@ -310,6 +309,10 @@ func (s *soak) rows() ([]result.Row, error) {
 		}
 		rows = append(rows, r)
 	}
+	longest := func(name, unit string, all []float64) {
+		r := result.NewRow("soak/"+name, unit, s.Command, []float64{slices.Max(all)})
+		rows = append(rows, r.With(result.Parameters{Measure: result.Longest}))
+	}
 	whole := s.Duration.Seconds()
 	first, last := s.window(0, s.edge().Seconds()), s.window(whole-s.edge().Seconds(), whole)
 	row("throughput", "Mbit/s", last.mbits, first.mbits)
@@ -346,12 +349,18 @@ func (s *soak) rows() ([]result.Row, error) {
 		}
 		row("memory/heap", "MiB", heap(gcs[len(gcs)-k:]), heap(gcs[:k]))
 		row("gc/collections", "per run", []float64{float64(len(gcs))}, nil)
-		row("gc/stopped", "ms", []float64{slices.MaxFunc(gcs, func(a, b collection) int { return int(1e6 * (a.stoppedMS - b.stoppedMS)) }).stoppedMS}, nil)
+		var stopped []float64
+		for _, c := range gcs {
+			stopped = append(stopped, c.stoppedMS)
+		}
+		longest("gc/stopped", "ms", stopped)
 	}
-	row("outage", "s", s.outages[1:], nil)
 	count := 0
-	for _, n := range s.done {
-		count += n
+	for _, f := range faults {
+		if all := s.outages[f.name]; len(all) > 0 {
+			longest("outage/"+f.name, "s", all)
+			count += len(all)
+		}
 	}
 	row("faults", "events", []float64{float64(count)}, nil)
 	row("captured", "packets", []float64{float64(s.seen.ESP())}, nil)

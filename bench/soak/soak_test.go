@@ -39,7 +39,7 @@ func TestTwentySeconds(t *testing.T) {
 		got[r.Name] = r.Value
 		t.Logf("%s %.4g %s (%s %.4g), %d samples", r.Name, r.Value, r.Unit, r.Peer, r.PeerValue, len(r.Samples))
 	}
-	for _, name := range []string{"soak/throughput", "soak/roundtrip/p99", "soak/memory/rss", "soak/captured", "soak/outage"} {
+	for _, name := range []string{"soak/throughput", "soak/roundtrip/p99", "soak/memory/rss", "soak/captured", "soak/outage/daemon killed and started"} {
 		if got[name] <= 0 {
 			t.Errorf("row %s: %v", name, got[name])
 		}
