@@ -37,12 +37,24 @@ type ground struct {
 	t       *testing.T
 	bed     *testbed.Bed
 	net     *rig.Network
-	pair    *rig.Pair
+	pair    *rig.Pair // nil where the gateways' configurations are the test's own
+	a, b    *rig.Gateway
 	capture *testbed.Capture
 }
 
-// lay builds the network and prepares two gateways that do not run yet.
+// lay builds the network and prepares two gateways with these tunnels, which do not run yet.
 func lay(t *testing.T, tunnels []rig.Tunnel) *ground {
+	t.Helper()
+	g := build(t)
+	var err error
+	g.pair, err = rig.NewPair(g.net, programs, tunnels)
+	g.must(err)
+	g.a, g.b = g.pair.A, g.pair.B
+	return g
+}
+
+// build builds the network without gateways.
+func build(t *testing.T) *ground {
 	t.Helper()
 	testbed.Need(t, testbed.Root...)
 	g := &ground{t: t, bed: testbed.ForTest(t, "hosttest")}
@@ -51,19 +63,30 @@ func lay(t *testing.T, tunnels []rig.Tunnel) *ground {
 	g.must(err)
 	g.capture, err = g.net.Transit.Capture(g.net.Watch(), "port-a", "port-b")
 	g.must(err)
-	g.pair, err = rig.NewPair(g.net, programs, tunnels)
-	g.must(err)
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
 		}
-		for _, x := range g.pair.Both() {
+		for _, x := range []*rig.Gateway{g.a, g.b} {
+			if x == nil {
+				continue
+			}
 			if text, err := x.Report(40); err == nil {
 				t.Log(text)
 			}
 		}
 	})
 	return g
+}
+
+// gateway prepares one gateway with a configuration of the test's own, which follows what all have in common.
+func (g *ground) gateway(ns *testbed.Namespace, name string, associations int, config string) *rig.Gateway {
+	g.t.Helper()
+	x, err := rig.NewGateway(g.bed, ns, programs, name, associations, func(x *rig.Gateway) string {
+		return fmt.Sprintf("instance: %s\ncontrol: {socket: %s}\nworkers: {count: 2}\ndataplane: {pin_dir: %s}\n%s", name, x.Socket, x.Pins, config)
+	})
+	g.must(err)
+	return x
 }
 
 func (g *ground) must(err error) {
@@ -146,7 +169,7 @@ func (g *ground) counters(of *rig.Gateway) (c counters) {
 // balanced fails unless, at both gateways, every packet has ended in one way once nothing moves.
 func (g *ground) balanced() {
 	g.t.Helper()
-	for _, x := range g.pair.Both() {
+	for _, x := range []*rig.Gateway{g.a, g.b} {
 		deadline := time.Now().Add(10 * time.Second)
 		for {
 			wrong := g.counters(x).unbalanced()
