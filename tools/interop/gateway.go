@@ -19,7 +19,7 @@ type gateway struct {
 	rig *rig.Gateway
 }
 
-// newGateway writes the configuration: what every gateway on this network has, then the scenario's. Files
+// newGateway writes the configuration: what every gateway on this network has, then the scenario's, which may begin with further interfaces. Files
 // of certificates and keys lie beside it.
 func newGateway(bed *testbed.Bed, ns *testbed.Namespace, bin, scenario string, credentials map[string][]byte) (*gateway, error) {
 	g, err := rig.NewGateway(bed, ns, bin, "sallyport", 0, func(g *rig.Gateway) string {
@@ -31,7 +31,7 @@ dataplane: {pin_dir: %s}
 interfaces:
   lan: {role: protected}
   wan: {role: outside}
-%s`, g.Socket, g.Pins, scenario)
+%s`, g.Socket, g.Pins, strings.TrimPrefix(scenario, "interfaces:\n"))
 	})
 	if err != nil {
 		return nil, err

@@ -41,6 +41,7 @@ var verbs = map[string]func() action{
 	"silence":  func() action { return &silence{down: true} },
 	"restore":  func() action { return &silence{} },
 	"move":     func() action { return &moving{} },
+	"route":    func() action { return &routing{} },
 	"rebind":   func() action { return &rebinding{} },
 	"lose":     func() action { return &losing{} },
 	"cut":      func() action { return &cutting{} },
@@ -477,6 +478,25 @@ func (a *moving) perform(_ context.Context, r *run) error {
 	}
 	r.check("%s moves", name)
 	return move(ns, a.From, a.To)
+}
+
+// routing leads what goes to a prefix out of an interface of a side.
+type routing struct {
+	Side string `yaml:"side"`
+	To   string `yaml:"to"`
+	Out  string `yaml:"out"`
+}
+
+func (a *routing) perform(_ context.Context, r *run) error {
+	_, name, err := r.end(a.Side)
+	if err != nil {
+		return err
+	}
+	ns := r.network.gwB
+	if name == sallyport {
+		ns = r.network.gwA
+	}
+	return ns.RouteOut(a.To, a.Out)
 }
 
 // rebinding makes the NAT forget its mappings.
