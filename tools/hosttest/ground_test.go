@@ -130,8 +130,12 @@ func (g *ground) run(ns *testbed.Namespace, name string, args ...string) (string
 
 // counters are what one gateway has counted.
 type counters struct {
-	Totals struct{ Received, Originated, Sent, Punted, Delivered, Merged, Fragmented uint64 }
-	Drops  []struct {
+	Totals struct {
+		Received, Originated, Sent, Punted, Delivered, Merged, Fragmented uint64
+
+		SentESP uint64 `json:"sent_esp"`
+	}
+	Drops []struct {
 		Name    string
 		Packets uint64
 	}
@@ -170,6 +174,9 @@ func (g *ground) counters(of *rig.Gateway) (c counters) {
 func (g *ground) balanced() {
 	g.t.Helper()
 	for _, x := range []*rig.Gateway{g.a, g.b} {
+		if x == nil {
+			continue
+		}
 		deadline := time.Now().Add(10 * time.Second)
 		for {
 			wrong := g.counters(x).unbalanced()
