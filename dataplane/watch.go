@@ -188,14 +188,17 @@ func (e *Engine) choose(o *Watch) {
 	if o.Name == nil {
 		return
 	}
-	set := map[uint32]struct{}{}
+	of := worker.Associations{SPIs: map[uint32]struct{}{}, Outbound: map[uint32]struct{}{}}
 	e.Associations(func(i *sad.Info) bool {
 		if o.Name(i.Params.Name) {
-			set[i.Params.SPI] = struct{}{}
+			of.SPIs[i.Params.SPI] = struct{}{}
+			if !i.Handle.Inbound() {
+				of.Outbound[i.Handle.Value()] = struct{}{}
+			}
 		}
 		return true
 	})
-	o.Filter.SPIs.Store(&set)
+	o.Filter.Of.Store(&of)
 }
 
 // portName returns the name of a port by its number.

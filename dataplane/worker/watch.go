@@ -39,8 +39,24 @@ type Filter struct {
 	// Dropped asks for packets that are dropped, Reason for one reason.
 	Dropped bool
 	Reason  packet.Drop
-	// SPIs asks for packets of these associations. Whoever made the filter may put another set in its place.
-	SPIs atomic.Pointer[map[uint32]struct{}]
+	// Of asks for packets of these associations. Whoever made the filter may put another set in its place.
+	Of atomic.Pointer[Associations]
+}
+
+// Associations is a set of associations: all by SPI, and the outbound ones also by the values of their handles, by which
+// packets go until they are sealed.
+type Associations struct{ SPIs, Outbound map[uint32]struct{} }
+
+// have tells whether packet p goes by one of the associations, or came by one.
+func (a *Associations) have(p *packet.Packet) (ok bool) {
+	sealed := p.Flags&packet.FlagSealed != 0
+	switch {
+	case p.Class == packet.ClassOutbound && !sealed:
+		_, ok = a.Outbound[p.SPI]
+	case p.Class == packet.ClassInbound || sealed || p.Flags&packet.FlagDecapsulated != 0:
+		_, ok = a.SPIs[p.SPI]
+	}
+	return ok
 }
 
 // fits judges a packet at one stage.
@@ -49,10 +65,8 @@ func (f *Filter) fits(m *Moment) bool {
 	if f.Dropped && p.Reason == packet.DropNone || f.Reason != packet.DropNone && p.Reason != f.Reason {
 		return false
 	}
-	if set := f.SPIs.Load(); set != nil {
-		if _, ok := (*set)[p.SPI]; !ok || p.Flags&(packet.FlagSealed|packet.FlagDecapsulated) == 0 && p.Class != packet.ClassInbound {
-			return false
-		}
+	if of := f.Of.Load(); of != nil && !of.have(p) {
+		return false
 	}
 	if f.Src.IsValid() || f.Dst.IsValid() || f.Host.IsValid() {
 		if m.Flow.Version == 0 {

@@ -48,6 +48,7 @@ func TestPingAndTraceroute(t *testing.T) {
 		{"by interfaces", rig.Routed(), "203.0.113.2"}, // the interface has an address of IPv4 alone
 	} {
 		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
 			g := lay(t, x.tunnels)
 			far := g.extend()
 			g.must(g.pair.Start())
