@@ -76,6 +76,9 @@ func (e *Engine) rebalance(share []float64) {
 	var candidates []candidate
 	seen := make(map[sad.Handle]uint64, len(b.packets))
 	e.sad.Range(func(info *sad.Info) bool {
+		if info.Follows {
+			return true // it moves with the other half of its bundle
+		}
 		seen[info.Handle] = info.Packets
 		delta := info.Packets - min(b.packets[info.Handle], info.Packets)
 		if info.Owner == from && delta > 0 {

@@ -160,6 +160,16 @@ func (s *Scratch) acceptSigned(b *packet.Batch, r *record, in *sad.Inbound, sele
 	switch {
 	case next == packet.ProtoNone:
 		return packet.DropDummy
+	case in.Flags&sad.FlagBundled != 0:
+		if next != packet.ProtoESP || length < headerLen || binary.BigEndian.Uint32(b.Mem[text:]) != s.table.InboundPartner(in).SPI {
+			return packet.DropBundleMismatch
+		}
+		if reason := s.acceptDatagram(b, r, in, selectors, text, length, next); reason != packet.DropNone {
+			return reason
+		}
+		p := &b.P[r.index]
+		p.Flags = p.Flags&^packet.FlagDecapsulated | packet.FlagVerified
+		return packet.DropNone
 	case in.Flags&sad.FlagTransport != 0:
 		return s.acceptDatagram(b, r, in, selectors, text, length, next)
 	case next != packet.ProtoIPv4 && next != packet.ProtoIPv6:

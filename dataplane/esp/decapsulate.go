@@ -73,6 +73,9 @@ func (s *Scratch) prepareInbound(b *packet.Batch, i uint8, in *sad.Inbound, n in
 	if in.Flags&sad.FlagAH != 0 {
 		return s.prepareSigned(b, i, in, n)
 	}
+	if in.Flags&sad.FlagBundled != 0 && p.Flags&packet.FlagVerified == 0 {
+		return packet.DropBundleMismatch
+	}
 	h := b.IP(int(i))
 	moved := !fromPeer(h, p.Version, in)
 	start, end := int(p.L4-p.L3), len(h)
@@ -190,6 +193,7 @@ func (s *Scratch) countReceived(b *packet.Batch, live []uint8, in *sad.Inbound, 
 	if s.due(&in.Last) {
 		s.Records--
 		r := sad.RecordOf(b, int(live[len(live)-1]), s.Now)
+		r.Outer = in.Flags.Outer()
 		s.table.InboundFlight(in.Slot).Pass(&r)
 	}
 	in.Last.Set(uint64(s.Now))

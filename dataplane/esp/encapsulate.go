@@ -41,6 +41,7 @@ func (s *Scratch) encapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 		due := sa[i] != nil && s.due(&sa[i].Last)
 		if due {
 			s.draft = sad.RecordOf(b, int(i), s.Now)
+			s.draft.Outer = sa[i].Flags.Outer()
 		}
 		reason := s.prepareOutbound(b, i, sa[i], n)
 		if due && reason == packet.DropNone {

@@ -108,7 +108,7 @@ func (s *Scratch) plain(o *sad.Outbound) bool {
 
 // plainInbound says that packets for an association, or none, have the form that prepareOpen is for.
 func (s *Scratch) plainInbound(in *sad.Inbound) bool {
-	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP|sad.FlagGRE) == 0 && s.table.InboundKey(in.Slot).GCM()
+	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP|sad.FlagGRE|sad.FlagBundled) == 0 && s.table.InboundKey(in.Slot).GCM()
 }
 
 // decapsulatePlain does for inbound packets what encapsulatePlain does for outbound ones: see prepareOpen.

@@ -32,6 +32,17 @@ type vector struct {
 	// GRE says that there is a GRE header in front of Inner, with a key unless that is nil; Inner is not in it otherwise.
 	GRE bool    `json:"gre"`
 	Key *uint32 `json:"key"`
+	// Bundle is the AH around ESP, if any.
+	Bundle *half `json:"bundle,omitempty"`
+}
+
+type half struct {
+	Suite  string `json:"suite"`
+	Keymat string `json:"keymat"`
+	SPI    uint32 `json:"spi"`
+	ESN    bool   `json:"esn"`
+	Hi     uint32 `json:"hi"`
+	Seq    uint32 `json:"seq"`
 }
 
 // vectors reads packets of an independent implementation.

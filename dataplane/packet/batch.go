@@ -114,6 +114,8 @@ const (
 	FlagSealed
 	// FlagDecapsulated says that the packet came out of an association.
 	FlagDecapsulated
+	// FlagVerified says that the packet is ESP that came out of the AH around it.
+	FlagVerified
 )
 
 // Class says which way a packet takes through a worker.

@@ -42,6 +42,7 @@ const (
 	DropBadICV
 	DropBadTrailer
 	DropDummy
+	DropBundleMismatch
 	DropBadInner
 	DropBadNextHeader
 	DropBadGRE
@@ -136,6 +137,7 @@ var Drops = [DropCount]DropInfo{
 	DropBadICV:            {"bad-icv", Attack, "The integrity check value does not match.", "RFC 4303, 3.4.4"},
 	DropBadTrailer:        {"bad-trailer", Attack, "Pad length or padding contradicts the authenticated packet.", "RFC 4303, 2.4"},
 	DropDummy:             {"dummy", Normal, "A dummy packet (next header 59), sent to hide traffic patterns.", "RFC 4303, 2.6"},
+	DropBundleMismatch:    {"bundle-mismatch", Attack, "AH or ESP came alone, or with another association's of the other, where the association demands both.", "RFC 4301, 5.2"},
 	DropBadInner:          {"bad-inner", Attack, "The decrypted packet is not a well-formed IP packet.", "RFC 4303, 3.4.4"},
 	DropBadNextHeader:     {"bad-next-header", Warning, "The next header is not one that this association's mode carries.", "RFC 4303, 2.6"},
 	DropBadGRE:            {"bad-gre", Warning, "The GRE header has a version, flags, a protocol, a checksum or a key that the interface does not.", "RFC 2784, 2; RFC 2890, 2.1"},

@@ -58,10 +58,12 @@ const (
 	// FlagGRE says that a GRE header stands in front of inner packets (RFC 2784), and FlagGREKey that it has a key (RFC 2890).
 	FlagGRE
 	FlagGREKey
+	// FlagBundled says that the association is one half of a [Bundle]; with FlagAH, the outer one.
+	FlagBundled
 )
 
 // FlagsUnusual are the flags of outbound associations that few have: their packets take the long way, so that it costs the others nothing.
-const FlagsUnusual = FlagPadded | FlagDSCP | FlagCopyTTL | FlagGRE
+const FlagsUnusual = FlagPadded | FlagDSCP | FlagCopyTTL | FlagGRE | FlagBundled
 
 // HeaderMax is the room for a prepared outer header: IPv6, UDP and ESP.
 const HeaderMax = 56
@@ -107,10 +109,12 @@ type Inbound struct {
 	Replayed, TooOld, BadICV, OtherDrops packet.Counter
 	// Interface is the number of the virtual interface that its packets arrive by, 0 for none.
 	Interface uint16
-	_         [2]byte
+	signed    uint8 // bytes that AH adds, of the half of ESP of a bundle
+	_         [1]byte
 	// GREKey is the key of its GRE headers, with FlagGREKey.
-	GREKey uint32
-	_      [24]byte
+	GREKey  uint32
+	partner uint32 // slot of the other half, with FlagBundled
+	_       [20]byte
 }
 
 // Outbound is the runtime of an outbound association: one slot of the arena. It
@@ -176,8 +180,10 @@ type Outbound struct {
 	// CutBefore and CutAfter count packets that were cut up, before they were encrypted and after it.
 	CutBefore, CutAfter packet.Counter
 	// GREKey is the key of its GRE headers, with FlagGREKey.
-	GREKey uint32
-	_      [36]byte
+	GREKey  uint32
+	partner uint32 // slot of the other half, with FlagBundled
+	signed  uint8  // bytes that AH adds, of the half of ESP of a bundle
+	_       [31]byte
 }
 
 // Next gives out the next sequence number, or says that none is left: the
@@ -209,6 +215,9 @@ func (o *Outbound) Left() uint64 {
 func (o *Outbound) InnerMTU(linkMTU int) int {
 	if mtu := o.PathMTU(); mtu != 0 {
 		linkMTU = min(linkMTU, int(mtu))
+	}
+	if o.Flags&FlagBundled != 0 {
+		linkMTU -= int(o.signed)
 	}
 	return o.inner(linkMTU-int(o.HeaderLen)-int(o.IVLen)-int(o.ICVLen), o.Align)
 }
@@ -281,7 +290,7 @@ func (in *Inbound) InnerMTU(linkMTU int, pathMTU uint16) int {
 	if in.Flags&FlagAH != 0 {
 		header, tail = header-espLen+signedLen(in.Version, tail), 0
 	}
-	return roomOf(in.Flags, in.Version, in.Align).inner(linkMTU-header-tail, in.Align)
+	return roomOf(in.Flags, in.Version, in.Align).inner(linkMTU-int(in.signed)-header-tail, in.Align)
 }
 
 // LocalAddr returns our outer address.

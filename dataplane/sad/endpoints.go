@@ -22,6 +22,9 @@ func (t *Table) Move(h Handle, to Endpoints) error {
 	if old == nil {
 		return fmt.Errorf("move association %s: %w", h, ErrNotFound)
 	}
+	if old.bundled() {
+		return fmt.Errorf("move association %s: AH covers its endpoints", h)
+	}
 	p := *old
 	p.Local, p.Remote, p.Encap, p.LocalPort, p.RemotePort = to.Local, to.Remote, to.Encap, 0, 0
 	if to.Encap {

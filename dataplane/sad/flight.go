@@ -116,10 +116,10 @@ func (t *Table) Flight(h Handle, worker int) (f Flown, ok bool) {
 	var owner int
 	if h.Inbound() {
 		a := t.LookupInbound(h.Value())
-		flight, owner = t.InboundFlight(a.Slot), a.Owner()
+		flight, owner = t.InboundFlight(a.Slot), t.InboundHead(a).Owner()
 	} else {
 		a := t.LookupOutbound(h.Value())
-		flight, owner = t.OutboundFlight(a.Slot), a.Owner()
+		flight, owner = t.OutboundFlight(a.Slot), t.OutboundHead(a).Owner()
 	}
 	if owner >= 0 && owner != worker {
 		return f, false

@@ -14,6 +14,9 @@ type Info struct {
 	Params Params
 	Slot   uint32
 	Owner  int // worker, -1 = none yet
+	// Bundled is the SPI of the other half of a bundle, 0 without. Follows says that its owner is that of the other half.
+	Bundled uint32
+	Follows bool
 	// Retiring says that the association is replaced and about to end; the engine's to know.
 	Retiring bool
 	// Sequence is the last number sent, or the highest received and authenticated.
@@ -74,9 +77,9 @@ func (t *Table) snapshot(infos []Info, direction, from int) ([]Info, bool) {
 		}
 		info := Info{Params: *s.params[i], Slot: uint32(i)}
 		if direction == in {
-			t.inbound[i].info(&info)
+			t.inbound[i].info(&info, t)
 		} else {
-			t.outbound[i].info(&info)
+			t.outbound[i].info(&info, t)
 			if known := t.paths.known[pathKey{info.Params.Name, info.Params.Local, info.Params.Remote}]; known != nil {
 				info.PathMTU, info.PathAt, info.PathUntil, info.PathProbed = known.mtu, known.at, known.until, known.probed
 			}
@@ -89,16 +92,24 @@ func (t *Table) snapshot(infos []Info, direction, from int) ([]Info, bool) {
 	return infos, to < s.fresh
 }
 
-func (a *Inbound) info(i *Info) {
+func (a *Inbound) info(i *Info, t *Table) {
 	i.Handle = InboundHandle(a.SPI)
-	i.Owner, i.Sequence = a.Owner(), a.Window.Top()
+	head := t.InboundHead(a)
+	i.Owner, i.Follows, i.Sequence = head.Owner(), head != a, a.Window.Top()
+	if a.Flags&FlagBundled != 0 {
+		i.Bundled = t.InboundPartner(a).SPI
+	}
 	i.Packets, i.Bytes = a.Packets.Load(), a.Bytes.Load()
 	i.Replayed, i.TooOld, i.BadICV, i.OtherDrops = a.Replayed.Load(), a.TooOld.Load(), a.BadICV.Load(), a.OtherDrops.Load()
 }
 
-func (o *Outbound) info(i *Info) {
+func (o *Outbound) info(i *Info, t *Table) {
 	i.Handle = Handle(o.live) // only control calls write it, and they hold the mutex
-	i.Owner, i.Sequence, i.SequenceLeft = o.Owner(), o.Seq.Load(), o.Left()
+	head := t.OutboundHead(o)
+	i.Owner, i.Follows, i.Sequence, i.SequenceLeft = head.Owner(), head != o, o.Seq.Load(), o.Left()
+	if o.Flags&FlagBundled != 0 {
+		i.Bundled = t.OutboundPartner(o).SPI
+	}
 	i.Packets, i.Bytes = o.Packets.Load(), o.Bytes.Load()
 	i.TooBig, i.Exhausted, i.OtherDrops = o.TooBig.Load(), o.Exhausted.Load(), o.OtherDrops.Load()
 	i.CutBefore, i.CutAfter = o.CutBefore.Load(), o.CutAfter.Load()

@@ -74,11 +74,17 @@ func least(a, b uint64) uint64 {
 func (p *Params) softPackets() uint64 { return least(p.Lifetime.SoftPackets, p.softSequence()) }
 
 // softSequence is the number of packets after which the sequence numbers run short; 0 if they never do.
-func (p *Params) softSequence() uint64 {
-	if p.ESN || p.Inbound || p.Manual {
+func (p *Params) softSequence() (packets uint64) {
+	if p.Inbound || p.Manual || p.half {
 		return 0
 	}
-	return max(sequenceSoft, p.Sequence+1) - p.Sequence
+	if !p.ESN {
+		packets = max(sequenceSoft, p.Sequence+1) - p.Sequence
+	}
+	if b := p.Bundle; b != nil && !b.ESN {
+		packets = least(packets, max(sequenceSoft, b.Sequence+1)-b.Sequence)
+	}
+	return packets
 }
 
 // soft says which soft bound these counts have reached.

@@ -30,6 +30,9 @@ type Params struct {
 	LocalPort, RemotePort uint16
 	// AH asks for AH (RFC 4302) in place of ESP.
 	AH bool
+	// Bundle adds AH around ESP; nil for none.
+	Bundle *Bundle
+	half   bool // it is the half of AH of a bundle
 	// Transport asks for transport mode: packets between Local and Remote themselves, which keep their IP header.
 	Transport bool
 	// OriginalLocal and OriginalRemote are what the peer takes our and its address to be, in transport mode with a NAT between
@@ -101,6 +104,9 @@ func (p *Params) check() error {
 	if err := p.checkCarrier(); err != nil {
 		return err
 	}
+	if err := p.checkBundle(); err != nil {
+		return err
+	}
 	if err := p.Limit.check(); err != nil {
 		return err
 	}
@@ -136,7 +142,7 @@ func (p *Params) flags() Flags {
 		{p.Inbound && p.Roaming, FlagRoaming}, {p.guarded(), FlagGuarded},
 		{!p.Inbound && p.TFC != 0, FlagPadded}, {!p.Inbound && p.Fragment, FlagFragmentOuter},
 		{!p.Inbound && !p.CopyDSCP && p.DSCP != 0, FlagDSCP}, {!p.Inbound && p.CopyTTL && !p.Transport, FlagCopyTTL},
-		{p.Transport, FlagTransport}, {p.AH, FlagAH}, {p.Carrier.Encapsulation == GRE, FlagGRE}, {p.Carrier.Keyed, FlagGREKey},
+		{p.Transport, FlagTransport}, {p.AH, FlagAH}, {p.Carrier.Encapsulation == GRE, FlagGRE}, {p.Carrier.Keyed, FlagGREKey}, {p.bundled(), FlagBundled},
 		{p.Inbound && p.Transport && p.Encap && p.OriginalRemote.IsValid(), FlagOriginal},
 		{p.Inbound && p.Transport && p.Encap && !p.OriginalRemote.IsValid(), FlagRenewChecksum},
 	} {

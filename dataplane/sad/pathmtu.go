@@ -109,7 +109,8 @@ func (t *Table) quoted(c *Complaint) (*Outbound, *Params) {
 		}
 		sent := o.Seq.Load()
 		if ago := uint64(uint32(sent) - c.Sequence); ago < quotedAge && ago < sent {
-			return o, p
+			head := t.OutboundHead(o)
+			return head, t.slots[out].params[head.Slot]
 		}
 	}
 	return nil, nil

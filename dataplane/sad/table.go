@@ -211,44 +211,113 @@ func (t *Table) Install(p Params) (Handle, error) {
 }
 
 func (t *Table) install(p *Params) (Handle, error) {
-	if err := p.check(); err != nil {
+	c, err := newCandidate(p)
+	if err != nil {
 		return 0, err
 	}
-	var selectors *spd.Selectors
-	if p.Inbound {
-		var err error
-		if selectors, err = spd.CompileSelectors(p.Selectors); err != nil {
-			return 0, err
+	var ah candidate
+	if p.Bundle != nil {
+		if ah, err = newCandidate(p.signer()); err != nil {
+			return 0, fmt.Errorf("its AH: %w", err)
 		}
 	}
-	terms := p.terms()
-	kept := *p
-	kept.Keymat = nil
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return 0, errors.New("table is closed")
 	}
-	if p.Inbound {
-		return t.installInbound(&kept, p.Keymat, selectors, terms)
+	if err := t.fill(&c); err != nil {
+		return 0, err
 	}
-	return t.installOutbound(&kept, p.Keymat, terms)
+	if p.Bundle == nil {
+		return t.publish(&c), nil
+	}
+	if ah.direction == in && ah.params.SPI == c.params.SPI {
+		err = fmt.Errorf("SPI %#x: %w", c.params.SPI, ErrDuplicate)
+	} else {
+		err = t.fill(&ah)
+	}
+	if err != nil {
+		t.limbo.push(removed{t.epochs.begin(), c.slot, c.direction})
+		return 0, fmt.Errorf("its AH: %w", err)
+	}
+	t.link(c.direction, c.slot, ah.slot)
+	// The half that packets come to first becomes visible last.
+	if c.direction == in {
+		h := t.publish(&c)
+		t.publish(&ah)
+		return h, nil
+	}
+	t.publish(&ah)
+	return t.publish(&c), nil
 }
 
-func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selectors, terms *Terms) (Handle, error) {
+// candidate is an association on its way into the table.
+type candidate struct {
+	params    *Params // without keying material
+	keymat    []byte  // the caller's
+	selectors *spd.Selectors
+	terms     *Terms
+	direction int
+	slot      uint32
+	chosen    bool // the configuration chose its SPI, inbound
+}
+
+// newCandidate checks and compiles what needs no table.
+func newCandidate(p *Params) (c candidate, err error) {
+	if err := p.check(); err != nil {
+		return c, err
+	}
+	c = candidate{keymat: p.Keymat, terms: p.terms(), direction: out}
+	if p.Inbound {
+		if c.selectors, err = spd.CompileSelectors(p.Selectors); err != nil {
+			return c, err
+		}
+		c.direction = in
+	}
+	kept := *p
+	kept.Keymat = nil
+	if p.Bundle != nil {
+		bundle := *p.Bundle
+		bundle.Keymat = nil
+		kept.Bundle = &bundle
+	}
+	c.params = &kept
+	return c, nil
+}
+
+// fill makes a candidate complete in a slot, where nobody finds it. On error nothing is left behind. The caller holds the mutex.
+func (t *Table) fill(c *candidate) (err error) {
+	if c.direction == in {
+		return t.fillInbound(c)
+	}
+	if c.slot, err = t.take(out); err != nil {
+		return err
+	}
+	if err := t.keys[out][c.slot].Set(c.params.Suite, c.keymat); err != nil {
+		t.slots[out].free.push(c.slot)
+		return err
+	}
+	t.outbound[c.slot].fill(c.params, c.slot)
+	t.terms[out][c.slot] = c.terms
+	return nil
+}
+
+func (t *Table) fillInbound(c *candidate) error {
+	p := c.params
 	chosen := p.SPI != 0
 	if chosen && t.LookupInbound(p.SPI) != nil {
-		return 0, fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
+		return fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
 	}
 	slot, reserved := t.reserved[p.SPI]
 	if reserved && p.Manual {
-		return 0, fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
+		return fmt.Errorf("SPI %#x: %w", p.SPI, ErrDuplicate)
 	}
 	var err error
 	if !reserved {
 		if slot, err = t.take(in); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	giveBack := func() {
@@ -256,15 +325,15 @@ func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selector
 			t.slots[in].free.push(slot)
 		}
 	}
-	if err := t.keys[in][slot].Set(p.Suite, keymat); err != nil {
+	if err := t.keys[in][slot].Set(p.Suite, c.keymat); err != nil {
 		giveBack()
-		return 0, err
+		return err
 	}
 	block, err := t.takeBits(p.Window)
 	if err != nil {
 		t.keys[in][slot].Zero()
 		giveBack()
-		return 0, err
+		return err
 	}
 	if reserved {
 		delete(t.reserved, p.SPI)
@@ -272,35 +341,33 @@ func (t *Table) installInbound(p *Params, keymat []byte, selectors *spd.Selector
 	} else if !chosen {
 		p.SPI = t.newSPI(slot)
 	}
-	a := &t.inbound[slot]
-	a.fill(p, slot, block)
-	t.selectors[slot], t.terms[in][slot], t.slots[in].params[slot] = selectors, terms, p
-	atomic.StoreUint32(&a.live, p.SPI)
-	if chosen {
-		t.configured.insert(p.SPI, slot)
-	}
-	t.count(in, 1)
-	return InboundHandle(p.SPI), nil
+	t.inbound[slot].fill(p, slot, block)
+	t.selectors[slot], t.terms[in][slot] = c.selectors, c.terms
+	c.slot, c.chosen = slot, chosen
+	return nil
 }
 
-func (t *Table) installOutbound(p *Params, keymat []byte, terms *Terms) (Handle, error) {
-	slot, err := t.take(out)
-	if err != nil {
-		return 0, err
+// publish lets workers find what fill completed. The caller holds the mutex.
+func (t *Table) publish(c *candidate) Handle {
+	p := c.params
+	t.slots[c.direction].params[c.slot] = p
+	t.count(c.direction, 1)
+	if c.direction == in {
+		atomic.StoreUint32(&t.inbound[c.slot].live, p.SPI)
+		if c.chosen {
+			t.configured.insert(p.SPI, c.slot)
+		}
+		return InboundHandle(p.SPI)
 	}
-	if err := t.keys[out][slot].Set(p.Suite, keymat); err != nil {
-		t.slots[out].free.push(slot)
-		return 0, err
+	a, h := &t.outbound[c.slot], t.nextGeneration(out, c.slot)
+	if p.Bundle == nil { // the SPI that is seen on the way is that of AH
+		t.paths.add(p.SPI, c.slot, len(t.outbound))
 	}
-	h := t.nextGeneration(out, slot)
-	a := &t.outbound[slot]
-	a.fill(p, slot)
-	t.paths.add(p.SPI, slot, len(t.outbound))
-	t.terms[out][slot], t.slots[out].params[slot] = terms, p
 	atomic.StoreUint32(&a.live, h)
-	t.inherit(p, a)
-	t.count(out, 1)
-	return Handle(h), nil
+	if !p.half {
+		t.inherit(p, a)
+	}
+	return Handle(h)
 }
 
 // count keeps the number of live associations, and what depends on it.
@@ -359,34 +426,55 @@ func (t *Table) takeBits(size uint32) (uint32, error) {
 func (t *Table) Remove(h Handle) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r := removed{direction: out}
+	direction, slot := out, uint32(0)
 	if h.Inbound() {
 		a := t.LookupInbound(h.Value())
 		if a == nil {
 			return fmt.Errorf("remove inbound association %s: %w", h, ErrNotFound)
 		}
-		r.slot, r.direction = a.Slot, in
-		t.moved.Delete(h)
-		if slot, ok := t.configured.find(a.SPI); ok && slot == a.Slot {
-			t.configured.remove(a.SPI)
-		}
-		atomic.StoreUint32(&a.live, 0)
+		direction, slot = in, a.Slot
 	} else {
 		a := t.LookupOutbound(h.Value())
 		if a == nil {
 			return fmt.Errorf("remove outbound association %s: %w", h, ErrNotFound)
 		}
-		r.slot = a.Slot
-		t.paths.remove(a.SPI, a.Slot)
-		t.moved.Delete(h)
-		atomic.StoreUint32(&a.live, 0)
+		slot = a.Slot
 	}
-	t.count(r.direction, -1)
-	t.slots[r.direction].params[r.slot] = nil
-	r.epoch = t.epochs.begin()
-	t.limbo.push(r)
+	p := t.slots[direction].params[slot]
+	if p.half {
+		return fmt.Errorf("remove association %s: %w", h, errHalf)
+	}
+	t.unpublish(direction, slot)
+	gone := []uint32{slot}
+	if p.Bundle != nil {
+		gone = append(gone, t.partnerOf(direction, slot))
+		t.unpublish(direction, gone[1])
+	}
+	epoch := t.epochs.begin() // one for both: who found either may hold the other
+	for _, slot := range gone {
+		t.limbo.push(removed{epoch, slot, direction})
+	}
 	t.reclaim()
 	return nil
+}
+
+// unpublish takes the association in a slot out of every index. The caller holds the mutex.
+func (t *Table) unpublish(direction int, slot uint32) {
+	if direction == in {
+		a := &t.inbound[slot]
+		t.moved.Delete(InboundHandle(a.SPI))
+		if known, ok := t.configured.find(a.SPI); ok && known == slot {
+			t.configured.remove(a.SPI)
+		}
+		atomic.StoreUint32(&a.live, 0)
+	} else {
+		a := &t.outbound[slot]
+		t.paths.remove(a.SPI, slot)
+		t.moved.Delete(Handle(a.live))
+		atomic.StoreUint32(&a.live, 0)
+	}
+	t.count(direction, -1)
+	t.slots[direction].params[slot] = nil
 }
 
 // Has says whether the association is installed.
@@ -507,11 +595,11 @@ func (t *Table) RequestMove(h Handle, worker int) error {
 	}
 	if h.Inbound() {
 		if a := t.LookupInbound(h.Value()); a != nil {
-			a.request(worker)
+			t.InboundHead(a).request(worker)
 			return nil
 		}
 	} else if a := t.LookupOutbound(h.Value()); a != nil {
-		a.request(worker)
+		t.OutboundHead(a).request(worker)
 		return nil
 	}
 	return fmt.Errorf("move association %s: %w", h, ErrNotFound)

@@ -18,6 +18,14 @@ func (w *Worker) claimInbound() {
 				w.drop(i, packet.DropNoAssociation)
 				continue
 			}
+			if mine.Flags&sad.FlagBundled != 0 {
+				if !mine.Flags.Outer() {
+					w.lacksAH(i, mine)
+					mine = nil
+					continue
+				}
+				w.verifies = true
+			}
 			if !w.claim(i, &mine.Ownership) {
 				mine = nil
 				continue
@@ -59,6 +67,9 @@ func (w *Worker) claimOutbound() {
 			if !w.claim(i, &mine.Ownership) {
 				mine = nil
 				continue
+			}
+			if mine.Flags&sad.FlagBundled != 0 {
+				w.signs = true
 			}
 			if mine.Asked() {
 				w.group.sad.RefreshOutbound(mine)

@@ -35,17 +35,17 @@ func (w *Worker) flownOf(i int, reason packet.Drop) (f flown) {
 	outer := false
 	switch {
 	case outbound && (p.Seq == 0 || decapsulated): // not sealed yet: the SPI is the handle
-		if o := t.LookupOutbound(p.SPI); o != nil && o.Owner() == w.ID {
+		if o := t.LookupOutbound(p.SPI); o != nil && t.OutboundHead(o).Owner() == w.ID {
 			f.flight, f.handle = t.OutboundFlight(o.Slot), sad.Handle(p.SPI)
 		}
 	case outbound:
 		outer = true
-		if o := w.outbound[i]; o != nil && o.SPI == p.SPI && o.Owner() == w.ID {
+		if o := w.outbound[i]; o != nil && o.SPI == p.SPI && t.OutboundHead(o).Owner() == w.ID {
 			f.flight, f.handle = t.OutboundFlight(o.Slot), o.Handle()
 		}
 	case p.Class == packet.ClassInbound || decapsulated:
 		outer = !decapsulated
-		if in := t.LookupInbound(p.SPI); in != nil && in.Owner() == w.ID {
+		if in := t.LookupInbound(p.SPI); in != nil && t.InboundHead(in).Owner() == w.ID {
 			f.flight, f.handle = t.InboundFlight(in.Slot), sad.InboundHandle(p.SPI)
 		}
 	}

@@ -37,6 +37,9 @@ func (w *Worker) Step(now int64) int {
 		w.lengthenInbound()
 		w.claimInbound()
 		w.observe(StageClaim)
+		if w.verifies {
+			w.verify()
+		}
 		w.openInbound()
 		w.observe(StageOpen)
 		w.guardDecapsulated()
@@ -49,10 +52,16 @@ func (w *Worker) Step(now int64) int {
 		w.lists.out = w.lists.join(w.lists.shortOut, w.lists.out)
 		w.observe(StageAdmit)
 		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, w.outbound[:])
+		sealed := StageSeal
+		if w.signs {
+			w.observe(StageSeal)
+			w.sign()
+			sealed = StageSign
+		}
 		if w.cutting {
 			w.cutSealed()
 		}
-		w.observe(StageSeal)
+		w.observe(sealed)
 
 		w.routeForward()
 		w.lists.forward = w.lists.join(w.lists.shortForward, w.lists.forward)

@@ -86,7 +86,7 @@ func (w *Worker) cutSealed() {
 	for _, i := range w.lists.out {
 		p := &b.P[i]
 		mtu := int(w.tables.FIB.Hops[p.Hop].MTU)
-		if known := w.outbound[i].PathMTU(); known != 0 {
+		if known := w.group.sad.OutboundHead(w.outbound[i]).PathMTU(); known != 0 {
 			mtu = min(mtu, int(known))
 		}
 		if int(p.End-p.L3) <= mtu {

@@ -17,16 +17,18 @@ const (
 	StageTake Stage = iota
 	StageClassify
 	StageClaim
+	StageVerify // AH around ESP
 	StageOpen
 	StageRoute
 	StageAdmit
 	StageSeal
+	StageSign // AH around ESP
 	StageForward
 	StageSend
 	stageEnd
 )
 
-var stageNames = [...]string{"take", "classify", "claim", "open", "route", "admit", "seal", "forward", "send"}
+var stageNames = [...]string{"take", "classify", "claim", "verify", "open", "route", "admit", "seal", "sign", "forward", "send"}
 
 func (s Stage) String() string { return stageNames[s] }
 
@@ -213,7 +215,7 @@ func (w *Worker) moment(i int, s Stage) Moment {
 	default:
 		m.Flow = w.batch.Flows[i]
 	}
-	if in := w.inboundOf(p, i); in != nil && (s == StageClaim || s == StageOpen) {
+	if in := w.inboundOf(p, i); in != nil && s >= StageClaim && s <= StageOpen {
 		m.Window, m.Highest = in.Window.Size(), in.Window.Top()
 	}
 	if s == StageSend && (p.Class == packet.ClassOutbound || p.Class == packet.ClassForward) {
@@ -225,7 +227,7 @@ func (w *Worker) moment(i int, s Stage) Moment {
 // inboundOf returns the inbound association that packet i came for, if this worker owns it.
 func (w *Worker) inboundOf(p *packet.Packet, i int) *sad.Inbound {
 	in := w.inbound[i]
-	if in == nil || in.SPI != p.SPI || in.Owner() != w.ID || p.Class != packet.ClassInbound {
+	if in == nil || in.SPI != p.SPI || w.group.sad.InboundHead(in).Owner() != w.ID || p.Class != packet.ClassInbound {
 		return nil
 	}
 	return in

@@ -213,6 +213,8 @@ type Worker struct {
 	came     uint64 // ports, those below 64, that they came by, and perhaps others
 	tables   *Tables
 	guarded  bool  // the batch may have inbound packets of associations with terms for each packet
+	verifies bool  // the batch has packets of bundles, whose AH is to be verified
+	signs    bool  // or made
 	crowded  bool  // there are more associations than the caches hold
 	now      int64 // nanoseconds on the monotonic clock, at the start of the step
 	inbound  [packet.BatchMax]*sad.Inbound
@@ -272,11 +274,11 @@ type Worker struct {
 
 // lists are the live indices into the batch, by what is to be done with them.
 type lists struct {
-	in, out, forward, punt, transmit, ike, fragment []uint8
+	in, out, forward, punt, transmit, ike, fragment, bundled []uint8
 	// what took the short way to the same point, until the two join
 	shortIn, shortOut, shortForward []uint8
-	store                           [10][packet.BatchMax]uint8
-	joined                          [3][packet.BatchMax]uint8
+	store                           [11][packet.BatchMax]uint8
+	joined                          [5][packet.BatchMax]uint8
 	nextJoined                      int
 }
 
@@ -294,6 +296,7 @@ func (l *lists) reset() {
 	l.shortOut = l.store[shortOut][:0]
 	l.shortForward = l.store[8][:0]
 	l.fragment = l.store[9][:0]
+	l.bundled = l.store[10][:0]
 	l.nextJoined = 0
 }
 

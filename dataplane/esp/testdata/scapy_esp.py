@@ -5,6 +5,7 @@
     scapy_esp.py generate-transport > scapy_transport.json    the same in transport mode
     scapy_esp.py generate-gre > scapy_gre.json    the same of GRE and IP in IP in transport mode
     scapy_esp.py generate-ah > scapy_ah.json    the same of AH, in both modes
+    scapy_esp.py generate-bundle > scapy_bundle.json    the same of AH around ESP in both modes
     scapy_esp.py open < packets.json      [{suite, keymat, spi, esn, hi, packet}] -> [inner packet or ""]
 
 Everything is hexadecimal. Packets are IP datagrams without Ethernet header.
@@ -29,6 +30,7 @@ from scapy.layers.inet6 import (HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt, IPv6ExtH
 from scapy.layers.ipsec import (AH, AUTH_ALGOS, CRYPT_ALGOS, ESP, AuthAlgo, CryptAlgo, IPSecIntegrityError,
                                 SecurityAssociation, zero_mutable_fields)
 from scapy.layers.l2 import GRE
+from scapy.packet import Raw
 
 
 class Implicit(CryptAlgo):
@@ -265,6 +267,53 @@ def generate_ah():
     print()
 
 
+class Around:
+    """An algorithm for AH around ESP: scapy makes the ICV of ESP where it sees any, so here it sees bytes."""
+
+    def __init__(self, inner):
+        self.inner, self.icv_size = inner, inner.icv_size
+
+    def sign(self, pkt, key, **esn):
+        below, body = pkt[ESP].underlayer, bytes(pkt[ESP])
+        below.remove_payload()
+        below.add_payload(Raw(body))
+        return self.inner.sign(pkt, key, **esn)
+
+
+def generate_bundle():
+    chance = random.Random(2401)
+    vectors = []
+    lengths = {"null-sha256": 32, "null-sha512": 64, "aes256gmac": 36}
+    for suite in TRANSPORT:
+        name, cut, size = ALGORITHMS[suite]
+        for length, (ah_suite, ah_length) in enumerate(lengths.items()):
+            own = [packet for packet, encap in datagrams(chance) if not encap]
+            own = own[length::3]
+            inner = (IP(src="198.51.100.1", dst="203.0.113.1") / UDP() / chance.randbytes(33),
+                     IPv6(src="2001:db8:a::1", dst="2001:db8:b::1") / UDP() / chance.randbytes(70))
+            tunnels = (IP(src="192.0.2.1", dst="192.0.2.2", tos=0x28), IPv6(src="2001:db8::1", dst="2001:db8::2", fl=5))
+            for packet, tunnel in [(p, None) for p in own] + [(p, t) for p in inner for t in tunnels]:
+                keymat, ah_keymat = chance.randbytes(cut + (size or 0) // 8), chance.randbytes(ah_length)
+                spi, seq = chance.randrange(256, 1 << 32), chance.randrange(1, 1 << 31)
+                ah_spi, ah_seq = chance.randrange(256, 1 << 32), chance.randrange(1, 1 << 31)
+                esn, ah_esn = size is None and chance.random() < 0.5, chance.random() < 0.5
+                hi, ah_hi = chance.randrange(1, 5) if esn else 0, chance.randrange(1, 5) if ah_esn else 0
+                packet = packet.__class__(bytes(packet))
+                sealed = association(suite, keymat, spi, esn, hi, tunnel).encrypt(
+                    packet.copy(), seq_num=seq, iv=chance.randbytes(CRYPT_ALGOS[name].iv_size), esn_en=esn, esn=hi)
+                around = signer(ah_suite, ah_keymat, ah_spi, ah_esn, ah_hi)
+                around.auth_algo = Around(around.auth_algo)
+                signed = around.encrypt(sealed, seq_num=ah_seq)
+                vectors.append({
+                    "suite": suite, "keymat": keymat.hex(), "spi": spi, "esn": esn, "hi": hi, "seq": seq,
+                    "outer": (tunnel or packet).version, "encap": False, "transport": tunnel is None,
+                    "bundle": {"suite": ah_suite, "keymat": ah_keymat.hex(), "spi": ah_spi, "esn": ah_esn, "hi": ah_hi,
+                               "seq": ah_seq},
+                    "packet": bytes(signed).hex(), "inner": bytes(packet).hex()})
+    json.dump(vectors, sys.stdout, indent=1)
+    print()
+
+
 def opened(v):
     packet = bytes.fromhex(v["packet"])
     packet = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
@@ -272,6 +321,9 @@ def opened(v):
     make = signer if v.get("ah") else association
     sa = make(v["suite"], bytes.fromhex(v["keymat"]), v["spi"], v["esn"], v["hi"], tunnel)
     try:
+        if b := v.get("bundle"):
+            packet = signer(b["suite"], bytes.fromhex(b["keymat"]), b["spi"], b["esn"], b["hi"]).decrypt(packet)
+            packet = packet.__class__(bytes(packet))
         packet = sa.decrypt(packet)
         if v.get("gre"):
             gre = packet.payload
@@ -293,6 +345,8 @@ if __name__ == "__main__":
         generate_gre()
     elif sys.argv[1:] == ["generate-ah"]:
         generate_ah()
+    elif sys.argv[1:] == ["generate-bundle"]:
+        generate_bundle()
     elif sys.argv[1:] == ["open"]:
         json.dump([opened(v) for v in json.load(sys.stdin)], sys.stdout)
     else:
