@@ -75,6 +75,7 @@ type options struct {
 	routes          []fib.Entry
 	noBind          bool
 	ah              bool
+	bundle          transform.Suite // of AH around ESP, 0 for none
 	cores           []int
 	ike             bool
 	service         bool // the tunnel is for UDP port 5000 behind B only
@@ -205,6 +206,8 @@ func (g *gateway) tunnel(me, peer side, o options, out, in uint32) {
 	inbound, outbound := base, base
 	inbound.Inbound, inbound.SPI, inbound.Keymat = true, in, keymat(o.suite, uint64(in))
 	outbound.SPI, outbound.Keymat = out, keymat(o.suite, uint64(out))
+	o.around(&inbound)
+	o.around(&outbound)
 	if _, err := g.Install(inbound); err != nil {
 		g.t.Fatal(err)
 	}
@@ -223,6 +226,15 @@ func (g *gateway) tunnel(me, peer side, o options, out, in uint32) {
 		g.t.Fatal(err)
 	}
 }
+
+// around puts AH around what p describes, with an SPI that is bundledSPI more, if that is asked for.
+func (o options) around(p *sad.Params) {
+	if o.bundle != 0 {
+		p.Bundle = &sad.Bundle{SPI: p.SPI + bundledSPI, Suite: o.bundle, Keymat: keymat(o.bundle, uint64(p.SPI+bundledSPI)), ESN: !p.ESN, Window: p.Window}
+	}
+}
+
+const bundledSPI = 0x10000
 
 // newRig returns both gateways with one tunnel between them.
 func newRig(t testing.TB, o options) (a, b *gateway) {

@@ -41,6 +41,8 @@ func protected(t testing.TB, o options, proto uint8, ah bool) (a, b *gateway) {
 		inbound, outbound := base, base
 		inbound.Inbound, inbound.SPI, inbound.Keymat = true, in, keymat(o.suite, uint64(in))
 		outbound.SPI, outbound.Keymat = out, keymat(o.suite, uint64(out))
+		o.around(&inbound)
+		o.around(&outbound)
 		if _, err := g.Install(inbound); err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,11 @@ type watched struct {
 }
 
 func newWatched(t *testing.T, workers int) *watched {
-	o := options{workers: workers, queues: workers, live: true}
+	return newWatchedBy(t, options{workers: workers, queues: workers})
+}
+
+func newWatchedBy(t *testing.T, o options) *watched {
+	o.live = true
 	g := newGateway(t, sideB, sideA, o)
 	g.tunnel(sideB, sideA, o, 0x2001, 0x1001)
 	if err := g.Start(); err != nil {

@@ -279,8 +279,13 @@ func (t *tool) manualSA(a control.SA, now time.Time) {
 		worker = fmt.Sprint(a.Worker)
 	}
 	fmt.Fprintf(t.out, "  suite %s, %s", a.Suite, esn)
-	if a.Protocol == "AH" {
+	switch {
+	case a.Protocol == "AH" && a.Bundled != "":
+		fmt.Fprintf(t.out, ", AH around ESP %s", a.Bundled)
+	case a.Protocol == "AH":
 		fmt.Fprint(t.out, ", AH")
+	case a.Bundled != "":
+		fmt.Fprintf(t.out, ", in AH %s", a.Bundled)
 	}
 	if a.Mode == "transport" {
 		fmt.Fprint(t.out, ", transport mode")

@@ -149,7 +149,8 @@ func (g *gateway) apply(c *config.Config, diff *config.Change) error {
 	}
 	for _, a := range order {
 		for _, old := range diff.Remove {
-			if a.Inbound && old.Inbound && old.SPI == a.SPI && !removed[old.ID()] {
+			shared := func(spi uint32) bool { return slices.Contains(a.SPIs(), spi) }
+			if a.Inbound && old.Inbound && slices.ContainsFunc(old.SPIs(), shared) && !removed[old.ID()] {
 				if err := g.remove(old); err != nil {
 					return errors.Join(err, undo())
 				}

@@ -372,12 +372,16 @@ func (p *packets) virtual(add, remove []netip.Addr, log zerolog.Logger) {
 
 // Install installs an association; the table copies the key.
 func (p *packets) Install(a *config.Association) (uint32, error) {
-	h, err := p.Engine.Install(sad.Params{
+	params := sad.Params{
 		Name: a.Name, SPI: a.SPI, Inbound: a.Inbound, Suite: a.Proposal.Suite, Keymat: a.Key.Bytes(),
 		Local: a.Local, Remote: a.Remote, Encap: a.Encap, Transport: a.Transport, AH: a.AH, LocalPort: a.LocalPort, RemotePort: a.RemotePort,
 		UDPChecksum: a.UDPChecksum, ESN: a.Proposal.ESN, Window: a.Window, Selectors: a.Selectors,
 		Outer: a.Outer, Interface: a.Interface, Carrier: a.Carrier, Manual: true, Filter: a.Filter, Limit: a.Limit, Created: time.Now(),
-	})
+	}
+	if ah := a.Around; ah != nil {
+		params.Bundle = &sad.Bundle{SPI: ah.SPI, Suite: ah.Proposal.Suite, Keymat: ah.Key.Bytes(), ESN: ah.Proposal.ESN, Window: a.Window}
+	}
+	h, err := p.Engine.Install(params)
 	return h.Value(), err
 }
 
@@ -543,6 +547,9 @@ func association(i *sad.Info) control.SA {
 	}
 	if i.Params.AH {
 		a.Protocol = "AH"
+	}
+	if i.Bundled != 0 {
+		a.Bundled = fmt.Sprintf("0x%08x", i.Bundled)
 	}
 	if i.Params.Inbound {
 		a.Direction, a.Window = "in", i.Params.Window

@@ -24,11 +24,11 @@ const (
 // plateaus are the MTUs to try after an error that tells none (RFC 1191, 7), as far as they are not below the least one.
 var plateaus = []int{2002, 1492, 1006, PathMTUMin4}
 
-// Complaint is an ICMP error about an ESP packet that left here.
+// Complaint is an ICMP error about a packet of ESP or AH that left here.
 type Complaint struct {
 	// What the packet says that it quotes: its outer addresses, ports in UDP, SPI, sequence number (low half) and length.
 	Local, Remote         netip.Addr
-	Encap                 bool
+	AH, Encap             bool
 	LocalPort, RemotePort uint16
 	SPI, Sequence         uint32
 	Length                int
@@ -103,7 +103,7 @@ func (p *paths) remove(spi, slot uint32) {
 func (t *Table) quoted(c *Complaint) (*Outbound, *Params) {
 	for at := t.paths.bySPI[c.SPI]; at != 0; at = t.paths.same[at-1] {
 		o, p := &t.outbound[at-1], t.slots[out].params[at-1]
-		if p == nil || p.Local != c.Local || p.Remote != c.Remote || p.Encap != c.Encap ||
+		if p == nil || p.Local != c.Local || p.Remote != c.Remote || p.AH != c.AH || p.Encap != c.Encap ||
 			p.Encap && (p.LocalPort != c.LocalPort || p.RemotePort != c.RemotePort) {
 			continue
 		}

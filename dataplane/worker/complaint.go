@@ -21,7 +21,7 @@ const (
 	codeTooBig      = 4 // of icmpUnreachable
 )
 
-// classifyError judges packet i, an ICMP error to one of our outer addresses. One that quotes ESP of ours is for whoever
+// classifyError judges packet i, an ICMP error to one of our outer addresses. One that quotes ESP or AH of ours is for whoever
 // knows all associations, at a bounded rate; any other for the kernel.
 func (w *Worker) classifyError(i int) (packet.Class, packet.Drop) {
 	b := &w.batch
@@ -32,9 +32,13 @@ func (w *Worker) classifyError(i int) (packet.Class, packet.Drop) {
 	}
 	esp := q.Data
 	switch {
-	case q.Proto == packet.ProtoESP && esp == nil:
+	case (q.Proto == packet.ProtoESP || q.Proto == packet.ProtoAH) && esp == nil:
 		return 0, packet.DropICMPUnverified // about a later fragment
 	case q.Proto == packet.ProtoESP:
+	case q.Proto == packet.ProtoAH:
+		if esp = esp[4:]; len(esp) < 8 {
+			return 0, packet.DropICMPUnverified // eight bytes (RFC 792) do not reach AH's sequence number
+		}
 	case q.Proto == packet.ProtoUDP && esp != nil && (q.SrcPort == portESP || q.DstPort == portESP):
 		if esp = esp[8:]; len(esp) < 8 || binary.BigEndian.Uint32(esp) == 0 {
 			return packet.ClassPunt, 0 // IKE, or not to be told from it
@@ -70,7 +74,7 @@ func (w *Worker) classifyError(i int) (packet.Class, packet.Drop) {
 // peer is unreachable, whatever befell its packets on the way (RFC 2003, 4.5; RFC 2473, 8).
 func (e *Event) Complaint() sad.Complaint {
 	c := sad.Complaint{
-		Local: e.Flow.SrcAddr(), Remote: e.Flow.DstAddr(), Encap: e.Flow.Proto == packet.ProtoUDP, LocalPort: e.Flow.SrcPort, RemotePort: e.Flow.DstPort,
+		Local: e.Flow.SrcAddr(), Remote: e.Flow.DstAddr(), AH: e.Flow.Proto == packet.ProtoAH, Encap: e.Flow.Proto == packet.ProtoUDP, LocalPort: e.Flow.SrcPort, RemotePort: e.Flow.DstPort,
 		SPI: e.Error.SPI, Sequence: e.Error.Sequence, Length: e.Error.Length, Why: sad.HostUnreachable,
 	}
 	kind, code := e.Error.Type, e.Error.Code

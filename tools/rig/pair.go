@@ -36,7 +36,7 @@ type Tunnel struct {
 	Addresses [2]string
 	// Encapsulation and what it is set to are keys of the interface, such as "encapsulation: gre, key: 7"; "" for none.
 	Encapsulation string
-	// AH has the proposal of AH, which is then in place of ESP; "" for none.
+	// AH has the proposal of AH, "" for none. It is in place of ESP, or with manual keys and a Proposal, then sha256, around it.
 	AH string
 }
 
@@ -69,7 +69,16 @@ func Hosts() []Tunnel {
 func Signed() []Tunnel {
 	list := Tunnels()
 	list[0].Keys, list[0].AH = Preshared, "sha256-x25519"
-	list[1].KeyBytes, list[1].Encap, list[1].AH = 20, false, "aes128gmac"
+	list[1].Proposal, list[1].KeyBytes, list[1].Encap, list[1].AH = "", 20, false, "aes128gmac"
+	return list
+}
+
+// Bundled are the tunnels of Tunnels with AH around ESP.
+func Bundled() []Tunnel {
+	list := Tunnels()
+	for i := range list {
+		list[i].Encap, list[i].AH = false, "sha256"
+	}
 	return list
 }
 
@@ -100,6 +109,7 @@ type Pair struct {
 	Extra func(b bool) string
 
 	keys    [][2][]byte // by tunnel: from a to b, from b to a
+	around  [][2][]byte // the same of the AH around ESP
 	secrets []string    // by tunnel: the preshared key
 	folder  string
 }
@@ -166,11 +176,12 @@ func (p *Pair) Start() error {
 // a restart: the sequence numbers begin again with it. A running daemon keeps its
 // keys until it reloads.
 func (p *Pair) Rekey() error {
-	p.keys = make([][2][]byte, len(p.Tunnels))
+	p.keys, p.around = make([][2][]byte, len(p.Tunnels)), make([][2][]byte, len(p.Tunnels))
 	for i, t := range p.Tunnels {
 		for j := range p.keys[i] {
-			p.keys[i][j] = make([]byte, t.KeyBytes)
+			p.keys[i][j], p.around[i][j] = make([]byte, t.KeyBytes), make([]byte, 32)
 			rand.Read(p.keys[i][j])
+			rand.Read(p.around[i][j])
 		}
 	}
 	return p.Write()
@@ -218,8 +229,9 @@ interfaces:
 	}
 	for i, t := range p.Tunnels {
 		in, out, keyIn, keyOut := t.SPIBA, t.SPIAB, p.keys[i][1], p.keys[i][0]
+		ahIn, ahOut := p.around[i][1], p.around[i][0]
 		if mirrored {
-			in, out, keyIn, keyOut = out, in, keyOut, keyIn
+			in, out, keyIn, keyOut, ahIn, ahOut = out, in, keyOut, keyIn, ahOut, ahIn
 			t.Local, t.Remote, t.LocalTS, t.RemoteTS = t.Remote, t.Local, t.RemoteTS, t.LocalTS
 		}
 		fmt.Fprintf(&b, "  %s:\n    local_addrs: %s\n    remote_addrs: %s\n    encap: %t\n", t.Name, t.Local, t.Remote, t.Encap)
@@ -230,10 +242,14 @@ interfaces:
 		switch t.Keys {
 		case Manual:
 			how = "esp_proposals: " + t.Proposal
-			if t.AH != "" {
+			if t.Proposal == "" {
 				how = ""
 			}
-			fmt.Fprintf(&manual, "  %s/net: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", t.Name, in, out, keyIn, keyOut)
+			fmt.Fprintf(&manual, "  %s/net:\n    spi_in: %#x\n    spi_out: %#x\n    key_in: \"%x\"\n    key_out: \"%x\"\n", t.Name, in, out, keyIn, keyOut)
+			if t.Proposal != "" && t.AH != "" {
+				const more = 0x1000 // than the SPIs of ESP
+				fmt.Fprintf(&manual, "    ah: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", in+more, out+more, ahIn, ahOut)
+			}
 		case Preshared:
 			fmt.Fprintf(&secrets, "  ike-%s: {id: [\"%s\", \"%s\"], secret: \"%s\"}\n", t.Name, t.Local, t.Remote, p.secrets[i])
 		case Certificates:

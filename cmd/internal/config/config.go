@@ -60,6 +60,14 @@ type Association struct {
 	Carrier               sad.Carrier
 	Filter                *sad.Filter
 	Limit                 sad.Limit
+	Around                *AH // around ESP; nil for none
+}
+
+// AH describes one direction of the AH around a child's ESP.
+type AH struct {
+	SPI      uint32
+	Proposal Proposal
+	Key      Secret
 }
 
 // ID names an association for a reload: what it serves, its direction and SPI.
@@ -71,12 +79,31 @@ func (a *Association) ID() string {
 	return fmt.Sprintf("%s %s 0x%08x", a.Name, direction, a.SPI)
 }
 
+// SPIs are those that its packets have, with the AH around it.
+func (a *Association) SPIs() []uint32 {
+	if a.Around != nil {
+		return []uint32{a.SPI, a.Around.SPI}
+	}
+	return []uint32{a.SPI}
+}
+
 // KeyID is a fingerprint of suite and key, to notice that a key is used a
 // second time. It is never printed.
-func (a *Association) KeyID() [32]byte {
+func (a *Association) KeyID() [32]byte { return keyID(a.Proposal.Suite, a.Key) }
+
+// KeyIDs are those of all its keys.
+func (a *Association) KeyIDs() [][32]byte {
+	ids := [][32]byte{a.KeyID()}
+	if a.Around != nil {
+		ids = append(ids, keyID(a.Around.Proposal.Suite, a.Around.Key))
+	}
+	return ids
+}
+
+func keyID(suite transform.Suite, key Secret) [32]byte {
 	h := sha256.New()
-	h.Write([]byte{byte(a.Proposal.Suite)})
-	h.Write(a.Key.Bytes())
+	h.Write([]byte{byte(suite)})
+	h.Write(key.Bytes())
 	return [32]byte(h.Sum(nil))
 }
 
@@ -560,7 +587,7 @@ func (k *checker) manual() {
 		if !t.manual {
 			continue // said already why not
 		}
-		inFile = inFile || m.KeyIn.Len()+m.KeyOut.Len() > 0
+		inFile = inFile || m.KeyIn.Len()+m.KeyOut.Len()+m.AH.KeyIn.Len()+m.AH.KeyOut.Len() > 0
 		proposal := Proposal{Suite: defaultSuite, ESN: true}
 		key, err := t.child.proposalsKey(), error(nil)
 		switch {
@@ -578,11 +605,18 @@ func (k *checker) manual() {
 		remote, _ := t.connection.RemoteAddrs[0].Addr()
 		in, okIn := k.key(path, "key_in", m.KeyIn, m.KeyInFile, proposal)
 		out, okOut := k.key(path, "key_out", m.KeyOut, m.KeyOutFile, proposal)
-		if other, taken := inbound[uint32(m.SPIIn)]; taken {
-			k.errorAt(path+".spi_in", "%s: spi_in 0x%08x is that of %s already", path, uint32(m.SPIIn), other)
+		receives := func(path string, spi SPI) {
+			if other, taken := inbound[uint32(spi)]; taken {
+				k.errorAt(path+".spi_in", "%s: spi_in 0x%08x is that of %s already", path, uint32(spi), other)
+			}
+			inbound[uint32(spi)] = path
 		}
-		inbound[uint32(m.SPIIn)] = path
-		if !okIn || !okOut {
+		receives(path, m.SPIIn)
+		ahIn, ahOut, okAH := k.around(m, t, path)
+		if ahIn != nil {
+			receives(path+".ah", m.AH.SPIIn)
+		}
+		if !okIn || !okOut || !okAH {
 			continue
 		}
 		base := Association{
@@ -594,12 +628,15 @@ func (k *checker) manual() {
 		receive, send := base, base
 		receive.Inbound, receive.SPI, receive.Key, receive.Window = true, uint32(m.SPIIn), in, uint32(t.child.ReplayWindow)
 		send.SPI, send.Key = uint32(m.SPIOut), out
+		receive.Around, send.Around = ahIn, ahOut
 		for _, a := range []*Association{&receive, &send} {
 			a.Filter, a.Limit = t.terms.Of(a.Inbound)
-			if other, taken := keys[a.KeyID()]; taken {
-				k.errorAt(path, "%s: the key of %s is that of %s too; two users of one key repeat nonces (NIST SP 800-38D, 8.2)", path, a.ID(), other)
+			for _, id := range a.KeyIDs() {
+				if other, taken := keys[id]; taken {
+					k.errorAt(path, "%s: a key of %s is that of %s too; two users of one key repeat nonces (NIST SP 800-38D, 8.2)", path, a.ID(), other)
+				}
+				keys[id] = a.ID()
 			}
-			keys[a.KeyID()] = a.ID()
 			k.Associations = append(k.Associations, *a)
 		}
 	}
@@ -611,6 +648,34 @@ func (k *checker) manual() {
 			k.warnAt(t.path, "%s has no keys: its traffic is dropped; it needs a secret or certificates", id)
 		}
 	}
+}
+
+func (a *Around) given() bool {
+	return a.SPIIn|a.SPIOut != 0 || a.KeyIn.Len()+a.KeyOut.Len() > 0 || a.KeyInFile+a.KeyOutFile != ""
+}
+
+// around returns both directions of the AH around a child's ESP, nil without. ok is false if something is wrong with it.
+func (k *checker) around(m *Manual, t *tunnel, path string) (in, out *AH, ok bool) {
+	path += ".ah"
+	switch {
+	case !t.child.bundled():
+		if m.AH.given() {
+			k.errorAt(path, "%s: AH goes around ESP where a child has both esp_proposals and ah_proposals", path)
+			return nil, nil, false
+		}
+		return nil, nil, true
+	case m.AH.SPIIn == 0 || m.AH.SPIOut == 0:
+		k.errorAt(path, "%s: spi_in and spi_out are needed, both: AH around ESP has SPIs and keys of its own", path)
+		return nil, nil, false
+	}
+	var p Proposal
+	if err := p.parseAH(t.child.AHProposals[0]); err != nil {
+		k.errorAt(t.path+".ah_proposals", "%s.ah_proposals: %v", t.path, err)
+		return nil, nil, false
+	}
+	receive, okIn := k.key(path, "key_in", m.AH.KeyIn, m.AH.KeyInFile, p)
+	send, okOut := k.key(path, "key_out", m.AH.KeyOut, m.AH.KeyOutFile, p)
+	return &AH{uint32(m.AH.SPIIn), p, receive}, &AH{uint32(m.AH.SPIOut), p, send}, okIn && okOut
 }
 
 // key returns one direction's key from the file itself or the key file.

@@ -209,8 +209,9 @@ func proposals(words []Words, parse func(string) (suite.Proposal, error), defaul
 	return suite.ParseList(list, parse, defaults)
 }
 
-// ah says that a child uses AH in place of ESP.
-func (c *Child) ah() bool { return len(c.AHProposals) > 0 }
+// ah says that a child uses AH in place of ESP, and bundled that it puts AH around ESP.
+func (c *Child) ah() bool      { return len(c.AHProposals) > 0 && len(c.ESPProposals) == 0 }
+func (c *Child) bundled() bool { return len(c.AHProposals) > 0 && len(c.ESPProposals) > 0 }
 
 // proposalsKey is the key under which a child's proposals stand.
 func (c *Child) proposalsKey() string {
@@ -250,9 +251,9 @@ func (k *checker) child(c *Connection, child *Child, path string, manual bool) {
 		k.transport(c, child, path)
 	}
 	switch {
-	case child.ah() && len(child.ESPProposals) > 0:
-		k.errorAt(path+".ah_proposals", "%s: esp_proposals and ah_proposals; one of them", path)
-	case child.ah() && c.Encap:
+	case child.bundled() && !manual:
+		k.errorAt(path+".ah_proposals", "%s: esp_proposals and ah_proposals; one of them: both on one packet need manual keys, since IKEv2 does not negotiate that (RFC 7296, 1.7)", path)
+	case len(child.AHProposals) > 0 && c.Encap:
 		k.errorAt(path+".ah_proposals", "%s: AH cannot go in UDP, nor through a NAT: no encap with ah_proposals", path)
 	}
 	switch {

@@ -34,7 +34,11 @@ func (c *Change) Empty() bool {
 type Keys map[[32]byte]bool
 
 // Use notes that an association was installed.
-func (k Keys) Use(a *Association) { k[a.KeyID()] = true }
+func (k Keys) Use(a *Association) {
+	for _, id := range a.KeyIDs() {
+		k[id] = true
+	}
+}
 
 // Diff compares the running configuration with a new one. It changes neither.
 // The error lists what cannot be changed in a running daemon, so that a refused
@@ -93,7 +97,7 @@ func Diff(old, new *Config, used Keys) (*Change, error) {
 			delete(running, a.ID())
 			continue
 		}
-		if used[a.KeyID()] {
+		if slices.ContainsFunc(a.KeyIDs(), func(id [32]byte) bool { return used[id] }) {
 			refused = append(refused, Issue{File: new.Path, Text: fmt.Sprintf("%s: its key was in use before in this process; give the changed association a fresh key", a.ID())})
 		}
 		c.Install = append(c.Install, a)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,59 @@ func TestAHInPlaceOfESP(t *testing.T) {
 	}
 	if _, err := load(t, strings.Replace(manualKeys, "remote_ts: 198.51.100.128/25}", "remote_ts: 198.51.100.128/25, ah_proposals: aes256-sha256}", 1)); err == nil || !strings.Contains(err.Error(), "is no proposal for AH, such as sha256") {
 		t.Errorf("%v", err)
+	}
+}
+
+// AH around ESP has SPIs and keys of its own, and is for manual keys alone.
+func TestAHAroundESP(t *testing.T) {
+	const around = `    ah:
+      spi_in: 0x2001
+      spi_out: 0x2002
+      key_in: "1111111111111111111111111111111111111111111111111111111111111111"
+      key_out: "2222222222222222222222222222222222222222222222222222222222222222"
+`
+	with := func(ah, proposals string) string {
+		return strings.Replace(manualKeys, "remote_ts: 198.51.100.128/25}", "remote_ts: 198.51.100.128/25, replay_window: 64, "+proposals+"}", 1) + ah
+	}
+	const both = "esp_proposals: aes256gcm16, ah_proposals: sha256-noesn"
+	c := mustLoad(t, with(around, both))
+	for _, a := range c.Associations {
+		want := map[bool]uint32{true: 0x2001, false: 0x2002}[a.Inbound]
+		if x := a.Around; a.AH || a.Proposal.Suite != transform.AES256GCM16 || x == nil || x.Proposal != (Proposal{Suite: transform.NullSHA256}) || x.SPI != want || x.Key.Len() != 32 ||
+			!slices.Equal(a.SPIs(), []uint32{a.SPI, want}) || len(a.KeyIDs()) != 2 || a.KeyIDs()[0] == a.KeyIDs()[1] {
+			t.Errorf("%+v", a)
+		}
+	}
+	if text := fmt.Sprintf("%+v %#v %v", c.Associations[0].Around, c.Associations[0].Around, c.File.Manual); strings.Contains(text, "1111") || strings.Contains(text, "17, 17, 17") {
+		t.Errorf("printed as %s", text)
+	}
+	used := Keys{}
+	for i := range c.Associations {
+		used.Use(&c.Associations[i])
+	}
+	if change, err := Diff(c, mustLoad(t, with(around, both)), used); err != nil || !change.Empty() {
+		t.Errorf("the same file: %+v, %v", change, err)
+	}
+	if _, err := Diff(c, mustLoad(t, with(strings.Replace(around, "0x2001", "0x2003", 1), both)), used); err == nil || !strings.Contains(err.Error(), "fresh key") {
+		t.Errorf("an old key under a new SPI: %v", err)
+	}
+	fresh := strings.NewReplacer("spi_in: 0x2001", "spi_in: 0x2003", "1111", "3333")
+	if _, err := Diff(c, mustLoad(t, with(fresh.Replace(around), both)), used); err == nil || !strings.Contains(err.Error(), "fresh key") {
+		t.Errorf("a fresh key of AH around an old one of ESP: %v", err)
+	}
+	for _, x := range []struct{ text, want string }{
+		{with("", both), "manual.site-b/net.ah: spi_in and spi_out are needed, both"},
+		{with(around, "esp_proposals: aes256gcm16"), "AH goes around ESP where a child has both"},
+		{with(strings.Replace(around, "0x2001", "0x1001", 1), both), "spi_in 0x00001001 is that of manual.site-b/net already"},
+		{with(strings.Replace(around, "2222", "1111", 16), both), "repeat nonces"},
+		{with(strings.Replace(around, `"1111`, `"`, 1), both), "30 bytes, but null-sha256 takes 32"},
+		{with(around, "esp_proposals: aes256gcm16, ah_proposals: aes128gcm16"), "is no proposal for AH"},
+		{strings.Replace(with(around, both), "local_addrs:", "encap: true\n    local_addrs:", 1), "AH cannot go in UDP"},
+		{strings.Replace(negotiatedLines, "remote_ts: 198.51.100.128/25}", "remote_ts: 198.51.100.128/25, esp_proposals: aes256gcm16, ah_proposals: sha256}", 1), "manual keys, since IKEv2 does not negotiate that (RFC 7296, 1.7)"},
+	} {
+		if _, err := load(t, x.text); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("want %q: %v\n%s", x.want, err, x.text)
+		}
 	}
 }
 

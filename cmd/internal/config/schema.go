@@ -156,7 +156,7 @@ type Child struct {
 	LocalTS      []TrafficSelector `yaml:"local_ts"`
 	RemoteTS     []TrafficSelector `yaml:"remote_ts"`
 	ESPProposals []Words           `yaml:"esp_proposals"` // under manual keys the first is used
-	AHProposals  []Words           `yaml:"ah_proposals"`  // AH in place of ESP
+	AHProposals  []Words           `yaml:"ah_proposals"`  // AH in place of ESP; with both and manual keys, AH around ESP
 	Mode         string            `yaml:"mode"`          // tunnel or transport
 	Interface    string            `yaml:"interface"`     // a tunnel: routes lead traffic there, not policies
 	RekeyTime    Duration          `yaml:"rekey_time"`    // 0: never
@@ -225,6 +225,17 @@ type PolicyRule struct {
 // Manual holds the keys of one child. Its name is CONNECTION/CHILD.
 type Manual struct {
 	Name       string `yaml:",key"`
+	SPIIn      SPI    `yaml:"spi_in"`
+	SPIOut     SPI    `yaml:"spi_out"`
+	KeyIn      Secret `yaml:"key_in"`
+	KeyOut     Secret `yaml:"key_out"`
+	KeyInFile  string `yaml:"key_in_file"`
+	KeyOutFile string `yaml:"key_out_file"`
+	AH         Around `yaml:"ah"`
+}
+
+// Around holds the keys of the AH around a child's ESP.
+type Around struct {
 	SPIIn      SPI    `yaml:"spi_in"`
 	SPIOut     SPI    `yaml:"spi_out"`
 	KeyIn      Secret `yaml:"key_in"`

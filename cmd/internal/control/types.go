@@ -303,6 +303,7 @@ type SA struct {
 	Local         string    `json:"local"`                   // outer address
 	Remote        string    `json:"remote"`                  // outer address
 	Protocol      string    `json:"protocol"`                // ESP or AH
+	Bundled       string    `json:"bundled,omitempty"`       // SPI of the AH around this ESP, or of the ESP in this AH
 	Mode          string    `json:"mode"`                    // tunnel or transport
 	Encap         string    `json:"encap"`                   // none or udp
 	Interface     string    `json:"interface,omitempty"`     // the virtual interface whose traffic it carries
