@@ -85,8 +85,8 @@ func (w *Worker) cutSealed() {
 	b, kept := &w.batch, w.lists.out[:0]
 	for _, i := range w.lists.out {
 		p := &b.P[i]
-		mtu := int(w.tables.FIB.Hops[p.Hop].MTU)
-		if known := w.group.sad.OutboundHead(w.outbound[i]).PathMTU(); known != 0 {
+		mtu, sa := int(w.tables.FIB.Hops[p.Hop].MTU), w.group.sad.OutboundHead(w.outbound[i])
+		if known := sa.PathMTU(); known != 0 {
 			mtu = min(mtu, int(known))
 		}
 		if int(p.End-p.L3) <= mtu {
@@ -96,7 +96,7 @@ func (w *Worker) cutSealed() {
 		p.Flags |= packet.FlagSealed
 		if n, ok := w.cut(i, mtu); ok {
 			w.Counters.FragmentedESP.Add(1)
-			w.outbound[i].CutAfter.Add(1)
+			sa.CutAfter.Add(1)
 			w.keepPieces(n, packet.ClassForward)
 			kept = append(kept, i)
 		}
