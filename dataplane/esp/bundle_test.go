@@ -409,6 +409,14 @@ func TestBundleIsOneThing(t *testing.T) {
 			if g.table.Remove(i.Handle) == nil {
 				t.Error("one half was removed")
 			}
+			if !i.Params.Inbound && g.table.Bind(3, i.Handle.Value()) == nil {
+				t.Error("AH without ESP was bound")
+			}
+			again := i.Params
+			again.SPI, again.Keymat = 0x8888, p.Bundle.Keymat
+			if _, err := g.table.Install(again); err == nil {
+				t.Error("one half was installed")
+			}
 			if i.Bundled != p.SPI || i.Params.SPI != p.Bundle.SPI || !i.Params.Transport || i.Follows == i.Params.Inbound || i.Params.Keymat != nil {
 				t.Errorf("%+v", i)
 			}

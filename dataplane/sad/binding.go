@@ -23,6 +23,9 @@ func (t *Table) Bind(tunnel, outbound uint32) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if o := t.LookupOutbound(outbound); o != nil && o.Flags.Outer() {
+		return fmt.Errorf("bind tunnel %d: %w", tunnel, errHalf)
+	}
 	p := &t.bindings[tunnel/bindingChunk]
 	if p.Load() == nil {
 		p.Store(new([bindingChunk]atomic.Uint32))

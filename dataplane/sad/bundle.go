@@ -3,6 +3,7 @@ package sad
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
@@ -34,13 +35,12 @@ var errHalf = errors.New("it is the half of a bundle that belongs to one of ESP"
 // signer describes the half of AH. It has no lifetime: every packet counts in the half of ESP as well.
 func (p *Params) signer() *Params {
 	b := p.Bundle
-	one := func(first spd.Range) []spd.Range { return []spd.Range{first} }
+	one := func(a netip.Addr) []spd.Range { return []spd.Range{{First: a, Last: a}} }
 	return &Params{
 		Name: p.Name, SPI: b.SPI, Inbound: p.Inbound, Suite: b.Suite, Keymat: b.Keymat, Local: p.Local, Remote: p.Remote,
 		AH: true, Transport: true, half: true, ESN: b.ESN, Window: b.Window, Sequence: b.Sequence, Manual: p.Manual, Created: p.Created,
 		Selectors: []spd.Selector{{
-			Local: one(spd.Range{First: p.Local, Last: p.Local}), Remote: one(spd.Range{First: p.Remote, Last: p.Remote}),
-			Proto: protoESP, LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts,
+			Local: one(p.Local), Remote: one(p.Remote), Proto: protoESP, LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts,
 		}},
 	}
 }
@@ -87,13 +87,11 @@ func (f Flags) Outer() bool { return f&(FlagBundled|FlagAH) == FlagBundled|FlagA
 func (t *Table) link(direction int, esp, ah uint32) {
 	if direction == in {
 		e, a := &t.inbound[esp], &t.inbound[ah]
-		e.partner, a.partner = ah, esp
-		e.signed = uint8(signedLen(a.Version, int(a.ICVLen)))
-		return
+		e.partner, a.partner, e.signed = ah, esp, uint8(signedLen(a.Version, int(a.ICVLen)))
+	} else {
+		e, a := &t.outbound[esp], &t.outbound[ah]
+		e.partner, a.partner, e.signed = ah, esp, uint8(signedLen(a.Version, int(a.ICVLen)))
 	}
-	e, a := &t.outbound[esp], &t.outbound[ah]
-	e.partner, a.partner = ah, esp
-	e.signed = uint8(signedLen(a.Version, int(a.ICVLen)))
 }
 
 // partnerOf returns the slot of the other half of a bundle.

@@ -211,6 +211,9 @@ func (t *Table) Install(p Params) (Handle, error) {
 }
 
 func (t *Table) install(p *Params) (Handle, error) {
+	if p.half {
+		return 0, errHalf
+	}
 	c, err := newCandidate(p)
 	if err != nil {
 		return 0, err
