@@ -229,9 +229,9 @@ interfaces:
 	}
 	for i, t := range p.Tunnels {
 		in, out, keyIn, keyOut := t.SPIBA, t.SPIAB, p.keys[i][1], p.keys[i][0]
-		ahIn, ahOut := p.around[i][1], p.around[i][0]
+		toA, toB := 1, 0
 		if mirrored {
-			in, out, keyIn, keyOut, ahIn, ahOut = out, in, keyOut, keyIn, ahOut, ahIn
+			in, out, keyIn, keyOut, toA, toB = out, in, keyOut, keyIn, toB, toA
 			t.Local, t.Remote, t.LocalTS, t.RemoteTS = t.Remote, t.Local, t.RemoteTS, t.LocalTS
 		}
 		fmt.Fprintf(&b, "  %s:\n    local_addrs: %s\n    remote_addrs: %s\n    encap: %t\n", t.Name, t.Local, t.Remote, t.Encap)
@@ -248,7 +248,7 @@ interfaces:
 			fmt.Fprintf(&manual, "  %s/net:\n    spi_in: %#x\n    spi_out: %#x\n    key_in: \"%x\"\n    key_out: \"%x\"\n", t.Name, in, out, keyIn, keyOut)
 			if t.Proposal != "" && t.AH != "" {
 				const more = 0x1000 // than the SPIs of ESP
-				fmt.Fprintf(&manual, "    ah: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", in+more, out+more, ahIn, ahOut)
+				fmt.Fprintf(&manual, "    ah: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", in+more, out+more, p.around[i][toA], p.around[i][toB])
 			}
 		case Preshared:
 			fmt.Fprintf(&secrets, "  ike-%s: {id: [\"%s\", \"%s\"], secret: \"%s\"}\n", t.Name, t.Local, t.Remote, p.secrets[i])
