@@ -245,11 +245,12 @@ interfaces:
 			if t.Proposal == "" {
 				how = ""
 			}
-			fmt.Fprintf(&manual, "  %s/net:\n    spi_in: %#x\n    spi_out: %#x\n    key_in: \"%x\"\n    key_out: \"%x\"\n", t.Name, in, out, keyIn, keyOut)
+			around := ""
 			if t.Proposal != "" && t.AH != "" {
 				const more = 0x1000 // than the SPIs of ESP
-				fmt.Fprintf(&manual, "    ah: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}\n", in+more, out+more, p.around[i][toA], p.around[i][toB])
+				around = fmt.Sprintf(", ah: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"}", in+more, out+more, p.around[i][toA], p.around[i][toB])
 			}
+			fmt.Fprintf(&manual, "  %s/net: {spi_in: %#x, spi_out: %#x, key_in: \"%x\", key_out: \"%x\"%s}\n", t.Name, in, out, keyIn, keyOut, around)
 		case Preshared:
 			fmt.Fprintf(&secrets, "  ike-%s: {id: [\"%s\", \"%s\"], secret: \"%s\"}\n", t.Name, t.Local, t.Remote, p.secrets[i])
 		case Certificates:
