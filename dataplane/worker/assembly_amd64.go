@@ -17,3 +17,16 @@ func (r *outRun) pass() *known {
 	}
 	return r.passGeneric()
 }
+
+// stageDeparture is stageGeneric in assembly.
+//
+//go:noescape
+func stageDeparture(r *departure) (n int)
+
+// stage is stageGeneric.
+func (r *departure) stage() int {
+	if assembled {
+		return stageDeparture(r)
+	}
+	return r.stageGeneric()
+}

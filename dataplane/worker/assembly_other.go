@@ -4,3 +4,6 @@ package worker
 
 // pass is passGeneric.
 func (r *outRun) pass() *known { return r.passGeneric() }
+
+// stage is stageGeneric.
+func (r *departure) stage() int { return r.stageGeneric() }

@@ -204,3 +204,75 @@ tcp:
 	TESTB $0x02, 47(R8)
 	JNE   next
 	JMP   sum
+
+// func stageDeparture(r *byte) (n int)
+// Requires: CMOV
+TEXT ·stageDeparture(SB), NOSPLIT, $0-16
+	MOVQ r+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 16(AX), BX
+	MOVQ 32(AX), SI
+	MOVQ 56(AX), DI
+
+	// As many as there are packets and places.
+	MOVQ    40(AX), R8
+	CMPQ    BX, R8
+	CMOVQGT R8, BX
+	MOVQ    64(AX), R8
+	CMPQ    BX, R8
+	CMOVQGT R8, BX
+	MOVL    104(AX), R8
+	XORL    R9, R9
+	JMP     check
+
+packet:
+	MOVBQZX (DX)(R9*1), R10
+	CMPL    R10, $0x40
+	JAE     end
+	SHLQ    $0x06, R10
+	LEAQ    24(CX)(R10*1), R10
+	CMPL    R8, 48(R10)
+	JNE     end
+	CMPW    12(R10), $0x0e
+	JNE     end
+	MOVWLZX 8(R10), R13
+	CMPW    R13, 16(R10)
+	JNE     end
+	MOVQ    (R10), R11
+	LEAQ    14(R11), R12
+	CMPQ    R12, 8(CX)
+	JA      end
+
+	// Where the packet lies, and its length; nothing in the options.
+	MOVQ R9, R14
+	SHLQ $0x04, R14
+	MOVQ R11, (SI)(R14*1)
+	MOVQ R13, 8(SI)(R14*1)
+
+	// The link header, by half the IP version, odd for 6.
+	ADDQ    (CX), R11
+	MOVBLZX 22(R10), R12
+	SHRL    $0x01, R12
+	ANDL    $0x01, R12
+	MOVQ    88(AX)(R12*8), R12
+	MOVQ    80(AX), R14
+	MOVQ    R14, (R11)
+	MOVQ    R12, 6(R11)
+	MOVWLZX 108(AX), R12
+	MOVW    R12, 10(R10)
+	MOVWLZX 26(R10), R11
+	ORW     110(AX), R11
+	MOVW    R11, 26(R10)
+	SHRL    $0x08, R11
+	ANDL    $0x01, R11
+	MOVB    R11, (DI)(R9*1)
+	INCQ    R9
+
+check:
+	CMPQ R9, BX
+	JLT  packet
+
+end:
+	MOVQ R9, n+8(FP)
+	RET

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"math/bits"
 	"testing"
 	"unsafe"
 
@@ -16,6 +17,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		f flows
 		e flowEntry4
 		k known
+		l departure
 	)
 	asmlayout.Check(t, "records.go", map[string]uintptr{
 		"batchN": unsafe.Offsetof(b.N), "packetPort": unsafe.Offsetof(p.Port), "packetClass": unsafe.Offsetof(p.Class), "packetHop": unsafe.Offsetof(p.Hop),
@@ -28,11 +30,15 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"flowsPlaces": unsafe.Offsetof(f.places), "flowsShift": unsafe.Offsetof(f.shift), "flowsSeed": unsafe.Offsetof(f.seed),
 		"flowRest": unsafe.Offsetof(e.rest), "flowAddrs": unsafe.Offsetof(e.addrs), "flowKnown": unsafe.Offsetof(e.known), "flowSize": unsafe.Sizeof(e),
 		"knownValid": unsafe.Offsetof(k.generation), "knownWay": unsafe.Offsetof(k.way),
+		"departureBatch": unsafe.Offsetof(l.b), "departureList": unsafe.Offsetof(l.list), "departureDescs": unsafe.Offsetof(l.descs), "departureSealed": unsafe.Offsetof(l.sealed),
+		"departureLink": unsafe.Offsetof(l.link), "departureHop": unsafe.Offsetof(l.hop), "departurePort": unsafe.Offsetof(l.port), "departureFlags": unsafe.Offsetof(l.flags),
+		"flagSealedBit": uintptr(bits.TrailingZeros16(uint16(packet.FlagSealed))),
 	})
 	// What is read or written together, or counted on.
 	if unsafe.Offsetof(p.Tunnel) != unsafe.Offsetof(p.Hop)+4 || unsafe.Offsetof(r.tunnel) != unsafe.Offsetof(r.hop)+4 ||
 		unsafe.Offsetof(k.match) != 4 || unsafe.Offsetof(k.action) != 5 || unsafe.Sizeof(flowPlace4{}) != 128 || unsafe.Sizeof(p.Class) != 1 || unsafe.Sizeof(p.Reason) != 1 ||
-		unsafe.Offsetof(p.DstPort) != unsafe.Offsetof(p.End)+4 || unsafe.Offsetof(p.SrcPort) != unsafe.Offsetof(p.End)+2 {
+		unsafe.Offsetof(p.DstPort) != unsafe.Offsetof(p.End)+4 || unsafe.Offsetof(p.SrcPort) != unsafe.Offsetof(p.End)+2 ||
+		unsafe.Sizeof(l.link) != 24 || unsafe.Sizeof(packet.Desc{}) != 16 {
 		t.Error("fields that the assembly takes together lie apart")
 	}
 }

@@ -25,33 +25,31 @@ func (w *Worker) send() {
 // sendHops gives the packets their flags and sends them to their next hops. Packets to one hop tend to follow each other, so one
 // look serves a run of them; what a hop needs beside a link header and a place in this worker's queue is sendHop's.
 func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
-	b, hops := &w.batch, w.tables.FIB.Hops
-	var hop *fib.Hop
-	var link forward.Link
-	var queue *port
-	var of uint32
-	for _, i := range list {
-		p := &b.P[i]
-		p.Flags |= flags
-		if hop == nil || p.Hop != of {
-			of, hop, queue = p.Hop, &hops[p.Hop], nil
-			if hop.Kind == fib.Forward && int(hop.Port) < len(w.tx) {
-				hop.Touch()
-				queue = w.tx[hop.Port]
-				link = forward.LinkOf(&hop.SrcMAC, &hop.DstMAC)
-			}
+	b, hops, r := &w.batch, w.tables.FIB.Hops, &w.departure
+	for len(list) > 0 {
+		p := &b.P[list[0]]
+		hop := &hops[p.Hop]
+		var queue *port
+		if hop.Kind == fib.Forward && int(hop.Port) < len(w.tx) {
+			queue = w.tx[hop.Port]
 		}
 		if queue == nil || queue.failed != nil {
-			w.sendHop(i)
+			p.Flags |= flags
+			w.sendHop(list[0])
+			list = list[1:]
 			continue
 		}
-		forward.Seat(p)
-		link.Put((*[packet.EtherLen]byte)(b.Mem[p.Addr:]), p.Version)
-		p.Port = hop.Port
-		if queue.n == len(queue.pending) {
-			w.drain(queue)
+		hop.Touch()
+		r.link = forward.LinkOf(&hop.SrcMAC, &hop.DstMAC)
+		for of := p.Hop; len(list) > 0 && b.P[list[0]].Hop == of; {
+			if queue.n == len(queue.pending) {
+				w.drain(queue)
+			}
+			forward.Seat(&b.P[list[0]])
+			*r = departure{b: b, list: list, link: r.link, descs: queue.pending[queue.n:], sealed: queue.esp[queue.n:], hop: of, port: hop.Port, flags: flags}
+			n := r.stage()
+			queue.n, list = queue.n+n, list[n:]
 		}
-		queue.put(p)
 	}
 }
 

@@ -207,33 +207,34 @@ type Worker struct {
 	group *Group
 
 	// hot
-	batch    packet.Batch
-	burst    int
-	fresh    int    // packets of the batch that queues received, and that are to be classified
-	came     uint64 // ports, those below 64, that they came by, and perhaps others
-	tables   *Tables
-	guarded  bool  // the batch may have inbound packets of associations with terms for each packet
-	verifies bool  // the batch has packets of bundles, whose AH is to be verified
-	signs    bool  // or made
-	crowded  bool  // there are more associations than the caches hold
-	now      int64 // nanoseconds on the monotonic clock, at the start of the step
-	inbound  [packet.BatchMax]*sad.Inbound
-	outbound [packet.BatchMax]*sad.Outbound
-	esp      *esp.Scratch
-	flows    *flows
-	ahead    foresight
-	outRun   outRun
-	places   [packet.BatchMax]uint32 // of the packets' flows in flows; any value for packets not classified in this step
-	rx       []*port                 // the queues this worker receives from, in turn
-	next     int                     // index into rx where the next step starts
-	first    []*port                 // those of IKE, which it receives from before
-	rings    []*port                 // those of both with fill, completion and TX rings of their own
-	tx       []*port                 // by port number: where this worker sends, nil if another worker does
-	txOwner  []int                   // by port number: who sends if this worker has no queue there; -1 if nobody
-	freeSeen int                     // length of free when FreeFrames was last brought up to date
-	free     []uint64                // frames of this worker's home that nobody holds
-	lists    lists
-	moves    moves
+	batch     packet.Batch
+	burst     int
+	fresh     int    // packets of the batch that queues received, and that are to be classified
+	came      uint64 // ports, those below 64, that they came by, and perhaps others
+	tables    *Tables
+	guarded   bool  // the batch may have inbound packets of associations with terms for each packet
+	verifies  bool  // the batch has packets of bundles, whose AH is to be verified
+	signs     bool  // or made
+	crowded   bool  // there are more associations than the caches hold
+	now       int64 // nanoseconds on the monotonic clock, at the start of the step
+	inbound   [packet.BatchMax]*sad.Inbound
+	outbound  [packet.BatchMax]*sad.Outbound
+	esp       *esp.Scratch
+	flows     *flows
+	ahead     foresight
+	outRun    outRun
+	departure departure
+	places    [packet.BatchMax]uint32 // of the packets' flows in flows; any value for packets not classified in this step
+	rx        []*port                 // the queues this worker receives from, in turn
+	next      int                     // index into rx where the next step starts
+	first     []*port                 // those of IKE, which it receives from before
+	rings     []*port                 // those of both with fill, completion and TX rings of their own
+	tx        []*port                 // by port number: where this worker sends, nil if another worker does
+	txOwner   []int                   // by port number: who sends if this worker has no queue there; -1 if nobody
+	freeSeen  int                     // length of free when FreeFrames was last brought up to date
+	free      []uint64                // frames of this worker's home that nobody holds
+	lists     lists
+	moves     moves
 
 	// cold
 	nextFirst int  // index into first where the next step starts

@@ -32,7 +32,10 @@ func main() {
 		plainTake(c)
 		plainAccept(c)
 	})
-	write(filepath.Join(os.Args[1], "worker", "express_amd64.s"), passOutbound)
+	write(filepath.Join(os.Args[1], "worker", "express_amd64.s"), func(c *build.Context) {
+		passOutbound(c)
+		stageDeparture(c)
+	})
 }
 
 // write emits functions that may not use AVX-512.

@@ -146,3 +146,17 @@ const (
 	takePort      = 88
 	takeLate      = 90
 )
+
+// Layout of departure, in which the link header's ends for IPv4 and IPv6 stand behind its beginning, and the bit of packet.FlagSealed.
+const (
+	departureBatch  = 0
+	departureList   = 8
+	departureDescs  = 32
+	departureSealed = 56
+	departureLink   = 80
+	departureHop    = 104
+	departurePort   = 108
+	departureFlags  = 110
+
+	flagSealedBit = 8
+)
