@@ -40,10 +40,9 @@ const noTunnel = ^uint32(0)
 
 // start makes r the way of the worker's batch.
 func (r *outRun) start(w *Worker, protected uint64) {
-	*r = outRun{
-		b: &w.batch, f: w.flows, protected: protected, tunnel: noTunnel, outbound: &w.outbound, list: &w.lists.store[shortOut],
-		valid: (uint64(w.flows.generation) | uint64(spd.Matched)<<32 | uint64(spd.Protect)<<40) << 16,
-	}
+	r.b, r.f, r.protected, r.outbound, r.list = &w.batch, w.flows, protected, &w.outbound, &w.lists.store[shortOut]
+	r.valid = (uint64(w.flows.generation) | uint64(spd.Matched)<<32 | uint64(spd.Protect)<<40) << 16
+	r.tunnel, r.took, r.next = noTunnel, 0, 0
 }
 
 // passGeneric takes the packets that need nothing special as long as their flows go into the tunnel of r, and leaves those that do. It
