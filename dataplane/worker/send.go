@@ -128,11 +128,6 @@ func (w *Worker) stage(q *port, p *packet.Packet) {
 	if q.n == len(q.pending) {
 		w.drain(q)
 	}
-	q.put(p)
-}
-
-// put is stage where there is room.
-func (q *port) put(p *packet.Packet) {
 	n := q.n & (packet.BatchMax - 1)
 	d := &q.pending[n]
 	d.Addr, d.Len, d.Options = p.Addr, uint32(p.Len), 0
