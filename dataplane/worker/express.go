@@ -122,8 +122,12 @@ func (w *Worker) expressInbound() {
 				i++
 				continue
 			}
-			flow := packet.Flow{Dst: packet.Addr{Lo: uint64(binary.BigEndian.Uint32(sa.Local[:]))}, Version: 4}
-			if sa.Owner() != w.ID || sa.Asked() || sa.Flags&notPlain != 0 || !w.esp.TakesESP(sa) || !t.Endpoints.Has(&flow) {
+			taken := sa.Owner() == w.ID && !sa.Asked() && sa.Flags&notPlain == 0 && w.esp.TakesESP(sa)
+			if taken { // nobody but the owner may read the endpoints: it moves them
+				flow := packet.Flow{Dst: packet.Addr{Lo: uint64(binary.BigEndian.Uint32(sa.Local[:]))}, Version: 4}
+				taken = t.Endpoints.Has(&flow)
+			}
+			if !taken {
 				sa = nil
 				i++
 				continue
