@@ -30,3 +30,16 @@ func (r *departure) stage() int {
 	}
 	return r.stageGeneric()
 }
+
+// passDecapsulated is passGeneric in assembly.
+//
+//go:noescape
+func passDecapsulated(r *inRun) (other *known)
+
+// pass is passGeneric.
+func (r *inRun) pass() *known {
+	if assembled {
+		return passDecapsulated(r)
+	}
+	return r.passGeneric()
+}

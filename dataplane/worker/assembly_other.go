@@ -7,3 +7,6 @@ func (r *outRun) pass() *known { return r.passGeneric() }
 
 // stage is stageGeneric.
 func (r *departure) stage() int { return r.stageGeneric() }
+
+// pass is passGeneric.
+func (r *inRun) pass() *known { return r.passGeneric() }

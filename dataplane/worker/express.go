@@ -4,10 +4,8 @@ import (
 	"encoding/binary"
 
 	"sallyport/dataplane/fib"
-	"sallyport/dataplane/forward"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
-	"sallyport/dataplane/spd"
 )
 
 // expressLen is the part of a frame that express reads: Ethernet header, IPv4 header without options, and of TCP the flags.
@@ -188,59 +186,23 @@ func (w *Worker) expressDecapsulated() {
 	if f.many {
 		w.foreseeDecapsulated()
 	}
-	var (
-		hop    *fib.Hop // that of the packet before, nil for one that packets cannot leave by without more ado
-		way    = noHop  // its number
-		in     = w.lists.in
-		places = f.places
-		routes = t.FIB
-		kept   int // at the start of in
-		gone   int // at the start of list
-		list   = (*[packet.BatchMax]uint8)(w.lists.shortForward[:packet.BatchMax])
-	)
-	// Nothing in the loop is a call, for which all these would have to be put by.
-	for _, i := range in {
-		p, flow := &b.P[i&(packet.BatchMax-1)], &b.Flows[i&(packet.BatchMax-1)]
-		in[kept] = i
-		kept++
-		if p.Version != 4 {
+	r := &w.inRun
+	r.start(w, w.lists.in, (*[packet.BatchMax]uint8)(w.lists.shortForward[:packet.BatchMax]))
+	for known := r.pass(); known != nil; known = r.pass() {
+		hop := &t.FIB.Hops[known.way]
+		if hop.Kind != fib.Forward || w.exposes(&b.P[r.in[r.next]], hop) {
+			r.keep()
 			continue
 		}
-		addrs, rest := flow.Src.Lo<<32|flow.Dst.Lo, flow.Rest()
-		at := &places[f.place4(flow.Src.Lo, flow.Dst.Lo, rest)]
-		e := &at[0]
-		if e.addrs != addrs || e.rest != rest {
-			e = at.find(addrs, rest)
-		}
-		// What is remembered of a decapsulated flow was found to be no martian before.
-		if e == nil || e.generation != f.generation || e.match != spd.NoMatch || e.of != routes.Generation {
-			continue
-		}
-		if e.way != way {
-			way = e.way
-			if hop = &routes.Hops[way]; hop.Kind != fib.Forward || w.exposes(p, hop) {
-				hop = nil
-			}
-		}
-		h := (*[expressLen]byte)(b.Mem[p.Addr:])
-		length := p.End - packet.EtherLen
-		if hop == nil || length > hop.MTU || length < 28 || p.TTL <= 1 ||
-			p.Proto != packet.ProtoUDP && (p.Proto != packet.ProtoTCP || length < 40 || h[packet.EtherLen] != 0x45 || h[packet.EtherLen+20+13]&tcpSYN != 0) {
-			continue
-		}
-		p.TTL--
-		binary.BigEndian.PutUint32(h[22:], forward.OneHopLess(binary.BigEndian.Uint32(h[22:])))
-		p.Class, p.Hop = packet.ClassForward, way
-		list[gone&(packet.BatchMax-1)] = i
-		gone++
-		kept--
+		r.way, r.mtu = known.way, uint32(hop.MTU)
 	}
-	w.lists.in, w.lists.shortForward = in[:kept], list[:gone]
-	for _, i := range in[:kept] {
+	in := r.in[:r.kept]
+	w.lists.in, w.lists.shortForward = in, r.list[:r.took]
+	for _, i := range in {
 		w.places[i] = f.place(&b.Flows[i])
 	}
 	if len(w.lists.shortIn) > 0 {
-		w.associate(in[:kept])
+		w.associate(in)
 	}
-	w.Counters.Opened.Add(uint64(gone))
+	w.Counters.Opened.Add(r.took)
 }

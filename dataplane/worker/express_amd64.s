@@ -129,18 +129,16 @@ no3:
 	JMP next
 
 found:
-	LEAQ 16(R9), R9
-	MOVQ (R9), DX
-	SHLQ $0x10, DX
-	CMPQ DX, 24(AX)
-	JNE  next
-	MOVL 8(R9), DX
-	CMPL DX, 60(AX)
-	JNE  other
-	CMPQ R10, 40(AX)
-	JA   next
-
-	// TTL and checksum: see forward.OneHopLess; one in the checksum's high byte is one in its low byte when it is read as it stands in memory.
+	LEAQ    16(R9), R9
+	MOVQ    (R9), DX
+	SHLQ    $0x10, DX
+	CMPQ    DX, 24(AX)
+	JNE     next
+	MOVL    8(R9), DX
+	CMPL    DX, 60(AX)
+	JNE     other
+	CMPQ    R10, 40(AX)
+	JA      next
 	MOVBLZX 22(R8), R13
 	DECL    R13
 	MOVB    R13, 22(R8)
@@ -276,3 +274,150 @@ check:
 end:
 	MOVQ R9, n+8(FP)
 	RET
+
+// func passDecapsulated(r *byte) (other *byte)
+// Requires: BMI2, CMOV
+TEXT ·passDecapsulated(SB), NOSPLIT, $0-16
+	MOVQ r+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), BX
+	MOVQ 16(AX), SI
+	MOVQ 72(AX), DI
+	JMP  check
+
+packet:
+	MOVBQZX (SI)(DI*1), R8
+	ANDL    $0x3f, R8
+	MOVQ    R8, R9
+	SHLQ    $0x06, R9
+	LEAQ    24(CX)(R9*1), R9
+	CMPB    22(R9), $0x04
+	JNE     keep
+
+	// The flow, and its place.
+	LEAQ  (R8)(R8*4), R10
+	LEAQ  4128(CX)(R10*8), R10
+	MOVQ  8(R10), R11
+	SHLQ  $0x20, R11
+	ORQ   24(R10), R11
+	MOVQ  32(R10), R12
+	MOVQ  R11, R10
+	XORQ  104(BX), R10
+	MOVQ  R12, DX
+	XORQ  112(BX), DX
+	MULXQ R10, R10, DX
+	XORQ  DX, R10
+	MOVQ  96(BX), DX
+	SHRXQ DX, R10, R10
+	SHLQ  $0x07, R10
+	ADDQ  (BX), R10
+	CMPQ  R11, 8(R10)
+	JNE   no0
+	CMPQ  R12, (R10)
+	JE    found
+
+no0:
+	CMPQ    R11, 40(R10)
+	JNE     no1
+	CMPQ    R12, 32(R10)
+	LEAQ    32(R10), DX
+	CMOVQEQ DX, R10
+	JE      found
+
+no1:
+	CMPQ    R11, 72(R10)
+	JNE     no2
+	CMPQ    R12, 64(R10)
+	LEAQ    64(R10), DX
+	CMOVQEQ DX, R10
+	JE      found
+
+no2:
+	CMPQ    R11, 104(R10)
+	JNE     no3
+	CMPQ    R12, 96(R10)
+	LEAQ    96(R10), DX
+	CMOVQEQ DX, R10
+	JE      found
+
+no3:
+	JMP keep
+
+found:
+	LEAQ 16(R10), R10
+
+	// No policy speaks of it, whatever the action then is.
+	MOVQ    (R10), DX
+	SHLQ    $0x18, DX
+	CMPQ    DX, 48(AX)
+	JNE     keep
+	MOVL    12(R10), DX
+	CMPL    DX, 56(AX)
+	JNE     keep
+	MOVL    8(R10), DX
+	CMPL    DX, 60(AX)
+	JNE     other
+	MOVWLZX 16(R9), R11
+	SUBL    $0x0e, R11
+	CMPL    R11, 64(AX)
+	JA      keep
+	CMPL    R11, $0x1c
+	JB      keep
+	MOVBLZX 25(R9), DX
+	CMPL    DX, $0x01
+	JBE     keep
+	MOVQ    (R9), R12
+	LEAQ    48(R12), R10
+	CMPQ    R10, 8(CX)
+	JA      keep
+	ADDQ    (CX), R12
+	CMPB    23(R9), $0x11
+	JNE     tcp
+
+take:
+	DECL    DX
+	MOVB    DL, 25(R9)
+	MOVB    DL, 22(R12)
+	MOVWLZX 24(R12), R10
+	LEAL    2(R10), DX
+	SHRL    $0x10, DX
+	LEAL    1(R10)(DX*1), R10
+	MOVW    R10, 24(R12)
+	MOVB    $0x03, 28(R9)
+	MOVL    60(AX), R10
+	MOVL    R10, 48(R9)
+	MOVQ    88(AX), R10
+	ANDL    $0x3f, R10
+	MOVQ    40(AX), DX
+	MOVB    R8, (DX)(R10*1)
+	INCQ    88(AX)
+	JMP     next
+
+keep:
+	MOVQ 80(AX), R10
+	MOVB R8, (SI)(R10*1)
+	INCQ 80(AX)
+
+next:
+	INCQ DI
+
+check:
+	CMPQ DI, 24(AX)
+	JB   packet
+	XORL R10, R10
+
+other:
+	MOVQ DI, 72(AX)
+	MOVQ R10, other+8(FP)
+	RET
+
+tcp:
+	CMPB  23(R9), $0x06
+	JNE   keep
+	CMPL  R11, $0x28
+	JB    keep
+	CMPB  14(R12), $0x45
+	JNE   keep
+	TESTB $0x02, 47(R12)
+	JNE   keep
+	JMP   take

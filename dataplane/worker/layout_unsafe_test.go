@@ -18,6 +18,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		e flowEntry4
 		k known
 		l departure
+		o inRun
 	)
 	asmlayout.Check(t, "records.go", map[string]uintptr{
 		"batchN": unsafe.Offsetof(b.N), "packetPort": unsafe.Offsetof(p.Port), "packetClass": unsafe.Offsetof(p.Class), "packetHop": unsafe.Offsetof(p.Hop),
@@ -29,7 +30,10 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"outTook": unsafe.Offsetof(r.took), "outNext": unsafe.Offsetof(r.next),
 		"flowsPlaces": unsafe.Offsetof(f.places), "flowsShift": unsafe.Offsetof(f.shift), "flowsSeed": unsafe.Offsetof(f.seed),
 		"flowRest": unsafe.Offsetof(e.rest), "flowAddrs": unsafe.Offsetof(e.addrs), "flowKnown": unsafe.Offsetof(e.known), "flowSize": unsafe.Sizeof(e),
-		"knownValid": unsafe.Offsetof(k.generation), "knownWay": unsafe.Offsetof(k.way),
+		"knownValid": unsafe.Offsetof(k.generation), "knownWay": unsafe.Offsetof(k.way), "knownOf": unsafe.Offsetof(k.of), "classForward": uintptr(packet.ClassForward),
+		"inRunBatch": unsafe.Offsetof(o.b), "inRunFlows": unsafe.Offsetof(o.f), "inRunIn": unsafe.Offsetof(o.in), "inRunList": unsafe.Offsetof(o.list),
+		"inRunValid": unsafe.Offsetof(o.valid), "inRunRoutes": unsafe.Offsetof(o.routes), "inRunWay": unsafe.Offsetof(o.way), "inRunMTU": unsafe.Offsetof(o.mtu),
+		"inRunNext": unsafe.Offsetof(o.next), "inRunKept": unsafe.Offsetof(o.kept), "inRunTook": unsafe.Offsetof(o.took),
 		"departureBatch": unsafe.Offsetof(l.b), "departureList": unsafe.Offsetof(l.list), "departureDescs": unsafe.Offsetof(l.descs), "departureSealed": unsafe.Offsetof(l.sealed),
 		"departureLink": unsafe.Offsetof(l.link), "departureHop": unsafe.Offsetof(l.hop), "departurePort": unsafe.Offsetof(l.port), "departureFlags": unsafe.Offsetof(l.flags),
 		"flagSealedBit": uintptr(bits.TrailingZeros16(uint16(packet.FlagSealed))),

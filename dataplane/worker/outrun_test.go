@@ -141,3 +141,85 @@ func TestAssemblyPassesAsGoDoes(t *testing.T) {
 		t.Errorf("%d packets taken, %d left, %d changes of tunnel: too few of a kind", taken, left, changes)
 	}
 }
+
+// TestAssemblyPassesOnAsGoDoes: of what came out of associations the assembly takes the packets that the code in Go takes, and leaves the same behind.
+func TestAssemblyPassesOnAsGoDoes(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	one := func(of ...int) int { return of[rnd.IntN(len(of))] }
+	f, err := newFlows(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	f.generation = 5
+	f.shift = 64 - 4 // sixteen places, so that many are full
+	type side struct {
+		batch packet.Batch
+		run   inRun
+		in    []uint8
+		list  [packet.BatchMax]uint8
+	}
+	const frames = 40
+	taken, left, changes := 0, 0, 0
+	for range 3000 {
+		b := packet.Batch{Mem: make([]byte, frames*packet.FrameSize), N: frames}
+		clear(f.places)
+		var in []uint8
+		for i := range frames {
+			p, flow := &b.P[i], &b.Flows[i]
+			end := uint16(packet.EtherLen + one(46, 46, 200, 1400, 1401, 1500, rnd.IntN(60)))
+			*p = packet.Packet{Addr: uint64(i)*packet.FrameSize + packet.Headroom + rnd.Uint64N(40), L3: packet.EtherLen, L4: 34, End: end, Len: end,
+				Version: uint8(one(4, 4, 4, 4, 4, 4, 6)), Proto: uint8(one(17, 17, 17, 6, 6, 1)), TTL: uint8(one(64, 255, 2, 2, 1, 0)), Flags: packet.FlagDecapsulated, Class: packet.ClassInbound, Hop: 77, Seq: rnd.Uint64()}
+			h := b.Mem[p.Addr : p.Addr+80]
+			for k := range h {
+				h[k] = byte(rnd.Uint32())
+			}
+			h[14] = byte(one(0x45, 0x45, 0x45, 0x46))
+			h[22] = p.TTL
+			h[47] = byte(one(0x10, 0x18, 0x02, 0x12))
+			binary.BigEndian.PutUint16(h[24:], uint16(one(0, 0xfefe, 0xfeff, 0xff00, 0xffff, rnd.IntN(1<<16))))
+			*flow = packet.Flow{Version: p.Version, Proto: p.Proto, SrcPort: uint16(rnd.IntN(2)), DstPort: 9, Flags: packet.FlagPorts}
+			flow.Src.Lo, flow.Dst.Lo = uint64(one(1, 2)), uint64(0xffffff00+one(1, 2, 3))
+			if rnd.IntN(5) > 0 {
+				in = append(in, uint8(i))
+			}
+			if p.Version != 4 || rnd.IntN(8) == 0 {
+				continue
+			}
+			if place := f.place(flow); f.find(place, flow) == nil {
+				k := f.enter(place, flow)
+				*k = known{generation: uint32(one(5, 5, 5, 5, 5, 5, 4)), match: spd.Match(one(0, 0, 0, 0, 0, 0, 0, 1, 2)), action: spd.Action(rnd.IntN(3)), way: uint32(one(1, 1, 1, 2, 3)), of: uint32(one(9, 9, 9, 9, 9, 8))}
+			}
+		}
+		carry := func(s *side, pass func(*inRun) *known) (changes int) {
+			s.batch, s.in = b, bytes.Clone(in)
+			s.batch.Mem = bytes.Clone(b.Mem)
+			s.run = inRun{b: &s.batch, f: f, in: s.in, list: &s.list, valid: (5 | uint64(spd.NoMatch)<<32) << 24, routes: 9, way: noHop}
+			for k := pass(&s.run); k != nil; k = pass(&s.run) {
+				changes++
+				if k.way == 3 {
+					s.run.keep()
+					continue
+				}
+				s.run.way, s.run.mtu = k.way, 1399+k.way
+			}
+			return changes
+		}
+		var x, y side
+		want := carry(&x, (*inRun).passGeneric)
+		if got := carry(&y, (*inRun).pass); got != want {
+			t.Fatalf("the next hop changed %d times, not %d", got, want)
+		}
+		if x.batch.P != y.batch.P || !bytes.Equal(x.batch.Mem, y.batch.Mem) || x.list != y.list || x.run.took != y.run.took || x.run.kept != y.run.kept ||
+			x.run.next != y.run.next || !bytes.Equal(x.in[:x.run.kept], y.in[:y.run.kept]) {
+			t.Fatalf("the batches differ: %d and %d taken", x.run.took, y.run.took)
+		}
+		if int(x.run.took+x.run.kept) != len(in) {
+			t.Fatalf("%d packets taken and %d kept of %d", x.run.took, x.run.kept, len(in))
+		}
+		taken, left, changes = taken+int(x.run.took), left+int(x.run.kept), changes+want
+	}
+	if taken < 10_000 || left < 10_000 || changes < 3000 {
+		t.Errorf("%d packets taken, %d left, %d changes of next hop: too few of a kind", taken, left, changes)
+	}
+}

@@ -224,6 +224,7 @@ type Worker struct {
 	ahead     foresight
 	outRun    outRun
 	departure departure
+	inRun     inRun
 	places    [packet.BatchMax]uint32 // of the packets' flows in flows; any value for packets not classified in this step
 	rx        []*port                 // the queues this worker receives from, in turn
 	next      int                     // index into rx where the next step starts

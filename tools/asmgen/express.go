@@ -105,25 +105,8 @@ func passOutbound(c *build.Context) {
 	c.XORQ(u, t)
 	c.MOVQ(at(f, flowsShift), u)
 	c.SHRXQ(u, t, t)
-	c.SHLQ(imm(7), t)
-	c.ADDQ(at(f, flowsPlaces), t)
-	for k := range 4 {
-		no := "no" + string(rune('0'+k))
-		c.CMPQ(addrs, at(t, k*flowSize+flowAddrs))
-		c.JNE(to(no))
-		c.CMPQ(rest, at(t, k*flowSize+flowRest))
-		if k == 0 {
-			c.JE(to("found"))
-		} else {
-			c.LEAQ(at(t, k*flowSize), u)
-			c.CMOVQEQ(u, t)
-			c.JE(to("found"))
-		}
-		c.Label(no)
-	}
-	c.JMP(to("next"))
+	findFlow(c, f, addrs, rest, t, u, "next")
 
-	c.Label("found")
 	c.LEAQ(at(t, flowKnown), other)
 	c.MOVQ(at(other, knownValid), u)
 	c.SHLQ(imm(16), u)
@@ -135,16 +118,10 @@ func passOutbound(c *build.Context) {
 	c.CMPQ(total, at(r, outMTU))
 	c.JA(to("next"))
 
-	c.Comment("TTL and checksum: see forward.OneHopLess; one in the checksum's high byte is one in its low byte when it is read as it stands in memory.")
 	ttl := y
 	c.MOVBLZX(at(h, 22), ttl.As32())
 	c.DECL(ttl.As32())
-	c.MOVB(ttl.As8(), at(h, 22))
-	c.MOVWLZX(at(h, 24), t.As32())
-	c.LEAL(at(t, 2), u.As32())
-	c.SHRL(imm(16), u.As32())
-	c.LEAL(operand.Mem{Base: t, Index: u, Scale: 1, Disp: 1}, t.As32())
-	c.MOVW(t.As16(), at(h, 24))
+	oneHopLess(c, h, ttl, t, u)
 
 	c.Comment("The record.")
 	c.MOVL(operand.U32(etherLen|(etherLen+ipv4Len)<<16), at(p, packetL3))
@@ -197,4 +174,35 @@ func passOutbound(c *build.Context) {
 	c.TESTB(imm(tcpSYN), at(h, etherLen+ipv4Len+13))
 	c.JNE(to("next"))
 	c.JMP(to("sum"))
+}
+
+// findFlow makes place, the index of a flow's place, the address of its entry there, or jumps to none. u is of use in between.
+func findFlow(c *build.Context, f, addrs, rest, place, u reg.GPVirtual, none string) {
+	c.SHLQ(imm(7), place)
+	c.ADDQ(at(f, flowsPlaces), place)
+	for k := range 4 {
+		no := "no" + string(rune('0'+k))
+		c.CMPQ(addrs, at(place, k*flowSize+flowAddrs))
+		c.JNE(to(no))
+		c.CMPQ(rest, at(place, k*flowSize+flowRest))
+		if k > 0 {
+			c.LEAQ(at(place, k*flowSize), u)
+			c.CMOVQEQ(u, place)
+		}
+		c.JE(to("found"))
+		c.Label(no)
+	}
+	c.JMP(to(none))
+	c.Label("found")
+}
+
+// oneHopLess writes a TTL that is one less into the frame at h, and the checksum to it, see forward.OneHopLess: one in the checksum's high byte
+// is one in its low byte when it is read as it stands in memory. t and u are of use in between.
+func oneHopLess(c *build.Context, h, ttl, t, u reg.GPVirtual) {
+	c.MOVB(ttl.As8(), at(h, 22))
+	c.MOVWLZX(at(h, 24), t.As32())
+	c.LEAL(at(t, 2), u.As32())
+	c.SHRL(imm(16), u.As32())
+	c.LEAL(operand.Mem{Base: t, Index: u, Scale: 1, Disp: 1}, t.As32())
+	c.MOVW(t.As16(), at(h, 24))
 }

@@ -35,6 +35,7 @@ func main() {
 	write(filepath.Join(os.Args[1], "worker", "express_amd64.s"), func(c *build.Context) {
 		passOutbound(c)
 		stageDeparture(c)
+		passDecapsulated(c)
 	})
 }
 

@@ -38,6 +38,7 @@ const (
 	packetSize    = 64
 
 	classOutbound = 1
+	classForward  = 3
 	flagPorts     = 1
 	flagDF        = 8
 	// flagsKept are those that a packet keeps when it is encapsulated.
@@ -113,6 +114,22 @@ const (
 	flowSize   = 32
 	knownValid = 0
 	knownWay   = 8
+	knownOf    = 12
+)
+
+// Layout of inRun of package worker.
+const (
+	inRunBatch  = 0
+	inRunFlows  = 8
+	inRunIn     = 16
+	inRunList   = 40
+	inRunValid  = 48
+	inRunRoutes = 56
+	inRunWay    = 60
+	inRunMTU    = 64
+	inRunNext   = 72
+	inRunKept   = 80
+	inRunTook   = 88
 )
 
 // Layout of plainInbound of package esp.
