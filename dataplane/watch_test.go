@@ -336,3 +336,36 @@ func TestCaptureSeesBothSidesOfTheTunnel(t *testing.T) {
 	b.Stop()
 	b.settled()
 }
+
+// TestCaptureKnowsWhatBecameOfPacketsHandedOver: of two workers one hands the packets of a tunnel to the other, which drops them; each is copied once, with the reason.
+func TestCaptureKnowsWhatBecameOfPacketsHandedOver(t *testing.T) {
+	b := newWatched(t, 2)
+	expired := udp4("198.51.100.200", "198.51.100.5", 100, 1)
+	handed, kept := 0, 0
+	b.during(inside, [][]byte{expired}, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		for ctx.Err() == nil && (handed == 0 || kept == 0) {
+			_, err := b.Capture(ctx, &Watch{Packets: 200}, SnapMax, func(c *Capture) error {
+				switch {
+				case c.Sent: // the answer
+				case c.Packet.Reason != packet.DropTTLExpired || c.Port != "in" || !bytes.Equal(c.Data, expired):
+					t.Errorf("received by %s and ended by %q: %x", c.Port, c.Packet.Reason, c.Data)
+				case c.Packet.Handovers > 0:
+					handed++
+				default:
+					kept++
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if handed == 0 || kept == 0 {
+		t.Errorf("%d packets were handed over, %d not: the test shows nothing", handed, kept)
+	}
+	b.Stop()
+	b.settled()
+}

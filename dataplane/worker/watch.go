@@ -292,9 +292,10 @@ type Capturer struct {
 	// Lost counts packets that were chosen while all slots were in use.
 	Lost atomic.Uint64
 
-	arrived [packet.BatchMax]Captured
-	taken   []byte // snap bytes for each packet of the batch, as it arrived
-	chosen  [packet.BatchMax]bool
+	arrived   [packet.BatchMax]Captured
+	handovers [packet.BatchMax]uint8 // of each packet before this step
+	taken     []byte                 // snap bytes for each packet of the batch, as it arrived
+	chosen    [packet.BatchMax]bool
 }
 
 // NewCapturer returns a capturer of the first snap bytes of packets.
@@ -317,9 +318,9 @@ func (c *Capturer) after(w *Worker, s Stage) {
 	for i := range b.N {
 		p := &b.P[i]
 		if s == StageTake {
-			c.chosen[i] = false
+			c.chosen[i], c.handovers[i] = false, p.Handovers
 			c.arrived[i] = Captured{At: now, Port: p.Port, Len: int(p.Len)}
-			if p.Class == packet.ClassNone {
+			if p.Class == packet.ClassNone || p.Handovers > 0 && untouched(p) {
 				copy(c.taken[i*c.snap:(i+1)*c.snap], b.Frame(i))
 			} else {
 				c.arrived[i].Len = 0 // it arrived in another step
@@ -339,7 +340,9 @@ func (c *Capturer) after(w *Worker, s Stage) {
 			continue
 		}
 		p := &b.P[i]
-		if a := &c.arrived[i]; a.Len > 0 {
+		// What another worker was handed as it arrived, that one copies, since it will know what became of it.
+		handed := p.Reason == packet.DropNone && p.Handovers > c.handovers[i] && untouched(p)
+		if a := &c.arrived[i]; a.Len > 0 && !handed {
 			a.Packet = w.moment(i, s).Packet
 			c.put(a, c.taken[i*c.snap:(i+1)*c.snap])
 		}
@@ -348,6 +351,12 @@ func (c *Capturer) after(w *Worker, s Stage) {
 		}
 	}
 	c.out.publish()
+}
+
+// untouched says that a packet, if it is handed over, still is as it arrived.
+func untouched(p *packet.Packet) bool {
+	const made = packet.FlagLocal | packet.FlagRouted | packet.FlagSealed | packet.FlagDecapsulated
+	return p.Flags&made == 0 && (p.Class == packet.ClassInbound || p.Class == packet.ClassOutbound)
 }
 
 // left copies packet i if this step put it on a port's queue, and not into the hands of another worker or of the wait for its neighbour.

@@ -60,7 +60,7 @@ func TestGREWithAnotherImplementation(t *testing.T) {
 	rand.Read(keys[0])
 	rand.Read(keys[1])
 	const spiIn, spiOut, greKey = 0x5a110701, 0x5a110702, 7
-	g.a = g.gateway(g.net.GwA, "gw-a", 2, fmt.Sprintf(`interfaces:
+	g.a = g.gateway(g.net.GwA, "gw-a", 2, 2, fmt.Sprintf(`interfaces:
   lan: {role: protected}
   wan: {role: outside}
   gre1: {role: tunnel, encapsulation: gre, key: %d, addrs: 203.0.113.1/30}

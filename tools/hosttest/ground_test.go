@@ -80,10 +80,10 @@ func build(t *testing.T) *ground {
 }
 
 // gateway prepares one gateway with a configuration of the test's own, which follows what all have in common.
-func (g *ground) gateway(ns *testbed.Namespace, name string, associations int, config string) *rig.Gateway {
+func (g *ground) gateway(ns *testbed.Namespace, name string, workers, associations int, config string) *rig.Gateway {
 	g.t.Helper()
 	x, err := rig.NewGateway(g.bed, ns, programs, name, associations, func(x *rig.Gateway) string {
-		return fmt.Sprintf("instance: %s\ncontrol: {socket: %s}\nworkers: {count: 2}\ndataplane: {pin_dir: %s}\n%s", name, x.Socket, x.Pins, config)
+		return fmt.Sprintf("instance: %s\ncontrol: {socket: %s}\nworkers: {count: %d}\ndataplane: {pin_dir: %s}\n%s", name, x.Socket, workers, x.Pins, config)
 	})
 	g.must(err)
 	return x

@@ -75,8 +75,8 @@ func TestEverySuiteThatIKEAgreesOn(t *testing.T) {
 		}
 		return text + fmt.Sprintf("secrets: {ike-both: {secret: \"%x%x\"}}\n", g.net.Mark, g.net.Mark)
 	}
-	g.a = g.gateway(g.net.GwA, "gw-a", 2*len(list), config(0))
-	g.b = g.gateway(g.net.GwB, "gw-b", 0, config(1))
+	g.a = g.gateway(g.net.GwA, "gw-a", 2, 2*len(list), config(0))
+	g.b = g.gateway(g.net.GwB, "gw-b", 2, 0, config(1))
 	g.must(g.b.Launch())
 	g.must(g.b.Ready(15 * time.Second))
 	g.must(g.a.Launch())

@@ -40,10 +40,11 @@ secrets: {ike-four: {secret: "%x%x"}}
 `, local, remote, nearTS, farTS, action, more, g.net.Mark, g.net.Mark)
 	}
 	const burst = 20 // datagrams: what half a second allows
-	g.a = g.gateway(g.net.GwA, "gw-a", 2, config(rig.GwA4, rig.GwB4, rig.LANA4, rig.LANB4, `, limit_out: {packets: 40, burst: 500ms}, filters: [
+	// One worker: with two, the one that receives a packet and the one that owns its association each tell their part in a trace.
+	g.a = g.gateway(g.net.GwA, "gw-a", 1, 2, config(rig.GwA4, rig.GwB4, rig.LANA4, rig.LANB4, `, limit_out: {packets: 40, burst: 500ms}, filters: [
       {action: deny, direction: out, remote_ts: "198.51.100.128/25[udp/7007]"},
       {action: deny, direction: in, local_ts: "198.51.100.0/25[udp/7008]"}]`, "start"))
-	g.b = g.gateway(g.net.GwB, "gw-b", 0, config(rig.GwB4, rig.GwA4, rig.LANB4, rig.LANA4, "", "none"))
+	g.b = g.gateway(g.net.GwB, "gw-b", 2, 0, config(rig.GwB4, rig.GwA4, rig.LANB4, rig.LANA4, "", "none"))
 	g.must(g.b.Launch())
 	g.must(g.b.Ready(15 * time.Second))
 	g.must(g.a.Launch())
