@@ -285,6 +285,27 @@ func TestErrorsGoBackThroughAnInterface(t *testing.T) {
 	b.settled()
 }
 
+// TestMTUOfAnInterface: what is forwarded into an interface fits it, though the path would take more.
+func TestMTUOfAnInterface(t *testing.T) {
+	a, b := routed(t, options{}, nil)
+	for _, size := range []int{1400, 1401} {
+		a.inject(inside, udp4("198.51.100.5", "198.51.100.200", size, 64), udp6("2001:db8:a::5", "2001:db8:b::7", size, 64))
+	}
+	got := a.drain(inside)
+	if len(got) != 2 || got[0][14+20] != 3 || got[0][14+21] != 4 || got[1][14+40] != 2 {
+		t.Fatalf("the senders got %x; %v", got, a.dropped())
+	}
+	if v4, v6 := binary.BigEndian.Uint16(got[0][14+26:]), binary.BigEndian.Uint32(got[1][14+44:]); v4 != 1400 || v6 != 1400 {
+		t.Errorf("MTUs %d and %d", v4, v6)
+	}
+	cross(t, a, b)
+	if n := len(b.drain(inside)); n != 2 {
+		t.Errorf("%d packets arrived", n)
+	}
+	a.settled()
+	b.settled()
+}
+
 // TestInterfacesHaveTheirOwnPolicies: two peers, each the way for everything by an interface of its own, and a route chooses.
 func TestInterfacesHaveTheirOwnPolicies(t *testing.T) {
 	o := options{routes: []fib.Entry{{Prefix: netip.MustParsePrefix("198.51.100.224/27"), Hop: fib.Hop{Kind: fib.Tunnel, Port: 2, MTU: 1400}}}}

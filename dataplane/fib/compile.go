@@ -60,7 +60,7 @@ func (c *compiler) compile() (*Table, map[neighbourKey][]uint32) {
 	c.addNeighbours()
 	t := c.table(0)
 	if len(c.virtual) > 0 {
-		t.Tunnels = routed(t)
+		t.tellTunnels()
 	}
 	t.Hops = slices.Clip(t.Hops)
 	return t, c.hopsOf

@@ -8,6 +8,27 @@ type Routed struct {
 	Tunnel bool
 }
 
+// tellTunnels fills in what a complete table says of virtual interfaces.
+func (t *Table) tellTunnels() {
+	t.Tunnels = routed(t)
+	for i := range t.Hops {
+		if h := &t.Hops[i]; h.Kind == Tunnel {
+			for len(t.mtus) <= int(h.Port) {
+				t.mtus = append(t.mtus, 0)
+			}
+			t.mtus[h.Port] = h.MTU
+		}
+	}
+}
+
+// InterfaceMTU returns the MTU of virtual interface n as the kernel has it, 0 if no route leads into that.
+func (t *Table) InterfaceMTU(n uint16) int {
+	if int(n) < len(t.mtus) {
+		return int(t.mtus[n])
+	}
+	return 0
+}
+
 // routedMax bounds the prefixes that [Table.Tunnels] tells apart: whoever follows it keeps them in the kernel.
 const routedMax = 1 << 16
 

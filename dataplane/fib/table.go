@@ -116,6 +116,8 @@ type Table struct {
 	Hops []Hop
 	// Tunnels says, by the longest match, which destinations are routed into virtual interfaces.
 	Tunnels []Routed
+	// mtus are the MTUs of virtual interfaces by number, of those that a route leads into.
+	mtus []uint16
 
 	prefixes *bart.Table[uint32]
 	groups   [][]uint32 // hop indices of multipath routes, repeated by weight
@@ -173,7 +175,7 @@ func Build(generation uint32, entries []Entry) *Table {
 		b.prefixes.Insert(e.Prefix.Masked(), b.hop(e.Hop))
 	}
 	t := b.table(generation)
-	t.Tunnels = routed(t)
+	t.tellTunnels()
 	return t
 }
 

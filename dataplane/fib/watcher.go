@@ -393,7 +393,7 @@ func (w *Watcher) publish(old, t *Table) {
 // returns false if a whole rebuild is needed.
 func (w *Watcher) applyNeighbours(events []neighbourEvent) bool {
 	old := w.Table()
-	t := &Table{prefixes: old.prefixes, groups: old.groups, Hops: old.Hops, Tunnels: old.Tunnels}
+	t := &Table{prefixes: old.prefixes, groups: old.groups, Hops: old.Hops, Tunnels: old.Tunnels, mtus: old.mtus}
 	copied, changed := false, false
 	edit := func() {
 		if !copied {

@@ -182,8 +182,10 @@ type Outbound struct {
 	// GREKey is the key of its GRE headers, with FlagGREKey.
 	GREKey  uint32
 	partner uint32 // slot of the other half, with FlagBundled
-	signed  uint8  // bytes that AH adds, of the half of ESP of a bundle
-	_       [31]byte
+	// Interface is the number of the virtual interface that its packets leave by, 0 for none.
+	Interface uint16
+	signed    uint8 // bytes that AH adds, of the half of ESP of a bundle
+	_         [29]byte
 }
 
 // Next gives out the next sequence number, or says that none is left: the

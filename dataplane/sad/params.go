@@ -214,6 +214,7 @@ func (o *Outbound) fill(p *Params, slot uint32) {
 	info := p.Suite.Info()
 	o.SPI, o.Slot = p.SPI, slot
 	o.Suite, o.MTU, o.GREKey = p.Suite, p.MTU, p.Carrier.Key
+	o.Interface = p.InterfaceNumber
 	o.IVLen, o.ICVLen, o.Align = p.lengths(info)
 	o.Seq.Add(p.Sequence)
 	o.SeqMax = p.sequenceMax()

@@ -20,6 +20,9 @@ func (w *Worker) admitOutbound() {
 			w.route(sa)
 			last, hop = sa, &w.tables.FIB.Hops[sa.Hop]
 			mtu = sa.InnerMTU(int(hop.MTU))
+			if own := w.tables.FIB.InterfaceMTU(sa.Interface); own != 0 {
+				mtu = min(mtu, own)
+			}
 			if sa.Flags&sad.FlagPadded != 0 {
 				sa.Pad(mtu)
 			}
