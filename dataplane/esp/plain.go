@@ -106,8 +106,8 @@ func (s *Scratch) plain(o *sad.Outbound) bool {
 	return o != nil && o.HeaderLen == plainHeaderLen && o.Flags&sad.FlagsUnusual == 0 && s.table.OutboundKey(o.Slot).GCM()
 }
 
-// plainInbound says that packets for an association, or none, have the form that prepareOpen is for.
-func (s *Scratch) plainInbound(in *sad.Inbound) bool {
+// TakesESP says that packets for an association, or none, have the form that TakeESP and prepareOpen are for.
+func (s *Scratch) TakesESP(in *sad.Inbound) bool {
 	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP|sad.FlagGRE|sad.FlagBundled) == 0 && s.table.InboundKey(in.Slot).GCM()
 }
 
@@ -116,7 +116,7 @@ func (s *Scratch) decapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 	n := 0
 	for n < len(live) && n < packet.BatchMax {
 		in := sa[live[n]]
-		if !s.plainInbound(in) {
+		if !s.TakesESP(in) {
 			break
 		}
 		packets := s.prepareOpen(b, live[n:min(len(live), packet.BatchMax)], sa, in, n)

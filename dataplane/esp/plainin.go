@@ -77,9 +77,6 @@ type openRun struct {
 // BeginESP forgets what TakeESP took.
 func (s *Scratch) BeginESP() { s.taken, s.opens = 0, s.opens[:0] }
 
-// TakesESP says that TakeESP is for packets of an association.
-func (s *Scratch) TakesESP(in *sad.Inbound) bool { return s.plainInbound(in) }
-
 // Leave makes packet i, which TakeESP took, one that [packet.Parse] accepted and that is to be opened by Decapsulate.
 func (s *Scratch) Leave(b *packet.Batch, i uint8) {
 	packet.Parse(b, int(i)) // its outer header was found right
