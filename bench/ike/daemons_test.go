@@ -1,7 +1,6 @@
 package ike
 
 import (
-	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -13,22 +12,7 @@ import (
 // programs is the folder of sallyportd and sallyport, built once for the tests that need them.
 var programs string
 
-func TestMain(m *testing.M) {
-	code := 1
-	var err error
-	if len(testbed.Missing(testbed.Root...)) == 0 {
-		programs, err = rig.Programs()
-	}
-	if err == nil {
-		code = m.Run()
-	} else {
-		fmt.Println(err)
-	}
-	if programs != "" {
-		os.RemoveAll(programs)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(rig.WithPrograms(&programs, m.Run)) }
 
 // TestDaemonsSetUpTunnelsBesideTraffic: those of a reload come up, while the established one carries on.
 func TestDaemonsSetUpTunnelsBesideTraffic(t *testing.T) {

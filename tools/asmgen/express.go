@@ -97,14 +97,6 @@ func passOutbound(c *build.Context) {
 	c.LEAL(operand.Mem{Base: t, Index: y, Scale: 1, Disp: flagPorts | 4<<16}, t.As32())
 	c.SHLQ(imm(32), t)
 	c.ORQ(t, rest)
-	c.MOVQ(addrs, t)
-	c.XORQ(at(f, flowsSeed), t)
-	c.MOVQ(rest, reg.RDX)
-	c.XORQ(at(f, flowsSeed+8), reg.RDX)
-	c.MULXQ(t, t, u)
-	c.XORQ(u, t)
-	c.MOVQ(at(f, flowsShift), u)
-	c.SHRXQ(u, t, t)
 	findFlow(c, f, addrs, rest, t, u, "next")
 
 	c.LEAQ(at(t, flowKnown), other)
@@ -176,8 +168,16 @@ func passOutbound(c *build.Context) {
 	c.JMP(to("sum"))
 }
 
-// findFlow makes place, the index of a flow's place, the address of its entry there, or jumps to none. u is of use in between.
+// findFlow makes place the address of a flow's entry, or jumps to none, see flows.place4 and find4. u is of use in between.
 func findFlow(c *build.Context, f, addrs, rest, place, u reg.GPVirtual, none string) {
+	c.MOVQ(addrs, place)
+	c.XORQ(at(f, flowsSeed), place)
+	c.MOVQ(rest, reg.RDX)
+	c.XORQ(at(f, flowsSeed+8), reg.RDX)
+	c.MULXQ(place, place, u)
+	c.XORQ(u, place)
+	c.MOVQ(at(f, flowsShift), u)
+	c.SHRXQ(u, place, place)
 	c.SHLQ(imm(7), place)
 	c.ADDQ(at(f, flowsPlaces), place)
 	for k := range 4 {

@@ -4,7 +4,6 @@ import (
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
-	"github.com/mmcloughlin/avo/reg"
 )
 
 // passDecapsulated writes inRun.passGeneric of package worker for processors with BMI2.
@@ -38,14 +37,6 @@ func passDecapsulated(c *build.Context) {
 	c.SHLQ(imm(32), addrs)
 	c.ORQ(at(t, packetFlowDst+8), addrs)
 	c.MOVQ(at(t, packetFlowRest), rest)
-	c.MOVQ(addrs, t)
-	c.XORQ(at(f, flowsSeed), t)
-	c.MOVQ(rest, reg.RDX)
-	c.XORQ(at(f, flowsSeed+8), reg.RDX)
-	c.MULXQ(t, t, u)
-	c.XORQ(u, t)
-	c.MOVQ(at(f, flowsShift), u)
-	c.SHRXQ(u, t, t)
 	findFlow(c, f, addrs, rest, t, u, "keep")
 
 	c.LEAQ(at(t, flowKnown), other)

@@ -9,16 +9,22 @@ import (
 	"sallyport/tools/rig"
 )
 
+// converse has the hosts talk over both families.
+func (g *ground) converse() {
+	g.t.Helper()
+	for _, x := range []struct{ network, hostB string }{{"tcp4", rig.HostB4}, {"tcp6", rig.HostB6}} {
+		g.echo(g.net.HostB, x.network, net.JoinHostPort(x.hostB, "2200"))
+		g.talk(g.net.HostA, x.network, "", net.JoinHostPort(x.hostB, "2200"), string(g.net.Mark))
+	}
+}
+
 // TestHostsTalkByAH has hosts talk through tunnels of AH. AH hides nothing, so the capture sees the inner packets: all of them in AH, which no
 // other test lets pass.
 func TestHostsTalkByAH(t *testing.T) {
 	g := lay(t, rig.Signed())
 	g.open = true // on purpose: readable
 	must(t, g.pair.Start())
-	for _, x := range []struct{ network, hostB string }{{"tcp4", rig.HostB4}, {"tcp6", rig.HostB6}} {
-		g.echo(g.net.HostB, x.network, net.JoinHostPort(x.hostB, "2200"))
-		g.talk(g.net.HostA, x.network, "", net.JoinHostPort(x.hostB, "2200"), string(g.net.Mark))
-	}
+	g.converse()
 	if f := g.figures().Sub(g.opened); f.ESP() != 0 {
 		t.Errorf("%d packets of ESP crossed: %v", f.ESP(), f.Kinds)
 	}
@@ -47,10 +53,7 @@ func TestHostsTalkByAH(t *testing.T) {
 func TestHostsTalkByAHAroundESP(t *testing.T) {
 	g := lay(t, rig.Bundled())
 	must(t, g.pair.Start())
-	for _, x := range []struct{ network, hostB string }{{"tcp4", rig.HostB4}, {"tcp6", rig.HostB6}} {
-		g.echo(g.net.HostB, x.network, net.JoinHostPort(x.hostB, "2200"))
-		g.talk(g.net.HostA, x.network, "", net.JoinHostPort(x.hostB, "2200"), string(g.net.Mark))
-	}
+	g.converse()
 	if f := g.figures().Sub(g.opened); f.ESP() != 0 {
 		t.Errorf("%d packets of ESP crossed without AH: %v", f.ESP(), f.Kinds)
 	}

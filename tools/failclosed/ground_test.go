@@ -1,7 +1,6 @@
 package failclosed
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -21,19 +20,7 @@ import (
 // programs is the folder of sallyportd and sallyport, built once for all tests here.
 var programs string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		if len(testbed.Missing(testbed.Root...)) == 0 {
-			var err error
-			if programs, err = rig.Programs(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
-			defer os.RemoveAll(programs)
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(rig.WithPrograms(&programs, m.Run)) }
 
 // ground is the rig with hosts that send and captures that watch.
 type ground struct {

@@ -41,6 +41,14 @@ type network struct {
 	capture *testbed.Capture // what gateway a sends into the transit network
 }
 
+// gateways returns the namespace of the gateway by name, and that of its peer.
+func (n *network) gateways(name string) (own, peer *testbed.Namespace) {
+	if name == sallyport {
+		return n.gwA, n.gwB
+	}
+	return n.gwB, n.gwA
+}
+
 // side is what the two halves of the network differ in.
 type side struct {
 	gateway, host *testbed.Namespace

@@ -472,10 +472,7 @@ func (a *moving) perform(_ context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	ns := r.network.gwB
-	if name == sallyport {
-		ns = r.network.gwA
-	}
+	ns, _ := r.network.gateways(name)
 	r.check("%s moves", name)
 	return move(ns, a.From, a.To)
 }
@@ -492,10 +489,7 @@ func (a *routing) perform(_ context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	ns := r.network.gwB
-	if name == sallyport {
-		ns = r.network.gwA
-	}
+	ns, _ := r.network.gateways(name)
 	return ns.RouteOut(a.To, a.Out)
 }
 
@@ -586,10 +580,7 @@ func (a *flood) perform(_ context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	from := r.network.gwA
-	if name == sallyport {
-		from = r.network.gwB
-	}
+	_, from := r.network.gateways(name)
 	return leaveHalfOpen(from, a.To, a.Count)
 }
 

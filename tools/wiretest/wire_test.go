@@ -25,20 +25,7 @@ import (
 
 var programs string
 
-func TestMain(m *testing.M) {
-	code := func() int {
-		if len(testbed.Missing(testbed.Root...)) == 0 {
-			var err error
-			if programs, err = rig.Programs(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
-			defer os.RemoveAll(programs)
-		}
-		return m.Run()
-	}()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(rig.WithPrograms(&programs, m.Run)) }
 
 // The addresses of the drawing; farN is a host behind the peer.
 var (
