@@ -134,7 +134,7 @@ func (p *farEnd) tag(covered []byte, seq uint64) []byte {
 	return p.mac.Sum(nil)[:p.icvLen]
 }
 
-// seal writes the next ESP packet around the IPv4 datagram inner into esp, of sealedLen bytes.
+// seal writes the next ESP packet around the datagram inner into esp, of sealedLen bytes.
 func (p *farEnd) seal(esp, inner []byte) {
 	p.seq++
 	binary.BigEndian.PutUint32(esp, p.spi)
@@ -145,7 +145,7 @@ func (p *farEnd) seal(esp, inner []byte) {
 	for i := range pad {
 		text[len(inner)+i] = byte(i + 1)
 	}
-	text[len(text)-2], text[len(text)-1] = byte(pad), 4
+	text[len(text)-2], text[len(text)-1] = byte(pad), nextHeader(inner)
 	iv := esp[espHeader : espHeader+p.ivLen]
 	if p.ivLen > 0 {
 		binary.BigEndian.PutUint64(iv[len(iv)-8:], p.seq)
@@ -169,6 +169,14 @@ func (p *farEnd) seal(esp, inner []byte) {
 	}
 }
 
+// nextHeader is that of ESP around a datagram (RFC 4303, 2.6).
+func nextHeader(inner []byte) byte {
+	if inner[0]>>4 == 6 {
+		return 41
+	}
+	return 4
+}
+
 // open returns the datagram inside an ESP packet, checking SPI, ICV and padding. The numbers of
 // successive packets grow by less than 2^32.
 func (p *farEnd) open(esp []byte) ([]byte, error) {
@@ -188,7 +196,7 @@ func (p *farEnd) open(esp []byte) ([]byte, error) {
 	}
 	p.seq = seq
 	pad := int(text[len(text)-2])
-	if pad > len(text)-2 || text[len(text)-1] != 4 {
+	if pad > len(text)-2 || text[len(text)-1] != nextHeader(text) {
 		return nil, fmt.Errorf("pad length %d, next header %d", pad, text[len(text)-1])
 	}
 	inner := text[:len(text)-2-pad]

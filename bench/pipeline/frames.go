@@ -18,10 +18,10 @@ func Frames(decrypt bool, size, flows int, keymat []byte, spi uint32) ([][]byte,
 	var frames [][]byte
 	for i := range flows {
 		local, remote := number4(ourNet.Addr())+uint32(1+i%250), number4(theirNet.Addr())+uint32(1+i%250)
-		inner := datagram(local, remote, uint16(1024+i), size)
+		inner := datagram(4, local, remote, uint16(1024+i), size)
 		frame := append(bytes.Clone(etherHead), inner...)
 		if decrypt {
-			frame = append(bytes.Clone(etherHead), outer(far.sealedLen(size))...)
+			frame = append(bytes.Clone(etherHead), IPv4.outerDatagram(far.sealedLen(size))...)
 			far.seal(frame[len(etherHead)+20:], inner)
 			// What comes in by the outside port goes to the peer's addresses, as the peer sees them.
 			binary.BigEndian.PutUint32(frame[len(etherHead)+12:], number4(ours))

@@ -56,10 +56,10 @@ func (l *Lane) load(number int) {
 		if o.Decrypt {
 			local, remote = remote, local
 		}
-		inner := datagram(local, remote, uint16(1024+flow), o.Sizes[i%len(o.Sizes)])
-		frame := append(bytes.Clone(etherHead), inner...)
+		inner := datagram(o.Kind.inner(), local, remote, uint16(1024+flow), o.Sizes[i%len(o.Sizes)])
+		frame := append(linkHeader(etherHead, o.Kind.inner()), inner...)
 		if o.Decrypt {
-			frame = append(bytes.Clone(etherHead), outer(l.rig.far[k].sealedLen(len(inner)))...)
+			frame = append(linkHeader(etherHead, o.Kind.outer()), o.Kind.outerDatagram(l.rig.far[k].sealedLen(len(inner)))...)
 		}
 		l.source, l.owner, l.inner = append(l.source, frame), append(l.owner, k), append(l.inner, inner)
 	}
@@ -76,8 +76,9 @@ func (l *Lane) Refresh() {
 	if !l.rig.o.Decrypt {
 		return
 	}
+	front := len(etherHead) + l.rig.o.Kind.outerLen()
 	for i, f := range l.source {
-		l.rig.far[l.owner[i]].seal(f[len(etherHead)+20:], l.inner[i])
+		l.rig.far[l.owner[i]].seal(f[front:], l.inner[i])
 	}
 }
 
@@ -120,32 +121,71 @@ func (l *Lane) compare(frame []byte) {
 }
 
 func (l *Lane) judge(frame []byte, i int) error {
-	port := byte(outside)
+	kind, port := l.rig.o.Kind, byte(outside)
+	version := kind.outer()
 	if l.rig.o.Decrypt {
-		port = inside
+		port, version = inside, kind.inner()
 	}
-	if head := []byte{2, 0, 0, 0, 3, port, 2, 0, 0, 0, 2, port, 8, 0}; len(frame) < 34 || !bytes.Equal(frame[:14], head) {
+	if head := linkHeader([]byte{2, 0, 0, 0, 3, port, 2, 0, 0, 0, 2, port}, version); len(frame) < 14+headerLen(version) || !bytes.Equal(frame[:14], head) {
 		return errors.New("the link header is wrong")
 	}
 	ip := frame[14:]
-	if int(binary.BigEndian.Uint16(ip[2:])) != len(ip) || sum16(ip[:20]) != 0xffff {
+	if version == 4 && (int(binary.BigEndian.Uint16(ip[2:])) != len(ip) || sum16(ip[:ipv4Len]) != 0xffff) {
 		return errors.New("the IPv4 header is wrong")
 	}
+	if version == 6 && (ip[0]>>4 != 6 || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-ipv6Len) {
+		return errors.New("the IPv6 header is wrong")
+	}
 	if !l.rig.o.Decrypt {
-		if ip[9] != 50 || binary.BigEndian.Uint32(ip[12:]) != number4(ours) || binary.BigEndian.Uint32(ip[16:]) != number4(theirs) {
-			return errors.New("it does not go to the peer")
+		if err := kind.judgeOuter(ip); err != nil {
+			return err
 		}
 		var err error
-		if ip, err = l.rig.far[l.owner[i]].open(ip[20:]); err != nil {
+		if ip, err = l.rig.far[l.owner[i]].open(ip[kind.outerLen():]); err != nil {
 			return err
 		}
 	}
 	want := bytes.Clone(l.inner[i])
-	want[8]--
-	want[10], want[11] = 0, 0
-	binary.BigEndian.PutUint16(want[10:], ^sum16(want[:20]))
+	if kind.inner() == 6 {
+		want[7]--
+	} else {
+		want[8]--
+		want[10], want[11] = 0, 0
+		binary.BigEndian.PutUint16(want[10:], ^sum16(want[:ipv4Len]))
+	}
 	if !bytes.Equal(ip, want) {
 		return errors.New("the inner packet differs")
 	}
 	return nil
+}
+
+// judgeOuter says what is wrong with the headers in front of ESP in a datagram to the peer, whose lengths were looked at.
+func (k Kind) judgeOuter(ip []byte) error {
+	proto, addresses := ip[9], ip[12:20]
+	if k.outer() == 6 {
+		proto, addresses = ip[6], ip[8:40]
+	}
+	want := append(addrOf(k.outer(), number4(ours)).AsSlice(), addrOf(k.outer(), number4(theirs)).AsSlice()...)
+	if !bytes.Equal(addresses, want) {
+		return errors.New("it does not go to the peer")
+	}
+	if k != NATT {
+		if proto != 50 {
+			return fmt.Errorf("it has protocol %d", proto)
+		}
+		return nil
+	}
+	udp := ip[headerLen(k.outer()):]
+	if proto != 17 || len(udp) < udpLen || binary.BigEndian.Uint64(udp) != ourPort<<48|theirPort<<32|uint64(len(udp))<<16 {
+		return errors.New("it is not in UDP as it should be")
+	}
+	return nil
+}
+
+// linkHeader returns a link header for an IP version that begins like head.
+func linkHeader(head []byte, version uint8) []byte {
+	if version == 6 {
+		return append(bytes.Clone(head[:12]), 0x86, 0xdd)
+	}
+	return append(bytes.Clone(head[:12]), 0x08, 0x00)
 }

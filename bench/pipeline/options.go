@@ -25,8 +25,9 @@ import (
 // Options say what to measure. The zero value of a field means its default.
 type Options struct {
 	Decrypt bool
+	Kind    Kind            // default IPv4
 	Suite   transform.Suite // default AES-128-GCM
-	// Sizes are the lengths of the inner IPv4 datagrams, which follow each other in this order; default 64.
+	// Sizes are the lengths of the inner datagrams, which follow each other in this order; default 64.
 	Sizes []int
 	// Associations, each with a policy and a pair of networks of its own, up to AssociationsMax; default 1.
 	Associations int
@@ -55,11 +56,11 @@ const (
 // WorkersMax keeps the rig's memory within reason.
 const WorkersMax = 16
 
-// SizeMax is the largest inner datagram that fits an outer MTU of 1500 whatever the suite.
+// SizeMax is the largest inner datagram that fits an outer MTU of 1500 whatever the suite, and with AES-GCM whatever the kind.
 const SizeMax = 1420
 
-// SizeMin holds an IPv4 and a UDP header.
-const SizeMin = 28
+// SizeMin holds an IPv4 and a UDP header; of IPv6 it is 48.
+const SizeMin = ipv4Len + udpLen
 
 // IMIX is the usual mixture of sizes, 7 : 4 : 1, of which the largest is as large as fits the tunnel.
 var IMIX = []int{64, 576, 64, 64, 576, 64, 1420, 64, 576, 64, 576, 64}
@@ -98,8 +99,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("%d workers: 1 to %d are possible, and an association for each", o.Workers, WorkersMax)
 	}
 	for _, s := range o.Sizes {
-		if s < SizeMin || s > SizeMax {
-			return fmt.Errorf("packets of %d bytes: %d to %d are possible", s, SizeMin, SizeMax)
+		if least := o.Kind.SizeMin(); s < least || s > SizeMax {
+			return fmt.Errorf("packets of %d bytes: %d to %d are possible", s, least, SizeMax)
 		}
 	}
 	return nil

@@ -41,6 +41,47 @@ func TestEverySuiteIsVerified(t *testing.T) {
 	}
 }
 
+// TestEveryKindIsVerified carries packets of many sizes through tunnels of every kind, and has the far end check them all.
+func TestEveryKindIsVerified(t *testing.T) {
+	for kind := range Kind(len(kindNames)) {
+		var sizes []int
+		for s := kind.SizeMin(); s <= SizeMax; s += 61 {
+			sizes = append(sizes, s)
+		}
+		sizes = append(sizes, SizeMax)
+		for _, decrypt := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/decrypt=%v", kind, decrypt), func(t *testing.T) {
+				r, err := New(Options{Decrypt: decrypt, Kind: kind, Sizes: sizes, Associations: 7, Packets: 256})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				l := r.Lanes[0]
+				for range 8 {
+					if l.Left() == 0 {
+						l.Refresh()
+					}
+					if err := l.Verify(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestKindsAreNamed: every word is the kind's that it is for.
+func TestKindsAreNamed(t *testing.T) {
+	for i, word := range Kinds() {
+		if k, err := ParseKind(word); err != nil || k != Kind(i) || k.String() != word {
+			t.Errorf("%s is %d, %v", word, k, err)
+		}
+	}
+	if _, err := ParseKind("carrier pigeon"); err == nil {
+		t.Error("there are no pigeons")
+	}
+}
+
 // TestLibraryOpensWhatItSeals is for every suite; each round takes all packets once.
 func TestLibraryOpensWhatItSeals(t *testing.T) {
 	for _, suite := range transform.List() {
@@ -102,7 +143,7 @@ func TestVerifyNotices(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{{Sizes: []int{20}}, {Sizes: []int{64, 1421}}, {Associations: AssociationsMax + 1}, {Associations: -1}, {Ring: 100}, {Workers: 2}, {Workers: WorkersMax + 1, Associations: 64}} {
+	for _, o := range []Options{{Sizes: []int{20}}, {Sizes: []int{64, 1421}}, {Sizes: []int{47}, Kind: IPv6}, {Associations: AssociationsMax + 1}, {Associations: -1}, {Ring: 100}, {Workers: 2}, {Workers: WorkersMax + 1, Associations: 64}} {
 		if r, err := New(o); err == nil {
 			r.Close()
 			t.Errorf("%+v was accepted", o)

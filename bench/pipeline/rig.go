@@ -23,7 +23,7 @@ const (
 	outside
 )
 
-// The rig's addresses: the gateway, its peer, and the networks behind them.
+// The rig's addresses: the gateway, its peer, and the networks behind them. In IPv6 others stand for them, see addrOf.
 var (
 	ours      = netip.MustParseAddr("192.0.2.1")
 	theirs    = netip.MustParseAddr("192.0.2.2")
@@ -66,7 +66,7 @@ func (r *Rig) open() (err error) {
 	queues := func() []worker.Queue { return make([]worker.Queue, r.o.Workers) }
 	r.engine, err = dataplane.New(dataplane.Config{
 		Workers: r.o.Workers, RingSize: r.o.Ring, Associations: r.o.Associations + r.o.Spare, ClampMSS: true,
-		FIB: fib.Build(1, []fib.Entry{{Prefix: ourNet, Hop: hop(inside)}, {Prefix: netip.PrefixFrom(theirs, 32), Hop: hop(outside)}}),
+		FIB: fib.Build(1, r.routes(hop(inside), hop(outside))),
 		Ports: []dataplane.PortConfig{
 			{Name: "inside", Role: worker.Protected, Queues: queues()},
 			{Name: "outside", Role: worker.Outside, Queues: queues()},
@@ -87,7 +87,7 @@ func (r *Rig) open() (err error) {
 	}
 	r.engine.SetQueues(inside, ports[inside])
 	r.engine.SetQueues(outside, ports[outside])
-	r.engine.SetOwn([]netip.Addr{ours})
+	r.engine.SetOwn([]netip.Addr{r.endpoint()})
 	workers, err := r.engine.Manual()
 	if err != nil {
 		return err
@@ -105,16 +105,40 @@ func (r *Rig) open() (err error) {
 	return nil
 }
 
+// routes lead to the network inside and to the peer, and if so asked into the virtual interface.
+func (r *Rig) routes(inside, outside fib.Hop) []fib.Entry {
+	k := r.o.Kind
+	peer := addrOf(k.outer(), number4(theirs))
+	list := []fib.Entry{{Prefix: prefixOf(k.inner(), ourNet), Hop: inside}, {Prefix: netip.PrefixFrom(peer, peer.BitLen()), Hop: outside}}
+	if k == Route {
+		list = append(list, fib.Entry{Prefix: theirNet, Hop: fib.Hop{Kind: fib.Tunnel, Port: 1, MTU: 1500}})
+	}
+	return list
+}
+
+// endpoint is the gateway's outer address.
+func (r *Rig) endpoint() netip.Addr { return addrOf(r.o.Kind.outer(), number4(ours)) }
+
+// virtualName is the name of the virtual interface, the engine's first.
+const virtualName = "ipsec0"
+
 // install makes the associations, both directions of each, and their policies.
 func (r *Rig) install() error {
 	policies := make([]spd.Policy, r.o.Associations)
+	rules := dataplane.Policies{Endpoints: []netip.Addr{r.endpoint()}}
+	if r.o.Kind == Route {
+		rules.Interfaces = []dataplane.Interface{{Name: virtualName}}
+		if err := r.engine.Apply(rules); err != nil {
+			return err
+		}
+	}
 	r.far = make([]farEnd, r.o.Associations)
 	random := rand.NewChaCha8([32]byte{})
 	for k := range policies {
 		local, remote := r.o.networks(k)
 		name := fmt.Sprint("tunnel ", k)
 		p := r.params(name, local, remote, random)
-		policies[k] = spd.Policy{Name: name, Action: spd.Protect, Selectors: p.Selectors, Tunnel: uint32(k)}
+		policies[k] = spd.Policy{Name: name, Action: spd.Protect, Selectors: p.Selectors, Tunnel: uint32(k), Interface: p.Interface}
 		if err := r.far[k].init(p.Suite, p.Keymat); err != nil {
 			return err
 		}
@@ -136,18 +160,26 @@ func (r *Rig) install() error {
 			r.far[k].spi, r.far[k].seq = in.Value(), 0
 		}
 	}
-	return r.engine.Apply(dataplane.Policies{SPD: policies, Endpoints: []netip.Addr{ours}})
+	rules.SPD = policies
+	return r.engine.Apply(rules)
 }
 
 // params describe an association with a key of its own.
 func (r *Rig) params(name string, local, remote netip.Prefix, random *rand.ChaCha8) sad.Params {
+	k := r.o.Kind
 	p := sad.Params{
-		Name: name, Suite: r.o.Suite, Keymat: make([]byte, r.o.Suite.Info().KeyLen), Local: ours, Remote: theirs,
+		Name: name, Suite: r.o.Suite, Keymat: make([]byte, r.o.Suite.Info().KeyLen), Local: r.endpoint(), Remote: addrOf(k.outer(), number4(theirs)),
 		ESN: true, Window: 4096, Outer: sad.Outer{CopyDSCP: true, CopyDF: true, ECN: true},
 		Selectors: []spd.Selector{{
-			Local: []spd.Range{spd.RangeOf(local)}, Remote: []spd.Range{spd.RangeOf(remote)},
+			Local: []spd.Range{spd.RangeOf(prefixOf(k.inner(), local))}, Remote: []spd.Range{spd.RangeOf(prefixOf(k.inner(), remote))},
 			LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts,
 		}},
+	}
+	switch k {
+	case NATT:
+		p.Encap, p.LocalPort, p.RemotePort = true, ourPort, theirPort
+	case Route:
+		p.Interface = virtualName
 	}
 	random.Read(p.Keymat)
 	return p

@@ -120,6 +120,7 @@ type Parameters struct {
 	Tunnels   int     `json:"tunnels,omitempty"`
 	Workers   int     `json:"workers,omitempty"`
 	Suite     string  `json:"suite,omitempty"` // proposal word
+	Kind      string  `json:"kind,omitempty"`  // of the tunnels, "" for IPv4 in IPv4 by policy
 }
 
 // Bounds are the ends of a search: the highest load that met the goal and the lowest that did not, in the row's unit.

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -22,12 +23,16 @@ import (
 	"sallyport/dataplane/transform"
 )
 
-// suiteDefault is the suite that rows do not name.
-const suiteDefault = "aes128gcm16"
+// suiteDefault and kindDefault are the suite and the kind that rows do not name.
+const (
+	suiteDefault = "aes128gcm16"
+	kindDefault  = "ipv4"
+)
 
 // pipelineOptions are the options of the verb pipeline.
 type pipelineOptions struct {
 	sizes, suites, directions []string
+	kinds                     []string
 	associations              []int
 	workers                   []int
 	cores                     []int
@@ -46,7 +51,7 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 		Long: "Pipeline carries packets through a whole gateway in this process: policy, association, sequence number with\n" +
 			"ESN, replay window of 4096, cipher, TTL, next hop, link header, and one copy of each packet on its way in.\n" +
 			"256 flows, or one for each association if there are more. One packet in 1,000 is checked by an implementation\n" +
-			"of its own. Sizes are those of the inner IPv4 packet; imix is 64, 576 and 1420 bytes as 7 : 4 : 1. Times and\n" +
+			"of its own. Sizes are those of the inner packet; imix is 64, 576 and 1420 bytes as 7 : 4 : 1. Times and\n" +
 			"rates are those of the median round of the source, which lasts some tenths of a millisecond. Best is the\n" +
 			"fastest round of the source: on a machine with other work it still tells what a change is worth, the median\n" +
 			"does not. Library is the time of the suite's ciphers alone in Go's standard library, with packets as many and as\n" +
@@ -65,6 +70,7 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 	f.StringSliceVar(&o.sizes, "sizes", []string{"64", "128", "256", "512", "1024", "1420", "imix"}, "inner packets' sizes in bytes, or imix")
 	f.StringSliceVar(&o.suites, "suites", []string{suiteDefault}, "ESP suites by proposal word, or all")
 	f.StringSliceVar(&o.directions, "directions", []string{"encrypt", "decrypt"}, "directions")
+	f.StringSliceVar(&o.kinds, "kinds", []string{kindDefault}, "kinds of tunnels: "+strings.Join(pipeline.Kinds(), ", ")+", or all")
 	f.IntSliceVar(&o.associations, "associations", []int{1, 64}, "numbers of associations that the packets spread over")
 	f.Float64Var(&o.seconds, "seconds", 0.3, "time of one measurement")
 	f.IntVar(&o.runs, "runs", 5, "how often each is measured, in turn; the median counts")
@@ -90,6 +96,10 @@ type measurement struct {
 func (o *pipelineOptions) cases() ([]*measurement, error) {
 	if o.runs < 1 || o.seconds <= 0 {
 		return nil, fmt.Errorf("%d runs of %v seconds", o.runs, o.seconds)
+	}
+	kinds, err := parseKinds(o.kinds)
+	if err != nil {
+		return nil, err
 	}
 	var all []*measurement
 	names := o.suites
@@ -117,18 +127,20 @@ func (o *pipelineOptions) cases() ([]*measurement, error) {
 						return nil, fmt.Errorf("direction %q: encrypt or decrypt", direction)
 					}
 					for _, word := range o.sizes {
-						sizes, err := parseSize(word)
-						if err != nil {
-							return nil, err
+						for _, kind := range kinds {
+							sizes, err := parseSize(word, kind.SizeMin())
+							if err != nil {
+								return nil, err
+							}
+							m := &measurement{size: word, options: pipeline.Options{
+								Decrypt: direction == "decrypt", Kind: kind, Suite: suite, Sizes: sizes, Associations: associations, Workers: workers,
+							}}
+							if o.churn {
+								m.options.Spare = pipeline.ChurnSpare
+							}
+							m.name = m.rowName()
+							all = append(all, m)
 						}
-						m := &measurement{size: word, options: pipeline.Options{
-							Decrypt: direction == "decrypt", Suite: suite, Sizes: sizes, Associations: associations, Workers: workers,
-						}}
-						if o.churn {
-							m.options.Spare = pipeline.ChurnSpare
-						}
-						m.name = m.rowName()
-						all = append(all, m)
 					}
 				}
 			}
@@ -137,13 +149,28 @@ func (o *pipelineOptions) cases() ([]*measurement, error) {
 	return all, nil
 }
 
-func parseSize(word string) ([]int, error) {
+// parseKinds returns the kinds that words are for; all for "all".
+func parseKinds(words []string) (kinds []pipeline.Kind, err error) {
+	if slices.Equal(words, []string{"all"}) {
+		words = pipeline.Kinds()
+	}
+	for _, word := range words {
+		k, err := pipeline.ParseKind(word)
+		if err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, k)
+	}
+	return kinds, nil
+}
+
+func parseSize(word string, least int) ([]int, error) {
 	if word == "imix" {
 		return pipeline.IMIX, nil
 	}
 	n, err := strconv.Atoi(word)
-	if err != nil || n < pipeline.SizeMin || n > pipeline.SizeMax {
-		return nil, fmt.Errorf("size %q: %d to %d, or imix", word, pipeline.SizeMin, pipeline.SizeMax)
+	if err != nil || n < least || n > pipeline.SizeMax {
+		return nil, fmt.Errorf("size %q: %d to %d, or imix", word, least, pipeline.SizeMax)
 	}
 	return []int{n}, nil
 }
@@ -155,9 +182,20 @@ func (m *measurement) direction() string {
 	return "encrypt"
 }
 
+// kind is that of the tunnels, "" for the usual one.
+func (m *measurement) kind() string {
+	if m.options.Kind == pipeline.IPv4 {
+		return ""
+	}
+	return m.options.Kind.String()
+}
+
 // rowName is gateway/DIRECTION/SIZE, and what differs from the common case behind it.
 func (m *measurement) rowName() string {
 	name := "gateway/" + m.direction() + "/" + m.size
+	if kind := m.kind(); kind != "" {
+		name += "/" + kind
+	}
 	if suite := m.options.Suite.String(); suite != suiteDefault {
 		name += "/" + suite
 	}
@@ -356,14 +394,14 @@ func (m *measurement) meanBits() float64 {
 func (m *measurement) parameters() result.Parameters {
 	return result.Parameters{
 		Direction: m.direction(), Size: m.size, Bytes: m.meanBits() / 8, Tunnels: m.options.Associations,
-		Workers: m.options.Workers, Suite: m.options.Suite.String(),
+		Workers: m.options.Workers, Suite: m.options.Suite.String(), Kind: m.kind(),
 	}
 }
 
 // command repeats one measurement.
 func (m *measurement) command(o *pipelineOptions) string {
-	command := fmt.Sprintf("sallyport-bench pipeline --directions %s --sizes %s --suites %s --associations %d --workers %d --seconds %v --runs %d",
-		m.direction(), m.size, m.options.Suite, m.options.Associations, m.options.Workers, o.seconds, o.runs)
+	command := fmt.Sprintf("sallyport-bench pipeline --directions %s --sizes %s --suites %s --kinds %s --associations %d --workers %d --seconds %v --runs %d",
+		m.direction(), m.size, m.options.Suite, m.options.Kind, m.options.Associations, m.options.Workers, o.seconds, o.runs)
 	if o.churn {
 		command += " --churn"
 	}

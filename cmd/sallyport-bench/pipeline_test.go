@@ -13,7 +13,7 @@ import (
 func TestPipelineWritesRows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipeline.json")
 	var out, errs bytes.Buffer
-	code := run(context.Background(), strings.Fields("pipeline --sizes 64,imix --suites aes128gcm16,aes256-sha256 --associations 1,3 --seconds 0.0001 --runs 2 --json "+path), &out, &errs)
+	code := run(context.Background(), strings.Fields("pipeline --sizes 64,imix --suites aes128gcm16,aes256-sha256 --associations 1,3 --kinds ipv4,natt --seconds 0.0001 --runs 2 --json "+path), &out, &errs)
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs.String())
 	}
@@ -21,10 +21,11 @@ func TestPipelineWritesRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Rows) != 2*2*2*(2*4+1) { // directions, sizes, suites, associations, figures; the library's once
+	if len(f.Rows) != 2*2*2*2*(2*4+1) { // directions, sizes, suites, kinds, associations, figures; the library's once
 		t.Errorf("%d rows", len(f.Rows))
 	}
-	want := map[string]bool{"gateway/encrypt/64": true, "gateway/decrypt/imix": true, "gateway/decrypt/64/aes256-sha256/associations=3": true, "gateway/decrypt/imix/library": true}
+	want := map[string]bool{"gateway/encrypt/64": true, "gateway/decrypt/imix": true, "gateway/decrypt/64/aes256-sha256/associations=3": true, "gateway/decrypt/imix/library": true,
+		"gateway/encrypt/imix/natt": true, "gateway/decrypt/64/natt/aes256-sha256/associations=3": true}
 	for _, r := range f.Rows {
 		if library := strings.HasSuffix(r.Name, "/library"); library != (r.Ratio > 0) || library && len(r.PeerSamples) != 2 {
 			t.Errorf("row %+v", r)
@@ -71,7 +72,7 @@ func TestPipelineComparesWithAChurn(t *testing.T) {
 
 func TestWrongUsage(t *testing.T) {
 	for _, args := range []string{
-		"pipeline --sizes 20", "pipeline --sizes 9000", "pipeline --sizes big", "pipeline --suites aes128gcm", "pipeline --associations 0",
+		"pipeline --sizes 20", "pipeline --sizes 9000", "pipeline --sizes big", "pipeline --suites aes128gcm", "pipeline --kinds pigeon", "pipeline --kinds ipv6 --sizes 40", "pipeline --associations 0",
 		"pipeline --runs 0", "pipeline --seconds 0", "pipeline --directions up", "pipeline --nothing", "pipeline x", "nothing",
 	} {
 		var out, errs bytes.Buffer
