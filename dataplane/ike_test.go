@@ -11,12 +11,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"sallyport/bpf"
 	"sallyport/dataplane/datagram"
 	"sallyport/dataplane/keeper"
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/spd"
 	"sallyport/dataplane/worker"
 	"sallyport/tools/testbed"
 )
@@ -216,7 +219,28 @@ type cable struct {
 	mail     mailbox
 }
 
-func newCable(t *testing.T, mode string) *cable {
+// cableOptions vary the cable.
+type cableOptions struct {
+	mode string
+	spd  []spd.Policy
+	own  []string                           // more addresses of the gateway
+	look func(s *bpf.Steering, ifindex int) // if given, at the steering program in the moment in which it is attached
+}
+
+// looking is the kernel, with a look at each program that is attached.
+type looking struct {
+	*keeper.Local
+	look func(s *bpf.Steering, ifindex int)
+}
+
+func (l looking) AttachXDP(s *bpf.Steering, ifname string, ifindex int, mode bpf.Mode, pinDir string) (*bpf.Link, error) {
+	if l.look != nil {
+		l.look(s, ifindex)
+	}
+	return l.Local.AttachXDP(s, ifname, ifindex, mode, pinDir)
+}
+
+func newCable(t *testing.T, o cableOptions) *cable {
 	t.Helper()
 	testbed.Need(t, testbed.Root...)
 	bed := testbed.ForTest(t, "ikepath")
@@ -227,7 +251,7 @@ func newCable(t *testing.T, mode string) *cable {
 	c.peer, err = bed.Namespace("peer")
 	testbed.Must(t, err)
 	testbed.Must(t, bed.Veth(c.gw, "wan", c.peer, "wan", 2))
-	testbed.Must(t, c.gw.Address("wan", "192.0.2.1/24", "2001:db8::1/64"))
+	testbed.Must(t, c.gw.Address("wan", append([]string{"192.0.2.1/24", "2001:db8::1/64"}, o.own...)...))
 	testbed.Must(t, c.peer.Address("wan", "192.0.2.2/24", "2001:db8::2/64"))
 	testbed.Must(t, c.gw.Up("lo", "wan"))
 	testbed.Must(t, c.peer.Up("lo", "wan"))
@@ -243,13 +267,13 @@ func newCable(t *testing.T, mode string) *cable {
 		}
 		c.Engine, err = New(Config{
 			Workers: 2, RingSize: 256, Associations: 16, TUN: "sp0", PinDir: filepath.Join(pins, "gw"), IKE: true,
-			Ports: []PortConfig{{Name: "wan", Role: worker.Outside, Mode: mode}},
-		}, k, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
+			Ports: []PortConfig{{Name: "wan", Role: worker.Outside, Mode: o.mode}},
+		}, looking{k, o.look}, zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
 		if err != nil {
 			return err
 		}
 		c.IKE().Handle(c.mail.handle)
-		if err := c.Apply(Policies{Endpoints: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}); err != nil {
+		if err := c.Apply(Policies{SPD: o.spd, Endpoints: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}); err != nil {
 			return err
 		}
 		return c.Start()
@@ -258,6 +282,33 @@ func newCable(t *testing.T, mode string) *cable {
 		testbed.Must(t, c.gw.Do(func() error { c.Stop(); c.Close(); return nil }))
 	})
 	return c
+}
+
+// TestOwnAddressesBeforeAttaching has a tunnel for everything. A process that dies as soon as it serves its interfaces leaves a
+// program behind that lets an administrator in.
+func TestOwnAddressesBeforeAttaching(t *testing.T) {
+	every := func(p string) []spd.Range { return []spd.Range{spd.RangeOf(netip.MustParsePrefix(p))} }
+	seen := map[string]uint32{}
+	newCable(t, cableOptions{
+		mode: "auto", own: []string{"198.51.100.1/24"},
+		spd: []spd.Policy{{Name: "all", Action: spd.Protect, Selectors: []spd.Selector{{Local: every("198.51.100.0/24"), Remote: every("0.0.0.0/0")}}}},
+		look: func(s *bpf.Steering, ifindex int) {
+			for _, to := range []string{"198.51.100.1", "203.0.113.1"} {
+				frame := udp4("198.51.100.10", to, 64, 64)
+				action, err := s.Program().Run(&ebpf.RunOptions{Data: frame, Context: struct{ Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32 }{
+					DataEnd: uint32(len(frame)), Ingress: uint32(ifindex),
+				}})
+				if err != nil {
+					t.Error(err)
+				}
+				seen[to] = action
+			}
+		},
+	})
+	const pass = 2 // enum xdp_action (include/uapi/linux/bpf.h)
+	if seen["198.51.100.1"] != pass || seen["203.0.113.1"] == pass || len(seen) != 2 {
+		t.Errorf("frames to the gateway itself and into the tunnel end with actions %v", seen)
+	}
 }
 
 // socket opens a UDP socket of the peer.
@@ -276,7 +327,7 @@ func (c *cable) socket(addr string) *net.UDPConn {
 func TestIKEOverXDPAndKernel(t *testing.T) {
 	for _, mode := range []string{"auto", "generic"} {
 		t.Run(mode, func(t *testing.T) {
-			e := newCable(t, mode)
+			e := newCable(t, cableOptions{mode: mode})
 			read := func(c *net.UDPConn, want string) {
 				t.Helper()
 				b := make([]byte, 65535)
@@ -324,7 +375,7 @@ func TestIKEOverXDPAndKernel(t *testing.T) {
 // TestFullRingOfPacketsLeavesRoomForIKE: while workers do not get at their packets and the ring of these is full to the
 // brim, IKE messages still find frames and a ring of their own.
 func TestFullRingOfPacketsLeavesRoomForIKE(t *testing.T) {
-	c := newCable(t, "auto")
+	c := newCable(t, cableOptions{mode: "auto"})
 	esp, ike := c.socket("192.0.2.2:4500"), c.socket("192.0.2.2:500")
 	to := netip.MustParseAddrPort("192.0.2.1:4500")
 	if _, err := ike.WriteToUDPAddrPort([]byte("first"), netip.MustParseAddrPort("192.0.2.1:500")); err != nil { // resolves the neighbour

@@ -130,7 +130,9 @@ func (e *Engine) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	e.tables.FIB = e.watcher.Table()
+	// The program must know the gateway's addresses before it is attached: until then it would take what is
+	// for the gateway itself for traffic of tunnels, and for good if this process died.
+	e.tables.FIB, e.tables.Own = e.watcher.Table(), slices.Clone(e.watcher.Own())
 	e.sources()
 	e.showInterfaces()
 	e.publishTables()
@@ -225,7 +227,7 @@ func (e *Engine) kernelChanged(u fib.Update) {
 		e.linkChanged(ev)
 	}
 	if u.OwnChanged || len(u.Links) > 0 {
-		if !slices.Equal(e.tables.Own, u.Own) {
+		if u.OwnChanged {
 			e.tables.Own = slices.Clone(u.Own)
 			e.forgetEndpoints()
 			if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {

@@ -166,6 +166,9 @@ func (w *Watcher) Close() {
 // Table returns the current snapshot. Anyone may call it.
 func (w *Watcher) Table() *Table { return w.table.Load() }
 
+// Own returns the gateway's addresses as [NewWatcher] found them, sorted. It is for before Start; later they come with updates.
+func (w *Watcher) Own() []netip.Addr { return w.state.own }
+
 // SetPorts replaces the set of ports; the next snapshot follows it.
 func (w *Watcher) SetPorts(ports []Port) {
 	w.mu.Lock()

@@ -1,17 +1,22 @@
 package failclosed
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
@@ -227,10 +232,13 @@ func (g *ground) flows(when string) time.Duration {
 // dump logs what the kernels know, for a person who wants to know why nothing flows.
 func (g *ground) dump() {
 	for _, ns := range []*testbed.Namespace{g.net.GwA, g.net.GwB, g.net.HostA, g.net.HostB} {
-		for _, c := range []string{"route", "-6 route", "neigh", "addr"} {
+		for _, c := range []string{"rule", "-6 rule", "route show table all", "-6 route show table all", "neigh", "addr"} {
 			out, _ := exec.Command("ip", append([]string{"-n", ns.Name}, strings.Fields(c)...)...).CombinedOutput()
 			g.t.Logf("%s %s: %s", ns.Name, c, out)
 		}
+	}
+	for _, pins := range []string{g.pair.A.Pins, g.pair.B.Pins} {
+		g.steering(pins)
 	}
 }
 
@@ -253,4 +261,74 @@ func dice(t *testing.T) *rand.Rand {
 	}
 	t.Logf("SALLYPORT_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// steering logs what the programs of pinned links know.
+func (g *ground) steering(pins string) {
+	files, _ := filepath.Glob(filepath.Join(pins, "*"))
+	for _, file := range files {
+		if err := g.maps(file); err != nil {
+			g.t.Logf("%s: %v", file, err)
+		}
+	}
+}
+
+// maps logs the maps of the program of a pinned link, but for the sockets.
+func (g *ground) maps(file string) error {
+	l, err := link.LoadPinnedLink(file, nil)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	attached, err := l.Info()
+	if err != nil {
+		return err
+	}
+	program, err := ebpf.NewProgramFromID(attached.Program)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	about, err := program.Info()
+	if err != nil {
+		return err
+	}
+	ids, _ := about.MapIDs()
+	for _, id := range ids {
+		if err := g.entries(file, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *ground) entries(file string, id ebpf.MapID) error {
+	m, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	about, err := m.Info()
+	if err != nil || strings.HasPrefix(about.Name, "xsks") {
+		return err
+	}
+	var text strings.Builder
+	var key, value []byte
+	var values [][]byte // by CPU
+	entries := m.Iterate()
+	if about.Type == ebpf.PerCPUArray {
+		for entries.Next(&key, &values) {
+			for cpu, v := range values {
+				if strings.Trim(string(v), "\x00") != "" {
+					fmt.Fprintf(&text, " %x@%d=%x", key, cpu, v)
+				}
+			}
+		}
+	} else {
+		for entries.Next(&key, &value) {
+			fmt.Fprintf(&text, " %x=%x", key, value)
+		}
+	}
+	g.t.Logf("%s: %s:%s", file, about.Name, &text)
+	return entries.Err()
 }

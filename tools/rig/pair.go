@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -139,9 +138,7 @@ func NewPair(n *Network, bin string, tunnels []Tunnel) (*Pair, error) {
 	}
 	p := &Pair{A: gateway("gw-a", n.GwA), B: gateway("gw-b", n.GwB), Tunnels: tunnels, folder: folder}
 	for range tunnels {
-		secret := make([]byte, 32)
-		rand.Read(secret)
-		p.secrets = append(p.secrets, base64.StdEncoding.EncodeToString(secret))
+		p.secrets = append(p.secrets, rand.Text())
 	}
 	for _, t := range tunnels {
 		if t.Keys == Certificates {
