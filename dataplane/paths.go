@@ -70,7 +70,7 @@ func (e *Engine) SetPathMTU(h sad.Handle, mtu int, until time.Time) error {
 	default:
 		return nil
 	}
-	e.log.Info().Stringer("association", h).Int("mtu", mtu).Int("before", before).Msg("path MTU probed")
+	e.log.Debug().Stringer("association", h).Int("mtu", mtu).Int("before", before).Msg("path MTU probed")
 	return nil
 }
 

@@ -32,6 +32,14 @@ func (v *env) RekeyWait() time.Duration {
 	return wait
 }
 
+func (v *env) PathFound(p ikesa.Path) (ikesa.PathFound, bool) {
+	return v.shard.server.paths.known(p, time.Now())
+}
+
+func (v *env) PathTurn(p ikesa.Path, spi message.SPI) time.Duration {
+	return v.shard.server.paths.turn(p, spi, time.Now())
+}
+
 func (v *env) Select(q ikesa.Query) *ikesa.Connection { return v.shard.server.config.Load().find(q) }
 
 func (v *env) AssignAddress(c *ikesa.Connection, id auth.Identity, wanted netip.Addr) (ikesa.Lease, error) {

@@ -188,6 +188,11 @@ func (j *journal) ended(sa *ikesa.SA, r ikesa.Reason) {
 	why(who(l, sa), r, nil).Msg("IKE SA ended: " + r.Text())
 }
 
+// pathFound writes what all IKE SAs of a path use from now on.
+func (j *journal) pathFound(f ikesa.PathFound) {
+	j.log.Info().Stringer("local", f.Path.Local).Stringer("peer", f.Path.Remote).Int("mtu", f.MTU).Msg("path MTU probed")
+}
+
 func (j *journal) sendFailed(d ikesa.Datagram, err error) {
 	if left, ok := j.rarely("send"); ok {
 		j.log.Warn().Stringer("local", d.Local).Stringer("remote", d.Remote).AnErr("detail", err).Int("unreported", left).Msg("IKE datagram not sent")

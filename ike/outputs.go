@@ -35,6 +35,8 @@ func (sh *shard) perform(e *entry) {
 			}
 		case ikesa.PathMTU:
 			s.kernel.PathMTU(a.SPIIn, a.MTU, a.Until)
+		case ikesa.PathFound:
+			s.pathFound(e.sa, a)
 		case ikesa.RemoveChild:
 			sh.forgetChild(a.SPIIn)
 			s.kernel.RemoveChild(a.SPIIn, a.SPIOut, a.Reason.String())

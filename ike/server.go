@@ -91,6 +91,7 @@ type Limits struct {
 	Queue              int // datagrams that wait for one shard: 2,048; a fourth as many IKE_SA_INIT requests
 	Connecting         int // IKE SAs that we set up at a time: 256
 	Rekeys             int // rekeys of ours a second, bursts of as many: 1,000 (RFC 7296, 2.8 leaves jitter to us)
+	Searches           int // searches of paths to peers a second, bursts of as many: 250
 	Verifying          int // revocation checks at a time: 64
 }
 
@@ -102,7 +103,7 @@ func (l Limits) orDefaults() Limits {
 		standard int
 	}{
 		{&l.HalfOpen, 10_000}, {&l.HalfOpenPerAddress, 5}, {&l.CookieThreshold, 30}, {&l.SAs, 200_000},
-		{&l.Queue, 2048}, {&l.Connecting, 256}, {&l.Rekeys, 1000}, {&l.Verifying, 64},
+		{&l.Queue, 2048}, {&l.Connecting, 256}, {&l.Rekeys, 1000}, {&l.Searches, 250}, {&l.Verifying, 64},
 	} {
 		if *d.value == 0 {
 			*d.value = d.standard
@@ -123,6 +124,7 @@ type Server struct {
 	pools   *poolSet
 	gate    gate
 	rekeys  bucket
+	paths   paths
 	shards  []*shard
 	homes   homes // which shard an inbound SPI lives on
 	manager *manager
@@ -162,6 +164,8 @@ func NewServer(o Options, t Transport, k Kernel) *Server {
 	s.gate.start(o.Rand)
 	s.homes.start()
 	s.rekeys.set(limits.Rekeys, limits.Rekeys)
+	s.paths.all = make(map[ikesa.Path]*searched)
+	s.paths.begins.set(limits.Searches, limits.Searches)
 	for i := range o.Workers {
 		s.shards = append(s.shards, newShard(s, i))
 	}
@@ -192,6 +196,7 @@ func (s *Server) Limit(l Limits) {
 	l = l.orDefaults()
 	s.limits.Store(&l)
 	s.rekeys.set(l.Rekeys, l.Rekeys)
+	s.paths.begins.set(l.Searches, l.Searches)
 }
 
 // Close deletes every IKE SA, waits until the peers have confirmed or the context ends, and stops the server.

@@ -22,6 +22,7 @@ type shard struct {
 	sas      map[message.SPI]*entry
 	initial  map[initialKey]*entry
 	children map[uint32]*entry // by inbound SPI
+	paths    map[ikesa.Path][]*entry
 	timers   timers
 	env      *env
 	out      ikesa.Outputs
@@ -39,6 +40,8 @@ type entry struct {
 	halfOpen bool
 	source   netip.Addr // whom halfOpen is counted for
 	initial  initialKey // zero for initiators and successors
+	path     ikesa.Path // whose MTU it wants to know, zero if none
+	pathAt   int        // its place in the shard's list of that
 	children []uint32   // inbound SPIs that were installed through this entry
 	spiOut   []uint32   // their outbound ones, 0 = none yet
 }
@@ -56,6 +59,7 @@ func newShard(s *Server, index int) *shard {
 		sas:      make(map[message.SPI]*entry),
 		initial:  make(map[initialKey]*entry),
 		children: make(map[uint32]*entry),
+		paths:    make(map[ikesa.Path][]*entry),
 	}
 	sh.env = &env{shard: sh}
 	return sh
@@ -373,6 +377,7 @@ func (sh *shard) settle(e *entry) {
 		e.halfOpen = false
 		sh.server.gate.halfOpen.leave(e.source)
 	}
+	sh.settlePath(e)
 	sh.timers.set(e, e.sa.Deadline())
 }
 
@@ -382,6 +387,7 @@ func (sh *shard) forget(e *entry) {
 		return // forgotten already
 	}
 	sh.timers.remove(e)
+	sh.leavePath(e)
 	if e.halfOpen {
 		e.halfOpen = false
 		sh.server.gate.halfOpen.leave(e.source)

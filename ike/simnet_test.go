@@ -113,13 +113,15 @@ type node struct {
 	keep   int
 	given  []netip.Addr
 	refuse func(c *ikesa.ChildSA) error
+	link   int            // MTU of its link; 0: it has no way for what must not be cut up
+	told   map[uint32]int // path MTUs by inbound SPI
 	log    paper
 }
 
 func (n *network) node(name, address string) *node {
 	a := netip.MustParseAddr(address)
 	nd := &node{t: n.t, name: name, net: n, source: map[bool]netip.Addr{a.Is4(): a}, nextIn: uint32(len(n.nodes)+1) << 24,
-		held: map[uint32]bool{}, in: map[uint32]*association{}, out: map[uint32]*association{}, last: map[uint32]time.Time{}}
+		held: map[uint32]bool{}, in: map[uint32]*association{}, out: map[uint32]*association{}, last: map[uint32]time.Time{}, told: map[uint32]int{}}
 	n.attach(a, nd)
 	return nd
 }
@@ -232,9 +234,13 @@ func (nd *node) Usage(spiIn, spiOut uint32) (Usage, bool) {
 	return Usage{LastIn: nd.last[spiIn]}, nd.in[spiIn] != nil
 }
 
-func (nd *node) LinkMTU(netip.Addr) int { return 0 }
+func (nd *node) LinkMTU(netip.Addr) int { return nd.link }
 
-func (nd *node) PathMTU(spiIn uint32, mtu int, until time.Time) {}
+func (nd *node) PathMTU(spiIn uint32, mtu int, until time.Time) {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	nd.told[spiIn] = mtu
+}
 
 func (nd *node) RouteSource(remote netip.Addr) (netip.Addr, error) {
 	nd.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -64,7 +65,8 @@ type path struct {
 	probed  bool      // it was found out by packets that arrived, not only said by somebody on the way
 	at      time.Time // that it was learned, or confirmed
 	until   time.Time
-	handles []Handle // that it was given to
+	handles []Handle // that it was given to, some of which may be gone by now
+	left    int      // of these, when those that are gone were last taken out
 }
 
 // paths is what was learned of the paths of outbound associations. Behind the table's mutex.
@@ -72,17 +74,19 @@ type paths struct {
 	bySPI map[uint32]uint32 // slot + 1 of the first outbound association with an SPI: peers choose theirs without regard to others
 	same  []uint32          // slot + 1 of the next one, by slot; made with the first association
 	known map[pathKey]*path
+	of    []*path // that an association was given, by slot; nil if none
 }
 
 func (p *paths) add(spi, slot uint32, capacity int) {
 	if p.bySPI == nil {
-		p.bySPI, p.same = map[uint32]uint32{}, make([]uint32, capacity)
+		p.bySPI, p.same, p.of = map[uint32]uint32{}, make([]uint32, capacity), make([]*path, capacity)
 	}
 	p.same[slot] = p.bySPI[spi]
 	p.bySPI[spi] = slot + 1
 }
 
 func (p *paths) remove(spi, slot uint32) {
+	p.of[slot] = nil
 	if first := p.bySPI[spi]; first == slot+1 {
 		if next := p.same[slot]; next != 0 {
 			p.bySPI[spi] = next
@@ -150,8 +154,9 @@ func (t *Table) Complain(c *Complaint, now time.Time) (h Handle, mtu int, err er
 	case mtu > known.mtu || mtu == known.mtu && known.probed:
 		return h, known.mtu, ErrNothingNew // sent before it was learned, or a lie
 	}
-	known.mtu, known.at, known.until, known.probed = mtu, now, now.Add(PathMTUAge), false
+	known.at, known.until, known.probed = now, now.Add(PathMTUAge), false
 	t.give(known, o)
+	t.change(known, mtu)
 	return h, mtu, nil
 }
 
@@ -178,8 +183,9 @@ func (t *Table) Probed(h Handle, mtu int, now, until time.Time) (before int, err
 		t.paths.known[k] = known
 	}
 	before = known.mtu
-	known.mtu, known.at, known.until, known.probed = min(mtu, math.MaxUint16), now, until, true
+	known.at, known.until, known.probed = now, until, true
 	t.give(known, o)
+	t.change(known, min(mtu, math.MaxUint16))
 	return before, nil
 }
 
@@ -206,24 +212,48 @@ func believed(c *Complaint) (int, error) {
 	return mtu, nil
 }
 
-// give makes an association use what is known of its path.
+// give makes an association use what is known of its path. Thousands may have one path, so that costs the same however many there are.
 func (t *Table) give(known *path, o *Outbound) {
 	o.learn(0xffff<<16, uint32(known.mtu))
-	live := known.handles[:0]
+	if t.paths.of[o.Slot] == known {
+		return
+	}
+	t.paths.of[o.Slot] = known
+	if known.handles = append(known.handles, Handle(o.live)); len(known.handles) > 2*known.left+8 {
+		known.handles = slices.DeleteFunc(known.handles, func(h Handle) bool { return t.user(known, h) == nil })
+		known.left = len(known.handles)
+	}
+}
+
+// user returns the association with a handle if it is there and uses what is known of a path, else nil.
+func (t *Table) user(known *path, h Handle) *Outbound {
+	if o := t.LookupOutbound(h.Value()); o != nil && t.paths.of[o.Slot] == known {
+		return o
+	}
+	return nil
+}
+
+// change makes all that use a path use another MTU.
+func (t *Table) change(known *path, mtu int) {
+	if known.mtu == mtu {
+		return
+	}
+	known.mtu = mtu
 	for _, h := range known.handles {
-		if x := t.LookupOutbound(h.Value()); x != nil && x != o {
-			x.learn(0xffff<<16, uint32(known.mtu))
-			live = append(live, h)
+		if o := t.user(known, h); o != nil {
+			o.learn(0xffff<<16, uint32(mtu))
 		}
 	}
-	known.handles = append(live, Handle(o.live))
 }
 
 // inherit gives a new association what is known of its path.
 func (t *Table) inherit(p *Params, o *Outbound) {
-	if known := t.paths.known[pathKey{p.Name, p.Local, p.Remote}]; known != nil {
-		t.give(known, o)
+	known := t.paths.known[pathKey{p.Name, p.Local, p.Remote}]
+	if known == nil {
+		t.paths.of[o.Slot] = nil
+		return
 	}
+	t.give(known, o)
 }
 
 // AgePaths forgets path MTUs that are too old, so that larger ones are tried again. To be called now and then.
@@ -240,8 +270,9 @@ func (t *Table) AgePaths(now time.Time) (forgotten int) {
 		forgotten++
 		delete(t.paths.known, k)
 		for _, h := range known.handles {
-			if o := t.LookupOutbound(h.Value()); o != nil {
+			if o := t.user(known, h); o != nil {
 				o.learn(0xffff<<16, 0)
+				t.paths.of[o.Slot] = nil
 			}
 		}
 	}

@@ -145,3 +145,67 @@ func TestProbedPathMTU(t *testing.T) {
 		t.Error("of nothing:", err)
 	}
 }
+
+// TestManyAssociationsOfOnePath come and go, and one moves away: what one of them finds out counts for those that are there.
+func TestManyAssociationsOfOnePath(t *testing.T) {
+	const n = 50
+	tab := table(t, 4096, 0)
+	now := time.Now()
+	var all []Handle
+	add := func() {
+		p := params(false, uint32(0x1000+len(all)))
+		all = append(all, install(t, tab, p))
+	}
+	probe := func(h Handle, mtu int) {
+		t.Helper()
+		if _, err := tab.Probed(h, mtu, now, now.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what string, want uint16, list ...Handle) {
+		t.Helper()
+		for _, h := range list {
+			if got := tab.LookupOutbound(h.Value()).PathMTU(); got != want {
+				t.Fatalf("%s: %v has %d, want %d", what, h, got, want)
+			}
+		}
+	}
+	for range n {
+		add()
+	}
+	for range 3 { // again and again
+		for _, h := range all {
+			probe(h, 1400)
+		}
+	}
+	check("probed", 1400, all...)
+	moved := all[0]
+	p := params(false, 0)
+	if err := tab.Move(moved, Endpoints{Local: p.Local, Remote: p.Remote.Next()}); err != nil {
+		t.Fatal(err)
+	}
+	probe(all[1], 1300)
+	check("of the path that was left", 0, moved)
+	check("lowered", 1300, all[1:]...)
+	for i := range 10 * n { // rekeys
+		add()
+		if err := tab.Remove(all[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live := all[10*n+1:]
+	check("inherited", 1300, live...)
+	for _, known := range tab.paths.known {
+		if len(known.handles) > 2*len(live)+8 {
+			t.Errorf("%d handles of %d are kept", len(known.handles), len(live))
+		}
+	}
+	probe(live[0], 1350)
+	check("raised", 1350, live...)
+	if tab.AgePaths(now.Add(2*time.Hour)) != 1 {
+		t.Error("not forgotten")
+	}
+	check("forgotten", 0, live...)
+	probe(live[1], 1250)
+	check("found out again", 1250, live[1])
+}

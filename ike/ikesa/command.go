@@ -74,6 +74,7 @@ func (Accompanied) command()  {}
 func (Reconfigured) command() {}
 func (Liveness) command()     {}
 func (PathDoubted) command()  {}
+func (PathFound) command()    {}
 
 // Command does what the operator, the server or the data plane wants.
 func (s *SA) Command(now time.Time, cmd Command, out *Outputs) {
@@ -121,6 +122,8 @@ func (s *SA) Command(now time.Time, cmd Command, out *Outputs) {
 		s.reconfigure(now, c.Connection)
 	case PathDoubted:
 		s.recheckPath(now)
+	case PathFound:
+		s.takePath(now, c, out)
 	case Liveness:
 		if s.state == StateEstablished {
 			s.add(&liveness{}, now)

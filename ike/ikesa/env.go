@@ -35,6 +35,11 @@ type Env interface {
 	RekeyWait() time.Duration
 	// LinkMTU is the largest packet to an address that the first link takes, 0 if none can be sent that must not be cut up.
 	LinkMTU(remote netip.Addr) int
+	// PathFound is what the last search of a path by any IKE SA has come to, while that is good; ok is false if there was none.
+	PathFound(p Path) (f PathFound, ok bool)
+	// PathTurn says how long the IKE SA with one of our SPIs should wait with a search of a path, because another one searches it or many
+	// are being searched; 0 lets it begin and counts it.
+	PathTurn(p Path, spi message.SPI) time.Duration
 	// KeyLog says whether KeyLog outputs are wanted at all.
 	KeyLog() bool
 }

@@ -817,7 +817,7 @@ func TestPeerThatIgnoresProbesStaysUp(t *testing.T) {
 	}
 	w.advanceWith(time.Hour, deliver)
 	s := a.last
-	if s.state != StateEstablished || !s.path.mute || len(a.paths) != 0 || s.nextOut < 100 {
+	if s.state != StateEstablished || !s.path.mute || !a.found.Mute || len(a.paths) != 0 || s.nextOut < 100 {
 		t.Errorf("%v, path %+v, told %v, %d requests", s.state, s.path, a.paths, s.nextOut)
 	}
 	// Each three times alone, and once beside the empty request that was answered.

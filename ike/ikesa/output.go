@@ -100,6 +100,7 @@ func (InstallInbound) action()  {}
 func (InstallOutbound) action() {}
 func (UpdateChild) action()     {}
 func (PathMTU) action()         {}
+func (PathFound) action()       {}
 func (RemoveChild) action()     {}
 func (Verify) action()          {}
 func (NewSA) action()           {}

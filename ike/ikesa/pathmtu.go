@@ -1,6 +1,7 @@
 package ikesa
 
 import (
+	"net/netip"
 	"time"
 
 	"sallyport/ike/message"
@@ -16,6 +17,8 @@ import (
 // A round tries what the link takes. If that does not arrive, what did the last time, and if a little more does not, the round is over.
 // Otherwise it goes on by usual sizes, and the middle of what is still possible. A peer that has answered no probe so far is first asked by one
 // that every path takes: if it leaves that without an answer too, nothing can be found out, and it is left in peace for long.
+//
+// IKE SAs whose packets go the same way need one search: Env.PathTurn lets one of them begin, PathFound tells the others what came of it.
 type pathSearch struct {
 	at    time.Time // of the next round; zero while one is under way
 	began time.Time // the last one
@@ -44,6 +47,8 @@ const (
 	pathAgain = time.Minute
 	// pathRest is how many times as long it takes to the next round if the peer answered nothing.
 	pathRest = 6
+	// pathLater is how much later than who did the last round the others of a path would begin the next one, and at most twice that.
+	pathLater = 10 * time.Second
 	// pathSlack is how long a result holds beyond the time of the next round.
 	pathSlack = 2 * time.Minute
 	// pathBase4 and pathBase6 are the sizes that every path takes (RFC 791, 3.1; RFC 8200, 5).
@@ -55,6 +60,34 @@ const (
 
 // pathSteps are sizes that many paths take, the larger first.
 var pathSteps = [...]int{1500, pathLikely}
+
+// Path is the way of packets to a peer. Behind a NAT, every port may be another host's.
+type Path struct {
+	Local, Remote netip.Addr
+	Port          uint16 // the peer's, if there is a NAT before it; else 0
+}
+
+// PathFound is what a search of a path has come to.
+type PathFound struct {
+	Path Path
+	MTU  int       // what packets may have; 0 if nothing was found out
+	Mute bool      // the peer does not answer
+	Next time.Time // the next search; zero while this one goes on
+	// Until is when MTU is to be forgotten.
+	Until time.Time
+}
+
+// Path is the way whose MTU this SA wants to know; ok is false if it does not.
+func (s *SA) Path() (p Path, ok bool) {
+	if s.path == nil || s.state != StateEstablished {
+		return Path{}, false
+	}
+	p = Path{Local: s.local.Addr(), Remote: s.remote.Addr()}
+	if s.natThere {
+		p.Port = s.remote.Port()
+	}
+	return p, true
+}
 
 // pathBase is the size of a packet to the peer that every path takes.
 func (s *SA) pathBase() int {
@@ -71,6 +104,10 @@ func (s *SA) schedulePath(now time.Time) {
 		s.path = nil
 	case s.path == nil:
 		s.path = &pathSearch{at: now.Add(pathDelay + time.Duration(float64(pathDelay)*s.fraction()))}
+		if way, ok := s.Path(); ok {
+			f, _ := s.env.PathFound(way)
+			s.path.known, s.path.until = f.MTU, f.Until
+		}
 	}
 }
 
@@ -85,22 +122,49 @@ func (s *SA) pathProbing() string {
 	return "on"
 }
 
-// tickPath begins a round that is due.
-func (s *SA) tickPath(now time.Time, _ *Outputs) {
-	if p := s.path; p != nil && s.state == StateEstablished && s.confirmed && due(p.at, now) {
-		s.beginPath(now)
-	}
-}
-
-// beginPath begins a round.
-func (s *SA) beginPath(now time.Time) {
+// tickPath takes over what others of the path have found out, or begins a round that is due.
+func (s *SA) tickPath(now time.Time, out *Outputs) {
 	p := s.path
-	p.most, p.low, p.tried, p.began = s.env.LinkMTU(s.remote.Addr()), s.pathBase(), false, now
-	p.high, p.before = p.most, p.known
-	if p.most <= p.low {
-		p.at = s.nextPath(now)
+	if p == nil || s.state != StateEstablished || !s.confirmed || !due(p.at, now) {
 		return
 	}
+	way, _ := s.Path()
+	if f, ok := s.env.PathFound(way); ok && now.Before(f.Next) {
+		s.takePath(now, f, out)
+		return
+	}
+	s.beginPath(now)
+}
+
+// takePath takes over what was found out by another IKE SA.
+func (s *SA) takePath(now time.Time, f PathFound, out *Outputs) {
+	way, ok := s.Path()
+	p := s.path
+	if !ok || way != f.Path || p.at.IsZero() { // or by a search of its own, which is under way
+		return
+	}
+	p.known, p.until, p.mute, p.sure, p.began = f.MTU, f.Until, f.Mute, f.MTU != 0, now
+	if !f.Next.IsZero() {
+		p.at = f.Next.Add(pathLater + time.Duration(float64(pathLater)*s.fraction()))
+	}
+	s.tellPaths(out)
+}
+
+// beginPath begins a round, if it may.
+func (s *SA) beginPath(now time.Time) {
+	p := s.path
+	most, low := s.env.LinkMTU(s.remote.Addr()), s.pathBase()
+	if most <= low {
+		p.began, p.at = now, s.nextPath(now)
+		return
+	}
+	way, _ := s.Path()
+	if wait := s.env.PathTurn(way, s.LocalSPI()); wait > 0 {
+		p.at = now.Add(wait)
+		return
+	}
+	p.most, p.low, p.tried, p.began = most, low, false, now
+	p.high, p.before = p.most, p.known
 	p.at = time.Time{}
 	s.add(&sizeProbe{}, now)
 }
@@ -199,10 +263,11 @@ func (t *sizeProbe) process(s *SA, now time.Time, m *message.Message, out *Outpu
 	case p == nil || p != t.of || p.began != t.began || !p.at.IsZero(): // the path is another one by now
 		return false
 	case m.ErrorNotify() != nil: // a peer that does not pass over what it does not know
+		s.giveUpPath(now, out)
 		s.path = nil
 		return false
 	case t.lost && p.tried && !p.sure:
-		p.at, p.mute = now.Add(pathRest*s.conn.PathTime), true
+		s.giveUpPath(now, out)
 		return false
 	case t.lost:
 		p.high = t.size - 1
@@ -223,6 +288,14 @@ func (t *sizeProbe) process(s *SA, now time.Time, m *message.Message, out *Outpu
 
 func (*sizeProbe) drop(*SA) {}
 
+// giveUpPath leaves a peer in peace that answers no probe.
+func (s *SA) giveUpPath(now time.Time, out *Outputs) {
+	p := s.path
+	p.at, p.mute = now.Add(pathRest*s.conn.PathTime), true
+	way, _ := s.Path()
+	out.add(PathFound{Path: way, Mute: true, Next: p.at, Until: p.at})
+}
+
 // found tells what arrives by now: until the round is over what did the last time, if it still may, or what is sure. While it is being asked for,
 // that is what nearly every path takes: senders remember for minutes what they are told.
 func (s *SA) found(now time.Time, over bool, out *Outputs) {
@@ -238,6 +311,14 @@ func (s *SA) found(now time.Time, over bool, out *Outputs) {
 		}
 	}
 	p.known, p.until = max(p.known, p.low), next.Add(pathSlack)
+	s.tellPaths(out)
+	if way, ok := s.Path(); ok {
+		out.add(PathFound{Path: way, MTU: p.known, Next: p.at, Until: p.until})
+	}
+}
+
+// tellPaths tells the data plane how large packets may be.
+func (s *SA) tellPaths(out *Outputs) {
 	for _, c := range s.children {
 		if c.outbound {
 			s.tellPath(c, out)

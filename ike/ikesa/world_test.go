@@ -65,6 +65,7 @@ type host struct {
 	pool    netip.Addr
 	usage   map[uint32]Usage
 	paths   map[uint32]int // path MTUs, by inbound SPI
+	found   PathFound      // the last result of a search
 	virtual []netip.Addr
 	verify  []Verify
 	drops   map[Reason]int
@@ -187,6 +188,9 @@ func (h *host) Store() *auth.Store { return h.store }
 func (h *host) RekeyWait() time.Duration { return 0 }
 func (h *host) LinkMTU(netip.Addr) int   { return h.link }
 
+func (h *host) PathFound(Path) (PathFound, bool)         { return PathFound{}, false }
+func (h *host) PathTurn(Path, message.SPI) time.Duration { return 0 }
+
 func (h *host) AssignAddress(_ *Connection, _ auth.Identity, wanted netip.Addr) (Lease, error) {
 	addr := h.pool
 	if wanted.BitLen() != addr.BitLen() {
@@ -246,6 +250,8 @@ func (h *host) perform(out *Outputs) {
 		case PathMTU:
 			h.paths[a.SPIIn] = a.MTU
 			h.say("path MTU of %x: %d for %v", a.SPIIn, a.MTU, a.Until.Sub(h.w.now).Round(time.Minute))
+		case PathFound:
+			h.found = a
 		case RemoveChild:
 			if h.in[a.SPIIn] == nil || (a.SPIOut != 0) != (h.out[a.SPIOut] != nil) {
 				h.w.t.Errorf("%s removes %x/%x, installed are %v and %v", h.name, a.SPIIn, a.SPIOut, h.in[a.SPIIn], h.out[a.SPIOut])
