@@ -9,14 +9,7 @@ func (q *Queue) Drain(f func(frame []byte)) int {
 	if q.closed {
 		return 0
 	}
-	n := min(q.tx.ready(len(q.tx.entries)), q.done.room(len(q.done.entries)))
-	for i := 0; i < n; i++ {
-		d := q.tx.at(i)
-		f(q.mem[d.Addr : d.Addr+uint64(d.Len) : d.Addr+uint64(d.Len)])
-		q.done.set(i, d.Addr)
-	}
-	q.done.publish(n)
-	q.tx.release(n)
+	n, _ := q.complete(len(q.tx.entries), f)
 	return n
 }
 
@@ -28,13 +21,27 @@ func (q *Queue) Discard(max int) (packets int, bytes uint64) {
 	if q.closed {
 		return 0, 0
 	}
-	n := min(max, q.tx.ready(max), q.done.room(max))
-	for i := 0; i < n; i++ {
-		d := q.tx.at(i)
-		bytes += uint64(d.Len)
-		q.done.set(i, d.Addr)
+	return q.complete(max, nil)
+}
+
+// complete completes up to max transmitted packets and returns how many there were and their bytes. It shows each to f if there is one.
+// The caller holds drain.
+func (q *Queue) complete(max int, f func(frame []byte)) (n int, bytes uint64) {
+	n = min(max, q.tx.ready(max), q.done.room(max))
+	for i := 0; i < n; {
+		from := q.tx.waiting(i, n-i)
+		to := q.done.space(i, len(from))
+		for k := range to {
+			d := &from[k]
+			if f != nil {
+				f(q.mem[d.Addr : d.Addr+uint64(d.Len) : d.Addr+uint64(d.Len)])
+			}
+			bytes += uint64(d.Len)
+			to[k] = d.Addr
+		}
+		i += len(to)
 	}
 	q.done.publish(n)
-	q.tx.release(n)
+	q.tx.free(n)
 	return n, bytes
 }

@@ -21,29 +21,38 @@ func (q *Queue) InjectBatch(frames [][]byte) int {
 		return 0
 	}
 	room, chunks := q.rx.room(len(frames)), q.fill.ready(len(frames))
-	n := 0
-	for _, f := range frames {
-		if len(f) == 0 || len(f) > packet.LenMax {
-			q.invalid.Add(1)
-			break
-		}
-		if n == room {
-			q.rxFull.Add(1)
-			break
-		}
-		if n == chunks {
-			q.fillEmpty.Add(1)
-			break
-		}
-		addr := q.fill.at(n) + packet.Headroom
-		copy(q.mem[addr:addr+packet.LenMax], f)
-		q.rx.set(n, packet.Desc{Addr: addr, Len: uint32(len(f))})
-		n++
+	n := q.place(frames[:min(len(frames), room, chunks)])
+	switch {
+	case n == len(frames):
+	case n == room:
+		q.rxFull.Add(1)
+	case n == chunks:
+		q.fillEmpty.Add(1)
+	default:
+		q.invalid.Add(1)
 	}
-	q.fill.release(n)
-	q.rx.publish(n)
 	if n > 0 {
+		q.fill.free(n)
+		q.rx.announce(n)
 		q.near.ring()
+	}
+	return n
+}
+
+// place copies frames, for which there is room, into those of the fill ring up to the first one of an impossible length, and returns how many.
+func (q *Queue) place(frames [][]byte) (n int) {
+	for n < len(frames) {
+		chunks := q.fill.waiting(n, len(frames)-n)
+		descs := q.rx.space(n, len(chunks))
+		for k := range descs {
+			f, addr := frames[n+k], packet.Chunk(chunks[k])+packet.Headroom
+			if len(f) == 0 || len(f) > packet.LenMax {
+				return n + k
+			}
+			copy(q.mem[addr:addr+packet.LenMax], f)
+			descs[k] = packet.Desc{Addr: addr, Len: uint32(len(f))}
+		}
+		n += len(descs)
 	}
 	return n
 }

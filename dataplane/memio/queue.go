@@ -82,9 +82,7 @@ func (q *Queue) Receive(d []packet.Desc) int { return q.rx.pop(d) }
 // of d. They leave with the next Flush.
 func (q *Queue) Transmit(d []packet.Desc) int {
 	n := min(len(d), q.TransmitRoom())
-	for i, x := range d[:n] {
-		q.tx.set(q.placed+i, x)
-	}
+	q.tx.put(q.placed, d[:n])
 	q.placed += n
 	return n
 }
@@ -93,9 +91,7 @@ func (q *Queue) Transmit(d []packet.Desc) int {
 // many of addr. Any address in a frame will do.
 func (q *Queue) Fill(addr []uint64) int {
 	n := min(len(addr), q.fill.room(len(addr)))
-	for i, a := range addr[:n] {
-		q.fill.set(i, packet.Chunk(a))
-	}
+	q.fill.put(0, addr[:n])
 	q.fill.publish(n)
 	return n
 }
@@ -114,7 +110,7 @@ func (q *Queue) TransmitRoom() int { return q.tx.room(len(q.tx.entries)) - q.pla
 // is always nil.
 func (q *Queue) Flush() error {
 	if q.placed > 0 {
-		q.tx.publish(q.placed)
+		q.tx.announce(q.placed)
 		q.placed = 0
 		q.far.ring()
 	}
@@ -158,12 +154,12 @@ func (q *Queue) Close() error {
 	q.closed = true
 	for _, r := range []*ring[packet.Desc]{&q.rx, &q.tx} {
 		for i, n := 0, r.ready(len(r.entries)); i < n; i++ {
-			q.reclaimed = append(q.reclaimed, packet.Chunk(r.at(i).Addr))
+			q.reclaimed = append(q.reclaimed, packet.Chunk(r.waiting(i, 1)[0].Addr))
 		}
 	}
 	for _, r := range []*ring[uint64]{&q.fill, &q.done} {
 		for i, n := 0, r.ready(len(r.entries)); i < n; i++ {
-			q.reclaimed = append(q.reclaimed, packet.Chunk(r.at(i)))
+			q.reclaimed = append(q.reclaimed, packet.Chunk(r.waiting(i, 1)[0]))
 		}
 	}
 	unix.Close(q.near.fd)

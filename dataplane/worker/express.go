@@ -95,7 +95,7 @@ const tcpSYN = 0x02
 func (w *Worker) expressInbound() {
 	b, t := &w.batch, w.tables
 	w.esp.BeginESP()
-	if w.watched || t.Endpoints == nil {
+	if w.watched || t.Endpoints == nil || len(w.lists.shortOut) == b.N {
 		return
 	}
 	var (

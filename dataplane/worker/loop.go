@@ -133,7 +133,7 @@ const headerLines = 2
 // more of what comes later, never of itself: so it cannot pile up.
 func (w *Worker) take() {
 	b := &w.batch
-	b.N, w.fresh, w.came = 0, 0, 0
+	b.N, w.fresh, w.came, w.staged = 0, 0, 0, 0
 	w.lists.reset()
 	if len(w.first) > 0 {
 		w.takeFirst()
@@ -249,6 +249,9 @@ func (w *Worker) drop(i uint8, reason packet.Drop) { w.batch.P[i].Reason = reaso
 // settle counts the packets that ended and gives their frames back.
 func (w *Worker) settle() {
 	b := &w.batch
+	if w.staged == b.N {
+		return
+	}
 	for i := range b.N {
 		if r := b.P[i].Reason; r != packet.DropNone {
 			w.Counters.Drops[r].Add(1)
@@ -258,18 +261,20 @@ func (w *Worker) settle() {
 	}
 }
 
-// releaseAll sends frames home.
+// releaseAll sends frames home, as many as a batch has at most.
 func (w *Worker) releaseAll(addrs []uint64) {
-	free, size := w.free, w.group.homeSize
+	n, size := len(w.free), w.group.homeSize
 	first := uint64(w.ID) * size
+	free := w.free[:n+len(addrs)]
 	for _, a := range addrs {
 		if chunk := packet.Chunk(a); chunk-first < size {
-			free = append(free, chunk)
+			free[n] = chunk
+			n++
 		} else {
 			w.group.homeward[w.ID][w.group.home(chunk)].push(chunk)
 		}
 	}
-	w.free = free
+	w.free = free[:n]
 }
 
 // release sends a frame home.

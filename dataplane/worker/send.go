@@ -40,15 +40,17 @@ func (w *Worker) sendHops(list []uint8, flags packet.Flags) {
 			continue
 		}
 		hop.Touch()
-		r.link = forward.LinkOf(&hop.SrcMAC, &hop.DstMAC)
-		for of := p.Hop; len(list) > 0 && b.P[list[0]].Hop == of; {
+		r.b, r.link = b, forward.LinkOf(&hop.SrcMAC, &hop.DstMAC)
+		r.hop, r.port, r.flags = p.Hop, hop.Port, flags
+		for len(list) > 0 && b.P[list[0]].Hop == r.hop {
 			if queue.n == len(queue.pending) {
 				w.drain(queue)
 			}
 			forward.Seat(&b.P[list[0]])
-			*r = departure{b: b, list: list, link: r.link, descs: queue.pending[queue.n:], sealed: queue.esp[queue.n:], hop: of, port: hop.Port, flags: flags}
+			r.list, r.descs, r.sealed = list, queue.pending[queue.n:], queue.esp[queue.n:]
 			n := r.stage()
 			queue.n, list = queue.n+n, list[n:]
+			w.staged += n
 		}
 	}
 }

@@ -142,7 +142,7 @@ func NewGroup(c Config) (*Group, error) {
 			flows:      flows,
 			burst:      c.Batch,
 			esp:        esp.NewScratch(g.sad),
-			free:       make([]uint64, 0, per),
+			free:       make([]uint64, 0, per+packet.BatchMax), // room for foreign frames, until releaseAll knows them
 			events:     newRing[Event](eventSlots),
 			limiter:    forward.NewLimiter(icmpRate, icmpBurst),
 			complaints: forward.NewLimiter(complaintRate, complaintBurst),
@@ -211,6 +211,7 @@ type Worker struct {
 	burst     int
 	fresh     int    // packets of the batch that queues received, and that are to be classified
 	came      uint64 // ports, those below 64, that they came by, and perhaps others
+	staged    int    // packets of the batch that sendHops put in line for their next hops
 	tables    *Tables
 	guarded   bool  // the batch may have inbound packets of associations with terms for each packet
 	verifies  bool  // the batch has packets of bundles, whose AH is to be verified

@@ -1,6 +1,10 @@
 package xsk
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"sallyport/dataplane/release"
+)
 
 // completionRing returns sent frames. The kernel produces, we consume.
 type completionRing struct {
@@ -24,10 +28,9 @@ func (r *completionRing) pop(addr []uint64) int {
 	if n == 0 {
 		return 0
 	}
-	for i := uint32(0); i < n; i++ {
-		addr[i] = r.entries[(r.next+i)&r.mask]
-	}
+	together := copy(addr[:n], r.entries[r.next&r.mask:])
+	copy(addr[together:n], r.entries)
 	r.next += n
-	atomic.StoreUint32(r.consumer, r.next) // release: we have read the entries
+	release.Store(r.consumer, r.next) // we have read the entries
 	return int(n)
 }

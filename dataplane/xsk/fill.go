@@ -33,7 +33,7 @@ func (r *fillRing) put(addr uint64) {
 
 // publish lets the kernel see everything put, with one store.
 func (r *fillRing) publish() {
-	atomic.StoreUint32(r.producer, r.next) // release: entries before index
+	atomic.StoreUint32(r.producer, r.next) // entries before index, and both before needsWakeup looks
 }
 
 // needsWakeup reports whether the driver waits for a system call before it

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/release"
 )
 
 // receiveRing holds received packets. The kernel produces, we consume.
@@ -28,11 +29,10 @@ func (r *receiveRing) pop(d []packet.Desc) int {
 	if n == 0 {
 		return 0
 	}
-	for i := uint32(0); i < n; i++ {
-		d[i] = r.entries[(r.next+i)&r.mask]
-	}
+	together := copy(d[:n], r.entries[r.next&r.mask:])
+	copy(d[together:n], r.entries)
 	r.next += n
-	atomic.StoreUint32(r.consumer, r.next) // release: we have read the entries
+	release.Store(r.consumer, r.next) // we have read the entries
 	return int(n)
 }
 

@@ -41,7 +41,7 @@ func (r *transmitRing) put(d packet.Desc) {
 func (r *transmitRing) publish() {
 	if r.published != r.next {
 		r.published = r.next
-		atomic.StoreUint32(r.producer, r.next) // release: entries before index
+		atomic.StoreUint32(r.producer, r.next) // entries before index, and both before needsWakeup looks
 	}
 }
 
