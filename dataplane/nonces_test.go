@@ -10,6 +10,7 @@ import (
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/transform"
+	"sallyport/tools/craft"
 )
 
 // nonce is what must never come twice under one key: SPI, which stands for the key here, and IV of an ESP packet over IPv4.
@@ -202,15 +203,5 @@ func TestUDPChecksumOverIPv6(t *testing.T) {
 // naiveUDPSum adds the pseudo-header of IPv6 (RFC 8200, 8.1) and a UDP datagram; 0xffff if the checksum is right.
 func naiveUDPSum(addresses, udp []byte) uint16 {
 	all := append(bytes.Clone(addresses), 0, 0, byte(len(udp)>>8), byte(len(udp)), 0, 0, 0, packet.ProtoUDP)
-	if all = append(all, udp...); len(all)%2 == 1 {
-		all = append(all, 0)
-	}
-	sum := uint32(0)
-	for i := 0; i < len(all); i += 2 {
-		sum += uint32(all[i])<<8 | uint32(all[i+1])
-	}
-	for sum>>16 != 0 {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
+	return craft.Sum(append(all, udp...))
 }

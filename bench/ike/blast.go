@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane/threads"
+	"sallyport/tools/craft"
 	"sallyport/tools/testbed"
 )
 
@@ -117,21 +118,7 @@ func datagram(from, to netip.AddrPort, payload []byte) []byte {
 	binary.BigEndian.PutUint16(b[20:], from.Port())
 	binary.BigEndian.PutUint16(b[22:], to.Port())
 	binary.BigEndian.PutUint16(b[24:], uint16(8+len(payload)))
-	sumHeader(b)
-	return append(b, payload...)
-}
-
-// sumHeader writes the checksum of an IPv4 header without options.
-func sumHeader(b []byte) {
-	b[10], b[11] = 0, 0
-	sum := uint32(0)
-	for i := 0; i < 20; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(b[10:], ^uint16(sum))
+	return append(craft.FixIPv4(b), payload...)
 }
 
 // newSpoofer sends gw-b complete IKE_SA_INIT requests, each from an address of spoofedNet and with an SPI of its own, out of the
@@ -158,7 +145,7 @@ func newSpoofer(d *daemons, s scenario) (*blast, error) {
 	b.next = func(packet []byte, n uint64) {
 		binary.BigEndian.PutUint32(packet[12:], binary.BigEndian.Uint32(first[:])|uint32(n)&0x1ffff)
 		binary.BigEndian.PutUint64(packet[28:], base+n)
-		sumHeader(packet)
+		craft.FixIPv4(packet)
 	}
 	return b, nil
 }

@@ -12,6 +12,25 @@ import (
 	"sallyport/dataplane/transform"
 )
 
+// verify carries packets, and has the far end check them all.
+func verify(t *testing.T, o Options) {
+	t.Helper()
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	l := r.Lanes[0]
+	for range 8 {
+		if l.Left() == 0 {
+			l.Refresh()
+		}
+		if err := l.Verify(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestEverySuiteIsVerified carries packets of many sizes both ways in every suite and has the far
 // end check them all.
 func TestEverySuiteIsVerified(t *testing.T) {
@@ -22,20 +41,7 @@ func TestEverySuiteIsVerified(t *testing.T) {
 	for _, suite := range transform.List() {
 		for _, decrypt := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/decrypt=%v", suite, decrypt), func(t *testing.T) {
-				r, err := New(Options{Decrypt: decrypt, Suite: suite, Sizes: sizes, Associations: 7, Packets: 256})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer r.Close()
-				l := r.Lanes[0]
-				for range 8 {
-					if l.Left() == 0 {
-						l.Refresh()
-					}
-					if err := l.Verify(); err != nil {
-						t.Fatal(err)
-					}
-				}
+				verify(t, Options{Decrypt: decrypt, Suite: suite, Sizes: sizes, Associations: 7, Packets: 256})
 			})
 		}
 	}
@@ -51,20 +57,7 @@ func TestEveryKindIsVerified(t *testing.T) {
 		sizes = append(sizes, SizeMax)
 		for _, decrypt := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/decrypt=%v", kind, decrypt), func(t *testing.T) {
-				r, err := New(Options{Decrypt: decrypt, Kind: kind, Sizes: sizes, Associations: 7, Packets: 256})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer r.Close()
-				l := r.Lanes[0]
-				for range 8 {
-					if l.Left() == 0 {
-						l.Refresh()
-					}
-					if err := l.Verify(); err != nil {
-						t.Fatal(err)
-					}
-				}
+				verify(t, Options{Decrypt: decrypt, Kind: kind, Sizes: sizes, Associations: 7, Packets: 256})
 			})
 		}
 	}

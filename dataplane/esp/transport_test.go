@@ -11,6 +11,7 @@ import (
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
+	"sallyport/tools/craft"
 )
 
 // The suites of these tests: one of each shape of packet.
@@ -104,21 +105,11 @@ func (g *rig) udp(u, addresses []byte) {
 // naiveChecksum is RFC 768's checksum, word by word.
 func naiveChecksum(u, addresses []byte, proto byte) uint16 {
 	all := append(bytes.Clone(addresses), 0, proto, byte(len(u)>>8), byte(len(u)))
-	all = append(all, u...)
-	if len(all)%2 != 0 {
-		all = append(all, 0)
-	}
-	sum := uint64(0)
-	for i := 0; i < len(all); i += 2 {
-		sum += uint64(all[i])<<8 | uint64(all[i+1])
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
+	sum := craft.Sum(append(all, u...))
 	if sum == 0xffff {
 		return 0xffff
 	}
-	return ^uint16(sum)
+	return ^sum
 }
 
 // ownDatagrams are the datagrams of these tests, with the length of what must stay in front of ESP.

@@ -11,6 +11,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"sallyport/dataplane/packet"
+	"sallyport/tools/craft"
 )
 
 // checkError fails unless packet 0 is the ICMP error that must answer the datagram
@@ -33,7 +34,7 @@ func checkError(t testing.TB, b *packet.Batch, original []byte, src netip.Addr, 
 		if icmp.TypeCode != layers.CreateICMPv4TypeCode(kind, code) || ip.TTL != 64 || binary.BigEndian.Uint32(h[24:]) != word {
 			t.Fatalf("%v, TTL %d, word %d", icmp.TypeCode, ip.TTL, binary.BigEndian.Uint32(h[24:]))
 		}
-		if slowSum(h[:20]) != 0xffff || slowSum(h[20:]) != 0xffff {
+		if craft.Sum(h[:20]) != 0xffff || craft.Sum(h[20:]) != 0xffff {
 			t.Fatalf("checksums: %x", h)
 		}
 		if flow.DstAddr() != netip.AddrFrom4([4]byte(original[12:16])) {
@@ -46,7 +47,7 @@ func checkError(t testing.TB, b *packet.Batch, original []byte, src netip.Addr, 
 			t.Fatalf("%v, word %d", icmp.TypeCode, binary.BigEndian.Uint32(h[44:]))
 		}
 		pseudo := append(bytes.Clone(h[8:40]), 0, 0, byte((len(h)-40)>>8), byte(len(h)-40), 0, 0, 0, 58)
-		if slowSum(append(pseudo, h[40:]...)) != 0xffff {
+		if craft.Sum(append(pseudo, h[40:]...)) != 0xffff {
 			t.Fatalf("checksum: %x", h)
 		}
 		if flow.DstAddr() != netip.AddrFrom16([16]byte(original[8:24])) {
@@ -60,18 +61,6 @@ func checkError(t testing.TB, b *packet.Batch, original []byte, src netip.Addr, 
 	if want := original[:min(len(original), most)]; !bytes.Equal(quote, want) {
 		t.Fatalf("quote of %d bytes\n got %x\nwant %x", len(want), quote, want)
 	}
-}
-
-// slowSum is RFC 1071, word by word.
-func slowSum(b []byte) uint32 {
-	var sum uint32
-	for k, c := range b {
-		sum += uint32(c) << (8 * (1 - k%2))
-	}
-	for sum>>16 != 0 {
-		sum = sum>>16 + sum&0xffff
-	}
-	return sum
 }
 
 func TestErrorsQuoteAndAddress(t *testing.T) {

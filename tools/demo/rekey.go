@@ -128,18 +128,7 @@ func echoes(n *rig.Network, f family) (*stream, error) {
 		return nil, errors.Join(err, far.Close(), near.Close())
 	}
 	s := &stream{near: near, far: far, began: time.Now(), end: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		b := make([]byte, 2048)
-		for {
-			k, from, err := far.ReadFrom(b)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				far.WriteTo(b[:k], from)
-			}
-		}
-	}()
+	go echo(far)
 	go func() {
 		b := make([]byte, 2048)
 		seen := map[uint64]bool{}

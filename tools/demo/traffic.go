@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/tools/craft"
 	"sallyport/tools/rig"
 )
 
@@ -115,7 +116,7 @@ func pings(n *rig.Network, f family) (ping, error) {
 		seq++
 		request := append([]byte{f.echo, 0, 0, 0, byte(id >> 8), byte(id), byte(seq >> 8), byte(seq)}, n.Mark...)
 		if f.echo == 8 { // the kernel writes the checksum of ICMPv6 itself
-			binary.BigEndian.PutUint16(request[2:], checksum(request))
+			binary.BigEndian.PutUint16(request[2:], ^craft.Sum(request))
 		}
 		start := time.Now()
 		if _, err := conn.WriteTo(request, to); err != nil {
@@ -159,21 +160,6 @@ func pings(n *rig.Network, f family) (ping, error) {
 	p.MedianMS = trips[len(trips)/2].Seconds() * 1000
 	p.WorstMS = trips[len(trips)-1].Seconds() * 1000
 	return p, nil
-}
-
-// checksum is the Internet checksum (RFC 1071).
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i+1 < len(b); i += 2 {
-		sum += uint32(b[i])<<8 | uint32(b[i+1])
-	}
-	if len(b)%2 == 1 {
-		sum += uint32(b[len(b)-1]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 // neverFragment makes a socket set DF and report what does not fit.
@@ -241,6 +227,20 @@ type sweep struct {
 // windowPackets bounds the datagrams under way: well below the 256 that a veth's ring holds.
 const windowPackets = 32
 
+// echo sends datagrams back to where they came from, until the socket is closed.
+func echo(c net.PacketConn) {
+	b := make([]byte, 2048)
+	for {
+		k, from, err := c.ReadFrom(b)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			c.WriteTo(b[:k], from)
+		}
+	}
+}
+
 // everySize has a datagram of each size echoed by the far host, and compares every
 // byte. A size that does not come back is sent again, twice at most.
 func everySize(n *rig.Network, f family, largest int) (sweep, error) {
@@ -250,18 +250,7 @@ func everySize(n *rig.Network, f family, largest int) (sweep, error) {
 		return s, err
 	}
 	defer far.Close()
-	go func() {
-		b := make([]byte, 2048)
-		for {
-			k, from, err := far.ReadFrom(b)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				far.WriteTo(b[:k], from)
-			}
-		}
-	}()
+	go echo(far)
 	conn, err := rig.Dial(n.HostA, f.udp, f.port(f.far, 7), f.neverFragment)
 	if err != nil {
 		return s, err

@@ -1,7 +1,6 @@
 package failclosed
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/tools/craft"
 	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
 )
@@ -269,23 +269,11 @@ func (g *ground) frame(ns *testbed.Namespace, name string, frame []byte) {
 	})
 }
 
-// broadcast4 is a UDP datagram over IPv4 in a broadcast frame; the UDP checksum is left out.
+// broadcast4 is a UDP datagram over IPv4 in a broadcast frame.
 func broadcast4(src, dst string, from, to uint16, text string) []byte {
-	f := []byte{255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 0}
-	ip := []byte{0x45, 0, 0, byte(28 + len(text)), 0, 0, 0, 0, 64, 17, 0, 0}
-	ip = append(ip, netip.MustParseAddr(src).AsSlice()...)
-	ip = append(ip, netip.MustParseAddr(dst).AsSlice()...)
-	var sum uint32
-	for i := 0; i < len(ip); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
-	}
-	sum = sum>>16 + sum&0xffff
-	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
-	f = append(f, ip...)
-	f = binary.BigEndian.AppendUint16(f, from)
-	f = binary.BigEndian.AppendUint16(f, to)
-	f = binary.BigEndian.AppendUint16(f, uint16(8+len(text)))
-	return append(append(f, 0, 0), text...)
+	a, b := netip.MustParseAddr(src), netip.MustParseAddr(dst)
+	everybody := [6]byte{255, 255, 255, 255, 255, 255}
+	return craft.Ethernet(everybody, [6]byte{2, 0, 0, 0, 0, 1}, craft.IP(a, b, craft.UDPv, craft.UDP(a, b, from, to, []byte(text))))
 }
 
 // join makes a socket take packets to a group that arrive by an interface.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/tools/craft"
 	"sallyport/tools/rig"
 	"sallyport/tools/testbed"
 )
@@ -52,7 +53,7 @@ func (h hosts) ping(ctx context.Context, mark []byte, patience time.Duration) (w
 	for seq := uint16(1); ; seq++ {
 		request := append([]byte{h.echo, 0, 0, 0, 0, 1, byte(seq >> 8), byte(seq)}, mark...)
 		if h.family == 4 { // the kernel writes the checksum of ICMPv6 itself
-			binary.BigEndian.PutUint16(request[2:], checksum(request))
+			binary.BigEndian.PutUint16(request[2:], ^craft.Sum(request))
 		}
 		wait := patience
 		if int(seq) > warmup+1 { // this one must be answered, however busy the machine is
@@ -147,19 +148,4 @@ func (h hosts) transfer(mark []byte, oneWay bool, deadline time.Time) (begun boo
 		return false, errors.Join(err, l.Close(), <-far)
 	}
 	return true, errors.Join(exchange(c, text, back), <-far)
-}
-
-// checksum is the Internet checksum (RFC 1071).
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i+1 < len(b); i += 2 {
-		sum += uint32(b[i])<<8 | uint32(b[i+1])
-	}
-	if len(b)%2 == 1 {
-		sum += uint32(b[len(b)-1]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

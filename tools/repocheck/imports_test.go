@@ -55,12 +55,13 @@ var allowed = []struct {
 	{"cmd/sallyportd", []string{"bpf", "cmd/internal/...", "dataplane", "dataplane/...", "ike", "ike/..."}, "the only place that knows both planes"},
 	{"cmd/sallyport", []string{"bpf", "cmd/internal/...", "dataplane/ethtool", "dataplane/keeper", "dataplane/packet", "dataplane/transform", "dataplane/xsk"}, "asks the daemon; detach and doctor look at links, routes and interfaces themselves; check names suites"},
 	{"cmd/sallyport-bench", []string{"bench/...", "cmd/internal/version", "dataplane/threads", "dataplane/transform"}, "shows what bench measures, with threads as the daemon has them; suites have names"},
-	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/rig", "tools/testbed"}, "measures everything"},
+	{"bench/...", []string{"bench/...", "bpf", "dataplane", "dataplane/...", "ike", "ike/...", "tools/craft", "tools/rig", "tools/testbed"}, "measures everything"},
+	{"tools/craft", nil, "an oracle: writes packets without the gateway's code"},
 	{"tools/testbed", nil, "must be able to judge the gateway, so shares nothing with it"},
 	{"tools/rig", []string{"tools/testbed"}, "runs the programs as a user does and sees them from outside"},
-	{"tools/demo", []string{"tools/rig", "tools/testbed"}, "sees the gateway from outside, as a user does"},
+	{"tools/demo", []string{"tools/craft", "tools/rig", "tools/testbed"}, "sees the gateway from outside, as a user does"},
 	{"tools/failclosed", nil, "tests only"},
-	{"tools/interop", []string{"tools/rig", "tools/testbed"}, "holds the gateway against another implementation, from outside"},
+	{"tools/interop", []string{"tools/craft", "tools/rig", "tools/testbed"}, "holds the gateway against another implementation, from outside"},
 	{"tools/...", []string{"dataplane/packet", "tools/..."}, "looks after the repository"},
 }
 
