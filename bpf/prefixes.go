@@ -33,7 +33,8 @@ var special = []netip.Prefix{
 // union of the protect policies' local and remote selectors. Peers, which are in remote too, are the remote addresses of
 // transport mode: what they send to an endpoint in the clear is for the workers to judge. The change is made
 // entry by entry in an order in which no packet is judged by less than both
-// the old and the new set protect.
+// the old and the new set protect. If there is no room for the prefixes, or for those of both sets at once, the error wraps
+// [ErrNoRoom] and nothing has changed.
 func (s *Steering) SetPrefixes(local, remote, peers []netip.Prefix) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,8 +42,50 @@ func (s *Steering) SetPrefixes(local, remote, peers []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	s.policies = policies
-	return s.syncPrefixes()
+	return s.setFlags(&s.policies, policies)
+}
+
+// setFlags makes what is wanted by policies, or by routes, something else.
+func (s *Steering) setFlags(of *map[netip.Prefix]steerPrefixFlag, to map[netip.Prefix]steerPrefixFlag) error {
+	before := *of
+	*of = to
+	err := s.syncPrefixes()
+	if errors.Is(err, ErrNoRoom) {
+		*of = before
+	}
+	return err
+}
+
+// CheckPrefixes says whether SetPrefixes has room for these.
+func (s *Steering) CheckPrefixes(local, remote, peers []netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := uint32(len(local) + len(remote) + len(peers) + len(s.prefixes) + len(s.routed))
+	if all <= min(s.objs.Prefixes4.MaxEntries(), s.objs.Prefixes6.MaxEntries()) {
+		return nil
+	}
+	policies, err := unionFlags(local, remote, peers)
+	if err != nil {
+		return err
+	}
+	return s.prefixRoom(withRouted(policies, s.routed))
+}
+
+// prefixRoom says whether there is room for prefixes beside those that they take the place of.
+func (s *Steering) prefixRoom(want map[netip.Prefix]steerPrefixFlag) error {
+	var v4, v6 int
+	for p := range want {
+		count(p.Addr(), &v4, &v6)
+	}
+	if err := room("protected prefixes", v4, v6, s.objs.Prefixes4, s.objs.Prefixes6); err != nil {
+		return err
+	}
+	for p := range s.prefixes {
+		if _, stays := want[p]; !stays {
+			count(p.Addr(), &v4, &v6)
+		}
+	}
+	return room("protected prefixes, of before and after the change", v4, v6, s.objs.Prefixes4, s.objs.Prefixes6)
 }
 
 // SetRouted makes into the whole set of prefixes that routes lead into virtual interfaces, but for those more special ones
@@ -51,8 +94,7 @@ func (s *Steering) SetPrefixes(local, remote, peers []netip.Prefix) error {
 func (s *Steering) SetRouted(into, past []netip.Prefix) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.routed = routedFlags(into, past)
-	return s.syncPrefixes()
+	return s.setFlags(&s.routed, routedFlags(into, past))
 }
 
 func routedFlags(into, past []netip.Prefix) map[netip.Prefix]steerPrefixFlag {
@@ -95,6 +137,9 @@ func withRouted(policies, routed map[netip.Prefix]steerPrefixFlag) map[netip.Pre
 func (s *Steering) syncPrefixes() (err error) {
 	defer func() { err = errors.Join(err, s.changed()) }()
 	want := withRouted(s.policies, s.routed)
+	if err := s.prefixRoom(want); err != nil {
+		return err
+	}
 	for _, step := range prefixSteps(s.prefixes, want) {
 		m, key := s.prefixKey(step.prefix)
 		if step.flags == 0 {

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"runtime"
@@ -34,8 +35,14 @@ func need(t testing.TB) {
 
 func load(t testing.TB) *Steering {
 	t.Helper()
+	return sized(t, nil)
+}
+
+// sized is load with maps of other sizes.
+func sized(t testing.TB, sizes map[string]uint32) *Steering {
+	t.Helper()
 	need(t)
-	s, err := Load()
+	s, err := loadSized(sizes)
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
@@ -515,6 +522,70 @@ func TestAddressesFollowTheWantedSet(t *testing.T) {
 			t.Errorf("endpoints %v, own %v: %s, want %s", step.endpoints, step.own, CounterInfos[got].Name, CounterInfos[step.want].Name)
 		}
 	}
+}
+
+// TestMapsThatAreFullStayAsTheyWere offers more than there is room for, then as much as there is, in place of all that was there.
+func TestMapsThatAreFullStayAsTheyWere(t *testing.T) {
+	s := sized(t, map[string]uint32{"addresses4": 4, "addresses6": 2, "prefixes4": 4, "prefixes6": 2})
+	entries := func(m *ebpf.Map) (n int) {
+		key, value := make([]byte, m.KeySize()), make([]byte, m.ValueSize())
+		for i := m.Iterate(); i.Next(&key, &value); n++ {
+		}
+		return n
+	}
+	list := func(base string, n int) (out []netip.Addr) {
+		a := netip.MustParseAddr(base)
+		for range n {
+			out = append(out, a)
+			a = a.Next()
+		}
+		return out
+	}
+	nets := func(base string, n int) (out []netip.Prefix) {
+		for _, a := range list(base, n) {
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		}
+		return out
+	}
+	steps := []struct {
+		name           string
+		set            func() error
+		full           bool
+		v4, v6, p4, p6 int // entries after it
+	}{
+		{"endpoints", func() error { return s.SetEndpoints(list("192.0.2.1", 3)) }, false, 3, 0, 0, 0},
+		{"the same as own", func() error { return s.SetOwn(list("192.0.2.1", 3)) }, false, 3, 0, 0, 0},
+		{"two more as own", func() error { return s.SetOwn(list("192.0.2.4", 2)) }, true, 3, 0, 0, 0},
+		{"too many of IPv6", func() error { return s.SetEndpoints(list("2001:db8::1", 3)) }, true, 3, 0, 0, 0},
+		{"other endpoints, own ones stay", func() error { return s.SetEndpoints(list("192.0.2.4", 1)) }, false, 4, 0, 0, 0},
+		{"all others", func() error { return errors.Join(s.SetOwn(nil), s.SetEndpoints(list("203.0.113.1", 4))) }, false, 4, 0, 0, 0},
+		{"both families", func() error { return s.SetEndpoints(append(list("203.0.113.1", 1), list("2001:db8::1", 2)...)) }, false, 1, 2, 0, 0},
+		{"prefixes", func() error { return s.SetPrefixes(nets("198.18.0.1", 1), nets("198.18.0.2", 2), nil) }, false, 1, 2, 3, 0},
+		{"too many", func() error { return s.SetPrefixes(nets("198.18.0.1", 2), nets("198.18.1.1", 3), nil) }, true, 1, 2, 3, 0},
+		{"too many at once", func() error { return s.SetPrefixes(nets("198.18.2.1", 1), nets("198.18.3.1", 2), nil) }, true, 1, 2, 3, 0},
+		{"too many routes", func() error { return s.SetRouted(nets("2001:db8::1", 3), nil) }, true, 1, 2, 3, 0},
+		{"some routes", func() error { return s.SetRouted(nets("2001:db8::1", 2), nil) }, false, 1, 2, 3, 2},
+		{"none protected", func() error { return s.SetPrefixes(nil, nil, nil) }, false, 1, 2, 0, 2},
+		{"others", func() error { return s.SetPrefixes(nets("198.18.2.1", 2), nets("198.18.3.1", 2), nil) }, false, 1, 2, 4, 2},
+	}
+	for _, step := range steps {
+		if err := step.set(); errors.Is(err, ErrNoRoom) != step.full || err != nil && !step.full {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		o := &s.objs
+		got := [4]int{entries(o.Addresses4), entries(o.Addresses6), entries(o.Prefixes4), entries(o.Prefixes6)}
+		if want := [4]int{step.v4, step.v6, step.p4, step.p6}; got != want {
+			t.Errorf("%s: %v entries, want %v", step.name, got, want)
+		}
+	}
+	for name, err := range map[string]error{
+		"endpoints": s.CheckEndpoints(list("192.0.2.1", 5)), "prefixes": s.CheckPrefixes(nets("198.18.2.1", 5), nil, nil),
+	} {
+		if !errors.Is(err, ErrNoRoom) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	check(t, errors.Join(s.CheckEndpoints(list("192.0.2.1", 4)), s.CheckPrefixes(nets("198.18.2.1", 2), nil, nil)))
 }
 
 // stayHere keeps the test on one CPU: each remembers for itself.

@@ -49,6 +49,9 @@ const (
 	QueuesMax = 64 // receive queues of one port
 )
 
+// ErrNoRoom says that the program's maps hold fewer addresses or prefixes than there are (maps.h).
+var ErrNoRoom = errors.New("the steering program has no room")
+
 // Steering is one loaded program with its maps. Its methods may be called from
 // any goroutine. Maps may be filled before and after [Steering.Attach]; filling
 // them before leaves no moment in which the program judges by empty tables.
@@ -66,12 +69,22 @@ type Steering struct {
 
 // Load loads the program and makes its maps. It needs CAP_BPF and CAP_NET_ADMIN. The caller
 // closes it; a pinned link keeps program and maps alive after that.
-func Load() (*Steering, error) {
+func Load() (*Steering, error) { return loadSized(nil) }
+
+// loadSized has maps of other sizes, by name.
+func loadSized(sizes map[string]uint32) (*Steering, error) {
+	spec, err := loadSteer()
+	if err != nil {
+		return nil, fmt.Errorf("reading the steering program: %w", err)
+	}
+	for name, size := range sizes {
+		spec.Maps[name].MaxEntries = size
+	}
 	s := &Steering{
 		addresses: make(map[netip.Addr]steerAddressFlag),
 		prefixes:  make(map[netip.Prefix]steerPrefixFlag),
 	}
-	if err := loadSteerObjects(&s.objs, nil); err != nil {
+	if err := spec.LoadAndAssign(&s.objs, nil); err != nil {
 		return nil, fmt.Errorf("loading the steering program: %w", err)
 	}
 	return s, nil

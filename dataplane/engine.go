@@ -177,8 +177,7 @@ type Engine struct {
 	learned  []netip.Addr          // endpoints besides those of policies
 	ports    []*port
 	steering *bpf.Steering
-	steered  [3][]netip.Prefix // local and remote prefixes and peers that it was told
-	routed   []fib.Routed      // and routes into virtual interfaces
+	steered  steered
 	domain   *xsk.Domain
 	watcher  *fib.Watcher
 	device   *keeper.TUN
@@ -194,7 +193,7 @@ type Engine struct {
 	watches watches
 	flights flights
 	// endpoints are all of them, for readers without mu.
-	endpoints atomic.Pointer[[]netip.Addr]
+	endpoints atomic.Pointer[endpoints]
 	paths     pathCounters
 	busy      atomic.Pointer[[]float64] // each worker's share of the last second; nil in the first
 }
@@ -298,7 +297,7 @@ func (e *Engine) resolve(ifindex int, addr netip.Addr) {
 	}
 }
 
-// Apply makes the engine follow a new set of policies. Steering follows in the order that never leaves
+// Apply makes the engine follow a new set of policies. If the steering program has no room for them (bpf.ErrNoRoom), they are refused. Steering follows in the order that never leaves
 // a moment with less protection than both the old and the new set give.
 //
 // Negotiated policies stay, before those that they are of by name.
@@ -313,6 +312,10 @@ func (e *Engine) Apply(p Policies) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.steerable(main, slices.Concat(p.Endpoints, e.learned)); err != nil {
+		e.instances.again(ended)
+		return err
+	}
 	gone, err := e.applyInterfaces(p.Interfaces)
 	if err == nil {
 		err = e.applyRoles(p.Roles)
@@ -335,7 +338,8 @@ func (e *Engine) Apply(p Policies) error {
 	for _, v := range gone {
 		e.closeInterface(v)
 	}
-	return e.steer()
+	e.steer() // what fails is tried again, see Stats
+	return nil
 }
 
 // Install adds an association. Our outer address of an inbound one becomes an endpoint.

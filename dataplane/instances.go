@@ -236,8 +236,13 @@ func (e *Engine) recompile() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.steerable(main, nil); err != nil {
+		e.instances.again(ended)
+		return err
+	}
 	e.obeyTables(main, of)
 	e.publishTables()
 	e.instances.rest(ended, time.Now())
-	return e.steer()
+	e.steer() // what fails is tried again
+	return nil
 }

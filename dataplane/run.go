@@ -105,7 +105,7 @@ func (e *Engine) prepare() (err error) {
 	if e.steering, err = e.keeper.LoadSteering(); err != nil {
 		return err
 	}
-	e.steered, e.routed = [3][]netip.Prefix{}, nil
+	e.steered.maps = e.steering // which know nothing yet
 	if err := e.probe(); err != nil {
 		return err
 	}
@@ -169,52 +169,6 @@ func (e *Engine) openTUN() error {
 	return nil
 }
 
-// steer brings the program's maps in line with the policies. The caller holds e.mu.
-func (e *Engine) steer() error {
-	if e.steering == nil {
-		return nil
-	}
-	local, remote := e.tables.SPD.Prefixes()
-	peers := e.tables.SPD.Peers()
-	if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {
-		return fmt.Errorf("telling the steering program our endpoints: %w", err)
-	}
-	if err := e.steering.SetOwn(e.tables.Own); err != nil {
-		return fmt.Errorf("telling the steering program our addresses: %w", err)
-	}
-	if err := e.steerRoutes(); err != nil {
-		return err
-	}
-	if slices.Equal(local, e.steered[0]) && slices.Equal(remote, e.steered[1]) && slices.Equal(peers, e.steered[2]) {
-		return nil // negotiated policies mostly lie inside configured ones
-	}
-	if err := e.steering.SetPrefixes(local, remote, peers); err != nil {
-		return fmt.Errorf("telling the steering program the protected prefixes: %w", err)
-	}
-	e.steered = [3][]netip.Prefix{local, remote, peers}
-	return nil
-}
-
-// steerRoutes tells the program which destinations routes lead into virtual interfaces. The caller holds e.mu.
-func (e *Engine) steerRoutes() error {
-	if slices.Equal(e.tables.FIB.Tunnels, e.routed) {
-		return nil
-	}
-	var into, past []netip.Prefix
-	for _, r := range e.tables.FIB.Tunnels {
-		if r.Tunnel {
-			into = append(into, r.Prefix)
-		} else {
-			past = append(past, r.Prefix)
-		}
-	}
-	if err := e.steering.SetRouted(into, past); err != nil {
-		return fmt.Errorf("telling the steering program the routes into interfaces: %w", err)
-	}
-	e.routed = e.tables.FIB.Tunnels
-	return nil
-}
-
 // kernelChanged follows routes, neighbours, addresses and links. It runs on the watcher's goroutine.
 func (e *Engine) kernelChanged(u fib.Update) {
 	e.mu.Lock()
@@ -230,23 +184,18 @@ func (e *Engine) kernelChanged(u fib.Update) {
 		if u.OwnChanged {
 			e.tables.Own = slices.Clone(u.Own)
 			e.forgetEndpoints()
-			if err := e.steering.SetEndpoints(*e.endpoints.Load()); err != nil {
-				e.log.Error().Err(err).Msg("telling the steering program our endpoints")
+			if e.steered.maps != nil {
+				e.steerAddresses() // before anybody acts on them; what fails is tried again below
 			}
 			if e.cfg.OwnChanged != nil {
 				e.cfg.OwnChanged(e.tables.Own)
-			}
-			if err := e.steering.SetOwn(e.tables.Own); err != nil {
-				e.log.Error().Err(err).Msg("telling the steering program our addresses")
 			}
 		}
 		e.sources()
 		e.showInterfaces()
 	}
 	e.publishTables()
-	if err := e.steerRoutes(); err != nil {
-		e.log.Error().Err(err).Msg("what goes into virtual interfaces takes the way by the kernel")
-	}
+	e.steer()
 }
 
 // tend looks after the workers once a second until Stop.
@@ -266,6 +215,7 @@ func (e *Engine) tend() {
 			e.revive()
 			e.reopen()
 			e.remake()
+			e.steerAgain()
 			e.expire(now)
 			e.sad.Reclaim()
 			e.paths.forgotten.Add(uint64(e.sad.AgePaths(now)))
@@ -373,7 +323,7 @@ func (e *Engine) closePorts() {
 	}
 	if e.steering != nil {
 		e.steering.Close()
-		e.steering = nil
+		e.steering, e.steered.maps = nil, nil
 	}
 }
 

@@ -26,6 +26,8 @@ type Stats struct {
 	IKE IKEStats
 	// Paths is what ICMP errors about ESP came to.
 	Paths PathStats
+	// Steering is how telling the steering program went.
+	Steering SteeringStats
 }
 
 // WorkerStats are one worker's figures.
@@ -119,6 +121,7 @@ func (e *Engine) Stats() Stats {
 			}
 		}
 	}
+	s.Steering = e.steered.stats()
 	if e.watcher != nil {
 		s.Kernel = e.watcher.Counters()
 	}

@@ -461,6 +461,9 @@ func (t *tool) counters(c control.Counters, all bool) {
 		fmt.Fprintf(t.out, "path MTU probed: %d results, %d lower, %d higher than before\n\n", c.Paths.Probed, c.Paths.Lowered, c.Paths.Raised)
 	}
 	t.exchanges(c, all)
+	if all || c.SteeringFailed > 0 {
+		fmt.Fprintf(t.out, "changes of the steering program's maps that failed, and were tried again: %d\n\n", c.SteeringFailed)
+	}
 	t.table("XDP\tPACKETS\tMEANING", func(w io.Writer) {
 		for _, x := range c.XDP {
 			if all || x.Value > 0 {

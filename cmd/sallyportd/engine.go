@@ -50,6 +50,8 @@ type snapshot struct {
 	Drops   [packet.DropCount]uint64
 	Totals  control.Totals
 	Paths   control.Paths
+	Failed  uint64 // changes of the steering program's maps
+	Pending string // what of them is still to be made, "" for nothing
 }
 
 // fencer keeps the fences of protected prefixes in the kernel.

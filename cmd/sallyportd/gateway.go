@@ -260,11 +260,15 @@ func (g *gateway) Status() control.Status {
 	s := g.engine.Snapshot()
 	g.mu.RLock()
 	defer g.mu.RUnlock()
+	warnings := texts(g.config.Warnings)
+	if s.Pending != "" {
+		warnings = append(warnings, s.Pending+"; it is tried again every second")
+	}
 	return control.Status{
 		Version: version.String(), Instance: g.config.File.Instance, PID: os.Getpid(), ConfigPath: g.config.Path,
 		StartedAt: g.started, UptimeSeconds: time.Since(g.started).Seconds(), ReloadedAt: g.reloaded, PinDir: g.config.File.Dataplane.PinDir,
 		Connections: len(g.config.Connections), IKE: figures(g.keys.Stats()),
-		Associations: g.engine.Associations(), ManualKeys: len(g.config.Associations), Policies: len(g.config.Policies), Warnings: texts(g.config.Warnings),
+		Associations: g.engine.Associations(), ManualKeys: len(g.config.Associations), Policies: len(g.config.Policies), Warnings: warnings,
 		Workers: s.Workers, Ports: s.Ports, Totals: s.Totals,
 	}
 }
@@ -344,7 +348,7 @@ func sides(selectors []spd.Selector) (local, remote []string) {
 func (g *gateway) Counters() control.Counters {
 	s := g.engine.Snapshot()
 	keys := g.keys.Stats()
-	out := control.Counters{Totals: s.Totals, Paths: s.Paths, XDP: s.XDP, Ports: s.Ports, Drops: []control.Drop{}, IKE: figures(keys), Reasons: reasons(keys)}
+	out := control.Counters{Totals: s.Totals, Paths: s.Paths, SteeringFailed: s.Failed, XDP: s.XDP, Ports: s.Ports, Drops: []control.Drop{}, IKE: figures(keys), Reasons: reasons(keys)}
 	for d := packet.DropNone + 1; d < packet.DropCount; d++ {
 		info := packet.Drops[d]
 		out.Drops = append(out.Drops, control.Drop{Name: info.Name, Severity: info.Severity.String(), Packets: s.Drops[d], Sentence: info.Sentence, Source: info.Source})

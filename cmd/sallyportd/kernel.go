@@ -411,7 +411,7 @@ func (p *packets) Snapshot() snapshot {
 		BytesIn: t.ReceivedBytes, BytesOut: t.SentBytes, SentESP: t.SentESP,
 		Fragments: control.Fragments{Fragmented: t.Fragmented, FragmentedESP: t.FragmentedESP, Reassembled: t.Reassembled},
 	}
-	out.Paths = control.Paths(s.Paths)
+	out.Paths, out.Failed, out.Pending = control.Paths(s.Paths), s.Steering.Failed, s.Steering.Pending
 	for i := range s.Workers {
 		w := &s.Workers[i]
 		out.Workers = append(out.Workers, control.Worker{

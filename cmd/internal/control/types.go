@@ -423,8 +423,10 @@ type Counters struct {
 	Paths  Paths   `json:"paths"`
 	Drops  []Drop  `json:"drops"`
 	XDP    []Named `json:"xdp"` // packets by verdict of the steering program
-	Ports  []Port  `json:"ports"`
-	IKE    IKE     `json:"ike"`
+	// SteeringFailed is how often its maps could not be brought in line with addresses and policies; that is tried again every second.
+	SteeringFailed uint64 `json:"steering_failed"`
+	Ports          []Port `json:"ports"`
+	IKE            IKE    `json:"ike"`
 	// Reasons are why IKE discarded messages, and why exchanges, children and IKE SAs failed or ended.
 	Reasons []Drop `json:"ike_reasons"`
 }
