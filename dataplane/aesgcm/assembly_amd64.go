@@ -25,6 +25,15 @@ func sealAVX512(ops *Op, n int) (done int)
 //go:noescape
 func openAVX512(ops *Op, n int) (done int)
 
+// These two take packets in fours, n being a multiple of 4, all with the same key, which can be used, and the same number of bytes of additional
+// data, at most AADMax, and of text, from 1 to quadMax.
+
+//go:noescape
+func sealQuads(ops *Op, n int) (done int)
+
+//go:noescape
+func openQuads(ops *Op, n int) (done int)
+
 // subWord is AES's S-box on each byte of w.
 func subWord(w uint32) uint32
 
@@ -45,6 +54,10 @@ const (
 	// (measured on Zen 4, where carry-less multiplication takes as long for four blocks as for one).
 	sealWideMin = 81
 	openWideMin = 129
+	// quadMax is the longest text of packets that are taken in fours, and quadRun the number of packets from which that is faster: what it needs of
+	// a key and of the lengths is computed anew for every run of packets.
+	quadMax = 10 * 16
+	quadRun = 8
 )
 
 // assembly is a function that works on ops from the first on.
@@ -76,6 +89,44 @@ func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
 		}
 		return done
 	}
+}
+
+// inQuads gives runs of at least min packets that are alike to quads, as long as their texts are short enough, and all others to others.
+func inQuads(min int, quads assembly, others func([]Op) (done int)) func([]Op) (done int) {
+	return func(ops []Op) (done int) {
+		for i := 0; i < len(ops); {
+			n := alike(ops[i:])
+			fours := n &^ 3
+			if fours < min || !quadable(&ops[i]) {
+				i += n
+				continue
+			}
+			if i > 0 {
+				done += others(ops[:i])
+			}
+			done += quads.on(ops[i : i+fours])
+			ops, i = ops[i+fours:], 0
+		}
+		if len(ops) > 0 {
+			done += others(ops)
+		}
+		return done
+	}
+}
+
+// alike counts the ops, from the first on, with the first one's key and lengths.
+func alike(ops []Op) int {
+	first := &ops[0]
+	n := 1
+	for n < len(ops) && ops[n].Key == first.Key && len(ops[n].Buf) == len(first.Buf) && ops[n].AADLen == first.AADLen {
+		n++
+	}
+	return n
+}
+
+// quadable says whether the functions for fours can work on an op.
+func quadable(op *Op) bool {
+	return uint(len(op.Buf)-TagSize-1) < quadMax && op.AADLen <= AADMax && op.Key != nil && op.Key.rounds != 0
 }
 
 // openers completes functions that open, in assembly.

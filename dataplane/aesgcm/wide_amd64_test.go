@@ -10,6 +10,10 @@ func init() {
 			im.seal = overBatch(bySize(0, wideMax, sealAVX512, sealVAES))
 			im.open, im.openTruncated = openers(bySize(0, wideMax, openAVX512, openVAES))
 			more = append(more, im)
+			im.name = "avx512 with every four alike"
+			im.seal = overBatch(inQuads(4, sealQuads, assembly(sealVAES).on))
+			im.open, im.openTruncated = openers(inQuads(4, openQuads, assembly(openVAES).on))
+			more = append(more, im)
 		}
 	}
 }

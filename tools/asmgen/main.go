@@ -27,6 +27,7 @@ func main() {
 	})
 	write(filepath.Join(folder, "vaes_amd64.s"), func(c *build.Context) { aesgcm(c, 2, 6) })
 	emit(filepath.Join(folder, "avx512_amd64.s"), aesgcmWide)
+	emit(filepath.Join(folder, "quad_amd64.s"), aesgcmQuad)
 	write(filepath.Join(os.Args[1], "esp", "plain_amd64.s"), func(c *build.Context) {
 		plainPrepare(c)
 		plainTake(c)

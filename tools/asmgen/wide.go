@@ -147,10 +147,7 @@ func (g *wide) function(name string) {
 	g.MOVL(at(g.key, keyRounds), twiceRounds.As32())
 	g.ADDL(twiceRounds.As32(), twiceRounds.As32())
 	g.JZ(to("noKey"))
-	for i, k := range g.keys[:9] {
-		g.VBROADCASTI32X4(round(g.key, i+1), k)
-	}
-	g.VBROADCASTI32X4(round(g.key, 0).Idx(twiceRounds, 8), g.keys[9])
+	g.loadKeys(twiceRounds)
 	g.Label("sameKey")
 	g.TESTQ(g.key, g.key)
 	g.JZ(to("refuse"))
@@ -222,6 +219,14 @@ func (g *wide) function(name string) {
 	g.VZEROUPPER()
 	g.Store(g.done, g.Return("done"))
 	g.RET()
+}
+
+// loadKeys loads the round keys that stay in registers.
+func (g *wide) loadKeys(twiceRounds reg.GPVirtual) {
+	for i, k := range g.keys[:9] {
+		g.VBROADCASTI32X4(round(g.key, i+1), k)
+	}
+	g.VBROADCASTI32X4(round(g.key, 0).Idx(twiceRounds, 8), g.keys[9])
 }
 
 func second(r int) string { return "second" + string(rune('0'+r)) }
@@ -460,6 +465,15 @@ func (g *wide) encrypt(n int) (states []reg.VecVirtual, steps []step) {
 	for range n {
 		states = append(states, g.ZMM())
 	}
+	return states, append([]step{func() {
+		for i, s := range states {
+			g.VPXORQ(at(g.counters, i*register), g.base, s)
+		}
+	}}, g.rounds(states)...)
+}
+
+// rounds returns the steps that turn counter blocks, which have the whitening key added, into key stream.
+func (g *wide) rounds(states []reg.VecVirtual) (steps []step) {
 	each := func(k reg.Register) step {
 		return func() {
 			for _, s := range states {
@@ -467,15 +481,10 @@ func (g *wide) encrypt(n int) (states []reg.VecVirtual, steps []step) {
 			}
 		}
 	}
-	steps = append(steps, func() {
-		for i, s := range states {
-			g.VPXORQ(at(g.counters, i*register), g.base, s)
-		}
-	})
 	for _, k := range g.keys[:9] {
 		steps = append(steps, each(k))
 	}
-	return states, append(steps, func() {
+	return append(steps, func() {
 		last := g.label("lastRound")
 		more := func(i int) {
 			k := g.ZMM()
@@ -574,7 +583,7 @@ func (g *wide) total(a ...reg.VecVirtual) reg.VecVirtual {
 }
 
 // multiply returns the steps that add a * h to s by Karatsuba's way; the upper halves of folded are of h.
-func (g *wide) multiply(s *wideSum, a reg.VecVirtual, h operand.Op, folded reg.VecVirtual) []step {
+func (g *wide) multiply(s *wideSum, a reg.VecVirtual, h, folded operand.Op) []step {
 	return []step{
 		func() { g.add(&s.low, 0x00, a, h) },
 		func() { g.add(&s.high, 0x11, a, h) },
@@ -588,7 +597,7 @@ func (g *wide) multiply(s *wideSum, a reg.VecVirtual, h operand.Op, folded reg.V
 }
 
 // multiplyPair returns the steps that add a[0] * h[0] + a[1] * h[1] to s by Karatsuba's way, for which folded is of h: the middle is left holding low and high, too.
-func (g *wide) multiplyPair(s *wideSum, a [2]reg.VecVirtual, h [2]operand.Mem, folded reg.VecVirtual) []step {
+func (g *wide) multiplyPair(s *wideSum, a [2]reg.VecVirtual, h [2]operand.Mem, folded operand.Op) []step {
 	var f reg.VecVirtual
 	return []step{
 		func() { g.add(&s.low, 0x00, a[0], h[0]) },
