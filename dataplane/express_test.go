@@ -24,10 +24,18 @@ type shortcuts struct {
 	*rand.Rand
 	esp *craft.ESP
 	seq uint64
+	o   options
+	six int // of 8 packets so many are IPv6
+	// other is the association of another peer, and seq2 its last number.
+	other *craft.ESP
+	seq2  uint64
 }
 
 // inner returns a frame from one host to another, with one thing or none out of the ordinary.
 func (r *shortcuts) inner(src, dst string, last byte) []byte {
+	if r.IntN(8) < r.six {
+		return r.inner6("2001:db8:"+[]string{"b", "a"}[last]+"::5", "2001:db8:"+[]string{"a", "b"}[last]+"::5")
+	}
 	at := func(net string) string { return netip.MustParseAddr(net).Next().String() }
 	if r.IntN(3) == 0 {
 		src, dst = at(src), at(dst)
@@ -89,6 +97,104 @@ func (r *shortcuts) inner(src, dst string, last byte) []byte {
 	return f
 }
 
+// inner6 is inner for IPv6.
+func (r *shortcuts) inner6(src, dst string) []byte {
+	if r.IntN(3) == 0 {
+		src += "5"
+	}
+	f := udp6(src, dst, 60+r.IntN(200), byte(2+r.IntN(60)))
+	ip := f[14:]
+	ip[1], ip[2], ip[3] = byte(r.IntN(16)), byte(r.IntN(2)), 7 // flow label
+	if r.IntN(2) == 0 {
+		ip[6], ip[40+13] = packet.ProtoTCP, 0x10
+	}
+	extend := func(next byte, header ...byte) {
+		f = slices.Insert(f, 14+40, append([]byte{ip[6]}, header...)...)
+		ip = f[14:]
+		ip[6] = next
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-40))
+	}
+	switch r.IntN(24) {
+	case 0:
+		ip[7] = byte(r.IntN(2)) // hop limit
+	case 1:
+		ip[6], ip[40+12], ip[40+13] = packet.ProtoTCP, 0x60, 2 // SYN with an MSS
+		copy(ip[60:], []byte{2, 4, 5, 180})
+	case 2:
+		extend(packet.ProtoHopByHop, 0, 1, 4, 0, 0, 0, 0)
+	case 3:
+		extend(packet.ProtoDestination, 0, 1, 4, 0, 0, 0, 0)
+	case 4:
+		extend(packet.ProtoFragment, 0, 0, byte(r.IntN(2)), 0, 0, 0, 9)
+	case 5:
+		f = udp6(src, dst, 1360+r.IntN(141), 64)
+	case 6:
+		ip[6] = []byte{packet.ProtoICMPv6, packet.ProtoGRE, packet.ProtoESP, packet.ProtoNone}[r.IntN(4)]
+	case 7:
+		binary.BigEndian.PutUint16(ip[4:], uint16(r.IntN(400)))
+	case 8:
+		ip[0] = byte(r.IntN(256)) // version, traffic class
+	case 9:
+		ip[0], ip[1] = 0x60|byte(r.IntN(16)), byte(r.IntN(256))
+	case 10:
+		copy(ip[8+16*r.IntN(2):], [][]byte{{0xff, 2}, {0xfe, 0x80}, make([]byte, 15)}[r.IntN(3)]) // martian
+	case 11:
+		copy(ip[24:], []byte{0x20, 1, 0xd, 0xb8, 0, 9}) // no policy
+	case 12:
+		return f[:14+r.IntN(len(ip))]
+	case 13:
+		binary.BigEndian.PutUint16(ip[42:], uint16(r.IntN(3)))
+	case 14:
+		f = f[:14+40+r.IntN(20)] // less than UDP or TCP has
+		binary.BigEndian.PutUint16(f[18:], uint16(len(f)-14-40))
+	}
+	if r.IntN(30) == 0 {
+		return craft.Tag(f, 7)
+	}
+	return f
+}
+
+// outer puts an ESP packet into what stands in front of it, with one thing or none out of the ordinary.
+func (r *shortcuts) outer(sealed []byte) []byte {
+	src, dst, proto := sideA.outer4, sideB.outer4, byte(craft.ESPv)
+	if r.o.outer6 {
+		src, dst = sideA.outer6, sideB.outer6
+	}
+	if r.IntN(24) == 0 {
+		src = src.Next().Next()
+	}
+	if r.o.encap != (r.IntN(24) == 0) {
+		from := uint16(4500)
+		if r.IntN(24) == 0 {
+			from = 4501 // of a NAT
+		}
+		proto, sealed = packet.ProtoUDP, craft.UDP(src, dst, from, 4500, sealed)
+		switch r.IntN(30) {
+		case 0:
+			binary.BigEndian.PutUint16(sealed[2:], uint16([]int{500, 4501}[r.IntN(2)]))
+		case 1:
+			binary.BigEndian.PutUint16(sealed[4:], uint16(len(sealed)-r.IntN(10)))
+		case 2:
+			sealed = append(sealed, 1, 2, 3) // more than UDP says
+		case 3:
+			sealed = sealed[:min(len(sealed), 8+r.IntN(3))]
+			binary.BigEndian.PutUint16(sealed[4:], uint16(len(sealed)))
+		}
+	}
+	ip := craft.IP(src, dst, proto, sealed)
+	switch odd := r.IntN(40); {
+	case r.o.outer6 && odd == 0:
+		ip[1] = byte(r.IntN(256)) // ECN, flow label
+	case r.o.outer6 && odd == 1:
+		ip = craft.IP(src, dst, packet.ProtoDestination, append([]byte{proto, 0, 1, 4, 0, 0, 0, 0}, sealed...))
+	case odd < 2:
+		ip[6] ^= 0x20 << r.IntN(2)
+		ip[1] = byte(r.IntN(4)) // ECN
+		craft.FixIPv4(ip)
+	}
+	return ip
+}
+
 // arrival returns a frame and the port that it comes to.
 func (r *shortcuts) arrival() (port int, frame []byte) {
 	switch r.IntN(16) {
@@ -98,6 +204,13 @@ func (r *shortcuts) arrival() (port int, frame []byte) {
 		return outside, r.inner("198.51.100.5", "198.51.100.200", 1)
 	case 2, 3, 4, 5, 6, 7, 8:
 		return inside, r.inner("198.51.100.200", "198.51.100.5", 0)
+	case 9, 10: // another peer, some of whose packets are odd
+		r.seq2 += uint64(r.IntN(3))
+		ip := craft.IP(otherPeer, sideB.outer4, craft.ESPv, r.other.Carry(r.seq2, udp4("198.51.100.6", "198.51.100.200", 60, 9)[14:]))
+		if r.IntN(30) == 0 {
+			ip = craft.IPv4(otherPeer, sideB.outer4, craft.ESPv, ip[20:], []byte{1, 1, 1, 0})
+		}
+		return outside, craft.Ethernet([6]byte{2}, [6]byte{2, 0, 0, 0, 1}, ip)
 	}
 	inner := r.inner("198.51.100.5", "198.51.100.200", 1)
 	if len(inner) < 34 || inner[12] == 0x81 {
@@ -106,7 +219,6 @@ func (r *shortcuts) arrival() (port int, frame []byte) {
 	if r.IntN(8) > 0 {
 		r.seq += uint64(r.IntN(3)) // 0: a replay
 	}
-	src, dst := sideA.outer4, sideB.outer4
 	sealed := r.esp.Carry(r.seq, inner[14:])
 	switch r.IntN(20) {
 	case 0:
@@ -114,20 +226,17 @@ func (r *shortcuts) arrival() (port int, frame []byte) {
 	case 1:
 		sealed = sealed[:r.IntN(len(sealed))]
 	case 2:
-		src = netip.MustParseAddr("192.0.2.77")
-	case 3:
 		sealed = r.esp.Seal(r.seq, craft.Trailer(inner[14:], r.IntN(9), craft.NextIPv4)) // TFC padding
-	case 4:
+	case 3:
 		sealed = r.esp.Seal(r.seq, craft.Trailer(nil, 0, craft.NextNone))
+	case 4: // the other version
+		sealed = r.esp.Seal(r.seq, craft.Trailer(inner[14:], 0, []byte{craft.NextIPv4, packet.ProtoIPv6}[r.IntN(2)]))
 	}
-	ip := craft.IP(src, dst, craft.ESPv, sealed)
-	if r.IntN(20) == 0 {
-		ip[6] ^= 0x20 << r.IntN(2)
-		ip[1] = byte(r.IntN(4)) // ECN
-		craft.FixIPv4(ip)
-	}
-	return outside, craft.Ethernet([6]byte{2}, [6]byte{2, 0, 0, 0, 1}, ip)
+	return outside, craft.Ethernet([6]byte{2}, [6]byte{2, 0, 0, 0, 1}, r.outer(sealed))
 }
+
+// otherPeer has an association of its own.
+var otherPeer = netip.MustParseAddr("192.0.2.9")
 
 // TestShortWaysComeToTheSame gives the same traffic to two gateways, one of which takes no short way because it is watched.
 // In between policies, routes, neighbours, the tunnel's binding and its endpoints change. Packets that leave, drops and the
@@ -135,30 +244,57 @@ func (r *shortcuts) arrival() (port int, frame []byte) {
 func TestShortWaysComeToTheSame(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	roaming := func(p *sad.Params) { p.Roaming = true }
+	routed := func(p *sad.Params) { p.Interface = "ipsec0" }
+	into := fib.Hop{Kind: fib.Tunnel, Port: 1, MTU: 1400}
+	routes := []fib.Entry{{Prefix: sideA.inner4, Hop: into}, {Prefix: sideA.inner6, Hop: into}}
 	for _, o := range []options{
 		{esn: true}, {window: 32, outer6: true}, {encap: true}, {suite: transform.ChaCha20Poly1305}, {esn: true, suite: transform.AES256GCM16},
+		{esn: true, encap: true, params: roaming}, {outer6: true, encap: true}, {esn: true, routes: routes, params: routed}, {outer6: true, routes: routes, params: routed},
 	} {
-		compareWays(t, seed, o)
+		for _, six := range []int{0, 5} {
+			compareWays(t, seed, o, six)
+		}
 	}
 }
 
-func compareWays(t *testing.T, seed uint64, o options) {
+func compareWays(t *testing.T, seed uint64, o options, six int) {
 	var both [2]*gateway
+	rules := Policies{Endpoints: []netip.Addr{sideB.outer4, sideB.outer6}}
+	if len(o.routes) > 0 {
+		rules.Interfaces = []Interface{{Name: "ipsec0"}}
+	}
+	second := sad.Params{
+		Name: "second", Suite: transform.AES128GCM16, Local: sideB.outer4, Remote: otherPeer, Inbound: true, SPI: 0x1003, Keymat: keymat(transform.AES128GCM16, 0x1003),
+		Selectors: []spd.Selector{selector(sideB, sideA)},
+	}
 	for k := range both {
-		both[k] = newGateway(t, sideB, sideA, o)
-		both[k].tunnel(sideB, sideA, o, 0x2001, 0x1001)
+		g := newGateway(t, sideB, sideA, o)
+		both[k] = g
+		check(t, g.Apply(rules))
+		g.tunnel(sideB, sideA, o, 0x2001, 0x1001)
+		_, err := g.Install(second)
+		check(t, err)
+	}
+	rules.SPD = both[0].policies.SPD
+	if len(o.routes) > 0 {
+		for i := range rules.SPD {
+			rules.SPD[i].Interface = "ipsec0"
+		}
+	}
+	for _, g := range both {
+		check(t, g.Apply(rules))
 	}
 	both[1].workers[0].Trace(worker.NewTracer(&worker.Filter{}, new(atomic.Int64)))
 	esp, err := craft.NewESP(0x1001, keymat(transform.AES128GCM16, 0x1001), o.esn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &shortcuts{Rand: rand.New(rand.NewPCG(seed, 0)), esp: esp, seq: 1}
+	check(t, err)
+	other, err := craft.NewESP(0x1003, second.Keymat, false)
+	check(t, err)
+	r := &shortcuts{Rand: rand.New(rand.NewPCG(seed, uint64(six))), esp: esp, seq: 1, o: o, six: six, other: other, seq2: 1}
 	if o.suite == transform.AES256GCM16 {
 		r.seq = 1<<32 - 200 // what follows is replayed or new on both sides of it, or does not match
 	}
 	bound, known := both[0].sad.Bound(0), both[0].tables.FIB
-	rules := both[0].policies.SPD
 	generation := uint32(1)
 	for round := range 400 {
 		switch change := r.IntN(40); change {
@@ -167,23 +303,26 @@ func compareWays(t *testing.T, seed uint64, o options) {
 				Local: []spd.Range{spd.RangeOf(sideB.inner4)}, Remote: []spd.Range{spd.RangeOf(sideA.inner4)},
 				LocalPorts: spd.AnyPorts, RemotePorts: spd.PortRange{First: uint16(r.IntN(2)) * 5000, Last: 5000 + uint16(r.IntN(2))}, Proto: []uint8{0, 6, 17}[r.IntN(3)],
 			}}}
-			list := append([]spd.Policy{first}, rules...)
+			changed := rules
 			if r.IntN(2) == 0 {
-				list = rules
+				changed.SPD = append([]spd.Policy{first}, rules.SPD...)
 			}
 			for _, g := range both {
-				if err := g.Apply(Policies{SPD: list, Endpoints: []netip.Addr{sideB.outer4, sideB.outer6}}); err != nil {
-					t.Fatal(err)
-				}
+				check(t, g.Apply(changed))
 			}
 		case 1: // other routes
 			generation++
 			kind := []fib.Kind{fib.Forward, fib.Unresolved, fib.Failed, fib.Unreachable, fib.NoRoute}[r.IntN(5)]
 			hop := fib.Hop{Kind: kind, Port: uint16(r.IntN(2)), MTU: 1280 + uint16(r.IntN(300)), SrcMAC: [6]byte{2, 9}, DstMAC: [6]byte{2, byte(round)}}
 			other := fib.Hop{Kind: fib.Forward, Port: inside, MTU: 1400} // takes the number that another hop has in the first routes
-			table := fib.Build(generation, []fib.Entry{
+			entries := []fib.Entry{
 				{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Hop: other}, {Prefix: sideB.inner4, Hop: hop}, {Prefix: netip.PrefixFrom(sideA.outer4, 32), Hop: hop},
-			})
+			}
+			if r.IntN(2) == 0 {
+				entries = append(entries, fib.Entry{Prefix: sideB.inner6, Hop: hop}, fib.Entry{Prefix: netip.PrefixFrom(sideA.outer6, 128), Hop: hop})
+				entries = append(entries, o.routes...)
+			}
+			table := fib.Build(generation, entries)
 			for _, g := range both {
 				g.tables.FIB = table
 				g.publishTables()
@@ -201,11 +340,15 @@ func compareWays(t *testing.T, seed uint64, o options) {
 				g.sad.Bind(0, bound*uint32(change-5))
 			}
 		case 7, 8:
-			remote := netip.AddrPortFrom([]netip.Addr{sideA.outer4, netip.MustParseAddr("192.0.2.77")}[change-7], 0)
+			local, remote, port := sideB.outer4, sideA.outer4, 4500+uint16(r.IntN(2))
+			if o.outer6 {
+				local, remote = sideB.outer6, sideA.outer6
+			}
+			if change == 8 {
+				remote = remote.Next().Next()
+			}
 			for _, g := range both {
-				if err := g.UpdateEndpoints(sad.InboundHandle(0x1001), netip.AddrPortFrom(sideB.outer4, 0), remote, false); err != nil {
-					t.Fatal(err)
-				}
+				check(t, g.UpdateEndpoints(sad.InboundHandle(0x1001), netip.AddrPortFrom(local, 4500), netip.AddrPortFrom(remote, port), o.encap))
 			}
 		}
 		for range 1 + r.IntN(90) {
@@ -229,7 +372,7 @@ func compareWays(t *testing.T, seed uint64, o options) {
 				t.Fatalf("seed %d, %+v, round %d, port %d: %d packets by the short way, %d by the long one", seed, o, round, port, len(short), len(long))
 			}
 		}
-		if short, long := both[0].dropped(), both[1].dropped(); !maps.Equal(short, long) {
+		if short, long := refused(both[0]), refused(both[1]); !maps.Equal(short, long) {
 			t.Fatalf("seed %d, %+v, round %d: drops %v by the short way, %v by the long one", seed, o, round, short, long)
 		}
 	}
@@ -241,7 +384,7 @@ func compareWays(t *testing.T, seed uint64, o options) {
 			return true
 		})
 		s := g.Stats().Total
-		if s.Sealed == 0 || s.Opened == 0 && o.esn && o.suite == 0 {
+		if s.Sealed == 0 || s.Opened == 0 && (o.suite == 0 || o.suite == transform.AES128GCM16) {
 			t.Errorf("seed %d, %+v: %d packets sealed, %d opened", seed, o, s.Sealed, s.Opened)
 		}
 		for range 4 { // parked packets end, and the ICMP errors about them
@@ -253,10 +396,21 @@ func compareWays(t *testing.T, seed uint64, o options) {
 		g.settled()
 	}
 	if !slices.EqualFunc(infos[0], infos[1], func(a, b sad.Info) bool {
-		return a.Packets == b.Packets && a.Bytes == b.Bytes && a.Sequence == b.Sequence && a.Replayed == b.Replayed && a.TooOld == b.TooOld && a.BadICV == b.BadICV && a.OtherDrops == b.OtherDrops
+		return a.Packets == b.Packets && a.Bytes == b.Bytes && a.Sequence == b.Sequence && a.Replayed+a.TooOld+a.BadICV == b.Replayed+b.TooOld+b.BadICV && a.OtherDrops == b.OtherDrops
 	}) {
 		t.Errorf("seed %d, %+v: associations differ:\n%+v\n%+v", seed, o, infos[0], infos[1])
 	}
+}
+
+// refused are the drops by reason. Of a packet that is both forged and a replay it says either: the number is looked at before the ICV, and which other
+// packets were opened by then is for each way to choose.
+func refused(g *gateway) map[string]uint64 {
+	drops := g.dropped()
+	for _, reason := range []packet.Drop{packet.DropReplayed, packet.DropTooOld} {
+		drops[packet.DropBadICV.String()] += drops[reason.String()]
+		delete(drops, reason.String())
+	}
+	return drops
 }
 
 // leaving returns what left through a port, in an order of its own: the ways need not keep packets of different kinds in order. The

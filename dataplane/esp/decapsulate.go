@@ -37,7 +37,7 @@ func (s *Scratch) decapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 	n, k := 0, 0
 	for ; k < len(live); k++ {
 		i := live[k]
-		if k > 0 && s.TakesESP(sa[i]) {
+		if k > 0 && s.opensPlain(sa[i]) {
 			break
 		}
 		if reason := s.prepareInbound(b, i, sa[i], n); reason != packet.DropNone {

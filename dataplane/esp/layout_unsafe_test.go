@@ -30,6 +30,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"openRemote": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remote), "openRemotes": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remotes),
 		"openLocal": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Local), "openLocals": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Locals),
 		"openProto": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Proto), "openMatters": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Matters),
+		"openFront": unsafe.Offsetof(a.front), "openECN": unsafe.Offsetof(a.ecn),
 		"batchN": unsafe.Offsetof(b.N), "packetPort": unsafe.Offsetof(p.Port), "packetClass": unsafe.Offsetof(p.Class), "packetSlot": unsafe.Offsetof(p.Slot),
 		"classInbound": uintptr(packet.ClassInbound),
 		"takeBatch":    unsafe.Offsetof(k.b), "takeOps": unsafe.Offsetof(k.ops), "takeFirst": unsafe.Offsetof(k.first), "takeAddresses": unsafe.Offsetof(k.addresses),

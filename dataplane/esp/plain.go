@@ -55,7 +55,12 @@ func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 		}
 		r := &s.plainOut
 		s.begin(r, b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
-		packets := r.prepare()
+		var packets int
+		if o.HeaderLen == plainHeaderLen {
+			packets = r.prepare()
+		} else {
+			packets = r.prepareOther()
+		}
 		if packets == 0 {
 			break
 		}
@@ -101,14 +106,19 @@ func (s *Scratch) finishFailed(b *packet.Batch, kept, done []uint8, sa []*sad.Ou
 	return kept
 }
 
-// plain says that packets for an association, or none, have the form that plainOutbound is for.
+// plain says that packets for an association, or none, have a form that plainOutbound is for.
 func (s *Scratch) plain(o *sad.Outbound) bool {
-	return o != nil && o.HeaderLen == plainHeaderLen && o.Flags&sad.FlagsUnusual == 0 && s.table.OutboundKey(o.Slot).GCM()
+	return o != nil && o.Flags&(sad.FlagsUnusual|sad.FlagTransport|sad.FlagAH|sad.FlagUDPChecksum) == 0 && s.table.OutboundKey(o.Slot).GCM()
 }
 
-// TakesESP says that packets for an association, or none, have the form that TakeESP and prepareOpen are for.
+// TakesESP says that packets for an association, or none, have a form that TakeESP is for.
 func (s *Scratch) TakesESP(in *sad.Inbound) bool {
-	return in != nil && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming|sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP|sad.FlagGRE|sad.FlagBundled) == 0 && s.table.InboundKey(in.Slot).GCM()
+	return in != nil && in.Flags&(sad.FlagTransport|sad.FlagAH|sad.FlagCopyDSCP|sad.FlagGRE|sad.FlagBundled) == 0 && s.table.InboundKey(in.Slot).GCM()
+}
+
+// opensPlain says that packets for an association, or none, have the form that prepareOpen is for.
+func (s *Scratch) opensPlain(in *sad.Inbound) bool {
+	return s.TakesESP(in) && in.Version == 4 && in.Flags&(sad.FlagEncap|sad.FlagRoaming) == 0
 }
 
 // decapsulatePlain does for inbound packets what encapsulatePlain does for outbound ones: see prepareOpen.
@@ -116,7 +126,7 @@ func (s *Scratch) decapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 	n := 0
 	for n < len(live) && n < packet.BatchMax {
 		in := sa[live[n]]
-		if !s.TakesESP(in) {
+		if !s.opensPlain(in) {
 			break
 		}
 		packets := s.prepareOpen(b, live[n:min(len(live), packet.BatchMax)], sa, in, n)
@@ -210,6 +220,40 @@ func acceptPlain(b *packet.Batch, i uint8, start uint64, tos uint8, text []byte,
 	p.Version, p.Proto, p.TOS, p.TTL = 4, proto, uint8(x>>8), uint8(y)
 	p.Flags = flags
 	f.Set4(src, dst, packet.RestOf(srcPort, dstPort, flags, 4, proto))
+	return true
+}
+
+// acceptPlain6 is acceptPlain for inner packets of IPv6 without extension headers, in an outer header that says nothing of congestion either.
+func acceptPlain6(b *packet.Batch, i uint8, start uint64, text []byte, selectors *spd.Selectors) bool {
+	p, f := &b.P[i&(packet.BatchMax-1)], &b.Flows[i&(packet.BatchMax-1)]
+	n := len(text)
+	if n < ipv6Len+4+trailerLen {
+		return false
+	}
+	trailer := binary.LittleEndian.Uint64(text[n-8:])
+	next, pad := trailer>>56, trailer>>48&0xff
+	if next != packet.ProtoIPv6 || pad > 3 || trailer>>(48-8*pad) != trailers[1][pad] {
+		return false
+	}
+	h := (*[ipv6Len + 4]byte)(text)
+	total := ipv6Len + uint64(binary.BigEndian.Uint16(h[4:]))
+	proto := h[6]
+	if h[0]>>4 != 6 || total < ipv6Len+4 || total+pad > uint64(n-trailerLen) || proto != packet.ProtoUDP && proto != packet.ProtoTCP {
+		return false
+	}
+	ports := binary.BigEndian.Uint32(h[ipv6Len:])
+	srcPort, dstPort := uint16(ports>>16), uint16(ports)
+	const flags = packet.FlagDecapsulated | packet.FlagPorts | packet.FlagDF
+	f.Set6((*[32]byte)(h[8:]), packet.RestOf(srcPort, dstPort, flags, 6, proto))
+	if selectors.MatchInbound(f) != spd.Matched {
+		return false // accept fills in the flow again
+	}
+	p.Addr = start - packet.EtherLen
+	end := packet.EtherLen + uint16(total)
+	p.Len, p.L3, p.L4, p.End = end, packet.EtherLen, packet.EtherLen+ipv6Len, end
+	p.SrcPort, p.DstPort = srcPort, dstPort
+	p.Version, p.Proto, p.TOS, p.TTL = 6, proto, h[0]<<4|h[1]>>4, h[7]
+	p.Flags = flags
 	return true
 }
 

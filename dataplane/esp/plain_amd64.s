@@ -326,28 +326,31 @@ packet:
 	JNE  done
 
 	// No congestion, and a short trailer. What is left of the text in front of it.
-	MOVQ  40(DX), R8
-	MOVQ  48(DX), R9
-	SUBQ  $0x12, R9
-	CMPQ  R9, $0x18
-	JLT   done
-	TESTB $0x03, -35(R8)
-	JNZ   done
-	MOVQ  -6(R8)(R9*1), R12
-	MOVQ  R12, R11
-	SHRQ  $0x30, R11
-	SUBL  $0x00000400, R11
-	CMPL  R11, $0x03
-	JA    done
-	SUBQ  R11, R9
-	LEAQ  ·trailers+0(SB), SI
-	MOVQ  (SI)(R11*8), SI
-	SHLL  $0x03, R11
-	NEGL  R11
-	ADDL  $0x30, R11
-	SHRXQ R11, R12, R12
-	CMPQ  R12, SI
-	JNE   done
+	MOVQ    40(DX), R8
+	MOVQ    48(DX), R9
+	SUBQ    $0x12, R9
+	CMPQ    R9, $0x18
+	JLT     done
+	MOVQ    R8, SI
+	SUBQ    128(AX), SI
+	MOVBLZX 1(SI), SI
+	TESTB   SI, 136(AX)
+	JNZ     done
+	MOVQ    -6(R8)(R9*1), R12
+	MOVQ    R12, R11
+	SHRQ    $0x30, R11
+	SUBL    $0x00000400, R11
+	CMPL    R11, $0x03
+	JA      done
+	SUBQ    R11, R9
+	LEAQ    ·trailers+0(SB), SI
+	MOVQ    (SI)(R11*8), SI
+	SHLL    $0x03, R11
+	NEGL    R11
+	ADDL    $0x30, R11
+	SHRXQ   R11, R12, R12
+	CMPQ    R12, SI
+	JNE     done
 
 	// The inner header: its form, length and checksum.
 	MOVQ    (R8), R11
@@ -432,7 +435,8 @@ ports:
 	// The record.
 	ADDQ    R12, 88(AX)
 	ADDL    $0x0e, R12
-	ADDQ    $0x24, (DI)
+	MOVQ    128(AX), SI
+	ADDQ    SI, (DI)
 	MOVW    R12, 8(DI)
 	MOVL    $0x0022000e, 12(DI)
 	SHLQ    $0x10, R13

@@ -136,7 +136,10 @@ func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 			ops: ops[:], words: make([]uint64, 64), mask: 4095, spi: rnd.Uint32(), bytes: 5,
 			top:       one(0, 1, 62, 63, 4095, 1<<32-2, 1<<32-1, 1<<32, 1<<63, 1<<64-4, rnd.Uint64()),
 			selectors: spd.Plain{Remote: 0xc6336400, Remotes: 0xff, Local: 0xcb007100, Locals: uint32(one(0xff, 0)), Proto: 0, Matters: 0},
+			front:     plainFront + one(0, 0, udpLen, ipv6Len-ipv4Len, ipv6Len-ipv4Len+udpLen), ecn: 0x03,
 		}
+		shift := one(0, 4)
+		r.ecn <<= shift
 		if rnd.IntN(2) == 0 {
 			r.selectors.Proto, r.selectors.Matters = uint16(one(packet.ProtoUDP, packet.ProtoTCP, 1<<8)), 0xffff
 		}
@@ -152,7 +155,8 @@ func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 			}
 			a.Flows[i] = packet.Flow{Src: packet.Addr{Hi: 1, Lo: 2}, Dst: packet.Addr{Hi: 3, Lo: 4}, SrcPort: 5}
 			outer := mem[p.Addr+packet.EtherLen:]
-			inner := outer[plainFront:]
+			inner := outer[r.front:]
+			outer[1] = ^r.ecn
 			length, tfc := 24+rnd.IntN(80), int(one(0, 0, 0, 1, 2, 3, 50))
 			for j := range length {
 				inner[j] = byte(rnd.Uint32())
@@ -172,7 +176,7 @@ func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 			case 1:
 				p.Seq += one(1, 1<<32, ^uint64(0))
 			case 2:
-				outer[1] = byte(1 + rnd.IntN(3))
+				outer[1] = byte((1 + rnd.IntN(3)) << shift)
 			case 3:
 				text[len(text)-1] = byte(one(packet.ProtoIPv6, packet.ProtoNone, rnd.Uint64()))
 			case 4:
@@ -196,7 +200,7 @@ func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 				inner[10], inner[11] = 0, 0
 				binary.BigEndian.PutUint16(inner[10:], packet.Checksum(inner[:20], 0))
 			}
-			op.Buf = outer[plainFront : plainFront+len(text)+plainBack]
+			op.Buf = inner[:len(text)+plainBack]
 			r.live = append(r.live, uint8(i))
 		}
 		r.live = r.live[:rnd.IntN(chunks+1)]
@@ -237,7 +241,7 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 		spi := rnd.Uint32()
 		r := plainTaken{
 			first: rnd.Uint64N(chunks), gcm: new(transform.Batch).Run(key, bits.ReverseBytes32(spi), rnd.IntN(2) == 0),
-			addresses: rnd.Uint64(), hi: uint64(rnd.Uint32N(3)) << 32, above: uint32(one(0, 7, 1<<31, 1<<32-1)), slot: rnd.Uint32(), port: uint16(rnd.Uint32N(3)),
+			addresses: rnd.Uint64(), hi: uint64(rnd.Uint32N(3)) << 32, above: uint32(one(0, 7, 1<<31, 1<<32-1)), slot: rnd.Uint32(), port: uint16(rnd.Uint32N(3)), front: plainFront,
 		}
 		for i := range chunks {
 			p := &a.P[i]

@@ -28,6 +28,101 @@ type plainTaken struct {
 	port  uint16
 	// late says that the packet behind those taken is one whose sequence number the window has to judge, and which is as it should be otherwise.
 	late bool
+	// version is that of the outer header, and proto what follows it.
+	version, proto uint8
+	// front is the length of what stands in front of the text. takeGeneric and the assembly are for plainFront.
+	front uint64
+	// words are the addresses of an outer IPv6 header, and ports those of UDP, as they stand there.
+	words [4]uint64
+	ports uint32
+}
+
+// begin makes r the work on packets for in.
+func (r *plainTaken) begin(in *sad.Inbound) {
+	r.version, r.proto, r.front = in.Version, packet.ProtoESP, frontOf(in)
+	if in.Version == 4 {
+		r.addresses = uint64(binary.LittleEndian.Uint32(in.Remote[:])) | uint64(binary.LittleEndian.Uint32(in.Local[:]))<<32
+	} else {
+		for k := range 2 {
+			r.words[k], r.words[2+k] = binary.LittleEndian.Uint64(in.Remote[8*k:]), binary.LittleEndian.Uint64(in.Local[8*k:])
+		}
+	}
+	if in.Flags&sad.FlagEncap != 0 {
+		r.proto = packet.ProtoUDP
+		r.ports = uint32(bits.ReverseBytes16(in.RemotePort)) | uint32(bits.ReverseBytes16(in.LocalPort))<<16
+	}
+}
+
+// frontOf is the length of what stands in front of the text in packets for an association.
+func frontOf(in *sad.Inbound) (n uint64) {
+	n = plainFront
+	if in.Version == 6 {
+		n += ipv6Len - ipv4Len
+	}
+	if in.Flags&sad.FlagEncap != 0 {
+		n += udpLen
+	}
+	return n
+}
+
+// espFront is what ESP has in front of the text, and frontMax the longest that frontOf may say.
+const (
+	espFront = headerLen + plainIVLen
+	frontMax = ipv6Len + udpLen + espFront
+)
+
+// takeOther is takeGeneric for the other outer headers: IPv6, and UDP behind either.
+func (r *plainTaken) takeOther() (packets int) {
+	b := r.b
+	r.late = false
+	for i := int(r.first); i < min(b.N, packet.BatchMax); i++ {
+		p := &b.P[i]
+		if p.Port != r.port || p.Class != packet.ClassNone || uint64(p.Len) < packet.EtherLen+r.front || p.Addr+max(uint64(p.Len), packet.EtherLen+frontMax) > uint64(len(b.Mem)) {
+			break
+		}
+		h := (*[packet.EtherLen + frontMax]byte)(b.Mem[p.Addr:])
+		total := r.outer(h)
+		if total < r.front+trailerLen+plainBack || (total-r.front)&3 != 0 || total+packet.EtherLen > uint64(p.Len) {
+			break
+		}
+		esp := h[packet.EtherLen+r.front-espFront:]
+		if binary.LittleEndian.Uint32(esp) != r.gcm.SPI() {
+			break
+		}
+		lo := binary.BigEndian.Uint32(esp[4:])
+		if lo <= r.above {
+			r.late = true
+			break
+		}
+		r.put(&r.ops[packets], p, r.hi|uint64(lo), total)
+		packets++
+	}
+	return packets
+}
+
+// outer returns the length of the datagram in frame h if its IP and UDP headers are as they should be, and 0 otherwise.
+func (r *plainTaken) outer(h *[packet.EtherLen + frontMax]byte) (total uint64) {
+	const ip = packet.EtherLen
+	udp := h[ip+ipv4Len:]
+	if r.version == 4 {
+		x, y := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:]) // as in packet.ParsePlain
+		if x&0xffffff != 0x450008 || y&0xff_00_ffbf != uint64(r.proto)<<24 || binary.LittleEndian.Uint64(h[26:]) != r.addresses || !packet.AllOnes(x>>16, y, r.addresses>>16) {
+			return 0
+		}
+		total = uint64(bits.ReverseBytes16(uint16(x >> 32)))
+	} else {
+		const begin = packet.EtherIPv6>>8 | packet.EtherIPv6&0xff<<8 | 0x60<<16
+		if binary.LittleEndian.Uint32(h[12:])&0xf0ffff != begin || h[ip+6] != r.proto || binary.LittleEndian.Uint64(h[ip+8:]) != r.words[0] || binary.LittleEndian.Uint64(h[ip+16:]) != r.words[1] ||
+			binary.LittleEndian.Uint64(h[ip+24:]) != r.words[2] || binary.LittleEndian.Uint64(h[ip+32:]) != r.words[3] {
+			return 0
+		}
+		total = ipv6Len + uint64(binary.BigEndian.Uint16(h[ip+4:]))
+		udp = h[ip+ipv6Len:]
+	}
+	if r.proto == packet.ProtoUDP && (binary.LittleEndian.Uint32(udp) != r.ports || uint64(binary.BigEndian.Uint16(udp[4:]))+r.front != total+udpLen+espFront) {
+		return 0
+	}
+	return total
 }
 
 // takeGeneric takes packets of r as TakeESP does as long as their sequence numbers lie ahead of the window, and returns how many they are. It has
@@ -62,10 +157,10 @@ func (r *plainTaken) takeGeneric() (packets int) {
 
 // put takes packet p, of total bytes with its outer header and with sequence number seq, as op.
 func (r *plainTaken) put(op *aesgcm.Op, p *packet.Packet, seq, total uint64) {
-	text := p.Addr + packet.EtherLen + plainFront
+	text := p.Addr + packet.EtherLen + r.front
 	iv := binary.LittleEndian.Uint64(r.b.Mem[text-plainIVLen:])
 	p.Class, p.Slot, p.Seq = packet.ClassInbound, r.slot, seq
-	r.gcm.Put(op, r.b.Mem[text:text+total-plainFront:packet.Chunk(text)+packet.FrameSize], iv, seq)
+	r.gcm.Put(op, r.b.Mem[text:text+total-r.front:packet.Chunk(text)+packet.FrameSize], iv, seq)
 }
 
 // openRun is what TakeESP took of packets for one association, one after the other.
@@ -84,32 +179,82 @@ func (s *Scratch) Leave(b *packet.Batch, i uint8) {
 	p.SPI = s.table.InboundAt(p.Slot).SPI
 }
 
+// LeaveShared makes those of the packets that TakeESP took, which live lists, ones that are to be opened by Decapsulate, see Leave, of whose associations
+// others has packets too: of one association all are to be opened in the order in which they came, since a replay is one of what came before. It shortens live in
+// place and appends what it leaves to left.
+func (s *Scratch) LeaveShared(b *packet.Batch, live, others, left []uint8) (kept, _ []uint8) {
+	var seen uint64
+	for _, i := range others {
+		seen |= 1 << bitOf(b.P[i].SPI)
+	}
+	kept, opens, taken, n := live[:0], s.opens[:0], 0, 0
+	for _, r := range s.opens {
+		run, from := live[n:n+r.packets], n
+		n += r.packets
+		if seen>>bitOf(r.sa.SPI)&1 != 0 && among(b, others, r.sa.SPI) {
+			for _, i := range run {
+				s.Leave(b, i)
+			}
+			left = append(left, run...)
+			continue
+		}
+		if taken != from {
+			copy(s.crypto.GCMOps(taken)[:r.packets], s.crypto.GCMOps(from))
+		}
+		kept, opens, taken = append(kept, run...), append(opens, r), taken+r.packets
+	}
+	s.opens, s.taken = opens, taken
+	return kept, left
+}
+
+// bitOf spreads SPIs over the bits of a word.
+func bitOf(spi uint32) uint32 { return spi * 0x9e3779b1 >> 26 }
+
+// among says that one of the packets in list has an SPI.
+func among(b *packet.Batch, list []uint8, spi uint32) bool {
+	for _, i := range list {
+		if b.P[i].SPI == spi {
+			return true
+		}
+	}
+	return false
+}
+
 // TakeESP is parsing, prepareInbound and everything between for packets as they were received that need nothing special. It takes
-// packets of the batch from number i on, as long as they come by the same port, are whole ESP packets in IPv4 without options, between the
-// addresses of in and with its SPI, and pass the replay check, and readies them to be opened by OpenESP. It returns the number of the
+// packets of the batch from number i on, as long as they come by the same port, are whole ESP packets in IPv4 without options, in IPv6 without extension
+// headers, or in UDP behind either if that is how they come for in, between the addresses of in and with its SPI, and pass the replay check, and readies them to be opened by OpenESP. It returns the number of the
 // first that it did not take, and has done nothing with that. in is one that TakesESP.
 //
 // Of a packet's record only Class, Slot and Seq are written; see Leave.
 func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
 	r, first, window := &s.take, i, &in.Window
 	r.b, r.slot, r.port = b, in.Slot, b.P[i].Port
-	r.addresses = uint64(binary.LittleEndian.Uint32(in.Remote[:])) | uint64(binary.LittleEndian.Uint32(in.Local[:]))<<32
+	r.begin(in)
 	r.gcm = s.crypto.Run(s.table.InboundKey(in.Slot), bits.ReverseBytes32(in.SPI), in.Flags&sad.FlagESN != 0)
 	r.hi, r.above = window.Ahead()
 	for {
 		r.ops, r.first = s.crypto.GCMOps(s.taken), uint64(i)
-		n := r.take()
+		var n int
+		if r.front == plainFront {
+			n = r.take()
+		} else {
+			n = r.takeOther()
+		}
 		i, s.taken = i+n, s.taken+n
 		if !r.late {
 			break
 		}
 		p := &b.P[i]
-		h := (*[packet.EtherLen + plainFront]byte)(b.Mem[p.Addr:])
-		seq := window.Infer(binary.BigEndian.Uint32(h[38:]))
+		h := b.Mem[p.Addr:][:packet.EtherLen+r.front]
+		seq := window.Infer(binary.BigEndian.Uint32(h[len(h)-plainIVLen-4:]))
 		if window.Check(s.table.Bits(in), seq) != replay.OK {
 			break
 		}
-		r.put(s.crypto.GCM(s.taken), p, seq, uint64(binary.BigEndian.Uint16(h[16:])))
+		total := uint64(binary.BigEndian.Uint16(h[packet.EtherLen+2:]))
+		if r.version == 6 {
+			total = ipv6Len + uint64(binary.BigEndian.Uint16(h[packet.EtherLen+4:]))
+		}
+		r.put(s.crypto.GCM(s.taken), p, seq, total)
 		i, s.taken = i+1, s.taken+1
 	}
 	if i > first {
@@ -132,6 +277,39 @@ type plainInbound struct {
 	mask      uint32
 	spi       uint32
 	selectors spd.Plain
+	// front is the length of what stands in front of the text, and ecn the bits of the outer header's second byte that are its ECN field.
+	front uint64
+	ecn   uint8
+	full  *spd.Selectors
+}
+
+// due says that the ICV of packet p matches, that its sequence number is the next, and that its outer header says nothing of congestion.
+func (r *plainInbound) due(p *packet.Packet, op *aesgcm.Op) bool {
+	seq := r.top + 1
+	return op.OK && p.Seq == seq && seq != 0 && r.b.Mem[p.Addr+packet.EtherLen+1]&r.ecn == 0
+}
+
+// pass counts packet p, which is accepted, and marks its number.
+func (r *plainInbound) pass(p *packet.Packet) {
+	r.top++
+	at := uint32(r.top) & r.mask
+	r.words[at/64] |= 1 << (at % 64)
+	p.SPI = r.spi
+	r.bytes += uint64(p.End - packet.EtherLen)
+}
+
+// acceptSix does for inner packets that acceptPlain6 is for, from the place k in r on, what acceptGeneric does for others.
+func (r *plainInbound) acceptSix(k int) (packets int) {
+	for ; k < len(r.live); k++ {
+		i, op := r.live[k], &r.ops[k]
+		p := &r.b.P[i]
+		if !r.due(p, op) || !acceptPlain6(r.b, i, p.Addr+packet.EtherLen+r.front, op.Buf[:len(op.Buf)-plainBack], r.full) {
+			break
+		}
+		r.pass(p)
+		packets++
+	}
+	return packets
 }
 
 // acceptGeneric accepts packets of r as accept does, and returns how many they are. It stops, and has done nothing, at a packet whose ICV does not match,
@@ -139,18 +317,10 @@ type plainInbound struct {
 func (r *plainInbound) acceptGeneric() (packets int) {
 	for k, i := range r.live {
 		p, op := &r.b.P[i], &r.ops[k]
-		if seq := r.top + 1; !op.OK || p.Seq != seq || seq == 0 {
+		if !r.due(p, op) || !acceptPlain(r.b, i, p.Addr+packet.EtherLen+r.front, packet.ECNNotECT, op.Buf[:len(op.Buf)-plainBack], &r.selectors) {
 			break
 		}
-		outer := p.Addr + packet.EtherLen
-		if !acceptPlain(r.b, i, outer+plainFront, r.b.Mem[outer+1], op.Buf[:len(op.Buf)-plainBack], &r.selectors) {
-			break
-		}
-		r.top++
-		at := uint32(r.top) & r.mask
-		r.words[at/64] |= 1 << (at % 64)
-		p.SPI = r.spi
-		r.bytes += uint64(p.End - packet.EtherLen)
+		r.pass(p)
 		packets++
 	}
 	return packets
@@ -173,17 +343,24 @@ func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inboun
 	words, selectors := s.table.Bits(in), s.table.Selectors(in.Slot)
 	before := len(live)
 	r := &s.plainIn
-	r.b, r.words, r.top, r.mask, r.spi, r.selectors, r.bytes = b, words, in.Window.Top(), in.Window.Ring()-1, in.SPI, *selectors.Plain(), 0
+	r.b, r.words, r.top, r.mask, r.spi, r.selectors, r.full, r.bytes = b, words, in.Window.Top(), in.Window.Ring()-1, in.SPI, *selectors.Plain(), selectors, 0
+	r.front, r.ecn = frontOf(in), 0x03
+	if in.Version == 6 {
+		r.ecn <<= 4 // the traffic class stands across two bytes
+	}
 	for {
 		r.live, r.ops = taken, s.crypto.GCMOps(n)
 		k := r.accept()
+		if k < len(taken) {
+			k += r.acceptSix(k)
+		}
 		live = append(live, taken[:k]...)
 		in.Window.Follow(r.top)
 		if k == len(taken) {
 			break
 		}
 		i := taken[k]
-		if reason := s.judgeESP(b, i, in, selectors, words, &r.ops[k]); reason != packet.DropNone {
+		if reason := s.judgeESP(b, i, in, &r.ops[k]); reason != packet.DropNone {
 			b.P[i].Reason = reason
 			countInbound(in, reason)
 		} else {
@@ -200,15 +377,15 @@ func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inboun
 }
 
 // judgeESP says what becomes of packet i, which TakeESP took and whose op is done.
-func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, selectors *spd.Selectors, words []uint64, op *aesgcm.Op) packet.Drop {
-	p := &b.P[i]
+func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, op *aesgcm.Op) packet.Drop {
+	p, r := &b.P[i], &s.plainIn
 	if op.OK {
-		if verdict := in.Window.Advance(words, p.Seq); verdict != replay.OK {
+		if verdict := in.Window.Advance(r.words, p.Seq); verdict != replay.OK {
 			s.Leave(b, i)
 			return dropOf(verdict)
 		}
-		outer := p.Addr + packet.EtherLen
-		if acceptPlain(b, i, outer+plainFront, b.Mem[outer+1], op.Buf[:len(op.Buf)-plainBack], selectors.Plain()) {
+		outer, text := p.Addr+packet.EtherLen, op.Buf[:len(op.Buf)-plainBack]
+		if start := outer + r.front; b.Mem[outer+1]&r.ecn == 0 && (acceptPlain(b, i, start, packet.ECNNotECT, text, &r.selectors) || acceptPlain6(b, i, start, text, r.full)) {
 			p.SPI = in.SPI
 			return packet.DropNone
 		}
@@ -217,6 +394,6 @@ func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, selectors 
 	if !op.OK {
 		return packet.DropBadICV
 	}
-	r := record{index: i, tos: p.TOS, esp: p.Addr + uint64(p.L4), length: p.End - p.L4}
-	return s.accept(b, &r, in, selectors)
+	esp := p.Addr + packet.EtherLen + r.front - espFront
+	return s.accept(b, &record{index: i, tos: p.TOS, esp: esp, length: uint16(len(op.Buf)) + espFront}, in, r.full)
 }

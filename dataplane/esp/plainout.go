@@ -10,8 +10,8 @@ import (
 	"sallyport/dataplane/transform"
 )
 
-// plainOutbound is the work on packets of one outbound association, one after the other, in the form that most tunnels have: ESP right behind an
-// outer IPv4 header, and AES-GCM. The assembly knows its layout.
+// plainOutbound is the work on packets of one outbound association, one after the other, with AES-GCM: in the form that most tunnels have, ESP right behind an
+// outer IPv4 header, or with another outer header. The assembly, which is for the first, knows its layout.
 type plainOutbound struct {
 	b *packet.Batch
 	// live are the packets, the first of them for o; sa is the association of each packet of the batch.
@@ -122,6 +122,80 @@ func (r *plainOutbound) prepareGeneric() (packets int) {
 		p.SrcPort, p.DstPort = 0, 0
 		p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
 		p.Flags = p.Flags&(packet.FlagLocal|packet.FlagRouted) | df
+		p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, r.seq
+		r.lengths[k] = uint16(length)
+		r.bytes += length
+		packets++
+	}
+	return packets
+}
+
+// prepareOther is prepareGeneric for the other outer headers: IPv6, and UDP behind either.
+func (r *plainOutbound) prepareOther() (packets int) {
+	b, o := r.b, r.o
+	mem := b.Mem
+	header, front := &o.Header, uint64(o.HeaderLen)+plainIVLen
+	ip, ttl, proto := uint64(ipv4Len), header[8], uint8(packet.ProtoESP)
+	if o.Version == 6 {
+		ip, ttl = ipv6Len, header[7]
+	}
+	var known packet.Flags // of the outer packet, whatever the inner one is
+	var srcPort, dstPort uint16
+	if o.UDP != 0 {
+		proto, known = packet.ProtoUDP, packet.FlagPorts
+		srcPort, dstPort = binary.BigEndian.Uint16(header[o.UDP:]), binary.BigEndian.Uint16(header[o.UDP+2:])
+	}
+	for k, i := range r.live {
+		if r.sa[i] != o {
+			break
+		}
+		p := &b.P[i]
+		inner := p.Addr + uint64(p.L3)
+		length := uint64(p.End - p.L3)
+		pad := -(length + trailerLen) & 3
+		text := inner + length + pad + trailerLen
+		outer, end, chunk := inner-front, text+plainBack, packet.Chunk(p.Addr)
+		if inner < chunk+packet.EtherLen+front || end+packet.TailSlack > chunk+packet.FrameSize || r.seq >= o.SeqMax || end > uint64(len(mem)) {
+			break
+		}
+		r.seq++
+
+		version := p.Version >> 1 & 1
+		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[version][pad])
+
+		tos := p.TOS & uint8(r.tosMask)
+		total := end - outer
+		df := packet.FlagDF
+		h := mem[outer:inner]
+		if o.Version == 4 {
+			df = p.Flags&packet.Flags(r.copyDF[version]) | packet.Flags(r.setDF[version])
+			if df == 0 {
+				r.id++
+			}
+			*(*[ipv4Len]byte)(h) = [ipv4Len]byte(header[:])
+			finishIPv4(mem[outer:end], uint32(o.HeaderSum), tos, uint16(r.id), df != 0)
+		} else {
+			*(*[ipv6Len]byte)(h) = [ipv6Len]byte(header[:])
+			finishIPv6(mem[outer:end], tos)
+		}
+		back := h[ip:]
+		if o.UDP != 0 {
+			*(*[udpLen]byte)(back) = [udpLen]byte(header[ip:])
+			binary.BigEndian.PutUint16(back[4:], uint16(total-ip))
+			back = back[udpLen:]
+		}
+		esp := (*[headerLen + plainIVLen]byte)(back)
+		binary.BigEndian.PutUint64(esp[0:], uint64(o.SPI)<<32|uint64(uint32(r.seq)))
+		binary.BigEndian.PutUint64(esp[8:], r.seq)
+		r.gcm.Put(&r.ops[k], mem[inner:end:chunk+packet.FrameSize], bits.ReverseBytes64(r.seq), r.seq)
+
+		p.Addr = outer - packet.EtherLen
+		p.L3, p.L4 = packet.EtherLen, packet.EtherLen+uint16(ip)
+		p.End = packet.EtherLen + uint16(total)
+		p.Len = p.End
+		p.SrcPort, p.DstPort = srcPort, dstPort
+		p.Version, p.Proto, p.TOS, p.TTL = o.Version, proto, tos, ttl
+		p.Flags = p.Flags&(packet.FlagLocal|packet.FlagRouted) | df | known
 		p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, r.seq
 		r.lengths[k] = uint16(length)
 		r.bytes += length

@@ -1,6 +1,9 @@
 package packet
 
-import "unsafe"
+import (
+	"encoding/binary"
+	"unsafe"
+)
 
 // Rest returns what a flow is besides its addresses, as one number: ports, flags, version and protocol. The fields lie
 // behind each other, eight bytes aligned to eight, which a test holds.
@@ -14,6 +17,13 @@ func (f *Flow) setRest(rest uint64) { *(*uint64)(unsafe.Pointer(&f.SrcPort)) = r
 // RestOf returns the Rest of a flow of these fields.
 func RestOf(srcPort, dstPort uint16, flags Flags, version, proto uint8) uint64 {
 	return uint64(srcPort) | uint64(dstPort)<<16 | uint64(flags)<<32 | uint64(version)<<48 | uint64(proto)<<56
+}
+
+// Set6 makes f a flow between two addresses of IPv6, as they stand one behind the other in a header, whose Rest is given.
+func (f *Flow) Set6(addresses *[32]byte, rest uint64) {
+	f.Src.Hi, f.Src.Lo = binary.BigEndian.Uint64(addresses[0:]), binary.BigEndian.Uint64(addresses[8:])
+	f.Dst.Hi, f.Dst.Lo = binary.BigEndian.Uint64(addresses[16:]), binary.BigEndian.Uint64(addresses[24:])
+	f.setRest(rest)
 }
 
 // Set4 makes f a flow between two addresses of IPv4, whose Rest is given. It goes word by word: a whole Flow would be put together

@@ -241,7 +241,11 @@ func (w *Worker) classifyCleartext(i int) (packet.Class, packet.Drop) {
 	if _, into := w.routed(i); t.DiscardUnmatched && !into {
 		return 0, packet.DropNoPolicy
 	}
-	return w.forwardable(i)
+	class, reason := w.forwardable(i)
+	if class == packet.ClassOutbound && w.intrudes(i, Protected|Outside) == packet.DropNone {
+		w.flows.lead(t, w.places[i], flow, p.Tunnel, p.SPI)
+	}
+	return class, reason
 }
 
 // obey does what the policy of its flow says with packet i, which is on its way out.

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 
+	"sallyport/dataplane/fib"
 	"sallyport/dataplane/offheap"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/spd"
@@ -20,6 +21,11 @@ type flows struct {
 	shift    uint
 	seed     [4]uint64
 	evict    uint32 // counts the flows that took the place of another
+
+	// leads says that there may be entries that are led, by these routes and interfaces.
+	leads      bool
+	routes     *fib.Table
+	interfaces *Interface
 
 	policies   *spd.Table // that generation stands for, with endpoints: what goes to one of them meets no policy
 	endpoints  *AddrSet
@@ -55,7 +61,10 @@ type known struct {
 	generation uint32 // of the policies; 0: they were not asked
 	match      spd.Match
 	action     spd.Action
-	_          [2]byte
+	// led says that no policy speaks of the flow, but that its route leads into a virtual interface whose policies protect it: so
+	// it looks like one that a policy protects, for the short way alone, see flows.lead.
+	led bool
+	_   [1]byte
 	// way and of say where the flow goes. If a policy protects it, way is the tunnel, and of the handle of the outbound association which that was
 	// bound to when it was last asked for, 0 for none: see sad.Table.Current. Otherwise way is its next hop in
 	// the FIB snapshot of, 0 for none.
@@ -98,8 +107,8 @@ func (f *flows) close() {
 // follow makes the tables of a snapshot those that entries are valid for.
 func (f *flows) follow(t *Tables) {
 	f.many = t.SPD.Indexed()
-	if f.policies != t.SPD || f.endpoints != t.Endpoints {
-		f.policies, f.endpoints = t.SPD, t.Endpoints
+	if f.policies != t.SPD || f.endpoints != t.Endpoints || f.leads && (f.routes != t.FIB || f.interfaces != t.firstInterface()) {
+		f.policies, f.endpoints, f.leads = t.SPD, t.Endpoints, false
 		if f.generation++; f.generation == 0 {
 			clear(f.places)
 			clear(f.places6)
@@ -154,6 +163,11 @@ func (f *flows) find(place uint32, flow *packet.Flow) *known {
 	if flow.Version == 4 {
 		return f.find4(place, flow.Src.Lo<<32|flow.Dst.Lo, flow.Rest())
 	}
+	return f.find6(place, flow)
+}
+
+// find6 is find for a flow of IPv6.
+func (f *flows) find6(place uint32, flow *packet.Flow) *known {
 	p := &f.places6[place]
 	for k := range p {
 		if same(&p[k].flow, flow) {
@@ -169,10 +183,19 @@ func (f *flows) policy(place uint32, flow *packet.Flow) *known {
 	if k == nil {
 		k = f.enter(place, flow)
 	}
-	if k.generation != f.generation {
+	if k.generation != f.generation || k.led {
 		f.judge(k, flow)
 	}
 	return k
+}
+
+// lead remembers that the route of a flow, whose place is given and which no policy speaks of, leads to the outbound association with a handle, to which a tunnel is
+// bound. Whether the flow may go there at all must not depend on the port that it comes by. It holds until the policies, the routes or the interfaces change.
+func (f *flows) lead(t *Tables, place uint32, flow *packet.Flow, tunnel, handle uint32) {
+	if k := f.find(place, flow); k != nil {
+		*k = known{generation: f.generation, match: spd.Matched, action: spd.Protect, led: true, way: tunnel, of: handle}
+		f.leads, f.routes, f.interfaces = true, t.FIB, t.firstInterface()
+	}
 }
 
 // enter gives a flow an entry of which nothing is known yet: one that is empty or no longer valid, or that of another.

@@ -88,6 +88,14 @@ func (w *Worker) arrived(i uint8, martian packet.Drop) {
 	w.enlist(int(i))
 }
 
+// firstInterface tells one list of interfaces from another; nil of one without any.
+func (t *Tables) firstInterface() *Interface {
+	if len(t.Interfaces) == 0 {
+		return nil
+	}
+	return &t.Interfaces[0]
+}
+
 // needPorts says that a policy of a virtual interface judges a flow, that of a later fragment, by ports.
 func (t *Tables) needPorts(later *packet.Flow) bool {
 	for i := range t.Interfaces {

@@ -19,10 +19,7 @@ func (w *Worker) admitOutbound() {
 		if sa != last {
 			w.route(sa)
 			last, hop = sa, &w.tables.FIB.Hops[sa.Hop]
-			mtu = sa.InnerMTU(int(hop.MTU))
-			if own := w.tables.FIB.InterfaceMTU(sa.Interface); own != 0 {
-				mtu = min(mtu, own)
-			}
+			mtu = w.innerMTU(sa)
 			if sa.Flags&sad.FlagPadded != 0 {
 				sa.Pad(mtu)
 			}

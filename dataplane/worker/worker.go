@@ -280,13 +280,18 @@ type lists struct {
 	in, out, forward, punt, transmit, ike, fragment, bundled []uint8
 	// what took the short way to the same point, until the two join
 	shortIn, shortOut, shortForward []uint8
-	store                           [11][packet.BatchMax]uint8
-	joined                          [5][packet.BatchMax]uint8
+	store                           [14][packet.BatchMax]uint8
+	joined                          [6][packet.BatchMax]uint8
 	nextJoined                      int
 }
 
-// shortOut is the place in store of the list of that name.
-const shortOut = 7
+// Places in store: of the list of that name; of packets of IPv6, on their way to that one and to shortForward; of those that leave shortIn.
+const (
+	shortOut   = 7
+	sixOut     = 11
+	sixForward = 12
+	leftIn     = 13
+)
 
 func (l *lists) reset() {
 	l.in = l.store[0][:0]

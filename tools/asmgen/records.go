@@ -148,6 +148,8 @@ const (
 	openLocals  = 116
 	openProto   = 120
 	openMatters = 122
+	openFront   = 128
+	openECN     = 136
 )
 
 // Layout of plainTaken of package esp.
