@@ -42,6 +42,7 @@ type link struct {
 	peers []*peer
 
 	attempt  bool // an IKE SA is being set up, or waits for its turn or for DNS
+	queued   bool // it waits for its turn
 	attempts uint64
 	tries    int
 	retryAt  time.Time // zero = not waiting
@@ -252,7 +253,7 @@ func (m *manager) begin(l *link) {
 	l.attempt = true
 	l.attempts++
 	if m.connecting >= m.server.limits.Load().Connecting {
-		m.queue = append(m.queue, l)
+		m.queue, l.queued = append(m.queue, l), true
 		return
 	}
 	m.connecting++
@@ -266,14 +267,16 @@ func (m *manager) finish(l *link) {
 	}
 	l.attempt = false
 	l.attempts++
-	if i := slices.Index(m.queue, l); i >= 0 {
+	if l.queued {
+		l.queued = false
+		i := slices.Index(m.queue, l)
 		m.queue = slices.Delete(m.queue, i, i+1)
 		return
 	}
 	m.connecting--
 	for len(m.queue) > 0 && m.connecting < m.server.limits.Load().Connecting {
 		next := m.queue[0]
-		m.queue = m.queue[1:]
+		m.queue, next.queued = m.queue[1:], false
 		m.connecting++
 		m.resolve(next)
 	}
@@ -562,6 +565,9 @@ func (m *manager) established(p *peer, n news) {
 		l.tries = 0 // else once the child is up
 	}
 	for _, o := range m.pairs[pairKey(l.conn)] {
+		if !o.attempt {
+			continue // a server's link has thousands of peers, and began none of them
+		}
 		for _, q := range o.peers {
 			if q != p && q.attempt && !q.established {
 				m.command(q, ikesa.Accompanied{})

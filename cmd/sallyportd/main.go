@@ -121,7 +121,7 @@ func serve(ctx context.Context, c *config.Config, log zerolog.Logger, hup <-chan
 		keys.Close(ctx)
 		return e.Stop()
 	}
-	g := newGateway(log, e, keys, fences, func() (*config.Config, error) { return config.Load(c.Path) })
+	g := newGateway(log, e, keys, fences, func() (*config.Config, error) { return loadLean(c.Path) })
 	if err := g.start(c); err != nil {
 		return errors.Join(err, stop())
 	}

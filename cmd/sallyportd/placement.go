@@ -18,6 +18,17 @@ const otherThreads = 2
 // packet path allocates nothing, so the collector has little to do and should do it seldom.
 const gcPercent = 400
 
+// loadPercent is that while a configuration is read, which leaves a hundred times the file's length behind as garbage.
+const loadPercent = 100
+
+// loadLean reads a configuration in a running daemon, whose memory does not stay what reading took.
+func loadLean(path string) (*config.Config, error) {
+	before := debug.SetGCPercent(loadPercent)
+	defer debug.FreeOSMemory()
+	defer debug.SetGCPercent(before)
+	return config.Load(path)
+}
+
 // place decides how many workers there are and on which CPUs, and prepares the process for
 // them: the scheduler gets threads beside the workers', which keep off the
 // workers' CPUs where others are left.

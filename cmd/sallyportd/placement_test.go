@@ -1,6 +1,8 @@
 package main
 
 import (
+	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -38,5 +40,17 @@ func TestPlacement(t *testing.T) {
 				t.Errorf("%d workers on %v, %v; want %d on %v", count, pinned, err, c.count, c.pinned)
 			}
 		})
+	}
+}
+
+// TestReadingLeavesTheCollectorAsItWas: also where there is nothing to read.
+func TestReadingLeavesTheCollectorAsItWas(t *testing.T) {
+	before := debug.SetGCPercent(gcPercent)
+	defer func() { debug.SetGCPercent(before) }()
+	if _, err := loadLean(filepath.Join(t.TempDir(), "none.yaml")); err == nil {
+		t.Error("a file that is not there was read")
+	}
+	if got := debug.SetGCPercent(gcPercent); got != gcPercent {
+		t.Errorf("%d per cent", got)
 	}
 }
