@@ -242,6 +242,6 @@ func (m *manager) drop(l *link) {
 	for _, p := range l.peers {
 		p.attempt = false
 		p.ending = true
-		m.command(p, ikesa.DeleteIKE{Reason: ikesa.ReasonReload})
+		p.shard.call(func() { p.shard.dismiss(p.spi, ikesa.ReasonReload) })
 	}
 }

@@ -2,6 +2,7 @@ package ike
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -335,6 +336,57 @@ func TestRekeysOfManyTunnelsAreSpread(t *testing.T) {
 			t.Errorf("%d children", got)
 		}
 	})
+}
+
+// TestManyTunnelsLeaveInTurn: those that a reload drops, and those of a server that stops, are not deleted all at once.
+func TestManyTunnelsLeaveInTurn(t *testing.T) {
+	for _, how := range []string{"reload", "stop"} {
+		t.Run(how, func(t *testing.T) {
+			simulate(t, 1, Options{Workers: 1, Limits: Limits{HalfOpenPerAddress: 1000}}, func(t *testing.T, p *pair) {
+				const n = 150
+				p.configure(t, n, nil)
+				time.Sleep(time.Minute)
+				if got := paired(t, p.a, p.b); got != n {
+					t.Fatalf("%d children", got)
+				}
+				var mu sync.Mutex
+				sent := map[time.Time]int{} // by moment
+				p.net.mu.Lock()
+				p.net.tap = func(d ikesa.Datagram) {
+					mu.Lock()
+					defer mu.Unlock()
+					if h, err := message.ParseHeader(d.Data); err == nil && d.Local.Addr() == netip.MustParseAddr("192.0.2.1") && h.Flags&message.Response == 0 {
+						sent[time.Now()]++
+					}
+				}
+				p.net.mu.Unlock()
+				a := p.a.server.Load()
+				if how == "reload" {
+					if err := a.Apply(&Config{Store: testStore()}); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+				} else {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					a.Close(ctx)
+					time.Sleep(100 * time.Millisecond)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				all, most := 0, 0
+				for _, k := range sent {
+					all, most = all+k, max(most, k)
+				}
+				if all != n || most > shardTurn {
+					t.Errorf("%d requests, up to %d at once", all, most)
+				}
+				if left := p.b.server.Load().Stats().SAs; left != 0 {
+					t.Errorf("%d IKE SAs are left with the peer", left)
+				}
+			})
+		})
+	}
 }
 
 // TestPanicCostsOneIKESAOnly: whatever is wrong with one, the others go on, and that one comes back.

@@ -26,6 +26,7 @@ type shard struct {
 	timers   timers
 	env      *env
 	out      ikesa.Outputs
+	leaving  []leaver // IKE SAs that are to be deleted, in their turn
 	later    []func() // orders to SAs that came up while outputs were performed
 }
 
@@ -279,9 +280,47 @@ func (sh *shard) holder(spiIn uint32) *entry {
 	return e
 }
 
+// leaver is an IKE SA that is to be deleted.
+type leaver struct {
+	sa     *ikesa.SA
+	reason ikesa.Reason
+}
+
+// leavePause is how long a shard waits after it has deleted shardTurn of many IKE SAs. At once they would overrun the queues between here and the
+// peer, and what is lost there is sent again seconds later.
+const leavePause = 5 * time.Millisecond
+
+// dismiss deletes an IKE SA, in its turn.
+func (sh *shard) dismiss(spi message.SPI, r ikesa.Reason) {
+	e := sh.sas[spi]
+	if e == nil {
+		return
+	}
+	if sh.leaving = append(sh.leaving, leaver{e.sa, r}); len(sh.leaving) == 1 {
+		sh.call(sh.leave)
+	}
+}
+
+// leave deletes the first of those that are to be deleted, or, if the peer has rekeyed one meanwhile, its successor.
+func (sh *shard) leave() {
+	n := min(len(sh.leaving), shardTurn)
+	for _, x := range sh.leaving[:n] {
+		sa := x.sa
+		for next := sa.Successor(); next != nil; next = sa.Successor() {
+			sa = next
+		}
+		sh.command(sa.LocalSPI(), ikesa.DeleteIKE{Reason: x.reason})
+	}
+	if sh.leaving = sh.leaving[n:]; len(sh.leaving) > 0 {
+		time.AfterFunc(leavePause, func() { sh.call(sh.leave) })
+	} else {
+		sh.leaving = nil
+	}
+}
+
 func (sh *shard) deleteAll() {
-	for _, e := range sh.sas {
-		sh.commandEntry(e, ikesa.DeleteIKE{Reason: ikesa.ReasonShutdown})
+	for spi := range sh.sas {
+		sh.dismiss(spi, ikesa.ReasonShutdown)
 	}
 	for _, e := range sh.initial {
 		if e.spi == 0 {
