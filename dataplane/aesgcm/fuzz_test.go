@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzAgainstCryptoCipher seals two packets with two keys cut from the input and
-// compares with crypto/cipher; then opens them, one of them damaged.
+// FuzzAgainstCryptoCipher seals packets with two keys cut from the input, first one with each and then eight with the first that are alike, and
+// compares with crypto/cipher; then opens them, one with the first key damaged.
 func FuzzAgainstCryptoCipher(f *testing.F) {
 	f.Add([]byte("0123456789abcdef"), []byte("0123456789ab"), []byte("12345678"), []byte("text"), uint16(3))
 	f.Add(make([]byte, 32), make([]byte, 12), make([]byte, 12), make([]byte, 257), uint16(260))
@@ -45,6 +45,24 @@ func FuzzAgainstCryptoCipher(f *testing.F) {
 			}
 			checkCanaries(t, frame, buf)
 			checkCanaries(t, frameOther, bufOther)
+			alike, wrong := make([]Op, 8), int(damage)%8
+			for i := range alike {
+				alike[i] = opOf(ops[0].Key, nonce, aad, append(bytes.Clone(text), make([]byte, TagSize)...))
+				alike[i].Nonce[i] ^= 1
+			}
+			im.seal(alike)
+			for i := range alike {
+				if !bytes.Equal(alike[i].Buf, oracle(t, key).Seal(nil, alike[i].Nonce[:], text, aad)) {
+					t.Fatalf("%s: packet %d of those alike: Seal differs from crypto/cipher", im.name, i)
+				}
+			}
+			alike[wrong].Buf[int(damage/8)%len(buf)] ^= 1
+			im.open(alike)
+			for i := range alike {
+				if ok, got := i != wrong, alike[i].Buf; alike[i].OK != ok || ok && !bytes.Equal(got[:len(text)], text) || !ok && !allZero(got) {
+					t.Fatalf("%s: packet %d of those alike, %d is damaged: OK = %v", im.name, i, wrong, alike[i].OK)
+				}
+			}
 		}
 	})
 }

@@ -34,14 +34,16 @@ type quad struct {
 
 const (
 	quadMax   = 10 // blocks
-	mixMax    = 8  // blocks of packets that are encrypted and hashed in turn
 	keptMax   = 5  // blocks of packets whose ciphertext stays in registers until it is hashed
 	quadBytes = 4 * opSize
 
 	// What stands on the stack, a register each.
 	slotWhite   = 0 // the whitening key
 	slotLengths = 1 // the product of the block of lengths
-	slotPowers  = 2 // powers of H that the additional data and the blocks of text are multiplied with
+	slotY0      = 2 // of packets to be hashed: the tags' key stream, to which that product was added, reversed
+	slotAAD     = 3 // and the blocks of additional data, reversed
+	slotNextAAD = 4 // of packets that are encrypted meanwhile
+	slotPowers  = 5 // powers of H that the additional data and the blocks of text are multiplied with
 	slotFolds   = slotPowers + quadMax + 1
 	slotCount   = slotFolds + quadMax/2 + 1
 )
@@ -86,7 +88,7 @@ func (g *quad) function(name string) {
 	for range 10 {
 		g.keys = append(g.keys, g.ZMM())
 	}
-	g.aad, g.y0, g.hash = g.ZMM(), g.ZMM(), g.ZMM()
+	g.hash = g.ZMM()
 	g.nonce, g.upper, g.data, g.last, g.end, g.part = g.K(), g.K(), g.K(), g.K(), g.K(), g.K()
 	g.Load(g.Param("ops"), g.op)
 	g.Load(g.Param("n"), g.left)
@@ -233,15 +235,6 @@ func (g *quad) products() (pairs [][2]int) {
 	return append(pairs, [2]int{0, 0})
 }
 
-// mix emits what encrypts and what hashes, mixed where there are registers for both.
-func (g *quad) mix(encrypt, hash []step) {
-	if g.blocks <= mixMax {
-		together(encrypt, hash)
-	} else {
-		run(hash, encrypt)
-	}
-}
-
 func (g *quad) sealAll() {
 	loop, drain := g.label("seal"), g.label("drain")
 	e := g.encryption()
@@ -253,7 +246,7 @@ func (g *quad) sealAll() {
 	g.ADDQ(operand.U32(quadBytes), g.op)
 	g.packets = -quadBytes
 	e = g.encryption()
-	g.mix(e.steps, g.finish())
+	together(e.steps, g.finish())
 	g.crypt(e)
 	g.DECQ(g.left)
 	g.JNZ(to(loop))
@@ -269,15 +262,14 @@ func (g *quad) openAll() {
 	e := g.encryption()
 	hash := g.hashing(nil)
 	e.steps[0]()
-	g.takeAAD(e)
 	g.keep()
-	g.mix(e.steps[1:], hash)
+	together(e.steps[1:], hash)
 	bufs := g.bufs(0)
 	g.Comment("All bytes of the tags are compared at once.")
 	tags := g.gather(bufs, g.text, 0)
 	g.crypt(e)
 	match, equal, ok := g.GP64(), g.K(), g.GP64()
-	g.VPXORQ(g.hash, g.y0, g.hash)
+	g.VPXORQ(g.slot(slotY0), g.hash, g.hash)
 	g.VPSHUFB(g.c.swap, g.hash, g.hash)
 	g.VPCMPEQB(tags, g.hash, equal)
 	g.KMOVQ(equal, match)
@@ -313,7 +305,6 @@ type encryption struct {
 	own   [][]reg.VecVirtual // each packet's registers
 	tail  []reg.VecVirtual   // one block of each packet, or two of two packets
 	y0    reg.VecVirtual
-	aad   reg.VecVirtual // behind 4 other bytes
 }
 
 func (g *quad) encryption() *encryption {
@@ -328,7 +319,7 @@ func (g *quad) encryption() *encryption {
 	for range g.tail() {
 		e.tail = append(e.tail, g.ZMM())
 	}
-	e.y0, e.aad = g.ZMM(), g.ZMM()
+	e.y0 = g.ZMM()
 	states := append([]reg.VecVirtual{e.y0}, e.tail...)
 	for _, own := range e.own {
 		states = append(states, own...)
@@ -340,8 +331,15 @@ func (g *quad) encryption() *encryption {
 		g.VMOVDQU64(at(g.op, 2*opSize), b.AsY())
 		g.VINSERTI64X4(imm(1), at(g.op, 3*opSize), b, b)
 		g.VSHUFI64X2(imm(0x88), b, a, nonces)
-		g.VSHUFI64X2(imm(0xdd), b, a, e.aad)
-		g.VPALIGNR_Z(imm(8), nonces, e.aad, g.nonce, nonces)
+		aad := g.ZMM()
+		g.VSHUFI64X2(imm(0xdd), b, a, aad)
+		g.VPALIGNR_Z(imm(8), nonces, aad, g.nonce, nonces)
+		g.VPSHUFB_Z(g.swapAAD, aad, g.data, aad)
+		if g.open {
+			g.VMOVDQA64(aad, g.slot(slotAAD))
+		} else {
+			g.VMOVDQA64(aad, g.slot(slotNextAAD))
+		}
 		g.VPXORQ(g.slot(slotWhite), nonces, nonces)
 		next := lanes4*g.registers() + 2
 		for p, own := range e.own {
@@ -520,18 +518,18 @@ func (g *quad) crypt(e *encryption) {
 		g.VMOVDQU64(into.AsY(), at(bufs[2*i], disp))
 		g.VEXTRACTI64X4(imm(1), into, at(bufs[2*i+1], disp))
 	}
+	g.VPSHUFB(g.c.swap, e.y0, e.y0)
+	g.VPXORQ(g.slot(slotLengths), e.y0, e.y0)
+	g.VMOVDQA64(e.y0, g.slot(slotY0))
 	if !g.open {
-		g.takeAAD(e)
+		aad := g.ZMM()
+		g.VMOVDQA64(g.slot(slotNextAAD), aad)
+		g.VMOVDQA64(aad, g.slot(slotAAD))
 	}
-	g.VPSHUFB(g.c.swap, e.y0, g.y0)
-	g.VPXORQ(g.slot(slotLengths), g.y0, g.y0)
 }
 
-// takeAAD makes the additional data's blocks.
-func (g *quad) takeAAD(e *encryption) { g.VPSHUFB_Z(g.swapAAD, e.aad, g.data, g.aad) }
-
 // hashing returns the steps that hash four packets. What is in also, unless nil, is added.
-func (g *quad) hashing(also reg.Register) (steps []step) {
+func (g *quad) hashing(also operand.Op) (steps []step) {
 	var bufs []reg.GPVirtual
 	var s wideSum
 	steps = append(steps, func() { bufs = g.bufs(g.packets) })
@@ -544,19 +542,20 @@ func (g *quad) hashing(also reg.Register) (steps []step) {
 		}
 	}
 	for k, p := range g.products() {
-		x := [2]reg.VecVirtual{g.aad, g.ZMM()}
+		x := [2]reg.VecVirtual{g.ZMM(), g.ZMM()}
 		folded := g.slot(slotFolds + k)
 		switch {
 		case p[1] == 0:
-			steps = append(steps, g.multiply(&s, g.aad, power(0), folded)...)
+			steps = append(steps, func() { g.VMOVDQA64(g.slot(slotAAD), x[0]) })
+			steps = append(steps, g.multiply(&s, x[0], power(0), folded)...)
 			continue
 		case p[0] == 0:
 			steps = append(steps, func() {
+				g.VMOVDQA64(g.slot(slotAAD), x[0])
 				g.blockPair(bufs, p[1], x[1:])
 				swap(p[1], x[1])
 			})
 		default:
-			x[0] = g.ZMM()
 			steps = append(steps, func() {
 				g.blockPair(bufs, p[0], x[:])
 				swap(p[0], x[0])
@@ -571,7 +570,7 @@ func (g *quad) hashing(also reg.Register) (steps []step) {
 // finish returns the steps that hash four packets and write their tags.
 func (g *quad) finish() []step {
 	disp := g.packets
-	return append(g.hashing(g.y0), func() {
+	return append(g.hashing(g.slot(slotY0)), func() {
 		g.VPSHUFB(g.c.swap, g.hash, g.hash)
 		g.scatter(g.hash, g.bufs(disp), g.text, 0)
 		for p := range lanes4 {

@@ -619,7 +619,7 @@ func (g *wide) fold(a, b, f reg.VecVirtual) {
 
 // reduce returns the steps that turn s, which was made by Karatsuba's way, into a block in each lane of hash; see [generator.reduce].
 // What is in also, unless nil, is added.
-func (g *wide) reduce(s *wideSum, also reg.Register) []step {
+func (g *wide) reduce(s *wideSum, also operand.Op) []step {
 	half := func(from, into, sum reg.VecVirtual) {
 		g.VPCLMULQDQ(imm(0x00), g.c.poly, from, sum)
 		g.VPSHUFD(imm(0x4e), from, from)
