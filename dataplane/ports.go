@@ -139,10 +139,11 @@ func (e *Engine) probe() error {
 func (e *Engine) open(p *port) error {
 	queues := p.config.Queues
 	if queues == nil {
-		// Both sockets of a queue can be full, and the fill ring they share still has frames for either.
-		fill := e.cfg.RingSize
+		// As many frames go round as the RX rings hold, see xsk. In a fill ring of no more entries the worker would write into the very
+		// cache line that the kernel reads next, on another core: it has twice as many.
+		fill := 2 * e.cfg.RingSize
 		if e.ike != nil {
-			fill *= 2
+			fill *= 2 // both sockets of a queue can be full, and the fill ring they share still has frames for either
 		}
 		for q := range p.queues {
 			s, err := e.domain.Open(xsk.Config{

@@ -79,7 +79,7 @@ func (w *Worker) Step(now int64) int {
 	return n
 }
 
-// restock brings frames home and keeps the fill rings full to the brim: "as many as were
+// restock brings frames home and keeps the fill rings as full as they may be: "as many as were
 // received" would starve them under load.
 func (w *Worker) restock() {
 	w.collect()
