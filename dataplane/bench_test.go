@@ -24,6 +24,16 @@ func cases(f func(name string, o pipeline.Options)) {
 	}
 }
 
+// kinds of tunnels beside those of cases.
+func kinds(f func(name string, o pipeline.Options)) {
+	for _, word := range pipeline.Kinds()[1:] {
+		kind, _ := pipeline.ParseKind(word)
+		for _, decrypt := range []bool{false, true} {
+			f(fmt.Sprintf("%s/decrypt=%v", word, decrypt), pipeline.Options{Kind: kind, Decrypt: decrypt})
+		}
+	}
+}
+
 func open(t testing.TB, o pipeline.Options) *pipeline.Rig {
 	r, err := pipeline.New(o)
 	if err != nil {
@@ -52,7 +62,7 @@ func BenchmarkGateway(b *testing.B) {
 
 // TestGatewayAllocatesNothing runs each benchmark once, and counts.
 func TestGatewayAllocatesNothing(t *testing.T) {
-	cases(func(name string, o pipeline.Options) {
+	carry := func(name string, o pipeline.Options) {
 		t.Run(name, func(t *testing.T) {
 			r := open(t, o).Lanes[0]
 			if _, err := r.Measure(1000, 0); err != nil {
@@ -68,5 +78,7 @@ func TestGatewayAllocatesNothing(t *testing.T) {
 				t.Errorf("%v allocations a batch", n)
 			}
 		})
-	})
+	}
+	cases(carry)
+	kinds(carry)
 }
