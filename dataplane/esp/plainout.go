@@ -95,20 +95,11 @@ func (r *plainOutbound) prepareGeneric() (packets int) {
 
 		tos := p.TOS & uint8(r.tosMask)
 		df := p.Flags&packet.Flags(r.copyDF[version]) | packet.Flags(r.setDF[version])
-		fragment := uint64(ipv4DF) // identification and flags
-		if df == 0 {
-			r.id++
-			fragment = uint64(uint16(r.id)) << 16
-		}
 		total := end - outer
-		sum := uint64(o.HeaderSum) + uint64(tos) + total + fragment>>16 + fragment&0xffff
-		sum = sum>>16 + sum&0xffff
-		sum = sum>>16 + sum&0xffff
-		check := ^uint16(sum>>16 + sum)
+		first, check := r.beginIPv4(tos, total, df)
 
 		h := (*[plainFront]byte)(mem[outer:])
-		const start = 0x4500 << 48 // version and header length
-		binary.BigEndian.PutUint64(h[0:], start|uint64(tos)<<48|total<<32|fragment)
+		binary.BigEndian.PutUint64(h[0:], first)
 		binary.BigEndian.PutUint64(h[8:], ttl|uint64(check)<<32)
 		binary.LittleEndian.PutUint64(h[16:], middle)
 		binary.BigEndian.PutUint32(h[24:], uint32(r.seq))
@@ -130,20 +121,36 @@ func (r *plainOutbound) prepareGeneric() (packets int) {
 	return packets
 }
 
+// beginIPv4 returns the first eight bytes of the outer header of a datagram, and its checksum. It uses an identification up where the datagram may be fragmented.
+func (r *plainOutbound) beginIPv4(tos uint8, total uint64, df packet.Flags) (first uint64, check uint16) {
+	const start = 0x4500 << 48 // version and header length
+	fragment := uint64(ipv4DF) // identification and flags
+	if df == 0 {
+		r.id++
+		fragment = uint64(uint16(r.id)) << 16
+	}
+	sum := uint64(r.o.HeaderSum) + uint64(tos) + total + fragment>>16 + fragment&0xffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return start | uint64(tos)<<48 | total<<32 | fragment, ^uint16(sum>>16 + sum)
+}
+
 // prepareOther is prepareGeneric for the other outer headers: IPv6, and UDP behind either.
 func (r *plainOutbound) prepareOther() (packets int) {
 	b, o := r.b, r.o
 	mem := b.Mem
+	// What the association's packets have in common: of IPv4 what stands behind the fragment, of IPv6 next header and hop limit, and the addresses.
 	header, front := &o.Header, uint64(o.HeaderLen)+plainIVLen
-	ip, ttl, proto := uint64(ipv4Len), header[8], uint8(packet.ProtoESP)
-	if o.Version == 6 {
+	four, ip, ttl, proto := o.Version == 4, uint64(ipv4Len), header[8], uint8(packet.ProtoESP)
+	middle, dst, addresses := binary.BigEndian.Uint64(header[8:]), binary.LittleEndian.Uint32(header[16:]), [32]byte(header[8:])
+	if !four {
 		ip, ttl = ipv6Len, header[7]
 	}
+	begin := 6<<60 | uint64(header[6])<<8 | uint64(ttl)
 	var known packet.Flags // of the outer packet, whatever the inner one is
-	var srcPort, dstPort uint16
+	var ports uint32
 	if o.UDP != 0 {
-		proto, known = packet.ProtoUDP, packet.FlagPorts
-		srcPort, dstPort = binary.BigEndian.Uint16(header[o.UDP:]), binary.BigEndian.Uint16(header[o.UDP+2:])
+		proto, known, ports = packet.ProtoUDP, packet.FlagPorts, binary.BigEndian.Uint32(header[o.UDP:])
 	}
 	for k, i := range r.live {
 		if r.sa[i] != o {
@@ -163,37 +170,32 @@ func (r *plainOutbound) prepareOther() (packets int) {
 		version := p.Version >> 1 & 1
 		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[version][pad])
 
-		tos := p.TOS & uint8(r.tosMask)
-		total := end - outer
-		df := packet.FlagDF
-		h := mem[outer:inner]
-		if o.Version == 4 {
+		tos, total, df := p.TOS&uint8(r.tosMask), end-outer, packet.FlagDF
+		if four {
 			df = p.Flags&packet.Flags(r.copyDF[version]) | packet.Flags(r.setDF[version])
-			if df == 0 {
-				r.id++
-			}
-			*(*[ipv4Len]byte)(h) = [ipv4Len]byte(header[:])
-			finishIPv4(mem[outer:end], uint32(o.HeaderSum), tos, uint16(r.id), df != 0)
+			first, check := r.beginIPv4(tos, total, df)
+			h := (*[ipv4Len]byte)(mem[outer:])
+			binary.BigEndian.PutUint64(h[0:], first)
+			binary.BigEndian.PutUint64(h[8:], middle|uint64(check)<<32)
+			binary.LittleEndian.PutUint32(h[16:], dst)
 		} else {
-			*(*[ipv6Len]byte)(h) = [ipv6Len]byte(header[:])
-			finishIPv6(mem[outer:end], tos)
+			h := (*[ipv6Len]byte)(mem[outer:])
+			binary.BigEndian.PutUint64(h[0:], begin|uint64(tos)<<52|(total-ipv6Len)<<16)
+			*(*[32]byte)(h[8:]) = addresses
 		}
-		back := h[ip:]
-		if o.UDP != 0 {
-			*(*[udpLen]byte)(back) = [udpLen]byte(header[ip:])
-			binary.BigEndian.PutUint16(back[4:], uint16(total-ip))
-			back = back[udpLen:]
+		h := (*[udpLen + headerLen + plainIVLen]byte)(mem[inner-udpLen-headerLen-plainIVLen:])
+		if ports != 0 {
+			binary.BigEndian.PutUint64(h[0:], uint64(ports)<<32|(total-ip)<<16)
 		}
-		esp := (*[headerLen + plainIVLen]byte)(back)
-		binary.BigEndian.PutUint64(esp[0:], uint64(o.SPI)<<32|uint64(uint32(r.seq)))
-		binary.BigEndian.PutUint64(esp[8:], r.seq)
+		binary.BigEndian.PutUint64(h[8:], uint64(o.SPI)<<32|uint64(uint32(r.seq)))
+		binary.BigEndian.PutUint64(h[16:], r.seq)
 		r.gcm.Put(&r.ops[k], mem[inner:end:chunk+packet.FrameSize], bits.ReverseBytes64(r.seq), r.seq)
 
 		p.Addr = outer - packet.EtherLen
 		p.L3, p.L4 = packet.EtherLen, packet.EtherLen+uint16(ip)
 		p.End = packet.EtherLen + uint16(total)
 		p.Len = p.End
-		p.SrcPort, p.DstPort = srcPort, dstPort
+		p.SrcPort, p.DstPort = uint16(ports>>16), uint16(ports)
 		p.Version, p.Proto, p.TOS, p.TTL = o.Version, proto, tos, ttl
 		p.Flags = p.Flags&(packet.FlagLocal|packet.FlagRouted) | df | known
 		p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, r.seq
