@@ -45,7 +45,7 @@ func (w *Worker) verify() {
 		}
 		live = append(live, i)
 	}
-	w.lists.in = w.lists.join(kept, live)
+	w.lists.in = w.join(kept, live)
 }
 
 // sign puts AH around the sealed packets of bundles.
@@ -64,5 +64,5 @@ func (w *Worker) sign() {
 		p.SPI, p.Slot = o.SPI, o.Slot
 		sealed = append(sealed, i)
 	}
-	w.lists.out = w.lists.join(kept, w.esp.Encapsulate(b, sealed, w.outbound[:]))
+	w.lists.out = w.join(kept, w.esp.Encapsulate(b, sealed, w.outbound[:]))
 }

@@ -71,7 +71,7 @@ const expressLen6 = packet.EtherLen + 40 + 14
 
 // expressSix does for IPv6 what express does for IPv4.
 func (w *Worker) expressSix(protected uint64) {
-	b, f, list := &w.batch, w.flows, w.lists.store[sixOut][:0]
+	b, f, list := &w.batch, w.flows, w.sixOut[:0]
 	var (
 		sa          *sad.Outbound
 		tunnel      = noTunnel // of sa
@@ -120,7 +120,7 @@ func (w *Worker) expressSix(protected uint64) {
 		w.outbound[i] = sa
 		list = append(list, uint8(i))
 	}
-	w.lists.shortOut = w.lists.join(w.lists.shortOut, list)
+	w.lists.shortOut = w.join(w.lists.shortOut, list)
 }
 
 // takesShortWay says that packets for an association may go the short way: it is this worker's, was not asked to move, needs nothing special,
@@ -133,17 +133,20 @@ func (w *Worker) takesShortWay(sa *sad.Outbound) bool {
 // leads says that packets to a next hop of some kind are for a neighbour.
 func leads(k fib.Kind) bool { return k == fib.Forward || k == fib.Unresolved || k == fib.Failed }
 
+// joinsMax is how often lists are joined in one batch at most: at each of the places that do so once.
+const joinsMax = 8
+
 // join returns one list of the packets that express took and of those that came the long way, in the order in which they arrived: a flow
 // some of whose packets need something special stays in order.
-func (l *lists) join(short, long []uint8) []uint8 {
+func (w *Worker) join(short, long []uint8) []uint8 {
 	switch {
 	case len(long) == 0:
 		return short
 	case len(short) == 0:
 		return long
 	}
-	joined := l.joined[l.nextJoined][:0]
-	l.nextJoined++
+	joined := w.joined[w.nextJoined][:0]
+	w.nextJoined++
 	for len(short) > 0 && len(long) > 0 {
 		if short[0] < long[0] {
 			joined, short = append(joined, short[0]), short[1:]
@@ -248,8 +251,8 @@ func (w *Worker) lengthenInbound() {
 		return
 	}
 	var left []uint8
-	if l.shortIn, left = w.esp.LeaveShared(&w.batch, l.shortIn, l.in, l.store[leftIn][:0]); len(left) > 0 {
-		l.in = l.join(left, l.in)
+	if l.shortIn, left = w.esp.LeaveShared(&w.batch, l.shortIn, l.in, w.leftIn[:0]); len(left) > 0 {
+		l.in = w.join(left, l.in)
 	}
 }
 
@@ -266,7 +269,7 @@ func (w *Worker) openInbound() {
 		return
 	}
 	w.associate(short)
-	l.in, l.shortIn = l.join(short, w.esp.Decapsulate(b, l.in, w.inbound[:])), nil
+	l.in, l.shortIn = w.join(short, w.esp.Decapsulate(b, l.in, w.inbound[:])), nil
 }
 
 // associate notes the associations of decapsulated packets for stages of the long way.
@@ -317,7 +320,7 @@ func (w *Worker) expressDecapsulated() {
 // expressDecapsulatedSix does for IPv6 what expressDecapsulated does for IPv4, and returns what is left of in.
 func (w *Worker) expressDecapsulatedSix(in []uint8) (kept []uint8) {
 	b, f, routes := &w.batch, w.flows, w.tables.FIB
-	list := w.lists.store[sixForward][:0]
+	list := w.sixForward[:0]
 	way, mtu := noHop, uint16(0)
 	kept = in[:0]
 	for _, i := range in {
@@ -351,6 +354,6 @@ func (w *Worker) expressDecapsulatedSix(in []uint8) (kept []uint8) {
 		list = append(list, i)
 		kept = kept[:len(kept)-1]
 	}
-	w.lists.shortForward = w.lists.join(w.lists.shortForward, list)
+	w.lists.shortForward = w.join(w.lists.shortForward, list)
 	return kept
 }

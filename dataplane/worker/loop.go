@@ -49,7 +49,7 @@ func (w *Worker) Step(now int64) int {
 
 		w.claimOutbound()
 		w.admitOutbound()
-		w.lists.out = w.lists.join(w.lists.shortOut, w.lists.out)
+		w.lists.out = w.join(w.lists.shortOut, w.lists.out)
 		w.observe(StageAdmit)
 		w.lists.out = w.esp.Encapsulate(&w.batch, w.lists.out, w.outbound[:])
 		sealed := StageSeal
@@ -64,7 +64,7 @@ func (w *Worker) Step(now int64) int {
 		w.observe(sealed)
 
 		w.routeForward()
-		w.lists.forward = w.lists.join(w.lists.shortForward, w.lists.forward)
+		w.lists.forward = w.join(w.lists.shortForward, w.lists.forward)
 		w.observe(StageForward)
 		w.send()
 		w.observe(StageSend)
@@ -135,6 +135,7 @@ func (w *Worker) take() {
 	b := &w.batch
 	b.N, w.fresh, w.came, w.staged = 0, 0, 0, 0
 	w.lists.reset()
+	w.nextJoined = 0
 	if len(w.first) > 0 {
 		w.takeFirst()
 	}

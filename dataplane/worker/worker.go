@@ -259,9 +259,15 @@ type Worker struct {
 	parked     []parkedPacket
 	parkedAt   uint32 // FIB generation at which parked packets were tried last
 	waiting    waiting
-	descs      [packet.BatchMax]packet.Desc
-	addrs      [packet.BatchMax]uint64
-	poll       []unix.PollFd
+	// Packets of IPv6 on their way to lists.shortOut and lists.shortForward, and those that leave lists.shortIn; lists that were joined. Not in
+	// lists: as large as that would be, it cost every packet a nanosecond.
+	sixOut, sixForward, leftIn [packet.BatchMax]uint8
+	joined                     [joinsMax][packet.BatchMax]uint8
+	nextJoined                 int
+
+	descs [packet.BatchMax]packet.Desc
+	addrs [packet.BatchMax]uint64
+	poll  []unix.PollFd
 
 	// Counters is written by the worker, read by all.
 	Counters Counters
@@ -280,18 +286,11 @@ type lists struct {
 	in, out, forward, punt, transmit, ike, fragment, bundled []uint8
 	// what took the short way to the same point, until the two join
 	shortIn, shortOut, shortForward []uint8
-	store                           [14][packet.BatchMax]uint8
-	joined                          [6][packet.BatchMax]uint8
-	nextJoined                      int
+	store                           [11][packet.BatchMax]uint8
 }
 
-// Places in store: of the list of that name; of packets of IPv6, on their way to that one and to shortForward; of those that leave shortIn.
-const (
-	shortOut   = 7
-	sixOut     = 11
-	sixForward = 12
-	leftIn     = 13
-)
+// shortOut is the place in store of the list of that name.
+const shortOut = 7
 
 func (l *lists) reset() {
 	l.in = l.store[0][:0]
@@ -305,7 +304,6 @@ func (l *lists) reset() {
 	l.shortForward = l.store[8][:0]
 	l.fragment = l.store[9][:0]
 	l.bundled = l.store[10][:0]
-	l.nextJoined = 0
 }
 
 // queueOf is a small first-in, first-out queue of one goroutine.
