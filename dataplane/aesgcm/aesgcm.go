@@ -19,8 +19,8 @@
 //     are read whole and masked, but what is read too far is the tag, which is part of Buf.
 //     A line behind Buf may be prefetched, which cannot fault.
 //   - No two ops of a batch share bytes of Buf. Keys may be shared.
-//   - Time depends on the lengths and, for Open, on which ops fail; never on keys,
-//     texts, or on where in a tag the first wrong byte stands.
+//   - Time depends on the lengths, on which neighbours share a Key and, for Open, on which ops fail; never on
+//     what a key holds, on texts, or on where in a tag the first wrong byte stands.
 //   - No call allocates.
 //
 // What is not handled: nonce uniqueness (the caller's generator sees to it; a

@@ -26,7 +26,7 @@ func sealAVX512(ops *Op, n int) (done int)
 func openAVX512(ops *Op, n int) (done int)
 
 // These two take packets in fours, n being a multiple of 4, all with the same key, which can be used, and the same number of bytes of additional
-// data, at most AADMax, and of text, from 1 to quadMax.
+// data, at most AADMax, and of text, from 1 to quadMax. What they put on the stack of keys they wipe.
 
 //go:noescape
 func sealQuads(ops *Op, n int) (done int)
