@@ -91,21 +91,32 @@ func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
 	}
 }
 
-// inQuads gives runs of at least min packets that are alike to quads, as long as their texts are short enough, and all others to others.
+// inQuads gives runs of at least min packets that are alike to quads, as long as their texts are short enough, and all others to others. As such a
+// run has two packets that stand min/2 apart at multiples of that, only those are looked at where there are none.
 func inQuads(min int, quads assembly, others func([]Op) (done int)) func([]Op) (done int) {
+	step := min / 2
 	return func(ops []Op) (done int) {
-		for i := 0; i < len(ops); {
-			n := alike(ops[i:])
-			fours := n &^ 3
-			if fours < min || !quadable(&ops[i]) {
-				i += n
+		for i := step; i < len(ops); i += step {
+			op := &ops[i]
+			if !alike(op, &ops[i-step]) || !quadable(op) {
 				continue
 			}
-			if i > 0 {
-				done += others(ops[:i])
+			from, to := i, i+1
+			for from > 0 && alike(op, &ops[from-1]) {
+				from--
 			}
-			done += quads.on(ops[i : i+fours])
-			ops, i = ops[i+fours:], 0
+			for to < len(ops) && alike(op, &ops[to]) {
+				to++
+			}
+			n := (to - from) &^ 3
+			if n < min {
+				continue
+			}
+			if from > 0 {
+				done += others(ops[:from])
+			}
+			done += quads.on(ops[from : from+n])
+			ops, i = ops[from+n:], 0
 		}
 		if len(ops) > 0 {
 			done += others(ops)
@@ -114,14 +125,9 @@ func inQuads(min int, quads assembly, others func([]Op) (done int)) func([]Op) (
 	}
 }
 
-// alike counts the ops, from the first on, with the first one's key and lengths.
-func alike(ops []Op) int {
-	first := &ops[0]
-	n := 1
-	for n < len(ops) && ops[n].Key == first.Key && len(ops[n].Buf) == len(first.Buf) && ops[n].AADLen == first.AADLen {
-		n++
-	}
-	return n
+// alike says whether two ops have the same key and lengths.
+func alike(a, b *Op) bool {
+	return a.Key == b.Key && len(a.Buf) == len(b.Buf) && a.AADLen == b.AADLen
 }
 
 // quadable says whether the functions for fours can work on an op.
