@@ -104,15 +104,31 @@ func (l *Library) authenticate(p *libraryPacket) {
 }
 
 // Measure seals or opens packets until so much time has passed. To be opened again they are sealed anew, outside what is timed.
-func (l *Library) Measure(atLeast time.Duration) (Sample, error) {
+func (l *Library) Measure(atLeast time.Duration) (Sample, error) { return l.measure(atLeast, 0) }
+
+// MeasureOn is Measure on one CPU, watched by a witness as a worker's is.
+func (l *Library) MeasureOn(cpu int, w *Witness, atLeast time.Duration) (s Sample, err error) {
+	limit, err := w.limit([]int{cpu})
+	if err != nil {
+		return s, err
+	}
+	err = OnCore(cpu, func() (err error) {
+		s, err = l.measure(atLeast, limit)
+		return err
+	})
+	return s, err
+}
+
+func (l *Library) measure(atLeast time.Duration, limit float64) (Sample, error) {
 	var s Sample
-	var rounds []float64
+	rounds := rounds{limit: limit}
 	for s.Packets == 0 || s.Elapsed < atLeast {
 		if l.decrypt {
 			for i := range l.packets {
 				l.seal(&l.packets[i])
 			}
 		}
+		rounds.begin()
 		began := time.Now()
 		for i := range l.packets {
 			if !l.decrypt {
@@ -122,11 +138,10 @@ func (l *Library) Measure(atLeast time.Duration) (Sample, error) {
 			}
 		}
 		took := time.Since(began)
-		rounds = append(rounds, float64(took)/float64(len(l.packets)))
+		rounds.add(float64(took) / float64(len(l.packets)))
 		s.Elapsed += took
 		s.Packets += len(l.packets)
 	}
-	s.Typical = middle(rounds)
-	s.Best = rounds[0]
+	rounds.into(&s)
 	return s, nil
 }

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -21,12 +21,15 @@ const verifyEvery = 1000 * packet.BatchMax
 type Sample struct {
 	Packets int
 	Elapsed time.Duration
-	// Best is the time a packet took, in nanoseconds, in the fastest round of the source: what
+	// Best is the time a packet took, in nanoseconds, in the fastest round: what
 	// is left of the measurement on a machine that others disturb.
 	Best float64
-	// Typical is the time a packet took, in nanoseconds, in the median round of the source, by all lanes together: what a core that is
-	// left alone takes. Rounds last some tenths of a millisecond, so what else the machine does for less than half of the time does not count.
+	// Typical is the time a packet took, in nanoseconds, in the median round, by all lanes together: what a core that is
+	// left alone takes. Rounds last some tenths of a millisecond, so what else the machine does for less than half of the time does not
+	// count. With a [Witness] the rounds are those during which nobody else was seen on the core, if there are any to speak of.
 	Typical float64
+	// Shared is the share of the rounds during which a [Witness] saw somebody else on the core.
+	Shared float64
 	// Allocations a packet, of the whole process, in the first round of the source.
 	Allocations float64
 	// Gaps are the times that single batches took, in nanoseconds, if they were asked for.
@@ -41,6 +44,7 @@ func (s *Sample) Add(t Sample) {
 	}
 	share := float64(t.Packets) / float64(s.Packets+t.Packets)
 	s.Typical += share * (t.Typical - s.Typical)
+	s.Shared += share * (t.Shared - s.Shared)
 	s.Best = min(s.Best, t.Best)
 	s.Allocations = max(s.Allocations, t.Allocations)
 	s.Packets, s.Elapsed = s.Packets+t.Packets, s.Elapsed+t.Elapsed
@@ -58,25 +62,22 @@ func (s Sample) Mpps() float64 { return 1e3 / s.Nanoseconds() }
 // TypicalMpps returns millions of packets a second of the median round.
 func (s Sample) TypicalMpps() float64 { return 1e3 / s.Typical }
 
-// middle returns the median of the rounds' times, which it sorts.
-func middle(rounds []float64) float64 {
-	slices.Sort(rounds)
-	return rounds[len(rounds)/2]
-}
-
 // gapMax bounds what a histogram of gaps can hold.
 const gapMax = 10 * time.Second
 
 // Measure carries packets, at least so many, until so much time has passed, and checks batches in
 // between. What is timed is Carry alone.
 func (l *Lane) Measure(packets int, atLeast time.Duration) (Sample, error) {
-	return l.measure(packets, atLeast, nil)
+	return l.measure(packets, atLeast, nil, newGate(1), 0)
 }
 
-func (l *Lane) measure(packets int, atLeast time.Duration, gaps *hdrhistogram.Histogram) (Sample, error) {
+// measure begins each round together with the other lanes behind the gate, so that what they do to each other is seen. limit is the
+// witness's.
+func (l *Lane) measure(packets int, atLeast time.Duration, gaps *hdrhistogram.Histogram, together *gate, limit float64) (Sample, error) {
+	defer together.leave()
 	s := Sample{Gaps: gaps}
 	unchecked := verifyEvery
-	var rounds []float64
+	rounds := rounds{limit: limit}
 	var before, after runtime.MemStats
 	for s.Packets < packets || s.Elapsed < atLeast {
 		if l.Left() == 0 {
@@ -88,12 +89,16 @@ func (l *Lane) measure(packets int, atLeast time.Duration, gaps *hdrhistogram.Hi
 				return s, err
 			}
 		}
+		rounds.begin()
+		if whole := together.pass(); !whole && s.Packets > 0 && s.Packets >= packets {
+			break // what this lane carries when another one has ended says nothing of both
+		}
 		if s.Packets == 0 {
 			runtime.ReadMemStats(&before)
 		}
 		began, n := time.Now(), 0
 		if gaps == nil {
-			for l.Left() > 0 {
+			for l.Left() > 0 && n < roundMax {
 				n += l.Carry()
 			}
 		} else {
@@ -104,23 +109,26 @@ func (l *Lane) measure(packets int, atLeast time.Duration, gaps *hdrhistogram.Hi
 			runtime.ReadMemStats(&after)
 			s.Allocations = float64(after.Mallocs-before.Mallocs) / float64(n)
 		}
-		rounds = append(rounds, float64(took)/float64(n))
+		rounds.add(float64(took) / float64(n))
 		s.Elapsed += took
 		s.Packets += n
 		unchecked += n
 	}
-	s.Typical = middle(rounds)
-	s.Best = rounds[0]
+	rounds.into(&s)
 	if l.failed > 0 {
 		return s, fmt.Errorf("%d batches did not come out whole: drops %v", l.failed, l.rig.drops())
 	}
 	return s, nil
 }
 
-// carryTimed carries what is left of the source and takes the time of each batch.
+// roundMax is the number of packets after which a round ends though the source has more, so that it lasts no longer than what
+// disturbs a machine.
+const roundMax = 4096
+
+// carryTimed carries a round's packets and takes the time of each batch.
 func (l *Lane) carryTimed(gaps *hdrhistogram.Histogram) (n int) {
 	last := time.Now()
-	for l.Left() > 0 {
+	for l.Left() > 0 && n < roundMax {
 		n += l.Carry()
 		now := time.Now()
 		gaps.RecordValue(min(int64(now.Sub(last)), int64(gapMax)))
@@ -164,6 +172,17 @@ func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool
 	if err := threads.Avoid(cores); err != nil {
 		return Sample{}, err
 	}
+	if !gaps {
+		// What is collected meanwhile is the harness's garbage, of checking packets, on a CPU that may be a worker's.
+		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	}
+	limit := 0.0
+	if len(cores) >= len(r.Lanes) {
+		if limit, err = r.Witness.limit(cores[:len(r.Lanes)]); err != nil {
+			return Sample{}, errors.Join(err, threads.Allow(allowed))
+		}
+	}
+	together := newGate(len(r.Lanes))
 	samples, errs := make([]Sample, len(r.Lanes)), make([]error, len(r.Lanes))
 	var wg sync.WaitGroup
 	for i, l := range r.Lanes {
@@ -173,7 +192,7 @@ func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool
 		}
 		wg.Go(func() {
 			work := func() (err error) {
-				samples[i], err = l.measure(packets, atLeast, h)
+				samples[i], err = l.measure(packets, atLeast, h, together, limit)
 				return err
 			}
 			if i < len(cores) {
@@ -193,6 +212,7 @@ func (r *Rig) measure(packets int, atLeast time.Duration, cores []int, gaps bool
 		all.Elapsed += s.Elapsed
 		all.Best = max(all.Best, s.Best)
 		all.Typical += s.Typical
+		all.Shared = max(all.Shared, s.Shared)
 		all.Allocations = max(all.Allocations, s.Allocations)
 		if gaps {
 			all.Gaps.Merge(s.Gaps)

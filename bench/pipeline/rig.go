@@ -37,6 +37,8 @@ var (
 type Rig struct {
 	// Lanes are the workers with their sources. Each may be used by a goroutine of its own.
 	Lanes []*Lane
+	// Witness, if set, watches the cores during Measure.
+	Witness *Witness
 
 	o      Options
 	engine *dataplane.Engine

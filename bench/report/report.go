@@ -420,7 +420,7 @@ func (x *rows) suites() section {
 // scaling is what more associations and more workers do.
 func (x *rows) scaling() section {
 	list := x.take(func(words []string, r *result.Row) bool {
-		return words[0] == "gateway" && len(words) > 3 && (r.Unit == "Mpps" || r.Unit == "ns") &&
+		return words[0] == "gateway" && len(words) > 3 && (r.Unit == "Mpps" || r.Unit == "ns" || r.Unit == "×") &&
 			(strings.HasPrefix(words[3], "associations=") || strings.HasPrefix(words[3], "workers="))
 	})
 	counts := func(what string) (labels []string) {
@@ -471,7 +471,7 @@ func (x *rows) scaling() section {
 		}
 	}
 	wired, tunnels := x.tunnels()
-	return section{"Scaling", "", drawn(associations, workers, tunnels), nil, x.missing("workers", "associations", "tunnels", "churn"), x.figures(append(list, wired...))}
+	return section{"Scaling", "", drawn(associations, workers, tunnels), nil, x.missing("workers", "associations", "million", "tunnels", "churn"), x.figures(append(list, wired...))}
 }
 
 // tunnels is PDR by the number of tunnels.

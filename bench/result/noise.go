@@ -2,6 +2,7 @@ package result
 
 import (
 	"bufio"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -23,18 +24,23 @@ type Noise struct {
 	Load float64 `json:"load"`
 	// Crowded is the share of the looks' time in which the thread that looked had no CPU, because others ran: the median of the looks.
 	Crowded float64 `json:"crowded"`
-	// Drift is how far the medians of the looks at the machine lie apart, as a share of the fastest; of five looks and more a fifth
-	// at either end is left out, as of samples.
+	// Drift is how far the machine's speed at one time of the run is from that at another, as a share of the fastest: of the
+	// medians of the looks of each period, of which a run has up to periodsMax. What disturbs now and then, fewer than half of the looks of
+	// any period, is none: the rows' samples show what it does to them.
 	Drift float64 `json:"drift"`
+	// Shared is the share of the looks during which the core did less at once than it can: a neighbour has its other hardware
+	// thread, which no counter of this system shows.
+	Shared float64 `json:"shared,omitempty"`
 	// Looks are the times of the same two loops at the start, in between and at the end.
 	Looks []Look `json:"looks,omitempty"`
 }
 
-// Look is one look at the machine. Its loops are a chain of multiplications, which needs the core alone, and a walk
-// through memory, which also needs the caches.
+// Look is one look at the machine. Its loops are a chain of multiplications, whose time depends on the clock alone; independent additions,
+// as many at once as a core can do; and a walk through memory, which also needs the caches.
 type Look struct {
 	Time   time.Time `json:"time"`
 	Spin   Slices    `json:"spin_us"`
+	Width  Slices    `json:"width_us,omitzero"`
 	Memory Slices    `json:"memory_us"`
 	// Waited is the share of the look's time in which its thread had no CPU.
 	Waited float64 `json:"waited,omitempty"`
@@ -53,6 +59,7 @@ const (
 	stealMax    = 0.05
 	driftMax    = 0.35
 	crowdedMax  = 0.10
+	sharedMax   = 0.50
 )
 
 // Noisy says that figures of the run should not be relied on, and why; "" if they may.
@@ -66,6 +73,8 @@ func (n *Noise) Noisy() string {
 		return "other processes had the CPUs for " + percent(n.Crowded) + " of the time"
 	case n.Slowdown > slowdownMax:
 		return "pieces of pure computation took up to " + percent(n.Slowdown) + " longer than others"
+	case n.Shared > sharedMax:
+		return "a neighbour used the other hardware thread of the core for " + percent(n.Shared) + " of the time"
 	case n.Drift > driftMax:
 		return "the same computation took " + percent(n.Drift) + " longer at one time of the run than at another"
 	}
@@ -102,7 +111,7 @@ func (m *NoiseMeter) Look() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	began, ran := time.Now(), threadTime()
-	l := Look{Time: began.UTC().Truncate(time.Millisecond), Spin: slicesOf(spin), Memory: slicesOf(func() { walk(memory) })}
+	l := Look{Time: began.UTC().Truncate(time.Millisecond), Spin: slicesOf(spin), Width: slicesOf(func() { Probe() }), Memory: slicesOf(func() { walk(memory) })}
 	m.last = time.Now()
 	l.Waited = max(0, 1-float64(threadTime()-ran)/float64(m.last.Sub(began)))
 	m.looks = append(m.looks, l)
@@ -142,26 +151,50 @@ func (m *NoiseMeter) Stop() *Noise {
 func judge(looks []Look) *Noise {
 	n := &Noise{Looks: looks}
 	var waited []float64
+	alone := math.Inf(1)
 	for i := range looks {
 		waited = append(waited, looks[i].Waited)
+		alone = min(alone, looks[i].Width.Median) // single slices may meet a faster clock
 	}
 	n.Crowded = Median(waited)
+	for i := range looks {
+		if looks[i].Width.Median > SharedBy*alone {
+			n.Shared += 1 / float64(len(looks))
+		}
+	}
 	for _, loop := range []func(l *Look) Slices{func(l *Look) Slices { return l.Spin }, func(l *Look) Slices { return l.Memory }} {
-		var slower []float64
-		var medians Row
+		var slower, medians []float64
 		for i := range looks {
 			s := loop(&looks[i])
-			medians.Samples = append(medians.Samples, s.Median)
+			medians = append(medians, s.Median)
 			if s.Fastest > 0 {
 				slower = append(slower, s.P90/s.Fastest-1)
 			}
 		}
 		n.Slowdown = max(n.Slowdown, Median(slower))
-		if least, most := medians.Ends(); least > 0 {
-			n.Drift = max(n.Drift, most/least-1)
+		if of := periods(medians); len(of) > 0 && slices.Min(of) > 0 {
+			n.Drift = max(n.Drift, slices.Max(of)/slices.Min(of)-1)
 		}
 	}
 	return n
+}
+
+// A run has up to periodsMax periods of at least periodLooks looks each.
+const (
+	periodsMax  = 8
+	periodLooks = 3
+)
+
+// periods returns the medians of figures of successive looks, period by period. Too few for two periods stand for themselves.
+func periods(looks []float64) (medians []float64) {
+	n := min(periodsMax, len(looks)/periodLooks)
+	if n < 2 {
+		return looks
+	}
+	for i := range n {
+		medians = append(medians, Median(looks[i*len(looks)/n:(i+1)*len(looks)/n]))
+	}
+	return medians
 }
 
 // A look has so many slices of each loop; a slice takes about 0.1 ms.

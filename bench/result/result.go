@@ -81,7 +81,7 @@ type Build struct {
 type Row struct {
 	// Name is a path from the general to the special: gateway/encrypt/64.
 	Name string `json:"name"`
-	// Unit of Value, PeerValue and Samples: Mpps, ns, Gbit/s, allocs.
+	// Unit of Value, PeerValue and Samples: Mpps, ns, Gbit/s, allocs, × for a multiple.
 	Unit string `json:"unit"`
 	// Value is the median of Samples.
 	Value float64 `json:"value"`
@@ -247,7 +247,7 @@ func (r Row) Unstable() bool { return r.Spread() > SpreadMax }
 // HigherIsBetter says which way a row of this unit gets better: rates up, times and sizes down.
 func (r Row) HigherIsBetter() bool {
 	switch r.Unit {
-	case "Mpps", "1/cpu-s", "%":
+	case "Mpps", "1/cpu-s", "%", "×":
 		return true
 	}
 	return strings.HasSuffix(r.Unit, "/s")
@@ -324,7 +324,7 @@ const Longest = "longest"
 // timed says that a row is of something that a noisy machine changes: what is counted stays what it is.
 func (r *Row) timed() bool {
 	switch r.Unit {
-	case "", "Mpps", "1/cpu-s", "ns", "us", "µs", "ms", "s", "cycles":
+	case "", "Mpps", "1/cpu-s", "ns", "us", "µs", "ms", "s", "cycles", "×":
 		return r.Parameters.Measure != Longest
 	}
 	return strings.HasSuffix(r.Unit, "/s")

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"sallyport/bench/result"
 	"sallyport/bench/wire"
@@ -57,8 +58,9 @@ var standard = matrix{"standard", []part{
 	{"crypto", []string{"crypto", "--runs", "31"}, 16, false, nil},
 	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "7", "--seconds", "0.15"}, 80, false, nil},
 	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 95, false, nil},
-	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "5", "--seconds", "0.3"}, 60, false, nil},
-	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7"}, 35, false, needsCores(2)},
+	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "5", "--seconds", "0.3"}, 30, false, nil},
+	{"million", []string{"pipeline", "--sizes", "64", "--associations", "1000000", "--runs", "3", "--seconds", "0.3"}, 100, false, needsMemory(8)},
+	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7", "--seconds", "0.2"}, 35, false, needsCores(2)},
 	{"churn", []string{"pipeline", "--sizes", "64", "--associations", "1000", "--churn", "--runs", "5", "--seconds", "1"}, 40, false, needsCores(2)},
 	{"ike", []string{"ike", "--measure", "handshake,rekey,setup", "--runs", "5", "--handshakes", "800"}, 70, false, nil},
 	{"daemons", []string{"ike", "--measure", "daemons-setup,daemons-flood,daemons-overload", "--runs", "3", "--overload", "20s"}, 120, true, (*runOptions).needsNamespaces},
@@ -72,7 +74,7 @@ var standard = matrix{"standard", []part{
 	{"sizes", slices.Concat(searches, beside, []string{"--directions", "encrypt", "--sizes", "128,256,1024,1280", "--runs", "3", "--latency", "0"}),
 		140, false, (*runOptions).needsNamespaces},
 	{"wire", slices.Concat(searches, beside, []string{"--directions", "encrypt,decrypt"}),
-		475, false, (*runOptions).needsNamespaces},
+		445, false, (*runOptions).needsNamespaces},
 }}
 
 // What the parts of a full run on the wire have in common, and that those have that look at this gateway alone, or beside those that
@@ -154,6 +156,17 @@ func needsCores(n int) func(*runOptions) string {
 	return func(*runOptions) string {
 		if runtime.NumCPU() < n {
 			return fmt.Sprintf("needs %d CPUs", n)
+		}
+		return ""
+	}
+}
+
+// needsMemory keeps a machine with less memory, in GiB, from swapping.
+func needsMemory(n uint64) func(*runOptions) string {
+	return func(*runOptions) string {
+		var info unix.Sysinfo_t
+		if err := unix.Sysinfo(&info); err == nil && info.Totalram*uint64(info.Unit)>>30 < n {
+			return fmt.Sprintf("needs %d GiB of memory", n)
 		}
 		return ""
 	}

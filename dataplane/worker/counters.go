@@ -42,7 +42,9 @@ type Counters struct {
 	Busy    packet.Counter // nanoseconds spent on batches with at least one packet
 }
 
-// QueueCounters are those of one queue, written by the worker that serves it.
+// QueueCounters are those of one queue, written by the worker that serves it, once a batch: on a cache line of its own, or it takes the line
+// from a worker that writes beside it.
 type QueueCounters struct {
 	Received, Sent packet.Counter // packets
+	_              [48]byte
 }

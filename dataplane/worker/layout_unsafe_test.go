@@ -46,3 +46,18 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		t.Error("fields that the assembly takes together lie apart")
 	}
 }
+
+// sunkPorts keeps the test's ports on the heap.
+var sunkPorts []*port
+
+// TestCountersOfQueuesAreApart holds that two workers that count never write the same cache line: small values of the Go heap stand side by side.
+func TestCountersOfQueuesAreApart(t *testing.T) {
+	lines := map[uintptr]bool{}
+	for range 64 {
+		sunkPorts = append(sunkPorts, &port{counters: new(QueueCounters)})
+		lines[uintptr(unsafe.Pointer(sunkPorts[len(sunkPorts)-1].counters))/64] = true
+	}
+	if len(lines) != len(sunkPorts) {
+		t.Errorf("the counters of %d queues lie on %d cache lines", len(sunkPorts), len(lines))
+	}
+}
