@@ -85,7 +85,7 @@ func drawn(all ...*chart) (list []*chart) {
 const (
 	height                                = 272.0
 	marginLeft, marginRight, marginBottom = 50.0, 8.0, 44.0
-	marginTop                             = 18.0
+	marginTop                             = 22.0
 )
 
 // crowd is how many bars stand beside each other before they need the whole width of the page.
@@ -128,7 +128,7 @@ func (c *chart) SVG() template.HTML {
 		fmt.Fprintf(&b, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text class="tick" x="%.1f" y="%.1f" text-anchor="end">%s</text>`,
 			marginLeft, width-marginRight, y(v), y(v), marginLeft-6, y(v)+4, label)
 	}
-	fmt.Fprintf(&b, `<text class="tick unit" x="2" y="%.1f">%s</text>`, marginTop-7, html.EscapeString(c.Unit))
+	fmt.Fprintf(&b, `<text class="tick unit" x="2" y="%.1f">%s</text>`, marginTop-11, html.EscapeString(c.Unit))
 	if c.Labels == nil {
 		_, most := c.extent()
 		step := niceStep(most)
@@ -338,7 +338,7 @@ func (c *chart) lines(b *strings.Builder, x, y func(float64) float64) {
 }
 
 // colours is how many the page has.
-const colours = 7
+const colours = 8
 
 // bounds are the ends of the value axis: zero, or on a logarithmic one the power of ten below the least value, and a little
 // more than the largest.

@@ -11,6 +11,7 @@ import (
 // findings are the sentences at the top. A figure that is not to be trusted makes none.
 func (x *rows) findings() (all []string) {
 	say := func(what string, list []*result.Row) {
+		slices.SortStableFunc(list, func(a, b *result.Row) int { return bySize(sizeOf(a), sizeOf(b)) })
 		for _, name := range peersOf(list) {
 			var words []string
 			for _, r := range list {

@@ -195,6 +195,42 @@ func TestPageInABrowser(t *testing.T) {
 	}
 }
 
+// TestPageInBothThemes asks a browser that prefers either for the colours in use: each series' is its own, and none is that of what it is drawn on.
+func TestPageInBothThemes(t *testing.T) {
+	testbed.Need(t, "chromium")
+	text, err := HTML(sample())
+	testbed.Must(t, err)
+	probe := fmt.Sprintf(`<script>var all=[];function colour(e){all.push(getComputedStyle(e).backgroundColor)}colour(document.body);colour(document.querySelector("figure"));`+
+		`for(var i=0;i<%d;i++){var e=document.createElement("i");e.className="b"+i;document.body.appendChild(e);colour(e)}document.title="colours "+all.join(" | ");</script></body>`, colours)
+	file := filepath.Join(t.TempDir(), "themes.html")
+	testbed.Must(t, os.WriteFile(file, bytes.Replace(text, []byte("</body>"), []byte(probe), 1), 0o644))
+	grounds := map[string]string{}
+	for theme, number := range map[string]string{"dark": "0", "light": "1"} {
+		found := regexp.MustCompile(`<title>colours (.*)</title>`).FindSubmatch(browse(t, file, "--blink-settings=preferredColorScheme="+number))
+		if found == nil {
+			t.Fatal("the page does not tell its colours")
+		}
+		all := strings.Split(string(found[1]), " | ")
+		for i, a := range all {
+			var from [3]float64
+			if n, _ := fmt.Sscanf(a, "rgb(%f, %f, %f)", &from[0], &from[1], &from[2]); n != 3 {
+				t.Fatalf("%s: colour %q", theme, a)
+			}
+			for k, b := range all[:i] {
+				var to [3]float64
+				_, _ = fmt.Sscanf(b, "rgb(%f, %f, %f)", &to[0], &to[1], &to[2])
+				if apart := math.Hypot(math.Hypot(from[0]-to[0], from[1]-to[1]), from[2]-to[2]); i > 1 && apart < 45 {
+					t.Errorf("%s: colours %d and %d, %s and %s, are hard to tell apart (%.0f)", theme, k, i, a, b, apart)
+				}
+			}
+		}
+		grounds[theme] = all[0]
+	}
+	if grounds["dark"] == grounds["light"] {
+		t.Errorf("both themes are on %s", grounds["dark"])
+	}
+}
+
 // TestPageOnAPhone: in 400 pixels nothing stands out to the right; wide tables move within themselves.
 func TestPageOnAPhone(t *testing.T) {
 	testbed.Need(t, "chromium")
