@@ -361,7 +361,10 @@ func (c *chart) bounds() (low, high float64) {
 			}
 		}
 	}
-	if high == 0 || math.IsInf(low, 1) {
+	if high == 0 || math.IsInf(low, 1) { // all values are withheld
+		if c.Log {
+			return 1, 10 // which has decades; from 0 on there is none
+		}
 		return c.Floor, c.Floor + 1
 	}
 	if !c.Log {

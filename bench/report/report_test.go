@@ -150,6 +150,7 @@ func TestAxes(t *testing.T) {
 		{chart{Labels: []string{"a", "b"}, Log: true, Series: []series{{Values: []float64{12, 340}}}}, []float64{10, 20, 50, 100, 200, 500}},
 		{chart{Labels: []string{"a"}, Stack: true, Series: []series{{Values: []float64{30}}, {Values: []float64{60}}}}, []float64{0, 20, 40, 60, 80}},
 		{chart{Labels: []string{"a"}, Series: []series{{Values: []float64{math.NaN()}}}}, []float64{0, 0.2, 0.4, 0.6, 0.8, 1}},
+		{chart{Labels: []string{"a"}, Log: true, Series: []series{{Values: []float64{math.NaN()}, Marks: []string{"withheld"}}}}, []float64{1, 2, 5, 10}},
 	} {
 		low, high := c.chart.bounds()
 		got := c.chart.ticks(low, high)
