@@ -199,7 +199,7 @@ func (s *Scratch) countReceived(b *packet.Batch, live []uint8, in *sad.Inbound, 
 	in.Last.Set(uint64(s.Now))
 	if bytes, packets := in.Bytes.Load(), in.Packets.Load(); in.Reached(bytes, packets) {
 		if s.table.InboundTerms(in.Slot).Over(bytes, packets) {
-			in.Flags |= sad.FlagEnded
+			in.Flags.End()
 		}
 		s.report(Report{Inbound: in})
 	}

@@ -240,7 +240,7 @@ func (s *Scratch) countSent(o *sad.Outbound, packets, bytes uint64) {
 	o.Last.Set(uint64(s.Now))
 	if bytes, packets := o.Bytes.Load(), o.Packets.Load(); o.Reached(bytes, packets) {
 		if s.table.OutboundTerms(o.Slot).Over(bytes, packets) {
-			o.Flags |= sad.FlagEnded
+			o.Flags.End()
 		}
 		s.report(Report{Outbound: o})
 	}

@@ -62,6 +62,16 @@ const (
 	FlagBundled
 )
 
+// Fixed returns FlagBundled and FlagAH as far as they are set. They never change, so anyone may call it; the rest is the owner's.
+func (f *Flags) Fixed() Flags {
+	return Flags(atomic.LoadUint32((*uint32)(f))) & (FlagBundled | FlagAH)
+}
+
+// End sets FlagEnded. Only the owner calls it.
+func (f *Flags) End() { f.store(*f | FlagEnded) }
+
+func (f *Flags) store(v Flags) { atomic.StoreUint32((*uint32)(f), uint32(v)) }
+
 // FlagsUnusual are the flags of outbound associations that few have: their packets take the long way, so that it costs the others nothing.
 const FlagsUnusual = FlagPadded | FlagDSCP | FlagCopyTTL | FlagGRE | FlagBundled
 

@@ -23,7 +23,7 @@ func (t *Table) Bind(tunnel, outbound uint32) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if o := t.LookupOutbound(outbound); o != nil && o.Flags.Outer() {
+	if o := t.LookupOutbound(outbound); o != nil && o.Flags.Fixed().Outer() {
 		return fmt.Errorf("bind tunnel %d: %w", tunnel, errHalf)
 	}
 	p := &t.bindings[tunnel/bindingChunk]

@@ -67,14 +67,14 @@ func (t *Table) OutboundPartner(o *Outbound) *Outbound { return &t.outbound[o.pa
 // InboundHead and OutboundHead return the half of a bundle that packets come to first, whose owner is that of both; any other association
 // is its own.
 func (t *Table) InboundHead(a *Inbound) *Inbound {
-	if a.Flags&(FlagBundled|FlagAH) == FlagBundled {
+	if a.Flags.Fixed() == FlagBundled {
 		return t.InboundPartner(a)
 	}
 	return a
 }
 
 func (t *Table) OutboundHead(o *Outbound) *Outbound {
-	if o.Flags.Outer() {
+	if o.Flags.Fixed().Outer() {
 		return t.OutboundPartner(o)
 	}
 	return o

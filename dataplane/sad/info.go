@@ -96,7 +96,7 @@ func (a *Inbound) info(i *Info, t *Table) {
 	i.Handle = InboundHandle(a.SPI)
 	head := t.InboundHead(a)
 	i.Owner, i.Follows, i.Sequence = head.Owner(), head != a, a.Window.Top()
-	if a.Flags&FlagBundled != 0 {
+	if a.Flags.Fixed()&FlagBundled != 0 {
 		i.Bundled = t.InboundPartner(a).SPI
 	}
 	i.Packets, i.Bytes = a.Packets.Load(), a.Bytes.Load()
@@ -107,7 +107,7 @@ func (o *Outbound) info(i *Info, t *Table) {
 	i.Handle = Handle(o.live) // only control calls write it, and they hold the mutex
 	head := t.OutboundHead(o)
 	i.Owner, i.Follows, i.Sequence, i.SequenceLeft = head.Owner(), head != o, o.Seq.Load(), o.Left()
-	if o.Flags&FlagBundled != 0 {
+	if o.Flags.Fixed()&FlagBundled != 0 {
 		i.Bundled = t.OutboundPartner(o).SPI
 	}
 	i.Packets, i.Bytes = o.Packets.Load(), o.Bytes.Load()

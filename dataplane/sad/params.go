@@ -182,7 +182,8 @@ func (in *Inbound) fill(p *Params, slot, bits uint32) {
 
 // place writes what depends on the endpoints.
 func (in *Inbound) place(p *Params) {
-	in.Flags, in.Version = p.flags()|in.Flags&FlagEnded, p.version()
+	in.Flags.store(p.flags() | in.Flags&FlagEnded)
+	in.Version = p.version()
 	in.LocalPort, in.RemotePort = p.LocalPort, p.RemotePort
 	clear(in.Local[:])
 	clear(in.Remote[:])
@@ -225,7 +226,8 @@ func (o *Outbound) fill(p *Params, slot uint32) {
 
 // place writes what depends on the endpoints.
 func (o *Outbound) place(p *Params) {
-	o.Flags, o.Version = p.flags()|o.Flags&FlagEnded, p.version()
+	o.Flags.store(p.flags() | o.Flags&FlagEnded)
+	o.Version = p.version()
 	o.Hop, o.HopGeneration = 0, 0
 	o.HeaderSum, o.UDPSum, o.UDP = 0, 0, 0
 	o.room = roomOf(o.Flags, o.Version, o.Align)

@@ -18,8 +18,8 @@ func (w *Worker) claimInbound() {
 				w.drop(i, packet.DropNoAssociation)
 				continue
 			}
-			if mine.Flags&sad.FlagBundled != 0 {
-				if !mine.Flags.Outer() {
+			if fixed := mine.Flags.Fixed(); fixed&sad.FlagBundled != 0 {
+				if !fixed.Outer() {
 					w.lacksAH(i, mine)
 					mine = nil
 					continue
