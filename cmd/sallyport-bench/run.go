@@ -58,6 +58,7 @@ var standard = matrix{"standard", []part{
 	{"crypto", []string{"crypto", "--runs", "31"}, 16, false, nil},
 	{"pipeline", []string{"pipeline", "--associations", "1,64", "--runs", "7", "--seconds", "0.15"}, 80, false, nil},
 	{"suites", []string{"pipeline", "--sizes", "64,1420", "--suites", "all", "--associations", "1", "--runs", "5", "--seconds", "0.05"}, 95, false, nil},
+	{"kinds", []string{"pipeline", "--sizes", "64,1420", "--kinds", "ipv6,natt,route", "--associations", "1", "--runs", "5", "--seconds", "0.1"}, 20, false, nil},
 	{"associations", []string{"pipeline", "--sizes", "64", "--associations", "1000,100000", "--runs", "5", "--seconds", "0.3"}, 30, false, nil},
 	{"million", []string{"pipeline", "--sizes", "64", "--associations", "1000000", "--runs", "3", "--seconds", "0.3"}, 100, false, needsMemory(8)},
 	{"workers", []string{"pipeline", "--sizes", "64,1420", "--associations", "64", "--workers", "1,2", "--runs", "7", "--seconds", "0.2"}, 35, false, needsCores(2)},
@@ -74,7 +75,7 @@ var standard = matrix{"standard", []part{
 	{"sizes", slices.Concat(searches, beside, []string{"--directions", "encrypt", "--sizes", "128,256,1024,1280", "--runs", "3", "--latency", "0"}),
 		140, false, (*runOptions).needsNamespaces},
 	{"wire", slices.Concat(searches, beside, []string{"--directions", "encrypt,decrypt"}),
-		445, false, (*runOptions).needsNamespaces},
+		425, false, (*runOptions).needsNamespaces},
 }}
 
 // What the parts of a full run on the wire have in common, and that those have that look at this gateway alone, or beside those that
