@@ -44,6 +44,21 @@ type Bed struct {
 	mu       sync.Mutex
 	closed   bool
 	cleanups []func() error
+	making   sync.WaitGroup // what is being made, whose cleanup is not registered yet
+}
+
+// errClosed is the answer to whoever wants to make something on a bed that is being taken down.
+var errClosed = errors.New("testbed: the bed is being taken down")
+
+// begin holds up Close until end: what is made in between is not there by halves when Close returns.
+func (b *Bed) begin() (end func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	b.making.Add(1)
+	return b.making.Done, nil
 }
 
 // New makes an empty bed. The part is a short word (letters and digits) that says
@@ -55,6 +70,9 @@ func New(part string) (*Bed, error) {
 	sweep()
 	live.Lock()
 	defer live.Unlock()
+	if live.ended {
+		return nil, errClosed
+	}
 	live.serial++
 	b := &Bed{prefix: fmt.Sprintf("sp-%s-%d-%d-", part, os.Getpid(), live.serial)}
 	if live.beds == nil {
@@ -101,10 +119,13 @@ func (b *Bed) Defer(f func() error) {
 // Close takes everything down: processes are killed, namespaces removed. It may be
 // called more than once and from any goroutine.
 func (b *Bed) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.making.Wait()
 	var errs []error
 	for {
 		b.mu.Lock()
-		b.closed = true
 		n := len(b.cleanups)
 		if n == 0 {
 			b.mu.Unlock()
@@ -125,6 +146,7 @@ func (b *Bed) Close() error {
 var live struct {
 	sync.Mutex
 	serial int
+	ended  bool // by a signal
 	beds   map[*Bed]struct{}
 }
 
@@ -136,6 +158,7 @@ func watchSignals() {
 	go func() {
 		s := <-c
 		live.Lock()
+		live.ended = true
 		beds := make([]*Bed, 0, len(live.beds))
 		for b := range live.beds {
 			beds = append(beds, b)
@@ -152,6 +175,11 @@ func watchSignals() {
 // Folder makes a temporary folder that only its owner can enter and that goes away
 // with the bed. What is mounted on its immediate subfolders is unmounted first.
 func (b *Bed) Folder() (string, error) {
+	end, err := b.begin()
+	if err != nil {
+		return "", err
+	}
+	defer end()
 	folder, err := os.MkdirTemp("", b.prefix)
 	if err != nil {
 		return "", fmt.Errorf("temporary folder: %w", err)

@@ -25,6 +25,11 @@ type Namespace struct {
 // no duplicate address detection and no router solicitations, so that addresses
 // are usable at once and the wire is quiet.
 func (b *Bed) Namespace(name string) (*Namespace, error) {
+	end, err := b.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	n := &Namespace{Name: b.prefix + name, bed: b}
 	path := filepath.Join(folderNamed, n.Name)
 	result := make(chan error, 1)
@@ -47,7 +52,6 @@ func (b *Bed) Namespace(name string) (*Namespace, error) {
 		}
 		return errors.Join(n.handle.Close(), netns.DeleteNamed(n.Name))
 	})
-	var err error
 	if n.links, err = netlink.NewHandleAt(n.handle, unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("netlink in %s: %w", n.Name, err)
 	}

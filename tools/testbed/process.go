@@ -24,6 +24,11 @@ type Process struct {
 // caller's mount namespace. The process is killed when the bed closes, and by the
 // kernel when this process dies.
 func (n *Namespace) Start(cmd *exec.Cmd) (*Process, error) {
+	end, err := n.bed.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	p := &Process{Cmd: cmd, done: make(chan struct{})}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,6 +212,34 @@ func TestProcessRunsInsideAndEndsWithTheBed(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(folderNamed, a.bed.Prefix()+"*")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestNothingIsMadeBehindClose takes beds down while namespaces are being made on them.
+func TestNothingIsMadeBehindClose(t *testing.T) {
+	Need(t, SysAdmin, NetAdmin)
+	for range 10 {
+		b, err := New("behind")
+		Must(t, err)
+		var makers sync.WaitGroup
+		for _, name := range []string{"a", "b", "c", "d"} {
+			makers.Go(func() { b.Namespace(name) })
+		}
+		named := func() []string {
+			all, _ := filepath.Glob(filepath.Join(folderNamed, b.Prefix()+"*"))
+			return all
+		}
+		for len(named()) == 0 {
+			time.Sleep(10 * time.Microsecond)
+		}
+		Must(t, b.Close())
+		if left := named(); len(left) != 0 {
+			t.Errorf("there when Close has returned: %v", left)
+		}
+		makers.Wait()
+		if _, err := b.Namespace("late"); err == nil {
+			t.Error("a namespace was made on a bed that is down")
+		}
 	}
 }
 
