@@ -105,7 +105,7 @@ func (e *Engine) prepare() (err error) {
 	if e.steering, err = e.keeper.LoadSteering(); err != nil {
 		return err
 	}
-	e.steered.maps = e.steering // which know nothing yet
+	e.steered.load(e.steering)
 	if err := e.probe(); err != nil {
 		return err
 	}
@@ -323,7 +323,8 @@ func (e *Engine) closePorts() {
 	}
 	if e.steering != nil {
 		e.steering.Close()
-		e.steering, e.steered.maps = nil, nil
+		e.steering = nil
+		e.steered.load(nil)
 	}
 }
 

@@ -22,16 +22,23 @@ type steeringMaps interface {
 	CheckPrefixes(local, remote, peers []netip.Prefix) error
 }
 
-// steered is what the steering program was told.
+// steered is the steering program as far as it was told something.
 type steered struct {
-	maps                 steeringMaps // nil before the program is loaded
-	endpoints, own       []netip.Addr
-	routed               []fib.Routed
-	local, remote, peers []netip.Prefix
-
+	maps   steeringMaps  // nil before the program is loaded
+	told                 // these maps
 	err    error         // of the last time: some of it may not be so; tried again every second
 	failed atomic.Uint64 // times that it did not succeed
 }
+
+// told is what maps were told.
+type told struct {
+	endpoints, own       []netip.Addr
+	routed               []fib.Routed
+	local, remote, peers []netip.Prefix
+}
+
+// load begins with maps that know nothing yet; nil says that there are none.
+func (s *steered) load(maps steeringMaps) { s.maps, s.told, s.err = maps, told{}, nil }
 
 // SteeringStats say how telling the steering program went.
 type SteeringStats struct {

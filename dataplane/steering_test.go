@@ -64,7 +64,8 @@ func TestSteeringThatFailsIsTriedAgain(t *testing.T) {
 		m := &brokenMaps{refused: map[string]error{}}
 		a := newGateway(t, sideA, sideB, options{})
 		e := a.Engine
-		e.steered.maps, e.running = m, true
+		e.steered.load(m)
+		e.running = true
 		defer func() { e.running = false }()
 		check := func(when string, want []string, failed uint64, pending bool) {
 			t.Helper()
@@ -109,6 +110,10 @@ func TestSteeringThatFailsIsTriedAgain(t *testing.T) {
 		if m.calls != calls {
 			t.Errorf("%s: %d calls for nothing", method, m.calls-calls)
 		}
+		m = &brokenMaps{}
+		e.steered.load(m) // another start
+		e.steer()
+		check("other maps", two, failed+1, false)
 	}
 }
 
@@ -118,7 +123,7 @@ func TestWhatTheSteeringProgramHasNoRoomForIsRefused(t *testing.T) {
 	a := newGateway(t, sideA, sideB, options{})
 	e := a.Engine
 	m := &brokenMaps{refused: map[string]error{}}
-	e.steered.maps = m
+	e.steered.load(m)
 	p := Policies{Endpoints: []netip.Addr{sideA.outer4}}
 	if err := e.Apply(p); err != nil {
 		t.Fatal(err)
