@@ -98,7 +98,7 @@ func inQuads(min int, quads assembly, others func([]Op) (done int)) func([]Op) (
 	return func(ops []Op) (done int) {
 		for i := step; i < len(ops); i += step {
 			op := &ops[i]
-			if !alike(op, &ops[i-step]) || !quadable(op) {
+			if !quadable(op) || !alike(op, &ops[i-step]) {
 				continue
 			}
 			from, to := i, i+1

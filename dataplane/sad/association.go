@@ -60,6 +60,8 @@ const (
 	FlagGREKey
 	// FlagBundled says that the association is one half of a [Bundle]; with FlagAH, the outer one.
 	FlagBundled
+	// FlagInterface says that Interface is not 0: packets of the others need not read that cold line.
+	FlagInterface
 )
 
 // Fixed returns FlagBundled and FlagAH as far as they are set. They never change, so anyone may call it; the rest is the owner's.

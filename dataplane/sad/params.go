@@ -142,7 +142,7 @@ func (p *Params) flags() Flags {
 		{p.Inbound && p.Roaming, FlagRoaming}, {p.guarded(), FlagGuarded},
 		{!p.Inbound && p.TFC != 0, FlagPadded}, {!p.Inbound && p.Fragment, FlagFragmentOuter},
 		{!p.Inbound && !p.CopyDSCP && p.DSCP != 0, FlagDSCP}, {!p.Inbound && p.CopyTTL && !p.Transport, FlagCopyTTL},
-		{p.Transport, FlagTransport}, {p.AH, FlagAH}, {p.Carrier.Encapsulation == GRE, FlagGRE}, {p.Carrier.Keyed, FlagGREKey}, {p.bundled(), FlagBundled},
+		{p.Transport, FlagTransport}, {p.AH, FlagAH}, {p.Carrier.Encapsulation == GRE, FlagGRE}, {p.Carrier.Keyed, FlagGREKey}, {p.bundled(), FlagBundled}, {p.InterfaceNumber != 0, FlagInterface},
 		{p.Inbound && p.Transport && p.Encap && p.OriginalRemote.IsValid(), FlagOriginal},
 		{p.Inbound && p.Transport && p.Encap && !p.OriginalRemote.IsValid(), FlagRenewChecksum},
 	} {

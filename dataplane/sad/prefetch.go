@@ -49,7 +49,7 @@ func (t *Table) PrefetchInbound(a *Ahead) {
 			a.slots[i] &= t.spis.invert(spi)
 		}
 	}
-	prefetch.Items(t.inbound, a.slots[:a.n], 0, 3)
+	prefetch.Items(t.inbound, a.slots[:a.n], 0, 2)
 	transform.Prefetch(t.keys[in], a.slots[:a.n])
 	prefetch.Items(t.selectors, a.slots[:a.n], 0, 1)
 }

@@ -60,8 +60,10 @@ func (w *Worker) express() {
 func (w *Worker) innerMTU(sa *sad.Outbound) int {
 	fib := w.tables.FIB
 	mtu := sa.InnerMTU(int(fib.Hops[sa.Hop].MTU))
-	if own := fib.InterfaceMTU(sa.Interface); own != 0 {
-		mtu = min(mtu, own)
+	if sa.Flags&sad.FlagInterface != 0 {
+		if own := fib.InterfaceMTU(sa.Interface); own != 0 {
+			mtu = min(mtu, own)
+		}
 	}
 	return mtu
 }
