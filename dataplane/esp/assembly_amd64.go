@@ -5,14 +5,14 @@ import "github.com/klauspost/cpuid/v2"
 // assembled says that this processor has the instructions that the assembly needs.
 var assembled = cpuid.CPU.Supports(cpuid.MOVBE, cpuid.BMI2)
 
-// preparePlain is prepareGeneric in assembly.
+// preparePlain is prepareGeneric in assembly, for the outer header of plainHeaderLen.
 //
 //go:noescape
 func preparePlain(r *plainOutbound) (packets int)
 
 // prepare prepares the packets of r for encryption, see prepareGeneric.
 func (r *plainOutbound) prepare() (packets int) {
-	if assembled {
+	if assembled && r.o.HeaderLen == plainHeaderLen {
 		return preparePlain(r)
 	}
 	return r.prepareGeneric()
@@ -31,14 +31,14 @@ func (r *plainInbound) accept() (packets int) {
 	return r.acceptGeneric()
 }
 
-// takePlainRun is takeGeneric in assembly.
+// takePlainRun is takeGeneric in assembly, for what is plainFront.
 //
 //go:noescape
 func takePlainRun(r *plainTaken) (packets int)
 
 // take takes packets of r, see takeGeneric.
 func (r *plainTaken) take() (packets int) {
-	if assembled {
+	if assembled && r.front == plainFront {
 		return takePlainRun(r)
 	}
 	return r.takeGeneric()

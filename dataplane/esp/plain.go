@@ -55,12 +55,7 @@ func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 		}
 		r := &s.plainOut
 		s.begin(r, b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
-		var packets int
-		if o.HeaderLen == plainHeaderLen {
-			packets = r.prepare()
-		} else {
-			packets = r.prepareOther()
-		}
+		packets := r.prepare()
 		if packets == 0 {
 			break
 		}

@@ -38,11 +38,13 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 	whole, stopped := 0, 0
 	for range 6_000 {
 		var o, other sad.Outbound
+		o.Version, o.HeaderLen = 4, plainHeaderLen
 		o.SPI, o.Slot, o.HeaderSum, o.SeqMax = rnd.Uint32(), rnd.Uint32(), uint16(one(0, 0xffff, rnd.Uint64())), one(1<<32-1, ^uint64(0))
 		for i := range o.Header {
 			o.Header[i] = byte(rnd.Uint32())
 		}
 		o.Header[10], o.Header[11] = 0, 0
+		binary.BigEndian.PutUint32(o.Header[20:], o.SPI)
 		df := [2]uint32{uint32(one(0, uint64(packet.FlagDF))), uint32(one(0, uint64(packet.FlagDF)))}
 		r := plainOutbound{
 			o: &o, gcm: new(transform.Batch).Run(key, rnd.Uint32(), rnd.IntN(2) == 0),
@@ -241,7 +243,8 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 		spi := rnd.Uint32()
 		r := plainTaken{
 			first: rnd.Uint64N(chunks), gcm: new(transform.Batch).Run(key, bits.ReverseBytes32(spi), rnd.IntN(2) == 0),
-			addresses: rnd.Uint64(), hi: uint64(rnd.Uint32N(3)) << 32, above: uint32(one(0, 7, 1<<31, 1<<32-1)), slot: rnd.Uint32(), port: uint16(rnd.Uint32N(3)), front: plainFront,
+			addresses: rnd.Uint64(), hi: uint64(rnd.Uint32N(3)) << 32, above: uint32(one(0, 7, 1<<31, 1<<32-1)), slot: rnd.Uint32(), port: uint16(rnd.Uint32N(3)),
+			version: 4, proto: packet.ProtoESP, front: plainFront,
 		}
 		for i := range chunks {
 			p := &a.P[i]

@@ -30,7 +30,7 @@ type plainTaken struct {
 	late bool
 	// version is that of the outer header, and proto what follows it.
 	version, proto uint8
-	// front is the length of what stands in front of the text. takeGeneric and the assembly are for plainFront.
+	// front is the length of what stands in front of the text. The assembly is for plainFront.
 	front uint64
 	// words are the addresses of an outer IPv6 header, and ports those of UDP, as they stand there.
 	words [4]uint64
@@ -71,8 +71,9 @@ const (
 	frontMax = ipv6Len + udpLen + espFront
 )
 
-// takeOther is takeGeneric for the other outer headers: IPv6, and UDP behind either.
-func (r *plainTaken) takeOther() (packets int) {
+// takeGeneric takes packets of r as TakeESP does as long as their sequence numbers lie ahead of the window, and returns how many they are. It has
+// done nothing with the one behind them.
+func (r *plainTaken) takeGeneric() (packets int) {
 	b := r.b
 	r.late = false
 	for i := int(r.first); i < min(b.N, packet.BatchMax); i++ {
@@ -123,36 +124,6 @@ func (r *plainTaken) outer(h *[packet.EtherLen + frontMax]byte) (total uint64) {
 		return 0
 	}
 	return total
-}
-
-// takeGeneric takes packets of r as TakeESP does as long as their sequence numbers lie ahead of the window, and returns how many they are. It has
-// done nothing with the one behind them.
-func (r *plainTaken) takeGeneric() (packets int) {
-	b := r.b
-	r.late = false
-	for i := int(r.first); i < min(b.N, packet.BatchMax); i++ {
-		p := &b.P[i]
-		if p.Port != r.port || p.Class != packet.ClassNone || p.Len < packet.EtherLen+plainFront || p.Addr+uint64(p.Len) > uint64(len(b.Mem)) {
-			break
-		}
-		h := (*[packet.EtherLen + plainFront]byte)(b.Mem[p.Addr:])
-		// Words as in packet.ParsePlain.
-		x, y := binary.LittleEndian.Uint64(h[12:]), binary.LittleEndian.Uint64(h[20:])
-		total := uint64(bits.ReverseBytes16(uint16(x >> 32)))
-		if x&0xffffff != 0x450008 || y&0xff_00_ffbf != packet.ProtoESP<<24 || binary.LittleEndian.Uint64(h[26:]) != r.addresses ||
-			binary.LittleEndian.Uint32(h[34:]) != r.gcm.SPI() || total < plainFront+trailerLen+plainBack || total&3 != plainFront&3 ||
-			total+packet.EtherLen > uint64(p.Len) || !packet.AllOnes(x>>16, y, r.addresses>>16) {
-			break
-		}
-		lo := binary.BigEndian.Uint32(h[38:])
-		if lo <= r.above {
-			r.late = true
-			break
-		}
-		r.put(&r.ops[packets], p, r.hi|uint64(lo), total)
-		packets++
-	}
-	return packets
 }
 
 // put takes packet p, of total bytes with its outer header and with sequence number seq, as op.
@@ -234,12 +205,7 @@ func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
 	r.hi, r.above = window.Ahead()
 	for {
 		r.ops, r.first = s.crypto.GCMOps(s.taken), uint64(i)
-		var n int
-		if r.front == plainFront {
-			n = r.take()
-		} else {
-			n = r.takeOther()
-		}
+		n := r.take()
 		i, s.taken = i+n, s.taken+n
 		if !r.late {
 			break

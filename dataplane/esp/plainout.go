@@ -62,65 +62,6 @@ func (s *Scratch) end(r *plainOutbound) {
 	r.o.Seq.Set(r.seq)
 }
 
-// prepareGeneric does for the packets of r what prepareOutbound does for any, writes whole words, and returns how many they are.
-// It stops, and has done nothing, at a packet for another association or where anything is
-// out of the ordinary; prepareOutbound then says what.
-//
-//	outer                8               16              24          28
-//	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
-func (r *plainOutbound) prepareGeneric() (packets int) {
-	b, o := r.b, r.o
-	mem := b.Mem
-	// What the association's packets have in common.
-	ttl := binary.BigEndian.Uint64(o.Header[8:])
-	middle := binary.LittleEndian.Uint64(o.Header[16:])
-	for k, i := range r.live {
-		if r.sa[i] != o {
-			break
-		}
-		p := &b.P[i]
-		inner := p.Addr + uint64(p.L3)
-		length := uint64(p.End - p.L3)
-		pad := -(length + trailerLen) & 3
-		text := inner + length + pad + trailerLen
-		outer, end, chunk := inner-plainFront, text+plainBack, packet.Chunk(p.Addr)
-		if inner < chunk+packet.EtherLen+plainFront || end+packet.TailSlack > chunk+packet.FrameSize || r.seq >= o.SeqMax || end > uint64(len(mem)) {
-			break
-		}
-		r.seq++
-
-		// In one store, which may reach into the ICV's place.
-		version := p.Version >> 1 & 1
-		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[version][pad])
-
-		tos := p.TOS & uint8(r.tosMask)
-		df := p.Flags&packet.Flags(r.copyDF[version]) | packet.Flags(r.setDF[version])
-		total := end - outer
-		first, check := r.beginIPv4(tos, total, df)
-
-		h := (*[plainFront]byte)(mem[outer:])
-		binary.BigEndian.PutUint64(h[0:], first)
-		binary.BigEndian.PutUint64(h[8:], ttl|uint64(check)<<32)
-		binary.LittleEndian.PutUint64(h[16:], middle)
-		binary.BigEndian.PutUint32(h[24:], uint32(r.seq))
-		binary.BigEndian.PutUint64(h[28:], r.seq)
-		r.gcm.Put(&r.ops[k], mem[inner:end:chunk+packet.FrameSize], bits.ReverseBytes64(r.seq), r.seq)
-
-		p.Addr = outer - packet.EtherLen
-		p.L3, p.L4 = packet.EtherLen, packet.EtherLen+ipv4Len
-		p.End = packet.EtherLen + uint16(total)
-		p.Len = p.End
-		p.SrcPort, p.DstPort = 0, 0
-		p.Version, p.Proto, p.TOS, p.TTL = 4, packet.ProtoESP, tos, o.Header[8]
-		p.Flags = p.Flags&(packet.FlagLocal|packet.FlagRouted) | df
-		p.SPI, p.Slot, p.Seq = o.SPI, o.Slot, r.seq
-		r.lengths[k] = uint16(length)
-		r.bytes += length
-		packets++
-	}
-	return packets
-}
-
 // beginIPv4 returns the first eight bytes of the outer header of a datagram, and its checksum. It uses an identification up where the datagram may be fragmented.
 func (r *plainOutbound) beginIPv4(tos uint8, total uint64, df packet.Flags) (first uint64, check uint16) {
 	const start = 0x4500 << 48 // version and header length
@@ -135,8 +76,13 @@ func (r *plainOutbound) beginIPv4(tos uint8, total uint64, df packet.Flags) (fir
 	return start | uint64(tos)<<48 | total<<32 | fragment, ^uint16(sum>>16 + sum)
 }
 
-// prepareOther is prepareGeneric for the other outer headers: IPv6, and UDP behind either.
-func (r *plainOutbound) prepareOther() (packets int) {
+// prepareGeneric does for the packets of r what prepareOutbound does for any, writes whole words, and returns how many they are.
+// It stops, and has done nothing, at a packet for another association or where anything is
+// out of the ordinary; prepareOutbound then says what. The outer header is IPv4 or IPv6, and UDP behind either or not; without it, over IPv4:
+//
+//	outer                8               16              24          28
+//	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
+func (r *plainOutbound) prepareGeneric() (packets int) {
 	b, o := r.b, r.o
 	mem := b.Mem
 	// What the association's packets have in common: of IPv4 what stands behind the fragment, of IPv6 next header and hop limit, and the addresses.
@@ -167,6 +113,7 @@ func (r *plainOutbound) prepareOther() (packets int) {
 		}
 		r.seq++
 
+		// In one store, which may reach into the ICV's place.
 		version := p.Version >> 1 & 1
 		binary.LittleEndian.PutUint64(mem[inner+length:], trailers[version][pad])
 
