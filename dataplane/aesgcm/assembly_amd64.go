@@ -17,13 +17,13 @@ func sealVAES(ops *Op, n int) (done int)
 //go:noescape
 func openVAES(ops *Op, n int) (done int)
 
-// These two take packets of at most wideMax bytes of text, and refuse others.
+// These two take packets with min to wideMax bytes of text, and stop in front of the first that has not; taken is the number of those before it.
 
 //go:noescape
-func sealAVX512(ops *Op, n int) (done int)
+func sealAVX512(ops *Op, n, min int) (done, taken int)
 
 //go:noescape
-func openAVX512(ops *Op, n int) (done int)
+func openAVX512(ops *Op, n, min int) (done, taken int)
 
 // These two take packets in fours, n being a multiple of 4, all with the same key, which can be used, and the same number of bytes of additional
 // data, at most AADMax, and of text, from 1 to quadMax. What they put on the stack of keys they wipe.
@@ -66,20 +66,24 @@ type assembly func(ops *Op, n int) (done int)
 // on works on a batch.
 func (f assembly) on(ops []Op) (done int) { return f(&ops[0], len(ops)) }
 
-// bySize gives packets with min to max bytes of text to within and others to outside, a run of them at a time.
-func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
-	least, span := min+TagSize, uint(max-min)
+// wide is an assembly function that works on ops from the first on as long as they have min to wideMax bytes of text.
+type wide func(ops *Op, n, min int) (done, taken int)
+
+// takes says whether the function works on an op, given the same minimum.
+func (wide) takes(op *Op, min int) bool {
+	return uint(len(op.Buf)-TagSize-min) <= uint(wideMax-min)
+}
+
+// bySize gives packets with min to wideMax bytes of text to within and others to outside, a run of them at a time.
+func bySize(min int, within wide, outside assembly) func([]Op) (done int) {
 	return func(ops []Op) (done int) {
 		for len(ops) > 0 {
+			if within.takes(&ops[0], min) {
+				well, taken := within(&ops[0], len(ops), min)
+				done, ops = done+well, ops[taken:]
+			}
 			run := 0
-			for run < len(ops) && uint(len(ops[run].Buf)-least) <= span {
-				run++
-			}
-			if run > 0 {
-				done += within.on(ops[:run])
-				ops, run = ops[run:], 0
-			}
-			for run < len(ops) && uint(len(ops[run].Buf)-least) > span {
+			for run < len(ops) && !within.takes(&ops[run], min) {
 				run++
 			}
 			if run > 0 {
@@ -88,6 +92,19 @@ func bySize(min, max int, within, outside assembly) func([]Op) (done int) {
 			}
 		}
 		return done
+	}
+}
+
+// longFirst gives packets that are too long for fours to long as far as a batch begins with them, without a look at each, and all others to others.
+func longFirst(long wide, others func([]Op) (done int)) func([]Op) (done int) {
+	return func(ops []Op) (done int) {
+		if long.takes(&ops[0], quadMax+1) {
+			well, taken := long(&ops[0], len(ops), quadMax+1)
+			if done, ops = well, ops[taken:]; len(ops) == 0 {
+				return done
+			}
+		}
+		return done + others(ops)
 	}
 }
 

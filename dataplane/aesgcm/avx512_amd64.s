@@ -556,9 +556,9 @@ DATA wideCounters<>+4144(SB)/8, $0x0000000000000000
 DATA wideCounters<>+4152(SB)/8, $0x0100000000000000
 GLOBL wideCounters<>(SB), RODATA|NOPTR, $4160
 
-// func sealAVX512(ops *byte, n int) (done int)
+// func sealAVX512(ops *byte, n int, min int) (done int, taken int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·sealAVX512(SB), NOSPLIT, $8-24
+TEXT ·sealAVX512(SB), NOSPLIT, $8-40
 	MOVQ  ops+0(FP), AX
 	MOVQ  n+8(FP), CX
 	XORL  DX, DX
@@ -600,6 +600,12 @@ TEXT ·sealAVX512(SB), NOSPLIT, $8-24
 	VPXORQ Z3, Z3, Z3
 
 packet:
+	MOVQ            48(AX), DI
+	SUBQ            $0x00000010, DI
+	CMPQ            DI, min+16(FP)
+	JLT             stop
+	CMPQ            DI, $0x00000fd0
+	JA              stop
 	CMPQ            (AX), BX
 	JE              sameKey
 	MOVQ            (AX), BX
@@ -622,20 +628,16 @@ packet:
 sameKey:
 	TESTQ   BX, BX
 	JZ      refuse
-	MOVBQZX 32(AX), DI
-	CMPL    DI, $0x0c
+	MOVBQZX 32(AX), R8
+	CMPL    R8, $0x0c
 	JA      refuse
-	MOVQ    48(AX), R8
-	SUBQ    $0x00000010, R8
-	CMPQ    R8, $0x00000fd0
-	JA      refuse
-	MOVQ    DI, R10
+	MOVQ    R8, R10
 	SHLQ    $0x20, R10
-	LEAQ    (R10)(R8*1), R10
+	LEAQ    (R10)(DI*1), R10
 	SHLQ    $0x03, R10
 
 	// Whole registers; the bytes of empty lanes.
-	LEAQ 15(R8), SI
+	LEAQ 15(DI), SI
 	SHRQ $0x04, SI
 	LEAQ 1(SI), R15
 	SHRQ $0x02, R15
@@ -655,13 +657,13 @@ sameKey:
 	MOVL        $0x0000ffff, BP
 	SHLXQ       SI, BP, BP
 	KMOVQ       BP, K6
-	NEGL        R8
-	ANDL        $0x0f, R8
+	NEGL        DI
+	ANDL        $0x0f, DI
 	MOVQ        $-1, BP
-	SHRXQ       R8, BP, R8
-	SHRQ        $0x10, R8
-	KMOVQ       R8, K5
-	BZHIL       DI, BP, BP
+	SHRXQ       DI, BP, DI
+	SHRQ        $0x10, DI
+	KMOVQ       DI, K5
+	BZHIL       R8, BP, BP
 	SHLXQ       SI, BP, BP
 	KMOVQ       BP, K7
 	MOVQ        AX, DI
@@ -4417,9 +4419,11 @@ refuse:
 	MOVB $0x00, 33(AX)
 
 next:
-	ADDQ          $0x00000040, AX
-	DECQ          CX
-	JNZ           packet
+	ADDQ $0x00000040, AX
+	DECQ CX
+	JNZ  packet
+
+stop:
 	CMPL          R11, $0x02
 	JB            end
 	JE            twoLeft
@@ -4502,12 +4506,15 @@ twoLeft:
 
 end:
 	VZEROUPPER
-	MOVQ DX, done+16(FP)
+	MOVQ DX, done+24(FP)
+	MOVQ n+8(FP), AX
+	SUBQ CX, AX
+	MOVQ AX, taken+32(FP)
 	RET
 
-// func openAVX512(ops *byte, n int) (done int)
+// func openAVX512(ops *byte, n int, min int) (done int, taken int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·openAVX512(SB), NOSPLIT, $8-24
+TEXT ·openAVX512(SB), NOSPLIT, $8-40
 	MOVQ  ops+0(FP), AX
 	MOVQ  n+8(FP), CX
 	XORL  DX, DX
@@ -4549,6 +4556,12 @@ TEXT ·openAVX512(SB), NOSPLIT, $8-24
 	VPXORQ Z3, Z3, Z3
 
 packet:
+	MOVQ            48(AX), DI
+	SUBQ            $0x00000010, DI
+	CMPQ            DI, min+16(FP)
+	JLT             stop
+	CMPQ            DI, $0x00000fd0
+	JA              stop
 	CMPQ            (AX), BX
 	JE              sameKey
 	MOVQ            (AX), BX
@@ -4571,20 +4584,16 @@ packet:
 sameKey:
 	TESTQ   BX, BX
 	JZ      refuse
-	MOVBQZX 32(AX), DI
-	CMPL    DI, $0x0c
+	MOVBQZX 32(AX), R8
+	CMPL    R8, $0x0c
 	JA      refuse
-	MOVQ    48(AX), R8
-	SUBQ    $0x00000010, R8
-	CMPQ    R8, $0x00000fd0
-	JA      refuse
-	MOVQ    DI, R10
+	MOVQ    R8, R10
 	SHLQ    $0x20, R10
-	LEAQ    (R10)(R8*1), R10
+	LEAQ    (R10)(DI*1), R10
 	SHLQ    $0x03, R10
 
 	// Whole registers; the bytes of empty lanes.
-	LEAQ 15(R8), SI
+	LEAQ 15(DI), SI
 	SHRQ $0x04, SI
 	LEAQ 1(SI), R15
 	SHRQ $0x02, R15
@@ -4604,13 +4613,13 @@ sameKey:
 	MOVL        $0x0000ffff, BP
 	SHLXQ       SI, BP, BP
 	KMOVQ       BP, K6
-	NEGL        R8
-	ANDL        $0x0f, R8
+	NEGL        DI
+	ANDL        $0x0f, DI
 	MOVQ        $-1, BP
-	SHRXQ       R8, BP, R8
-	SHRQ        $0x10, R8
-	KMOVQ       R8, K5
-	BZHIL       DI, BP, BP
+	SHRXQ       DI, BP, DI
+	SHRQ        $0x10, DI
+	KMOVQ       DI, K5
+	BZHIL       R8, BP, BP
 	SHLXQ       SI, BP, BP
 	KMOVQ       BP, K7
 	MOVQ        AX, DI
@@ -8502,9 +8511,11 @@ refuse:
 	MOVB $0x00, 33(AX)
 
 next:
-	ADDQ          $0x00000040, AX
-	DECQ          CX
-	JNZ           packet
+	ADDQ $0x00000040, AX
+	DECQ CX
+	JNZ  packet
+
+stop:
 	CMPL          R11, $0x02
 	JB            end
 	JE            twoLeft
@@ -8553,11 +8564,11 @@ next:
 	VPCMPEQB -16(AX), X1, K1
 	KMOVW    K1, AX
 	MOVW     AX, 34(R13)
-	XORL     CX, CX
+	XORL     BX, BX
 	CMPL     AX, $0x0000ffff
-	SETEQ    CL
-	MOVB     CL, 33(R13)
-	ADDQ     CX, DX
+	SETEQ    BL
+	MOVB     BL, 33(R13)
+	ADDQ     BX, DX
 	JMP      end
 
 twoLeft:
@@ -8593,13 +8604,16 @@ twoLeft:
 	VPCMPEQB -16(AX), X1, K1
 	KMOVW    K1, AX
 	MOVW     AX, 34(R13)
-	XORL     CX, CX
+	XORL     BX, BX
 	CMPL     AX, $0x0000ffff
-	SETEQ    CL
-	MOVB     CL, 33(R13)
-	ADDQ     CX, DX
+	SETEQ    BL
+	MOVB     BL, 33(R13)
+	ADDQ     BX, DX
 
 end:
 	VZEROUPPER
-	MOVQ DX, done+16(FP)
+	MOVQ DX, done+24(FP)
+	MOVQ n+8(FP), AX
+	SUBQ CX, AX
+	MOVQ AX, taken+32(FP)
 	RET

@@ -12,8 +12,8 @@ func assembled() []implementation {
 		return im
 	}
 	all := []implementation{
-		of("avx512", inQuads(quadRun, sealQuads, bySize(sealWideMin, wideMax, sealAVX512, sealVAES)),
-			inQuads(quadRun, openQuads, bySize(openWideMin, wideMax, openAVX512, openVAES)),
+		of("avx512", longFirst(sealAVX512, inQuads(quadRun, sealQuads, bySize(sealWideMin, sealAVX512, sealVAES))),
+			longFirst(openAVX512, inQuads(quadRun, openQuads, bySize(openWideMin, openAVX512, openVAES))),
 			cpuid.CPU.Supports(cpuid.AESNI, cpuid.CLMUL, cpuid.BMI2, cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL, cpuid.VAES, cpuid.VPCLMULQDQ)),
 		of("vaes", assembly(sealVAES).on, assembly(openVAES).on,
 			cpuid.CPU.Supports(cpuid.AESNI, cpuid.CLMUL, cpuid.AVX2, cpuid.VAES, cpuid.VPCLMULQDQ)),

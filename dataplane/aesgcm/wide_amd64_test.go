@@ -1,14 +1,19 @@
 package aesgcm
 
-import "testing"
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
 
 // The functions for AVX-512 for every text that they take, where the implementation has them take longer ones only.
 func init() {
 	for _, im := range implementations {
 		if im.name == "avx512" {
 			im.name = "avx512 for all it takes"
-			im.seal = overBatch(bySize(0, wideMax, sealAVX512, sealVAES))
-			im.open, im.openTruncated = openers(bySize(0, wideMax, openAVX512, openVAES))
+			im.seal = overBatch(bySize(0, sealAVX512, sealVAES))
+			im.open, im.openTruncated = openers(bySize(0, openAVX512, openVAES))
 			more = append(more, im)
 			im.name = "avx512 with every four alike"
 			im.seal = overBatch(inQuads(4, sealQuads, assembly(sealVAES).on))
@@ -18,25 +23,54 @@ func init() {
 	}
 }
 
-// TestWideRefusesLongTexts: they are left to others, and wiped.
-func TestWideRefusesLongTexts(t *testing.T) {
-	for i := range implementations {
-		im := &implementations[i]
-		if im.name != "avx512" {
-			continue
-		}
-		if !im.available {
-			t.Skip("no AVX-512 on this machine")
-		}
-		for _, f := range []assembly{sealAVX512, openAVX512} {
-			key := newKey(t, im, make([]byte, 16))
-			for _, n := range []int{wideMax + 1, wideMax + 16, 1 << 16} {
-				buf := make([]byte, n+TagSize)
-				buf[n] = 1
-				ops := []Op{opOf(key, nil, nil, buf)}
-				if overBatch(f.on)(ops); ops[0].OK || !allZero(buf) {
-					t.Errorf("%d bytes are not refused and wiped", n)
+// TestWideStopsInFrontOfWhatItDoesNotTake: what stands before it is done, it and what is behind stay as they are.
+func TestWideStopsInFrontOfWhatItDoesNotTake(t *testing.T) {
+	i := slices.IndexFunc(implementations, func(im implementation) bool { return im.name == "avx512" })
+	im := &implementations[i]
+	if !im.available {
+		t.Skip("no AVX-512 on this machine")
+	}
+	raw := make([]byte, 16)
+	key, ref := newKey(t, im, raw), oracle(t, raw)
+	r := rand.New(rand.NewPCG(12, 1))
+	for _, min := range []int{0, 1, 81, 161, 1000, wideMax} {
+		for _, length := range []int{-TagSize, -1, min - 1, wideMax + 1, 1 << 16} {
+			for before := range 6 {
+				var ops []Op
+				add := func(length int) {
+					ops = append(ops, opOf(key, randomBytes(r, NonceSize), randomBytes(r, 8), randomBytes(r, length+TagSize)))
 				}
+				for range before {
+					add(min + r.IntN(wideMax-min+1)%200)
+				}
+				add(length)
+				add(wideMax)
+				var was, sealed [][]byte
+				for i := range ops {
+					op, text := &ops[i], ops[i].Buf
+					was = append(was, bytes.Clone(text))
+					if i < before {
+						text = ref.Seal(nil, op.Nonce[:], text[:len(text)-TagSize], op.AAD[:op.AADLen])
+					}
+					sealed = append(sealed, text)
+				}
+				run := func(what string, f wide, wants [][]byte) {
+					if done, taken := f(&ops[0], len(ops), min); done != before || taken != before {
+						t.Fatalf("%s: %d bytes behind %d packets of at least %d: %d done, %d taken", what, length, before, min, done, taken)
+					}
+					for i := range ops {
+						n := len(wants[i])
+						if what == "open" && i < before {
+							n -= TagSize
+						}
+						if !bytes.Equal(ops[i].Buf[:n], wants[i][:n]) || ops[i].OK != (i < before) {
+							t.Fatalf("%s: %d bytes behind %d packets of at least %d: packet %d is not as it should be", what, length, before, min, i)
+						}
+						ops[i].OK = false
+					}
+				}
+				run("seal", sealAVX512, sealed)
+				run("open", openAVX512, was)
 			}
 		}
 	}

@@ -57,7 +57,7 @@ const (
 	lanes4    = 4  // lanes of a register
 	register  = 64 // bytes
 	groupWide = 4  // registers of a group
-	// wideMax is the longest text: a counter has one byte.
+	// wideMax is the longest text: a counter has one byte. The functions stop in front of a packet with a longer one, as of one that is too short for their caller.
 	wideMax = (256 - 3) * block
 )
 
@@ -101,7 +101,7 @@ func (g *wide) label(what string) string {
 func (g *wide) function(name string) {
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
-	g.SignatureExpr("func(ops *byte, n int) (done int)")
+	g.SignatureExpr("func(ops *byte, n, min int) (done, taken int)")
 	for _, r := range []*reg.GPVirtual{&g.op, &g.left, &g.done, &g.key, &g.ahead, &g.text, &g.counters, &g.more, &g.lengths,
 		&g.pending, &g.pendingKey, &g.pendingOp, &g.chainKey} {
 		*r = g.GP64()
@@ -138,6 +138,7 @@ func (g *wide) function(name string) {
 	}
 
 	g.Label("packet")
+	n := g.fits()
 	g.CMPQ(at(g.op, opKey), g.key)
 	g.JE(to("sameKey"))
 	g.MOVQ(at(g.op, opKey), g.key)
@@ -151,7 +152,7 @@ func (g *wide) function(name string) {
 	g.Label("sameKey")
 	g.TESTQ(g.key, g.key)
 	g.JZ(to("refuse"))
-	registers := g.describe()
+	registers := g.describe(n)
 	g.lookAhead()
 
 	none, two := g.label("nonePending"), g.label("twoPending")
@@ -208,6 +209,7 @@ func (g *wide) function(name string) {
 	g.ADDQ(operand.U32(opSize), g.op)
 	g.DECQ(g.left)
 	g.JNZ(to("packet"))
+	g.Label("stop")
 	g.CMPL(g.pending.As32(), operand.U8(2))
 	g.JB(to("end"))
 	g.JE(to("twoLeft"))
@@ -218,6 +220,10 @@ func (g *wide) function(name string) {
 	g.Label("end")
 	g.VZEROUPPER()
 	g.Store(g.done, g.Return("done"))
+	taken := g.GP64()
+	g.Load(g.Param("n"), taken)
+	g.SUBQ(g.left, taken)
+	g.Store(taken, g.Return("taken"))
 	g.RET()
 }
 
@@ -231,15 +237,27 @@ func (g *wide) loadKeys(twiceRounds reg.GPVirtual) {
 
 func second(r int) string { return "second" + string(rune('0'+r)) }
 
-// describe takes a packet's description, or refuses it, and returns the number of registers of its first group.
-func (g *wide) describe() (registers reg.GPVirtual) {
-	aadLen, n := g.GP64(), g.GP64()
-	g.MOVBQZX(at(g.op, opAADLen), aadLen)
-	g.CMPL(aadLen.As32(), operand.U8(aadMax))
-	g.JA(to("refuse"))
+// fits returns the number of bytes of a packet's text, or stops in front of it.
+func (g *wide) fits() (n reg.GPVirtual) {
+	min, err := g.Param("min").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	n = g.GP64()
 	g.MOVQ(at(g.op, opLen), n)
 	g.SUBQ(operand.U32(tagSize), n)
+	g.CMPQ(n, min.Addr)
+	g.JLT(to("stop"))
 	g.CMPQ(n, operand.U32(wideMax))
+	g.JA(to("stop"))
+	return n
+}
+
+// describe takes the description of a packet with n bytes of text, or refuses it, and returns the number of registers of its first group.
+func (g *wide) describe(n reg.GPVirtual) (registers reg.GPVirtual) {
+	aadLen := g.GP64()
+	g.MOVBQZX(at(g.op, opAADLen), aadLen)
+	g.CMPL(aadLen.As32(), operand.U8(aadMax))
 	g.JA(to("refuse"))
 	g.MOVQ(aadLen, g.lengths)
 	g.SHLQ(operand.U8(32), g.lengths)
