@@ -88,9 +88,10 @@ func (r *plainOutbound) prepareGeneric() (packets int) {
 	// What the association's packets have in common: of IPv4 what stands behind the fragment, of IPv6 next header and hop limit, and the addresses.
 	header, front := &o.Header, uint64(o.HeaderLen)+plainIVLen
 	four, ip, ttl, proto := o.Version == 4, uint64(ipv4Len), header[8], uint8(packet.ProtoESP)
-	middle, dst, addresses := binary.BigEndian.Uint64(header[8:]), binary.LittleEndian.Uint32(header[16:]), [32]byte(header[8:])
+	middle, dst := binary.BigEndian.Uint64(header[8:]), binary.LittleEndian.Uint32(header[16:])
+	var addresses [32]byte // they reach into the next cache line of the association
 	if !four {
-		ip, ttl = ipv6Len, header[7]
+		ip, ttl, addresses = ipv6Len, header[7], [32]byte(header[8:])
 	}
 	begin := 6<<60 | uint64(header[6])<<8 | uint64(ttl)
 	var known packet.Flags // of the outer packet, whatever the inner one is
