@@ -421,6 +421,9 @@ func leaving(g *gateway, port int) [][]byte {
 		if len(f) >= 34 && f[12] == 8 && f[13] == 0 && [4]byte(f[14+12:]) == sideB.outer4.As4() {
 			f[14+4], f[14+5], f[14+10], f[14+11] = 0, 0, 0, 0
 		}
+		if len(f) >= 14+40+8 && f[12] == 0x86 && f[14+6] == packet.ProtoFragment && [16]byte(f[14+8:]) == sideB.outer6.As16() {
+			clear(f[14+40+4 : 14+40+8])
+		}
 	}
 	slices.SortFunc(frames, bytes.Compare)
 	return frames

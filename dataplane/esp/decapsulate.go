@@ -133,9 +133,9 @@ func fromPeer(h []byte, version uint8, in *sad.Inbound) bool {
 		return false
 	}
 	if version == 4 {
-		return [4]byte(h[12:16]) == [4]byte(in.Remote[:4]) && [4]byte(h[16:20]) == [4]byte(in.Local[:4])
+		return [8]byte(h[12:20]) == [8]byte(in.Addresses[:])
 	}
-	return [16]byte(h[8:24]) == in.Remote && [16]byte(h[24:40]) == in.Local
+	return [32]byte(h[8:40]) == in.Addresses
 }
 
 // dropOf translates the window's verdict.
@@ -166,7 +166,7 @@ func (s *Scratch) finishInbound(b *packet.Batch, live []uint8, sa []*sad.Inbound
 		if r.ok {
 			if verdict := in.Window.Advance(words, b.P[i].Seq); verdict != replay.OK {
 				reason = dropOf(verdict)
-			} else if reason = packet.DropNone; r.other || !acceptPlain(b, i, r.esp+front, r.tos, b.Mem[r.esp+front:r.esp+uint64(r.length)-uint64(in.ICVLen)], selectors.Plain()) {
+			} else if reason = packet.DropNone; r.other || !acceptPlain(b, i, r.esp+front, r.tos, b.Mem[r.esp+front:r.esp+uint64(r.length)-uint64(in.ICVLen)], &in.Plain) {
 				reason = s.accept(b, r, in, selectors)
 			}
 		}

@@ -146,7 +146,7 @@ func (s *Scratch) decapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 func (s *Scratch) prepareOpen(b *packet.Batch, live []uint8, sa []*sad.Inbound, in *sad.Inbound, n int) (packets int) {
 	mem := b.Mem
 	// What the association's packets have in common.
-	addresses := uint64(binary.LittleEndian.Uint32(in.Remote[:])) | uint64(binary.LittleEndian.Uint32(in.Local[:]))<<32
+	addresses := binary.LittleEndian.Uint64(in.Addresses[:])
 	spi := bits.ReverseBytes32(in.SPI)
 	open := s.crypto.Run(s.table.InboundKey(in.Slot), spi, in.Flags&sad.FlagESN != 0)
 	window, words := &in.Window, s.table.Bits(in)

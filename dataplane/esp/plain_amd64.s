@@ -307,7 +307,7 @@ TEXT ·acceptPlainRun(SB), NOSPLIT, $8-16
 	MOVQ r+0(FP), AX
 	MOVQ 8(AX), CX
 	MOVQ 32(AX), DX
-	MOVQ 80(AX), BX
+	MOVQ 56(AX), BX
 	MOVQ 16(AX), SI
 	ADDQ CX, SI
 	MOVQ SI, (SP)
@@ -339,9 +339,9 @@ packet:
 	CMPQ    R9, $0x18
 	JLT     done
 	MOVQ    R8, SI
-	SUBQ    128(AX), SI
+	SUBQ    96(AX), SI
 	MOVBLZX 1(SI), SI
-	TESTB   SI, 136(AX)
+	TESTB   SI, 104(AX)
 	JNZ     done
 	MOVQ    -6(R8)(R9*1), R12
 	MOVQ    R12, R11
@@ -391,30 +391,20 @@ packet:
 ports:
 	// The selectors.
 	MOVBELL 12(R8), SI
-	SUBL    104(AX), SI
-	CMPL    SI, 108(AX)
+	SUBL    76(AX), SI
+	CMPL    SI, 80(AX)
 	JA      done
 	MOVBELL 16(R8), SI
-	SUBL    112(AX), SI
-	CMPL    SI, 116(AX)
+	SUBL    84(AX), SI
+	CMPL    SI, 88(AX)
 	JA      done
-	MOVWLZX 120(AX), SI
+	MOVWLZX 92(AX), SI
 	XORL    R9, SI
-	TESTW   SI, 122(AX)
+	TESTW   SI, 94(AX)
 	JNZ     done
 
-	// The window.
-	INCQ BX
-	MOVL BX, R13
-	ANDL 96(AX), R13
-	MOVL R13, SI
-	SHRL $0x06, SI
-	MOVQ 56(AX), R15
-	MOVQ (R15)(SI*8), R14
-	BTSQ R13, R14
-	MOVQ R14, (R15)(SI*8)
-
 	// The flow.
+	INCQ    BX
 	XORL    SI, SI
 	MOVQ    SI, (R10)
 	MOVQ    SI, 16(R10)
@@ -440,9 +430,9 @@ ports:
 	MOVQ    SI, 32(R10)
 
 	// The record.
-	ADDQ    R12, 88(AX)
+	ADDQ    R12, 64(AX)
 	ADDL    $0x0e, R12
-	MOVQ    128(AX), SI
+	MOVQ    96(AX), SI
 	ADDQ    SI, (DI)
 	MOVW    R12, 8(DI)
 	MOVL    $0x0022000e, 12(DI)
@@ -457,7 +447,7 @@ ports:
 	MOVBLZX 1(R8), SI
 	ORL     SI, R11
 	MOVL    R11, 24(DI)
-	MOVL    100(AX), SI
+	MOVL    72(AX), SI
 	MOVL    SI, 32(DI)
 	ADDQ    $0x40, DX
 	INCQ    CX
@@ -467,7 +457,7 @@ next:
 	JB   packet
 
 done:
-	MOVQ BX, 80(AX)
+	MOVQ BX, 56(AX)
 	SUBQ 8(AX), CX
 	MOVQ CX, packets+8(FP)
 	RET

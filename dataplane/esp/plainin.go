@@ -41,10 +41,10 @@ type plainTaken struct {
 func (r *plainTaken) begin(in *sad.Inbound) {
 	r.version, r.proto, r.front = in.Version, packet.ProtoESP, frontOf(in)
 	if in.Version == 4 {
-		r.addresses = uint64(binary.LittleEndian.Uint32(in.Remote[:])) | uint64(binary.LittleEndian.Uint32(in.Local[:]))<<32
+		r.addresses = binary.LittleEndian.Uint64(in.Addresses[:])
 	} else {
-		for k := range 2 {
-			r.words[k], r.words[2+k] = binary.LittleEndian.Uint64(in.Remote[8*k:]), binary.LittleEndian.Uint64(in.Local[8*k:])
+		for k := range r.words {
+			r.words[k] = binary.LittleEndian.Uint64(in.Addresses[8*k:])
 		}
 	}
 	if in.Flags&sad.FlagEncap != 0 {
@@ -235,18 +235,17 @@ type plainInbound struct {
 	b    *packet.Batch
 	live []uint8     // the packets
 	ops  []aesgcm.Op // those of the packets of live, not fewer
-	// words are those of the replay window, top is its top, and mask its ring less one.
-	words []uint64
-	top   uint64
+	// top is that of the replay window.
+	top uint64
 	// bytes of the inner datagrams that were accepted.
 	bytes     uint64
-	mask      uint32
 	spi       uint32
 	selectors spd.Plain
 	// front is the length of what stands in front of the text, and ecn the bits of the outer header's second byte that are its ECN field.
 	front uint64
 	ecn   uint8
-	full  *spd.Selectors
+	// full are the selectors that stand behind those. Most packets need them not.
+	full *spd.Selectors
 }
 
 // due says that the ICV of packet p matches, that its sequence number is the next, and that its outer header says nothing of congestion.
@@ -255,11 +254,9 @@ func (r *plainInbound) due(p *packet.Packet, op *aesgcm.Op) bool {
 	return op.OK && p.Seq == seq && seq != 0 && r.b.Mem[p.Addr+packet.EtherLen+1]&r.ecn == 0
 }
 
-// pass counts packet p, which is accepted, and marks its number.
+// pass counts packet p, which is accepted.
 func (r *plainInbound) pass(p *packet.Packet) {
 	r.top++
-	at := uint32(r.top) & r.mask
-	r.words[at/64] |= 1 << (at % 64)
 	p.SPI = r.spi
 	r.bytes += uint64(p.End - packet.EtherLen)
 }
@@ -306,10 +303,9 @@ func (s *Scratch) OpenESP(b *packet.Batch, live []uint8) []uint8 {
 
 // finishESP is finishInbound for a run of packets of one association that TakeESP took, ops from n on.
 func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inbound, n int) []uint8 {
-	words, selectors := s.table.Bits(in), s.table.Selectors(in.Slot)
 	before := len(live)
 	r := &s.plainIn
-	r.b, r.words, r.top, r.mask, r.spi, r.selectors, r.full, r.bytes = b, words, in.Window.Top(), in.Window.Ring()-1, in.SPI, *selectors.Plain(), selectors, 0
+	r.b, r.top, r.spi, r.selectors, r.bytes = b, in.Window.Top(), in.SPI, in.Plain, 0
 	r.front, r.ecn = frontOf(in), 0x03
 	if in.Version == 6 {
 		r.ecn <<= 4 // the traffic class stands across two bytes
@@ -318,6 +314,7 @@ func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inboun
 		r.live, r.ops = taken, s.crypto.GCMOps(n)
 		k := r.accept()
 		if k < len(taken) {
+			r.full = s.table.Selectors(in.Slot)
 			k += r.acceptSix(k)
 		}
 		live = append(live, taken[:k]...)
@@ -346,7 +343,7 @@ func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inboun
 func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, op *aesgcm.Op) packet.Drop {
 	p, r := &b.P[i], &s.plainIn
 	if op.OK {
-		if verdict := in.Window.Advance(r.words, p.Seq); verdict != replay.OK {
+		if verdict := in.Window.Advance(s.table.Bits(in), p.Seq); verdict != replay.OK {
 			s.Leave(b, i)
 			return dropOf(verdict)
 		}

@@ -7,6 +7,9 @@
 // ever shifted (the idea of RFC 6479, with masks in place of its spare word). The bits lie
 // in words that the caller provides, so a window holds no pointer.
 //
+// The last numbers up to the top that came without a gap are the run. Of a run only the length is kept, and its bits are marked when a
+// gap ends it: so packets in order touch no bits at all, whose memory is cold where associations are many.
+//
 // A packet's way: Infer, Check, authentication, Advance. Only Advance changes the
 // window, so a forged packet moves nothing; it checks again, because another packet
 // of the same batch may carry the same number. One owner calls; Top may be read by anyone.
@@ -52,9 +55,12 @@ func ring(size uint32) uint32 { return max(64, uint32(1)<<bits.Len32(size-1)) }
 // Make it with [New]. Its methods take the words of bits, always the same and
 // zero at first, Words of them.
 type Window struct {
-	top  packet.Counter // highest authenticated sequence number; 0 at first
-	ring uint32         // bits in the ring, a power of two
-	span uint16         // size - 1: how far below the top the oldest number lies
+	top packet.Counter // highest authenticated sequence number; 0 at first
+	// run is how many numbers up to the top were all received and are not marked, at most the ring's length: bits of older ones are not needed any more. What the
+	// words hold in their place means nothing.
+	run  uint32
+	span uint16 // size - 1: how far below the top the oldest number lies
+	log  uint8  // binary logarithm of the bits in the ring
 	// ESN says that sequence numbers are extended to 64 bits (RFC 4303, 2.2.1).
 	ESN bool
 }
@@ -62,7 +68,7 @@ type Window struct {
 // New returns a window of size numbers that has seen nothing. A size out of bounds becomes the nearest within.
 func New(size uint32, esn bool) Window {
 	size = clip(size)
-	return Window{ring: ring(size), span: uint16(size - 1), ESN: esn}
+	return Window{log: uint8(bits.TrailingZeros32(ring(size))), span: uint16(size - 1), ESN: esn}
 }
 
 // Top returns the highest sequence number that was authenticated, 0 if none was.
@@ -73,10 +79,16 @@ func (w *Window) Top() uint64 { return w.top.Load() }
 func (w *Window) Size() uint32 { return uint32(w.span) + 1 }
 
 // Words returns how many words of bits the window takes.
-func (w *Window) Words() int { return int(w.ring / 64) }
+func (w *Window) Words() int { return int(w.ring() / 64) }
 
-// Place returns the index of the word that holds the bit of a sequence number.
-func (w *Window) Place(seq uint64) uint32 { return (uint32(seq) & (w.ring - 1)) / 64 }
+// ring returns the number of bits in the ring.
+func (w *Window) ring() uint32 { return 1 << (w.log & 31) }
+
+// at returns where the bit of a sequence number is.
+func (w *Window) at(seq uint64) (word, bit uint32) {
+	n := uint32(seq) & (w.ring() - 1)
+	return n / 64, n % 64
+}
 
 // Infer returns the sequence number of a packet that carries lo. Without ESN it
 // is lo. With ESN the upper half is the one that puts the number into the window
@@ -114,8 +126,10 @@ func (w *Window) Check(words []uint64, seq uint64) Verdict {
 	if seq == 0 || top-seq > uint64(w.span) {
 		return TooOld
 	}
-	at := uint32(seq) & (w.ring - 1)
-	if words[at/64]>>(at%64)&1 != 0 {
+	if top-seq < uint64(w.run) {
+		return Replayed
+	}
+	if word, bit := w.at(seq); words[word]>>bit&1 != 0 {
 		return Replayed
 	}
 	return OK
@@ -128,53 +142,60 @@ func (w *Window) Advance(words []uint64, seq uint64) Verdict {
 	if v != OK {
 		return v
 	}
-	if top := w.top.Load(); seq > top {
-		if seq-top >= uint64(w.ring) {
-			clear(words[:w.ring/64])
-		} else {
-			w.forget(words, uint32(top+1), uint32(seq))
+	top := w.top.Load()
+	switch {
+	case seq == top+1:
+		w.Follow(seq)
+		return OK
+	case seq < top:
+		word, bit := w.at(seq)
+		words[word] |= 1 << bit
+		return OK
+	case seq-top >= uint64(w.ring()):
+		clear(words[:w.ring()/64])
+	default:
+		if w.run > 0 {
+			w.change(words, uint32(top)-w.run+1, uint32(top), math.MaxUint64)
 		}
-		w.top.Add(seq - top)
+		w.change(words, uint32(top+1), uint32(seq-1), 0)
 	}
-	at := uint32(seq) & (w.ring - 1)
-	words[at/64] |= 1 << (at % 64)
+	w.run = 1
+	w.top.Add(seq - top)
 	return OK
 }
 
-// Ring returns how many bits are in the ring, a power of two: that of number n is bit n%64 of the word n%Ring()/64. For numbers that follow the top one
-// by one, which most do, marking them and then [Window.Follow] is all that Advance does: no other bit enters the window.
-func (w *Window) Ring() uint32 { return w.ring }
-
-// Follow says that the numbers behind the top up to a new one were authenticated and marked, see [Window.Ring].
-func (w *Window) Follow(top uint64) { w.top.Set(top) }
+// Follow says that the numbers behind the top up to a new one were authenticated, as Advance does for numbers that follow the top one by one, which most do.
+func (w *Window) Follow(top uint64) {
+	w.run = uint32(min(uint64(w.run)+top-w.top.Load(), uint64(w.ring())))
+	w.top.Set(top)
+}
 
 // Ahead returns what tells many packets that lie ahead of the window at a glance: one that carries a number above lo has the sequence
 // number whose upper half is hi<<32, and Check says OK of it; of others Infer and Check are to be asked. It is good while the window stays.
 func (w *Window) Ahead() (hi uint64, lo uint32) {
 	top := w.top.Load()
-	if w.ESN && uint32(top) < uint32(w.span) { // the window reaches back into the subspace before, or to the beginning
+	if hi = top &^ math.MaxUint32; hi != 0 && uint32(top) < uint32(w.span) { // the window reaches back into the subspace before
 		return 0, math.MaxUint32
 	}
-	return top &^ math.MaxUint32, uint32(top)
+	return hi, uint32(top)
 }
 
-// forget clears the bits of the numbers from first to last, fewer than the ring has.
-func (w *Window) forget(words []uint64, first, last uint32) {
-	first &= w.ring - 1
-	last &= w.ring - 1
-	i, end := first/64, last/64
-	low := ^uint64(0) << (first % 64)    // bits from first up
-	high := ^uint64(0) >> (63 - last%64) // bits up to last
-	if i == end && first <= last {
-		words[i] &^= low & high
+// change sets the bits of the numbers from first to last, not more than the ring has, to those of value, all ones or all zeros.
+func (w *Window) change(words []uint64, first, last uint32, value uint64) {
+	i, low := w.at(uint64(first))
+	end, high := w.at(uint64(last))
+	from := ^uint64(0) << low          // bits from first up
+	until := ^uint64(0) >> (63 - high) // bits up to last
+	if i == end && low <= high {
+		words[i] = words[i]&^(from&until) | value&from&until
 		return
 	}
-	words[i] &^= low
+	words[i] = words[i]&^from | value&from
 	for i = w.next(i); i != end; i = w.next(i) {
-		words[i] = 0
+		words[i] = value
 	}
-	words[end] &^= high
+	words[end] = words[end]&^until | value&until
 }
 
 // next returns the index of the word behind word i in the ring.
-func (w *Window) next(i uint32) uint32 { return (i + 1) & (w.ring/64 - 1) }
+func (w *Window) next(i uint32) uint32 { return (i + 1) & (w.ring()/64 - 1) }

@@ -6,6 +6,7 @@ import (
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/replay"
+	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
 )
 
@@ -105,28 +106,28 @@ type Inbound struct {
 	// Packets and Bytes (of inner IP datagrams) count what was accepted.
 	Packets packet.Counter
 
-	// warm: compared or counted once a packet or once a batch
+	// warm: compared or counted once a packet or once a batch; of what stands across the line's end, an IPv4 header's part lies before it
 
-	// Local is our outer address and Remote the peer's; an IPv4 address fills the first
-	// 4 bytes, the rest is zero.
-	Local, Remote [16]byte
-	Bytes         packet.Counter
+	Bytes packet.Counter
 	// Last is when a packet was last accepted, on the workers' clock; 0 before.
 	Last packet.Counter
 	Bounds
+	// Plain is what most packets are held against instead of the selectors in [Table.Selectors]: those lie in memory of their own.
+	Plain spd.Plain
+	// Addresses are the peer's outer address and ours as they stand in the outer header: the first 8 bytes over IPv4, and zeros.
+	Addresses [32]byte
 
 	// cold
 
+	// GREKey is the key of its GRE headers, with FlagGREKey.
+	GREKey uint32
 	// Replayed, TooOld, BadICV and OtherDrops count what was dropped.
 	Replayed, TooOld, BadICV, OtherDrops packet.Counter
+	partner                              uint32 // slot of the other half, with FlagBundled
 	// Interface is the number of the virtual interface that its packets arrive by, 0 for none.
 	Interface uint16
 	signed    uint8 // bytes that AH adds, of the half of ESP of a bundle
 	_         [1]byte
-	// GREKey is the key of its GRE headers, with FlagGREKey.
-	GREKey  uint32
-	partner uint32 // slot of the other half, with FlagBundled
-	_       [20]byte
 }
 
 // Outbound is the runtime of an outbound association: one slot of the arena. It
@@ -308,16 +309,19 @@ func (in *Inbound) InnerMTU(linkMTU int, pathMTU uint16) int {
 }
 
 // LocalAddr returns our outer address.
-func (in *Inbound) LocalAddr() netip.Addr { return addrOf(&in.Local, in.Version) }
+func (in *Inbound) LocalAddr() netip.Addr {
+	if in.Version == 4 {
+		return netip.AddrFrom4([4]byte(in.Addresses[4:8]))
+	}
+	return netip.AddrFrom16([16]byte(in.Addresses[16:]))
+}
 
 // RemoteAddr returns the peer's outer address.
-func (in *Inbound) RemoteAddr() netip.Addr { return addrOf(&in.Remote, in.Version) }
-
-func addrOf(b *[16]byte, version uint8) netip.Addr {
-	if version == 4 {
-		return netip.AddrFrom4([4]byte(b[:4]))
+func (in *Inbound) RemoteAddr() netip.Addr {
+	if in.Version == 4 {
+		return netip.AddrFrom4([4]byte(in.Addresses[:4]))
 	}
-	return netip.AddrFrom16(*b)
+	return netip.AddrFrom16([16]byte(in.Addresses[:16]))
 }
 
 // RemoteAddr returns the peer's outer address.

@@ -185,10 +185,9 @@ func (in *Inbound) place(p *Params) {
 	in.Flags.store(p.flags() | in.Flags&FlagEnded)
 	in.Version = p.version()
 	in.LocalPort, in.RemotePort = p.LocalPort, p.RemotePort
-	clear(in.Local[:])
-	clear(in.Remote[:])
-	copy(in.Local[:], p.Local.AsSlice())
-	copy(in.Remote[:], p.Remote.AsSlice())
+	n := copy(in.Addresses[:], p.Remote.AsSlice())
+	n += copy(in.Addresses[n:], p.Local.AsSlice())
+	clear(in.Addresses[n:])
 	in.Original = 0
 	if in.Flags&FlagOriginal != 0 {
 		in.Original = uint16(packet.Sum(p.OriginalLocal.AsSlice(), packet.Sum(p.OriginalRemote.AsSlice(), 0)))

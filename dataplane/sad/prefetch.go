@@ -1,8 +1,6 @@
 package sad
 
 import (
-	"sync/atomic"
-
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/prefetch"
 	"sallyport/dataplane/transform"
@@ -40,8 +38,8 @@ func (t *Table) PrefetchOutbound(a *Ahead) {
 	transform.Prefetch(t.keys[out], a.slots[:a.n])
 }
 
-// PrefetchInbound asks for what a short packet needs of inbound associations and of their keys, where this table chose the
-// SPI. PrefetchWindows, when that has arrived, asks for what it leads to.
+// PrefetchInbound asks for what a short packet in order needs of inbound associations and of their keys, where this table chose the
+// SPI: seven cache lines each.
 func (t *Table) PrefetchInbound(a *Ahead) {
 	for i, spi := range a.names[:a.n] {
 		a.slots[i] = t.mask
@@ -51,19 +49,4 @@ func (t *Table) PrefetchInbound(a *Ahead) {
 	}
 	prefetch.Items(t.inbound, a.slots[:a.n], 0, 2)
 	transform.Prefetch(t.keys[in], a.slots[:a.n])
-	prefetch.Items(t.selectors, a.slots[:a.n], 0, 1)
-}
-
-// PrefetchWindows asks for the selectors of inbound associations, and for the words of their windows where the next packets in
-// order belong.
-func (t *Table) PrefetchWindows(a *Ahead) {
-	for i, slot := range a.slots[:a.n] {
-		if int(slot) >= len(t.inbound) {
-			continue
-		}
-		if in := &t.inbound[slot]; atomic.LoadUint32(&in.live) == a.names[i] {
-			prefetch.Of(t.selectors[slot])
-			prefetch.Of(&t.words.all[in.bits+in.Window.Place(in.Window.Top()+1)])
-		}
-	}
 }

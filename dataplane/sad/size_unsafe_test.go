@@ -20,7 +20,8 @@ func TestSizes(t *testing.T) {
 		{"Record", unsafe.Sizeof(Record{}), 64},
 		{"Flight", unsafe.Sizeof(Flight{}), 9 * 64},
 		{"Key", unsafe.Sizeof(transform.Key{}), 13 * 64},
-		{"end of the hot fields of Inbound", unsafe.Offsetof(in.Local), 64},
+		{"end of the hot fields of Inbound", unsafe.Offsetof(in.Bytes), 64},
+		{"end of the IPv4 addresses of Inbound", unsafe.Offsetof(in.Addresses) + 2*4, 124},
 		{"end of the hot fields of Outbound", unsafe.Offsetof(out.path), 64},
 		{"end of the IPv4 header of Outbound", unsafe.Offsetof(out.Header) + ipv4HeaderLen, 128},
 	} {

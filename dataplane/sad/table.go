@@ -345,6 +345,7 @@ func (t *Table) fillInbound(c *candidate) error {
 		p.SPI = t.newSPI(slot)
 	}
 	t.inbound[slot].fill(p, slot, block)
+	t.inbound[slot].Plain = *c.selectors.Plain()
 	t.selectors[slot], t.terms[in][slot] = c.selectors, c.terms
 	c.slot, c.chosen = slot, chosen
 	return nil

@@ -202,8 +202,8 @@ func (w *Worker) expressInbound() {
 			taken := sa.Owner() == w.ID && !sa.Asked() && sa.Flags&notPlain == 0 && w.esp.TakesESP(sa)
 			if taken { // nobody but the owner may read the endpoints: it moves them
 				flow := packet.Flow{Version: sa.Version}
-				if flow.Dst.Lo = uint64(binary.BigEndian.Uint32(sa.Local[:])); sa.Version == 6 {
-					flow.Dst = packet.Addr{Hi: binary.BigEndian.Uint64(sa.Local[:]), Lo: binary.BigEndian.Uint64(sa.Local[8:])}
+				if flow.Dst.Lo = uint64(binary.BigEndian.Uint32(sa.Addresses[4:])); sa.Version == 6 {
+					flow.Dst = packet.Addr{Hi: binary.BigEndian.Uint64(sa.Addresses[16:]), Lo: binary.BigEndian.Uint64(sa.Addresses[24:])}
 				}
 				taken = t.Endpoints.Has(&flow) && (sa.Flags&sad.FlagEncap == 0 || sa.LocalPort == portESP)
 			}

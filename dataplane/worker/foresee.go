@@ -28,8 +28,7 @@ func (l *foreseenFlows) add(place uint32, addrs uint64) {
 }
 
 // foresee asks for what classification and encapsulation will read of the packets that have just come, while there is more of it than the caches hold:
-// what is remembered of their flows, then the associations that these were last given to; inbound associations by their SPIs, then
-// what these point to. Each is a pass over the batch, in which the answers to the one before arrive. It is a guess: nothing is
+// what is remembered of their flows, then the associations that these were last given to; inbound associations by their SPIs. Each is a pass over the batch, in which the answers to the one before arrive. It is a guess: nothing is
 // checked, and who reads later decides.
 func (w *Worker) foresee() {
 	b, t, f, a := &w.batch, w.tables, w.flows, &w.ahead
@@ -70,7 +69,6 @@ func (w *Worker) foresee() {
 		}
 	}
 	w.group.sad.PrefetchOutbound(&a.outbound)
-	w.group.sad.PrefetchWindows(&a.inbound)
 }
 
 // foreseenLen is the part of a frame that guess reads: link header, IPv6 header, UDP header, SPI.

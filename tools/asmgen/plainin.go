@@ -125,21 +125,8 @@ func plainAccept(c *build.Context) {
 	c.TESTW(t.As16(), at(r, openMatters))
 	c.JNZ(to("done"))
 
-	c.Comment("The window.")
-	{
-		bit, word, words := c.GP64(), c.GP64(), c.GP64()
-		c.INCQ(top)
-		c.MOVL(top.As32(), bit.As32())
-		c.ANDL(at(r, openMask), bit.As32())
-		c.MOVL(bit.As32(), t.As32())
-		c.SHRL(imm(6), t.As32())
-		c.MOVQ(at(r, openWords), words)
-		c.MOVQ(operand.Mem{Base: words, Index: t, Scale: 8}, word)
-		c.BTSQ(bit, word)
-		c.MOVQ(word, operand.Mem{Base: words, Index: t, Scale: 8})
-	}
-
 	c.Comment("The flow.")
+	c.INCQ(top)
 	flags, rest := c.GP64(), c.GP64()
 	c.XORL(t.As32(), t.As32())
 	c.MOVQ(t, at(flow, packetFlowSrc))

@@ -137,19 +137,17 @@ const (
 	openBatch   = 0
 	openLive    = 8
 	openOps     = 32
-	openWords   = 56
-	openTop     = 80
-	openBytes   = 88
-	openMask    = 96
-	openSPI     = 100
-	openRemote  = 104
-	openRemotes = 108
-	openLocal   = 112
-	openLocals  = 116
-	openProto   = 120
-	openMatters = 122
-	openFront   = 128
-	openECN     = 136
+	openTop     = 56
+	openBytes   = 64
+	openSPI     = 72
+	openRemote  = 76
+	openRemotes = 80
+	openLocal   = 84
+	openLocals  = 88
+	openProto   = 92
+	openMatters = 94
+	openFront   = 96
+	openECN     = 104
 )
 
 // Layout of plainTaken of package esp.
