@@ -31,8 +31,8 @@ type Key struct {
 	// Extra is the caller's: it lies in a cache line that every packet needs. Zero wipes it.
 	Extra [8]byte
 	round [roundsMax + 1][16]byte
-	// chain is every fourth power, four times each: where the lanes of four blocks are hashed apart. Only packets of more than 14 blocks need it.
-	chain [powerMax / 4][4][16]byte
+	// power20 is H^20, divided by x. With AVX-512, packets of more than 30 blocks need it.
+	power20 [16]byte
 }
 
 // NewKey expands an AES key of 16, 24 or 32 bytes, as Set does.

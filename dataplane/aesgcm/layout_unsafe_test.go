@@ -17,7 +17,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"opKey": unsafe.Offsetof(op.Key), "opNonce": unsafe.Offsetof(op.Nonce), "opAAD": unsafe.Offsetof(op.AAD),
 		"opAADLen": unsafe.Offsetof(op.AADLen), "opOK": unsafe.Offsetof(op.OK), "opMatch": unsafe.Offsetof(op.match), "opBuf": unsafe.Offsetof(op.Buf),
 		"opLen": unsafe.Offsetof(op.Buf) + unsafe.Sizeof(uintptr(0)), "opSize": unsafe.Sizeof(op),
-		"keyPowers": unsafe.Offsetof(key.powers), "keyRounds": unsafe.Offsetof(key.rounds), "keyRound": unsafe.Offsetof(key.round), "keyChain": unsafe.Offsetof(key.chain),
+		"keyPowers": unsafe.Offsetof(key.powers), "keyRounds": unsafe.Offsetof(key.rounds), "keyRound": unsafe.Offsetof(key.round), "keyPower20": unsafe.Offsetof(key.power20),
 		"tagSize": TagSize, "aadMax": AADMax, "powerMax": powerMax,
 	})
 	// The counter block is made from 16 bytes at the nonce, the data's block from 16 bytes at AAD.

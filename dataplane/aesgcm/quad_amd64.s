@@ -239,14 +239,14 @@ GLOBL quadPairs<>(SB), RODATA|NOPTR, $704
 // func sealQuads(ops *byte, n int) (done int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·sealQuads(SB), $1472-24
-	MOVQ            ops+0(FP), AX
-	MOVQ            n+8(FP), CX
-	XORL            DX, DX
-	SHRQ            $0x02, CX
+	MOVQ            ops+0(FP), CX
+	MOVQ            n+8(FP), DX
+	XORL            AX, AX
+	SHRQ            $0x02, DX
 	JZ              none
 	LEAQ            63(SP), SI
 	ANDQ            $-64, SI
-	MOVQ            (AX), BX
+	MOVQ            (CX), BX
 	MOVL            256(BX), DI
 	ADDL            DI, DI
 	VBROADCASTI32X4 288(BX), Z0
@@ -263,20 +263,18 @@ TEXT ·sealQuads(SB), $1472-24
 	VMOVDQA64       Z10, (SI)
 
 	// Masks.
-	MOVL    $0x000000aa, DI
-	KMOVD   DI, K2
 	MOVL    $0x0000003f, DI
-	KMOVD   DI, K5
+	KMOVD   DI, K4
 	MOVQ    $0x0001000100010001, R8
 	IMUL3Q  $+4095, R8, DI
 	KMOVQ   DI, K1
-	MOVBQZX 32(AX), R9
+	MOVBQZX 32(CX), R9
 	MOVL    $0xffff0000, DI
 	SHRXL   R9, DI, DI
 	MOVWLZX DI, DI
 	IMULQ   R8, DI
-	KMOVQ   DI, K3
-	MOVQ    48(AX), DI
+	KMOVQ   DI, K2
+	MOVQ    48(CX), DI
 	SUBQ    $0x10, DI
 	LEAL    -1(DI), R10
 	ANDL    $0x0f, R10
@@ -285,7 +283,7 @@ TEXT ·sealQuads(SB), $1472-24
 	SHRXL   R10, R11, R11
 	MOVWLZX R11, R11
 	IMULQ   R8, R11
-	KMOVQ   R11, K4
+	KMOVQ   R11, K3
 
 	// The product of the lengths' block.
 	MOVQ            DI, R8
@@ -295,9 +293,9 @@ TEXT ·sealQuads(SB), $1472-24
 	VPINSRQ         $0x01, R9, X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VBROADCASTI32X4 240(BX), Z11
-	VPALIGNR        $0x08, Z11, Z11, Z10
-	VPXORQ          Z10, Z11, Z14
-	VPXORQ          Z10, Z11, K2, Z14
+	VPUNPCKHQDQ     Z11, Z11, Z10
+	VPUNPCKLQDQ     Z11, Z11, Z14
+	VPXORQ          Z10, Z14, Z14
 	VPCLMULQDQ      $0x00, Z11, Z12, Z10
 	VPCLMULQDQ      $0x11, Z11, Z12, Z11
 	VPSHUFD         $0x4e, Z12, Z15
@@ -329,18 +327,18 @@ TEXT ·sealQuads(SB), $1472-24
 	VMOVDQA64       Z10, 384(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       384(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
-	VMOVDQU64       (AX), Y10
-	VINSERTI64X4    $0x01, 64(AX), Z10, Z10
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y10
+	VINSERTI64X4    $0x01, 64(CX), Z10, Z10
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z10, Z11
 	VSHUFI64X2      $0xdd, Z12, Z10, Z10
 	VPALIGNR.Z      $0x08, Z11, Z10, K1, Z11
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K3, Z10
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K2, Z10
 	VMOVDQA64       Z10, 256(SI)
 	VPXORQ          (SI), Z11, Z11
 	VPXORQ          quadLanes<>+64(SB), Z11, Z10
@@ -382,10 +380,10 @@ TEXT ·sealQuads(SB), $1472-24
 lastRoundAh:
 	VAESENCLAST   Z9, Z11, Z11
 	VAESENCLAST   Z9, Z10, Z10
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VMOVDQU64     (R8), X12
 	VINSERTI32X4  $0x01, (R9), Y12, Y12
 	VMOVDQU64     (R10), X14
@@ -401,30 +399,30 @@ lastRoundAh:
 	VMOVDQA64     Z11, 128(SI)
 	VMOVDQA64     256(SI), Z11
 	VMOVDQA64     Z11, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JZ            drainAg
 
 sealAf:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y14
-	VINSERTI64X4    $0x01, 192(AX), Z14, Z14
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y14
+	VINSERTI64X4    $0x01, 192(CX), Z14, Z14
 	VSHUFI64X2      $0x88, Z14, Z11, Z12
 	VSHUFI64X2      $0xdd, Z14, Z11, Z11
 	VPALIGNR.Z      $0x08, Z12, Z11, K1, Z12
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z12, Z12
 	VPXORQ          quadLanes<>+64(SB), Z12, Z11
 	VPXORQ          quadLanes<>+0(SB), Z12, Z12
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R8
-	MOVQ            -88(AX), R8
-	MOVQ            -24(AX), R8
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R8
+	MOVQ            -88(CX), R8
+	MOVQ            -24(CX), R8
 	VMOVDQA64       192(SI), Z18
 	VMOVDQA64       Z10, Z15
-	VPSHUFB.Z       quadSwap<>+0(SB), Z15, K4, Z15
+	VPSHUFB.Z       quadSwap<>+0(SB), Z15, K3, Z15
 	VAESENC         Z0, Z12, Z12
 	VAESENC         Z0, Z11, Z11
 	VPCLMULQDQ      $0x00, 320(SI), Z18, Z10
@@ -436,9 +434,9 @@ sealAf:
 	VPCLMULQDQ      $0x00, 384(SI), Z15, Z17
 	VAESENC         Z3, Z12, Z12
 	VAESENC         Z3, Z11, Z11
-	VPALIGNR        $0x08, Z18, Z15, Z16
+	VPUNPCKHQDQ     Z15, Z18, Z16
+	VPUNPCKLQDQ     Z15, Z18, Z18
 	VPXORQ          Z16, Z18, Z18
-	VPXORQ          Z16, Z15, K2, Z18
 	VPCLMULQDQ      $0x00, 1024(SI), Z18, Z16
 	VAESENC         Z4, Z12, Z12
 	VAESENC         Z4, Z11, Z11
@@ -483,23 +481,23 @@ lastRoundAi:
 	VAESENCLAST   Z9, Z12, Z12
 	VAESENCLAST   Z9, Z11, Z11
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VMOVDQU64     (R8), X10
 	VINSERTI32X4  $0x01, (R9), Y10, Y10
 	VMOVDQU64     (R10), X14
@@ -515,23 +513,23 @@ lastRoundAi:
 	VMOVDQA64     Z12, 128(SI)
 	VMOVDQA64     256(SI), Z11
 	VMOVDQA64     Z11, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealAf
 
 drainAg:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), CX
-	MOVQ          168(AX), CX
-	MOVQ          232(AX), CX
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), DX
+	MOVQ          168(CX), DX
+	MOVQ          232(CX), DX
 	VMOVDQA64     192(SI), Z0
 	VMOVDQA64     Z10, Z2
-	VPSHUFB.Z     quadSwap<>+0(SB), Z2, K4, Z2
+	VPSHUFB.Z     quadSwap<>+0(SB), Z2, K3, Z2
 	VPCLMULQDQ    $0x00, 320(SI), Z0, Z3
 	VPCLMULQDQ    $0x11, 320(SI), Z0, Z1
 	VPCLMULQDQ    $0x00, 384(SI), Z2, Z4
-	VPALIGNR      $0x08, Z0, Z2, Z5
+	VPUNPCKHQDQ   Z2, Z0, Z5
+	VPUNPCKLQDQ   Z2, Z0, Z0
 	VPXORQ        Z5, Z0, Z0
-	VPXORQ        Z5, Z2, K2, Z0
 	VPCLMULQDQ    $0x00, 1024(SI), Z0, Z5
 	VPCLMULQDQ    $0x11, 384(SI), Z2, Z2
 	VPCLMULQDQ    $0x11, 1024(SI), Z0, Z0
@@ -547,19 +545,19 @@ drainAg:
 	VPSHUFD       $0x4e, Z0, Z0
 	VPTERNLOGQ    $0x96, Z1, Z0, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersAe:
@@ -572,24 +570,24 @@ registersAe:
 	VMOVDQA64       Z10, 448(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
-	VMOVDQU64       (AX), Y10
-	VINSERTI64X4    $0x01, 64(AX), Z10, Z10
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y10
+	VINSERTI64X4    $0x01, 64(CX), Z10, Z10
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z10, Z11
 	VSHUFI64X2      $0xdd, Z12, Z10, Z10
 	VPALIGNR.Z      $0x08, Z11, Z10, K1, Z11
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K3, Z10
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K2, Z10
 	VMOVDQA64       Z10, 256(SI)
 	VPXORQ          (SI), Z11, Z11
 	VSHUFI64X2      $0x50, Z11, Z11, Z10
@@ -648,10 +646,10 @@ lastRoundAl:
 	VAESENCLAST   Z9, Z11, Z11
 	VAESENCLAST   Z9, Z10, Z10
 	VAESENCLAST   Z9, Z12, Z12
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VMOVDQU64     (R8), Y14
 	VINSERTI64X4  $0x01, (R9), Z14, Z14
 	VPXORQ        Z14, Z10, Z10
@@ -667,19 +665,19 @@ lastRoundAl:
 	VMOVDQA64     Z11, 128(SI)
 	VMOVDQA64     256(SI), Z11
 	VMOVDQA64     Z11, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JZ            drainAk
 
 sealAj:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z14
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z14, Z11, K1, Z14
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z14, Z14
 	VSHUFI64X2      $0x50, Z14, Z14, Z11
@@ -687,14 +685,14 @@ sealAj:
 	VSHUFI64X2      $0xfa, Z14, Z14, Z12
 	VPXORQ          quadPairs<>+64(SB), Z12, Z12
 	VPXORQ          quadLanes<>+0(SB), Z14, Z14
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R8
-	MOVQ            -88(AX), R8
-	MOVQ            -24(AX), R8
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R8
+	MOVQ            -88(CX), R8
+	MOVQ            -24(CX), R8
 	VSHUFI64X2      $0x88, Z15, Z10, Z19
 	VSHUFI64X2      $0xdd, Z15, Z10, Z16
 	VPSHUFB         quadSwap<>+0(SB), Z19, Z19
-	VPSHUFB.Z       quadSwap<>+0(SB), Z16, K4, Z16
+	VPSHUFB.Z       quadSwap<>+0(SB), Z16, K3, Z16
 	VAESENC         Z0, Z14, Z14
 	VAESENC         Z0, Z11, Z11
 	VAESENC         Z0, Z12, Z12
@@ -707,9 +705,9 @@ sealAj:
 	VAESENC         Z2, Z14, Z14
 	VAESENC         Z2, Z11, Z11
 	VAESENC         Z2, Z12, Z12
-	VPALIGNR        $0x08, Z19, Z16, Z17
+	VPUNPCKHQDQ     Z16, Z19, Z17
+	VPUNPCKLQDQ     Z16, Z19, Z19
 	VPXORQ          Z17, Z19, Z19
-	VPXORQ          Z17, Z16, K2, Z19
 	VPCLMULQDQ      $0x00, 1024(SI), Z19, Z17
 	VPCLMULQDQ      $0x11, 448(SI), Z16, Z16
 	VAESENC         Z3, Z14, Z14
@@ -773,23 +771,23 @@ lastRoundAm:
 	VAESENCLAST   Z9, Z11, Z11
 	VAESENCLAST   Z9, Z12, Z12
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VMOVDQU64     (R8), Y10
 	VINSERTI64X4  $0x01, (R9), Z10, Z10
 	VPXORQ        Z10, Z11, Z10
@@ -805,24 +803,24 @@ lastRoundAm:
 	VMOVDQA64     Z14, 128(SI)
 	VMOVDQA64     256(SI), Z11
 	VMOVDQA64     Z11, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealAj
 
 drainAk:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), CX
-	MOVQ          168(AX), CX
-	MOVQ          232(AX), CX
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), DX
+	MOVQ          168(CX), DX
+	MOVQ          232(CX), DX
 	VSHUFI64X2    $0x88, Z15, Z10, Z0
 	VSHUFI64X2    $0xdd, Z15, Z10, Z2
 	VPSHUFB       quadSwap<>+0(SB), Z0, Z0
-	VPSHUFB.Z     quadSwap<>+0(SB), Z2, K4, Z2
+	VPSHUFB.Z     quadSwap<>+0(SB), Z2, K3, Z2
 	VPCLMULQDQ    $0x00, 384(SI), Z0, Z3
 	VPCLMULQDQ    $0x11, 384(SI), Z0, Z1
 	VPCLMULQDQ    $0x00, 448(SI), Z2, Z4
-	VPALIGNR      $0x08, Z0, Z2, Z5
+	VPUNPCKHQDQ   Z2, Z0, Z5
+	VPUNPCKLQDQ   Z2, Z0, Z0
 	VPXORQ        Z5, Z0, Z0
-	VPXORQ        Z5, Z2, K2, Z0
 	VPCLMULQDQ    $0x00, 1024(SI), Z0, Z5
 	VPCLMULQDQ    $0x11, 448(SI), Z2, Z2
 	VPCLMULQDQ    $0x11, 1024(SI), Z0, Z6
@@ -844,19 +842,19 @@ drainAk:
 	VPSHUFD       $0x4e, Z0, Z0
 	VPTERNLOGQ    $0x96, Z1, Z0, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersAd:
@@ -871,24 +869,24 @@ registersAd:
 	VMOVDQA64       Z10, 512(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       512(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z15
@@ -979,36 +977,36 @@ lastRoundAp:
 	VAESENCLAST Z9, Z14, Z14
 	VAESENCLAST Z9, Z12, Z12
 	VAESENCLAST Z9, Z11, Z11
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
-	VPXORQ.Z    (R8), Z15, K5, Z18
-	VMOVDQU64   Z18, K5, (R8)
-	VPXORQ.Z    (R9), Z14, K5, Z20
-	VMOVDQU64   Z20, K5, (R9)
-	VPXORQ.Z    (R10), Z12, K5, Z21
-	VMOVDQU64   Z21, K5, (R10)
-	VPXORQ.Z    (R11), Z11, K5, Z22
-	VMOVDQU64   Z22, K5, (R11)
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
+	VPXORQ.Z    (R8), Z15, K4, Z18
+	VMOVDQU64   Z18, K4, (R8)
+	VPXORQ.Z    (R9), Z14, K4, Z20
+	VMOVDQU64   Z20, K4, (R9)
+	VPXORQ.Z    (R10), Z12, K4, Z21
+	VMOVDQU64   Z21, K4, (R10)
+	VPXORQ.Z    (R11), Z11, K4, Z22
+	VMOVDQU64   Z22, K4, (R11)
 	VPSHUFB     quadSwap<>+0(SB), Z10, Z10
 	VPXORQ      64(SI), Z10, Z10
 	VMOVDQA64   Z10, 128(SI)
 	VMOVDQA64   256(SI), Z10
 	VMOVDQA64   Z10, 192(SI)
-	DECQ        CX
+	DECQ        DX
 	JZ          drainAo
 
 sealAn:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z11
@@ -1020,10 +1018,10 @@ sealAn:
 	VSHUFI64X2      $0xff, Z10, Z10, Z15
 	VPXORQ          quadCounters<>+0(SB), Z15, Z15
 	VPXORQ          quadLanes<>+0(SB), Z10, Z16
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R8
-	MOVQ            -88(AX), R8
-	MOVQ            -24(AX), R8
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R8
+	MOVQ            -88(CX), R8
+	MOVQ            -24(CX), R8
 	VSHUFI64X2      $0x44, Z20, Z18, Z10
 	VSHUFI64X2      $0x44, Z22, Z21, Z17
 	VSHUFI64X2      $0x88, Z17, Z10, Z25
@@ -1043,9 +1041,9 @@ sealAn:
 	VAESENC         Z1, Z14, Z14
 	VAESENC         Z1, Z15, Z15
 	VPCLMULQDQ      $0x00, 448(SI), Z23, Z24
-	VPALIGNR        $0x08, Z25, Z23, Z19
+	VPUNPCKHQDQ     Z23, Z25, Z19
+	VPUNPCKLQDQ     Z23, Z25, Z25
 	VPXORQ          Z19, Z25, Z25
-	VPXORQ          Z19, Z23, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z19
 	VAESENC         Z2, Z16, Z16
 	VAESENC         Z2, Z11, Z11
@@ -1063,7 +1061,7 @@ sealAn:
 	VSHUFI64X2      $0xee, Z20, Z18, Z18
 	VSHUFI64X2      $0xee, Z22, Z21, Z20
 	VSHUFI64X2      $0x88, Z20, Z18, Z18
-	VPSHUFB.Z       quadSwap<>+0(SB), Z18, K4, Z18
+	VPSHUFB.Z       quadSwap<>+0(SB), Z18, K3, Z18
 	VPCLMULQDQ      $0x00, 320(SI), Z25, Z20
 	VPTERNLOGQ      $0x96, Z20, Z24, Z10
 	VAESENC         Z4, Z16, Z16
@@ -1079,9 +1077,9 @@ sealAn:
 	VAESENC         Z5, Z14, Z14
 	VAESENC         Z5, Z15, Z15
 	VPCLMULQDQ      $0x00, 512(SI), Z18, Z20
-	VPALIGNR        $0x08, Z25, Z18, Z21
-	VPXORQ          Z21, Z25, Z22
-	VPXORQ          Z21, Z18, K2, Z22
+	VPUNPCKHQDQ     Z18, Z25, Z21
+	VPUNPCKLQDQ     Z18, Z25, Z22
+	VPXORQ          Z21, Z22, Z22
 	VPCLMULQDQ      $0x00, 1088(SI), Z22, Z21
 	VPTERNLOGQ      $0x96, Z21, Z26, Z19
 	VAESENC         Z6, Z16, Z16
@@ -1147,44 +1145,44 @@ lastRoundAq:
 	VAESENCLAST   Z9, Z14, Z14
 	VAESENCLAST   Z9, Z15, Z15
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
-	VPXORQ.Z      (R8), Z11, K5, Z18
-	VMOVDQU64     Z18, K5, (R8)
-	VPXORQ.Z      (R9), Z12, K5, Z20
-	VMOVDQU64     Z20, K5, (R9)
-	VPXORQ.Z      (R10), Z14, K5, Z21
-	VMOVDQU64     Z21, K5, (R10)
-	VPXORQ.Z      (R11), Z15, K5, Z22
-	VMOVDQU64     Z22, K5, (R11)
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
+	VPXORQ.Z      (R8), Z11, K4, Z18
+	VMOVDQU64     Z18, K4, (R8)
+	VPXORQ.Z      (R9), Z12, K4, Z20
+	VMOVDQU64     Z20, K4, (R9)
+	VPXORQ.Z      (R10), Z14, K4, Z21
+	VMOVDQU64     Z21, K4, (R10)
+	VPXORQ.Z      (R11), Z15, K4, Z22
+	VMOVDQU64     Z22, K4, (R11)
 	VPSHUFB       quadSwap<>+0(SB), Z16, Z16
 	VPXORQ        64(SI), Z16, Z16
 	VMOVDQA64     Z16, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealAn
 
 drainAo:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), CX
-	MOVQ          168(AX), CX
-	MOVQ          232(AX), CX
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), DX
+	MOVQ          168(CX), DX
+	MOVQ          232(CX), DX
 	VSHUFI64X2    $0x44, Z20, Z18, Z0
 	VSHUFI64X2    $0x44, Z22, Z21, Z2
 	VSHUFI64X2    $0x88, Z2, Z0, Z1
@@ -1194,9 +1192,9 @@ drainAo:
 	VPCLMULQDQ    $0x00, 384(SI), Z1, Z3
 	VPCLMULQDQ    $0x11, 384(SI), Z1, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z2, Z4
-	VPALIGNR      $0x08, Z1, Z2, Z5
+	VPUNPCKHQDQ   Z2, Z1, Z5
+	VPUNPCKLQDQ   Z2, Z1, Z1
 	VPXORQ        Z5, Z1, Z1
-	VPXORQ        Z5, Z2, K2, Z1
 	VPCLMULQDQ    $0x00, 1024(SI), Z1, Z5
 	VPCLMULQDQ    $0x11, 448(SI), Z2, Z2
 	VPCLMULQDQ    $0x11, 1024(SI), Z1, Z6
@@ -1204,15 +1202,15 @@ drainAo:
 	VSHUFI64X2    $0xee, Z20, Z18, Z7
 	VSHUFI64X2    $0xee, Z22, Z21, Z8
 	VSHUFI64X2    $0x88, Z8, Z7, Z7
-	VPSHUFB.Z     quadSwap<>+0(SB), Z7, K4, Z7
+	VPSHUFB.Z     quadSwap<>+0(SB), Z7, K3, Z7
 	VPCLMULQDQ    $0x00, 320(SI), Z1, Z8
 	VPTERNLOGQ    $0x96, Z8, Z4, Z3
 	VPCLMULQDQ    $0x11, 320(SI), Z1, Z4
 	VPTERNLOGQ    $0x96, Z4, Z2, Z0
 	VPCLMULQDQ    $0x00, 512(SI), Z7, Z2
-	VPALIGNR      $0x08, Z1, Z7, Z4
+	VPUNPCKHQDQ   Z7, Z1, Z4
+	VPUNPCKLQDQ   Z7, Z1, Z1
 	VPXORQ        Z4, Z1, Z1
-	VPXORQ        Z4, Z7, K2, Z1
 	VPCLMULQDQ    $0x00, 1088(SI), Z1, Z4
 	VPTERNLOGQ    $0x96, Z4, Z6, Z5
 	VPCLMULQDQ    $0x11, 512(SI), Z7, Z4
@@ -1229,19 +1227,19 @@ drainAo:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersAc:
@@ -1261,30 +1259,30 @@ registersAc:
 	VMOVDQA64       Z10, 576(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z15
@@ -1375,10 +1373,10 @@ lastRoundAu:
 	VAESENCLAST Z9, Z14, Z14
 	VAESENCLAST Z9, Z12, Z12
 	VAESENCLAST Z9, Z11, Z11
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 	VPXORQ      (R8), Z15, Z18
 	VMOVDQU64   Z18, (R8)
 	VPXORQ      (R9), Z14, Z20
@@ -1392,19 +1390,19 @@ lastRoundAu:
 	VMOVDQA64   Z10, 128(SI)
 	VMOVDQA64   256(SI), Z10
 	VMOVDQA64   Z10, 192(SI)
-	DECQ        CX
+	DECQ        DX
 	JZ          drainAt
 
 sealAs:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z11
@@ -1416,10 +1414,10 @@ sealAs:
 	VSHUFI64X2      $0xff, Z10, Z10, Z15
 	VPXORQ          quadCounters<>+0(SB), Z15, Z15
 	VPXORQ          quadLanes<>+0(SB), Z10, Z16
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R8
-	MOVQ            -88(AX), R8
-	MOVQ            -24(AX), R8
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R8
+	MOVQ            -88(CX), R8
+	MOVQ            -24(CX), R8
 	VSHUFI64X2      $0x44, Z20, Z18, Z10
 	VSHUFI64X2      $0x44, Z22, Z21, Z17
 	VSHUFI64X2      $0x88, Z17, Z10, Z25
@@ -1439,9 +1437,9 @@ sealAs:
 	VAESENC         Z1, Z12, Z12
 	VAESENC         Z1, Z14, Z14
 	VAESENC         Z1, Z15, Z15
-	VPALIGNR        $0x08, Z25, Z23, Z19
+	VPUNPCKHQDQ     Z23, Z25, Z19
+	VPUNPCKLQDQ     Z23, Z25, Z25
 	VPXORQ          Z19, Z25, Z25
-	VPXORQ          Z19, Z23, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z19
 	VPCLMULQDQ      $0x11, 448(SI), Z23, Z23
 	VAESENC         Z2, Z16, Z16
@@ -1455,7 +1453,7 @@ sealAs:
 	VSHUFI64X2      $0x88, Z21, Z18, Z20
 	VSHUFI64X2      $0xdd, Z21, Z18, Z18
 	VPSHUFB         quadSwap<>+0(SB), Z20, Z20
-	VPSHUFB.Z       quadSwap<>+0(SB), Z18, K4, Z18
+	VPSHUFB.Z       quadSwap<>+0(SB), Z18, K3, Z18
 	VAESENC         Z3, Z16, Z16
 	VAESENC         Z3, Z11, Z11
 	VAESENC         Z3, Z12, Z12
@@ -1471,9 +1469,9 @@ sealAs:
 	VAESENC         Z4, Z14, Z14
 	VAESENC         Z4, Z15, Z15
 	VPCLMULQDQ      $0x00, 576(SI), Z18, Z21
-	VPALIGNR        $0x08, Z20, Z18, Z22
+	VPUNPCKHQDQ     Z18, Z20, Z22
+	VPUNPCKLQDQ     Z18, Z20, Z20
 	VPXORQ          Z22, Z20, Z20
-	VPXORQ          Z22, Z18, K2, Z20
 	VPCLMULQDQ      $0x00, 1088(SI), Z20, Z22
 	VPTERNLOGQ      $0x96, Z22, Z25, Z19
 	VPCLMULQDQ      $0x11, 576(SI), Z18, Z18
@@ -1550,23 +1548,23 @@ lastRoundAv:
 	VPSHUFD       $0x4e, Z18, Z18
 	VPTERNLOGQ    $0x96, Z17, Z18, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z18
 	VMOVDQU64     Z18, (R8)
 	VPXORQ        (R9), Z12, Z20
@@ -1580,14 +1578,14 @@ lastRoundAv:
 	VMOVDQA64     Z16, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealAs
 
 drainAt:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), CX
-	MOVQ          168(AX), CX
-	MOVQ          232(AX), CX
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), DX
+	MOVQ          168(CX), DX
+	MOVQ          232(CX), DX
 	VSHUFI64X2    $0x44, Z20, Z18, Z0
 	VSHUFI64X2    $0x44, Z22, Z21, Z2
 	VSHUFI64X2    $0x88, Z2, Z0, Z1
@@ -1597,9 +1595,9 @@ drainAt:
 	VPCLMULQDQ    $0x00, 384(SI), Z1, Z3
 	VPCLMULQDQ    $0x11, 384(SI), Z1, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z2, Z4
-	VPALIGNR      $0x08, Z1, Z2, Z5
+	VPUNPCKHQDQ   Z2, Z1, Z5
+	VPUNPCKLQDQ   Z2, Z1, Z1
 	VPXORQ        Z5, Z1, Z1
-	VPXORQ        Z5, Z2, K2, Z1
 	VPCLMULQDQ    $0x00, 1024(SI), Z1, Z5
 	VPCLMULQDQ    $0x11, 448(SI), Z2, Z2
 	VPCLMULQDQ    $0x11, 1024(SI), Z1, Z1
@@ -1608,15 +1606,15 @@ drainAt:
 	VSHUFI64X2    $0x88, Z8, Z6, Z7
 	VSHUFI64X2    $0xdd, Z8, Z6, Z6
 	VPSHUFB       quadSwap<>+0(SB), Z7, Z7
-	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K4, Z6
+	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K3, Z6
 	VPCLMULQDQ    $0x00, 512(SI), Z7, Z8
 	VPTERNLOGQ    $0x96, Z8, Z4, Z3
 	VPCLMULQDQ    $0x11, 512(SI), Z7, Z4
 	VPTERNLOGQ    $0x96, Z4, Z2, Z0
 	VPCLMULQDQ    $0x00, 576(SI), Z6, Z2
-	VPALIGNR      $0x08, Z7, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z7, Z4
+	VPUNPCKLQDQ   Z6, Z7, Z7
 	VPXORQ        Z4, Z7, Z7
-	VPXORQ        Z4, Z6, K2, Z7
 	VPCLMULQDQ    $0x00, 1088(SI), Z7, Z4
 	VPTERNLOGQ    $0x96, Z4, Z1, Z5
 	VPCLMULQDQ    $0x11, 576(SI), Z6, Z1
@@ -1639,19 +1637,19 @@ drainAt:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersAr:
@@ -1670,30 +1668,30 @@ registersAr:
 	VMOVDQA64       Z10, 640(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       640(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z16
@@ -1799,10 +1797,10 @@ lastRoundAy:
 	VAESENCLAST   Z9, Z15, Z15
 	VAESENCLAST   Z9, Z14, Z14
 	VAESENCLAST   Z9, Z12, Z12
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z16, Z19
 	VMOVDQU64     Z19, (R8)
 	VPXORQ        (R9), Z15, Z21
@@ -1826,19 +1824,19 @@ lastRoundAy:
 	VMOVDQA64     Z10, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JZ            drainAx
 
 sealAw:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z11
@@ -1851,10 +1849,10 @@ sealAw:
 	VPXORQ          quadCounters<>+0(SB), Z15, Z15
 	VPXORQ          quadLanes<>+320(SB), Z10, Z16
 	VPXORQ          quadLanes<>+0(SB), Z10, Z17
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R8
-	MOVQ            -88(AX), R8
-	MOVQ            -24(AX), R8
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R8
+	MOVQ            -88(CX), R8
+	MOVQ            -24(CX), R8
 	VSHUFI64X2      $0x44, Z21, Z19, Z10
 	VSHUFI64X2      $0x44, Z23, Z22, Z18
 	VSHUFI64X2      $0x88, Z18, Z10, Z27
@@ -1876,9 +1874,9 @@ sealAw:
 	VAESENC         Z1, Z12, Z12
 	VAESENC         Z1, Z14, Z14
 	VAESENC         Z1, Z15, Z15
-	VPALIGNR        $0x08, Z27, Z25, Z20
+	VPUNPCKHQDQ     Z25, Z27, Z20
+	VPUNPCKLQDQ     Z25, Z27, Z27
 	VPXORQ          Z20, Z27, Z27
-	VPXORQ          Z20, Z25, K2, Z27
 	VPCLMULQDQ      $0x00, 1024(SI), Z27, Z20
 	VPCLMULQDQ      $0x11, 448(SI), Z25, Z25
 	VPCLMULQDQ      $0x11, 1024(SI), Z27, Z27
@@ -1905,9 +1903,9 @@ sealAw:
 	VPCLMULQDQ      $0x11, 512(SI), Z21, Z22
 	VPTERNLOGQ      $0x96, Z22, Z25, Z18
 	VPCLMULQDQ      $0x00, 576(SI), Z19, Z22
-	VPALIGNR        $0x08, Z21, Z19, Z23
+	VPUNPCKHQDQ     Z19, Z21, Z23
+	VPUNPCKLQDQ     Z19, Z21, Z21
 	VPXORQ          Z23, Z21, Z21
-	VPXORQ          Z23, Z19, K2, Z21
 	VPCLMULQDQ      $0x00, 1088(SI), Z21, Z23
 	VPTERNLOGQ      $0x96, Z23, Z27, Z20
 	VAESENC         Z4, Z17, Z17
@@ -1926,7 +1924,7 @@ sealAw:
 	VAESENC         Z5, Z15, Z15
 	VMOVDQA64       192(SI), Z21
 	VMOVDQA64       Z24, Z24
-	VPSHUFB.Z       quadSwap<>+0(SB), Z24, K4, Z24
+	VPSHUFB.Z       quadSwap<>+0(SB), Z24, K3, Z24
 	VPCLMULQDQ      $0x00, 320(SI), Z21, Z25
 	VPTERNLOGQ      $0x96, Z25, Z22, Z10
 	VPCLMULQDQ      $0x11, 320(SI), Z21, Z22
@@ -1938,9 +1936,9 @@ sealAw:
 	VAESENC         Z6, Z14, Z14
 	VAESENC         Z6, Z15, Z15
 	VPCLMULQDQ      $0x00, 640(SI), Z24, Z19
-	VPALIGNR        $0x08, Z21, Z24, Z22
+	VPUNPCKHQDQ     Z24, Z21, Z22
+	VPUNPCKLQDQ     Z24, Z21, Z21
 	VPXORQ          Z22, Z21, Z21
-	VPXORQ          Z22, Z24, K2, Z21
 	VPCLMULQDQ      $0x00, 1152(SI), Z21, Z22
 	VPTERNLOGQ      $0x96, Z22, Z23, Z20
 	VAESENC         Z7, Z17, Z17
@@ -2008,23 +2006,23 @@ lastRoundAz:
 	VPSHUFD       $0x4e, Z19, Z19
 	VPTERNLOGQ    $0x96, Z18, Z19, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z19
 	VMOVDQU64     Z19, (R8)
 	VPXORQ        (R9), Z12, Z21
@@ -2048,14 +2046,14 @@ lastRoundAz:
 	VMOVDQA64     Z17, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealAw
 
 drainAx:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), CX
-	MOVQ          168(AX), CX
-	MOVQ          232(AX), CX
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), DX
+	MOVQ          168(CX), DX
+	MOVQ          232(CX), DX
 	VSHUFI64X2    $0x44, Z21, Z19, Z0
 	VSHUFI64X2    $0x44, Z23, Z22, Z2
 	VSHUFI64X2    $0x88, Z2, Z0, Z1
@@ -2065,9 +2063,9 @@ drainAx:
 	VPCLMULQDQ    $0x00, 384(SI), Z1, Z3
 	VPCLMULQDQ    $0x11, 384(SI), Z1, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z2, Z4
-	VPALIGNR      $0x08, Z1, Z2, Z5
+	VPUNPCKHQDQ   Z2, Z1, Z5
+	VPUNPCKLQDQ   Z2, Z1, Z1
 	VPXORQ        Z5, Z1, Z1
-	VPXORQ        Z5, Z2, K2, Z1
 	VPCLMULQDQ    $0x00, 1024(SI), Z1, Z5
 	VPCLMULQDQ    $0x11, 448(SI), Z2, Z2
 	VPCLMULQDQ    $0x11, 1024(SI), Z1, Z1
@@ -2082,24 +2080,24 @@ drainAx:
 	VPCLMULQDQ    $0x11, 512(SI), Z7, Z4
 	VPTERNLOGQ    $0x96, Z4, Z2, Z0
 	VPCLMULQDQ    $0x00, 576(SI), Z6, Z2
-	VPALIGNR      $0x08, Z7, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z7, Z4
+	VPUNPCKLQDQ   Z6, Z7, Z7
 	VPXORQ        Z4, Z7, Z7
-	VPXORQ        Z4, Z6, K2, Z7
 	VPCLMULQDQ    $0x00, 1088(SI), Z7, Z4
 	VPTERNLOGQ    $0x96, Z4, Z1, Z5
 	VPCLMULQDQ    $0x11, 576(SI), Z6, Z1
 	VPCLMULQDQ    $0x11, 1088(SI), Z7, Z6
 	VMOVDQA64     192(SI), Z4
 	VMOVDQA64     Z24, Z7
-	VPSHUFB.Z     quadSwap<>+0(SB), Z7, K4, Z7
+	VPSHUFB.Z     quadSwap<>+0(SB), Z7, K3, Z7
 	VPCLMULQDQ    $0x00, 320(SI), Z4, Z8
 	VPTERNLOGQ    $0x96, Z8, Z2, Z3
 	VPCLMULQDQ    $0x11, 320(SI), Z4, Z2
 	VPTERNLOGQ    $0x96, Z2, Z1, Z0
 	VPCLMULQDQ    $0x00, 640(SI), Z7, Z1
-	VPALIGNR      $0x08, Z4, Z7, Z2
+	VPUNPCKHQDQ   Z7, Z4, Z2
+	VPUNPCKLQDQ   Z7, Z4, Z4
 	VPXORQ        Z2, Z4, Z4
-	VPXORQ        Z2, Z7, K2, Z4
 	VPCLMULQDQ    $0x00, 1152(SI), Z4, Z2
 	VPTERNLOGQ    $0x96, Z2, Z6, Z5
 	VPCLMULQDQ    $0x11, 640(SI), Z7, Z2
@@ -2116,19 +2114,19 @@ drainAx:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersAb:
@@ -2156,36 +2154,36 @@ registersAb:
 	VMOVDQA64       Z10, 704(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
-	VMOVDQU64       (AX), Y10
-	VINSERTI64X4    $0x01, 64(AX), Z10, Z10
-	VMOVDQU64       128(AX), Y11
-	VINSERTI64X4    $0x01, 192(AX), Z11, Z11
+	VMOVDQU64       (CX), Y10
+	VINSERTI64X4    $0x01, 64(CX), Z10, Z10
+	VMOVDQU64       128(CX), Y11
+	VINSERTI64X4    $0x01, 192(CX), Z11, Z11
 	VSHUFI64X2      $0x88, Z11, Z10, Z17
 	VSHUFI64X2      $0xdd, Z11, Z10, Z10
 	VPALIGNR.Z      $0x08, Z17, Z10, K1, Z17
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K3, Z10
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K2, Z10
 	VMOVDQA64       Z10, 256(SI)
 	VPXORQ          (SI), Z17, Z17
 	VSHUFI64X2      $0x00, Z17, Z17, Z10
@@ -2308,10 +2306,10 @@ lastRoundBf:
 	VAESENCLAST   Z9, Z11, Z11
 	VAESENCLAST   Z9, Z12, Z12
 	VAESENCLAST   Z9, Z14, Z14
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z10, Z10
 	VMOVDQU64     Z10, (R8)
 	VPXORQ        (R9), Z11, Z11
@@ -2335,19 +2333,19 @@ lastRoundBf:
 	VMOVDQA64     Z17, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JZ            drainBe
 
 sealBd:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z11
@@ -2363,10 +2361,10 @@ sealBd:
 	VSHUFI64X2      $0xfa, Z10, Z10, Z17
 	VPXORQ          quadPairs<>+320(SB), Z17, Z17
 	VPXORQ          quadLanes<>+0(SB), Z10, Z18
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R9
-	MOVQ            -88(AX), R10
-	MOVQ            -24(AX), R11
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R9
+	MOVQ            -88(CX), R10
+	MOVQ            -24(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y19
@@ -2385,9 +2383,9 @@ sealBd:
 	VAESENC         Z0, Z15, Z15
 	VPCLMULQDQ      $0x11, 384(SI), Z23, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z20, Z22
-	VPALIGNR        $0x08, Z23, Z20, Z21
+	VPUNPCKHQDQ     Z20, Z23, Z21
+	VPUNPCKLQDQ     Z20, Z23, Z23
 	VPXORQ          Z21, Z23, Z23
-	VPXORQ          Z21, Z20, K2, Z23
 	VPCLMULQDQ      $0x00, 1024(SI), Z23, Z21
 	VAESENC         Z1, Z18, Z18
 	VAESENC         Z1, Z16, Z16
@@ -2425,9 +2423,9 @@ sealBd:
 	VAESENC         Z3, Z12, Z12
 	VAESENC         Z3, Z14, Z14
 	VAESENC         Z3, Z15, Z15
-	VPALIGNR        $0x08, Z23, Z24, Z22
+	VPUNPCKHQDQ     Z24, Z23, Z22
+	VPUNPCKLQDQ     Z24, Z23, Z23
 	VPXORQ          Z22, Z23, Z23
-	VPXORQ          Z22, Z24, K2, Z23
 	VPCLMULQDQ      $0x00, 1088(SI), Z23, Z22
 	VPTERNLOGQ      $0x96, Z22, Z25, Z21
 	VPCLMULQDQ      $0x11, 576(SI), Z24, Z22
@@ -2446,7 +2444,7 @@ sealBd:
 	VSHUFI64X2      $0x88, Z26, Z24, Z23
 	VSHUFI64X2      $0xdd, Z26, Z24, Z24
 	VPSHUFB         quadSwap<>+0(SB), Z23, Z23
-	VPSHUFB.Z       quadSwap<>+0(SB), Z24, K4, Z24
+	VPSHUFB.Z       quadSwap<>+0(SB), Z24, K3, Z24
 	VPCLMULQDQ      $0x00, 640(SI), Z23, Z26
 	VPTERNLOGQ      $0x96, Z26, Z20, Z10
 	VAESENC         Z5, Z18, Z18
@@ -2459,9 +2457,9 @@ sealBd:
 	VPCLMULQDQ      $0x11, 640(SI), Z23, Z20
 	VPTERNLOGQ      $0x96, Z20, Z22, Z19
 	VPCLMULQDQ      $0x00, 704(SI), Z24, Z20
-	VPALIGNR        $0x08, Z23, Z24, Z22
+	VPUNPCKHQDQ     Z24, Z23, Z22
+	VPUNPCKLQDQ     Z24, Z23, Z23
 	VPXORQ          Z22, Z23, Z23
-	VPXORQ          Z22, Z24, K2, Z23
 	VPCLMULQDQ      $0x00, 1152(SI), Z23, Z22
 	VPTERNLOGQ      $0x96, Z22, Z25, Z21
 	VAESENC         Z6, Z18, Z18
@@ -2549,23 +2547,23 @@ lastRoundBg:
 	VPSHUFD       $0x4e, Z20, Z20
 	VPTERNLOGQ    $0x96, Z19, Z20, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
 	VPXORQ        (R9), Z12, Z12
@@ -2589,15 +2587,15 @@ lastRoundBg:
 	VMOVDQA64     Z18, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealBd
 
 drainBe:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     (CX), Y0
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     (DX), Y0
 	VINSERTI64X4  $0x01, (BX), Z0, Z0
 	VMOVDQU64     (R8), Y1
 	VINSERTI64X4  $0x01, (R9), Z1, Z1
@@ -2608,13 +2606,13 @@ drainBe:
 	VPCLMULQDQ    $0x00, 384(SI), Z5, Z2
 	VPCLMULQDQ    $0x11, 384(SI), Z5, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z1, Z4
-	VPALIGNR      $0x08, Z5, Z1, Z3
+	VPUNPCKHQDQ   Z1, Z5, Z3
+	VPUNPCKLQDQ   Z1, Z5, Z5
 	VPXORQ        Z3, Z5, Z5
-	VPXORQ        Z3, Z1, K2, Z5
 	VPCLMULQDQ    $0x00, 1024(SI), Z5, Z3
 	VPCLMULQDQ    $0x11, 448(SI), Z1, Z1
 	VPCLMULQDQ    $0x11, 1024(SI), Z5, Z7
-	VMOVDQU64     32(CX), Y6
+	VMOVDQU64     32(DX), Y6
 	VINSERTI64X4  $0x01, 32(BX), Z6, Z6
 	VMOVDQU64     32(R8), Y8
 	VINSERTI64X4  $0x01, 32(R9), Z8, Z8
@@ -2627,29 +2625,29 @@ drainBe:
 	VPCLMULQDQ    $0x11, 512(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z1, Z0
 	VPCLMULQDQ    $0x00, 576(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1088(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 576(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1088(SI), Z5, Z7
-	VMOVDQU64     64(CX), Y6
+	VMOVDQU64     64(DX), Y6
 	VINSERTI64X4  $0x01, 64(BX), Z6, Z6
 	VMOVDQU64     64(R8), Y8
 	VINSERTI64X4  $0x01, 64(R9), Z8, Z8
 	VSHUFI64X2    $0x88, Z8, Z6, Z5
 	VSHUFI64X2    $0xdd, Z8, Z6, Z6
 	VPSHUFB       quadSwap<>+0(SB), Z5, Z5
-	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K4, Z6
+	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K3, Z6
 	VPCLMULQDQ    $0x00, 640(SI), Z5, Z8
 	VPTERNLOGQ    $0x96, Z8, Z1, Z2
 	VPCLMULQDQ    $0x11, 640(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 704(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1152(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 704(SI), Z6, Z4
@@ -2672,19 +2670,19 @@ drainBe:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersBc:
@@ -2707,36 +2705,36 @@ registersBc:
 	VMOVDQA64       Z10, 768(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       768(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
-	VMOVDQU64       (AX), Y10
-	VINSERTI64X4    $0x01, 64(AX), Z10, Z10
-	VMOVDQU64       128(AX), Y11
-	VINSERTI64X4    $0x01, 192(AX), Z11, Z11
+	VMOVDQU64       (CX), Y10
+	VINSERTI64X4    $0x01, 64(CX), Z10, Z10
+	VMOVDQU64       128(CX), Y11
+	VINSERTI64X4    $0x01, 192(CX), Z11, Z11
 	VSHUFI64X2      $0x88, Z11, Z10, Z19
 	VSHUFI64X2      $0xdd, Z11, Z10, Z10
 	VPALIGNR.Z      $0x08, Z19, Z10, K1, Z19
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K3, Z10
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K2, Z10
 	VMOVDQA64       Z10, 256(SI)
 	VPXORQ          (SI), Z19, Z19
 	VSHUFI64X2      $0x00, Z19, Z19, Z11
@@ -2887,44 +2885,44 @@ lastRoundBj:
 	VAESENCLAST Z9, Z16, Z16
 	VAESENCLAST Z9, Z17, Z17
 	VAESENCLAST Z9, Z18, Z18
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 	VPXORQ      (R8), Z10, Z10
 	VMOVDQU64   Z10, (R8)
-	VPXORQ.Z    64(R8), Z11, K5, Z11
-	VMOVDQU64   Z11, K5, 64(R8)
+	VPXORQ.Z    64(R8), Z11, K4, Z11
+	VMOVDQU64   Z11, K4, 64(R8)
 	VPXORQ      (R9), Z12, Z12
 	VMOVDQU64   Z12, (R9)
-	VPXORQ.Z    64(R9), Z14, K5, Z14
-	VMOVDQU64   Z14, K5, 64(R9)
+	VPXORQ.Z    64(R9), Z14, K4, Z14
+	VMOVDQU64   Z14, K4, 64(R9)
 	VPXORQ      (R10), Z15, Z15
 	VMOVDQU64   Z15, (R10)
-	VPXORQ.Z    64(R10), Z16, K5, Z16
-	VMOVDQU64   Z16, K5, 64(R10)
+	VPXORQ.Z    64(R10), Z16, K4, Z16
+	VMOVDQU64   Z16, K4, 64(R10)
 	VPXORQ      (R11), Z17, Z17
 	VMOVDQU64   Z17, (R11)
-	VPXORQ.Z    64(R11), Z18, K5, Z18
-	VMOVDQU64   Z18, K5, 64(R11)
+	VPXORQ.Z    64(R11), Z18, K4, Z18
+	VMOVDQU64   Z18, K4, 64(R11)
 	VPSHUFB     quadSwap<>+0(SB), Z19, Z19
 	VPXORQ      64(SI), Z19, Z19
 	VMOVDQA64   Z19, 128(SI)
 	VMOVDQA64   256(SI), Z10
 	VMOVDQA64   Z10, 192(SI)
-	DECQ        CX
+	DECQ        DX
 	JZ          drainBi
 
 sealBh:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -2940,10 +2938,10 @@ sealBh:
 	VPXORQ          quadCounters<>+0(SB), Z19, Z18
 	VPXORQ          quadCounters<>+64(SB), Z19, Z19
 	VPXORQ          quadLanes<>+0(SB), Z10, Z20
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R9
-	MOVQ            -88(AX), R10
-	MOVQ            -24(AX), R11
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R9
+	MOVQ            -88(CX), R10
+	MOVQ            -24(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y21
@@ -2964,9 +2962,9 @@ sealBh:
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z22, Z24
-	VPALIGNR        $0x08, Z25, Z22, Z23
+	VPUNPCKHQDQ     Z22, Z25, Z23
+	VPUNPCKLQDQ     Z22, Z25, Z25
 	VPXORQ          Z23, Z25, Z25
-	VPXORQ          Z23, Z22, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z23
 	VPCLMULQDQ      $0x11, 448(SI), Z22, Z22
 	VAESENC         Z1, Z20, Z20
@@ -3001,9 +2999,9 @@ sealBh:
 	VPCLMULQDQ      $0x11, 512(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z22, Z21
 	VPCLMULQDQ      $0x00, 576(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1088(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VAESENC         Z3, Z20, Z20
@@ -3048,9 +3046,9 @@ sealBh:
 	VAESENC         Z5, Z17, Z17
 	VAESENC         Z5, Z18, Z18
 	VAESENC         Z5, Z19, Z19
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1152(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 704(SI), Z26, Z24
@@ -3071,7 +3069,7 @@ sealBh:
 	VINSERTI32X4    $0x01, 96(R11), Y28, Y28
 	VINSERTI64X4    $0x01, Y28, Z26, Z26
 	VMOVDQA64       Z26, Z26
-	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K4, Z26
+	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K3, Z26
 	VPCLMULQDQ      $0x00, 320(SI), Z25, Z28
 	VPTERNLOGQ      $0x96, Z28, Z22, Z10
 	VPCLMULQDQ      $0x11, 320(SI), Z25, Z22
@@ -3086,9 +3084,9 @@ sealBh:
 	VAESENC         Z7, Z18, Z18
 	VAESENC         Z7, Z19, Z19
 	VPCLMULQDQ      $0x00, 768(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1216(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 768(SI), Z26, Z24
@@ -3168,53 +3166,53 @@ lastRoundBk:
 	VPSHUFD       $0x4e, Z22, Z22
 	VPTERNLOGQ    $0x96, Z21, Z22, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
-	VPXORQ.Z      64(R8), Z12, K5, Z12
-	VMOVDQU64     Z12, K5, 64(R8)
+	VPXORQ.Z      64(R8), Z12, K4, Z12
+	VMOVDQU64     Z12, K4, 64(R8)
 	VPXORQ        (R9), Z14, Z14
 	VMOVDQU64     Z14, (R9)
-	VPXORQ.Z      64(R9), Z15, K5, Z15
-	VMOVDQU64     Z15, K5, 64(R9)
+	VPXORQ.Z      64(R9), Z15, K4, Z15
+	VMOVDQU64     Z15, K4, 64(R9)
 	VPXORQ        (R10), Z16, Z16
 	VMOVDQU64     Z16, (R10)
-	VPXORQ.Z      64(R10), Z17, K5, Z17
-	VMOVDQU64     Z17, K5, 64(R10)
+	VPXORQ.Z      64(R10), Z17, K4, Z17
+	VMOVDQU64     Z17, K4, 64(R10)
 	VPXORQ        (R11), Z18, Z18
 	VMOVDQU64     Z18, (R11)
-	VPXORQ.Z      64(R11), Z19, K5, Z19
-	VMOVDQU64     Z19, K5, 64(R11)
+	VPXORQ.Z      64(R11), Z19, K4, Z19
+	VMOVDQU64     Z19, K4, 64(R11)
 	VPSHUFB       quadSwap<>+0(SB), Z20, Z20
 	VPXORQ        64(SI), Z20, Z20
 	VMOVDQA64     Z20, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealBh
 
 drainBi:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     (CX), Y0
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     (DX), Y0
 	VINSERTI64X4  $0x01, (BX), Z0, Z0
 	VMOVDQU64     (R8), Y1
 	VINSERTI64X4  $0x01, (R9), Z1, Z1
@@ -3225,13 +3223,13 @@ drainBi:
 	VPCLMULQDQ    $0x00, 384(SI), Z5, Z2
 	VPCLMULQDQ    $0x11, 384(SI), Z5, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z1, Z4
-	VPALIGNR      $0x08, Z5, Z1, Z3
+	VPUNPCKHQDQ   Z1, Z5, Z3
+	VPUNPCKLQDQ   Z1, Z5, Z5
 	VPXORQ        Z3, Z5, Z5
-	VPXORQ        Z3, Z1, K2, Z5
 	VPCLMULQDQ    $0x00, 1024(SI), Z5, Z3
 	VPCLMULQDQ    $0x11, 448(SI), Z1, Z1
 	VPCLMULQDQ    $0x11, 1024(SI), Z5, Z7
-	VMOVDQU64     32(CX), Y6
+	VMOVDQU64     32(DX), Y6
 	VINSERTI64X4  $0x01, 32(BX), Z6, Z6
 	VMOVDQU64     32(R8), Y8
 	VINSERTI64X4  $0x01, 32(R9), Z8, Z8
@@ -3244,14 +3242,14 @@ drainBi:
 	VPCLMULQDQ    $0x11, 512(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z1, Z0
 	VPCLMULQDQ    $0x00, 576(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1088(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 576(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1088(SI), Z5, Z7
-	VMOVDQU64     64(CX), Y6
+	VMOVDQU64     64(DX), Y6
 	VINSERTI64X4  $0x01, 64(BX), Z6, Z6
 	VMOVDQU64     64(R8), Y8
 	VINSERTI64X4  $0x01, 64(R9), Z8, Z8
@@ -3264,29 +3262,29 @@ drainBi:
 	VPCLMULQDQ    $0x11, 640(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 704(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1152(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 704(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1152(SI), Z5, Z7
 	VMOVDQA64     192(SI), Z5
-	VMOVDQU64     96(CX), X6
+	VMOVDQU64     96(DX), X6
 	VINSERTI32X4  $0x01, 96(BX), Y6, Y6
 	VMOVDQU64     96(R8), X8
 	VINSERTI32X4  $0x01, 96(R9), Y8, Y8
 	VINSERTI64X4  $0x01, Y8, Z6, Z6
 	VMOVDQA64     Z6, Z6
-	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K4, Z6
+	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K3, Z6
 	VPCLMULQDQ    $0x00, 320(SI), Z5, Z8
 	VPTERNLOGQ    $0x96, Z8, Z1, Z2
 	VPCLMULQDQ    $0x11, 320(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 768(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1216(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 768(SI), Z6, Z4
@@ -3303,19 +3301,19 @@ drainBi:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersBb:
@@ -3340,42 +3338,42 @@ registersBb:
 	VMOVDQA64       Z10, 832(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       768(SI), Z10
 	VMOVDQA64       832(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1280(SI)
-	VMOVDQU64       (AX), Y10
-	VINSERTI64X4    $0x01, 64(AX), Z10, Z10
-	VMOVDQU64       128(AX), Y11
-	VINSERTI64X4    $0x01, 192(AX), Z11, Z11
+	VMOVDQU64       (CX), Y10
+	VINSERTI64X4    $0x01, 64(CX), Z10, Z10
+	VMOVDQU64       128(CX), Y11
+	VINSERTI64X4    $0x01, 192(CX), Z11, Z11
 	VSHUFI64X2      $0x88, Z11, Z10, Z19
 	VSHUFI64X2      $0xdd, Z11, Z10, Z10
 	VPALIGNR.Z      $0x08, Z19, Z10, K1, Z19
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K3, Z10
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K2, Z10
 	VMOVDQA64       Z10, 256(SI)
 	VPXORQ          (SI), Z19, Z19
 	VSHUFI64X2      $0x00, Z19, Z19, Z11
@@ -3526,10 +3524,10 @@ lastRoundBn:
 	VAESENCLAST Z9, Z16, Z16
 	VAESENCLAST Z9, Z17, Z17
 	VAESENCLAST Z9, Z18, Z18
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 	VPXORQ      (R8), Z10, Z10
 	VMOVDQU64   Z10, (R8)
 	VPXORQ      64(R8), Z11, Z11
@@ -3551,19 +3549,19 @@ lastRoundBn:
 	VMOVDQA64   Z19, 128(SI)
 	VMOVDQA64   256(SI), Z10
 	VMOVDQA64   Z10, 192(SI)
-	DECQ        CX
+	DECQ        DX
 	JZ          drainBm
 
 sealBl:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -3579,10 +3577,10 @@ sealBl:
 	VPXORQ          quadCounters<>+0(SB), Z19, Z18
 	VPXORQ          quadCounters<>+64(SB), Z19, Z19
 	VPXORQ          quadLanes<>+0(SB), Z10, Z20
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R9
-	MOVQ            -88(AX), R10
-	MOVQ            -24(AX), R11
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R9
+	MOVQ            -88(CX), R10
+	MOVQ            -24(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y21
@@ -3603,9 +3601,9 @@ sealBl:
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z22, Z24
-	VPALIGNR        $0x08, Z25, Z22, Z23
+	VPUNPCKHQDQ     Z22, Z25, Z23
+	VPUNPCKLQDQ     Z22, Z25, Z25
 	VPXORQ          Z23, Z25, Z25
-	VPXORQ          Z23, Z22, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z23
 	VPCLMULQDQ      $0x11, 448(SI), Z22, Z22
 	VAESENC         Z1, Z20, Z20
@@ -3640,9 +3638,9 @@ sealBl:
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
 	VPCLMULQDQ      $0x00, 576(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1088(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 576(SI), Z26, Z24
@@ -3678,9 +3676,9 @@ sealBl:
 	VAESENC         Z4, Z18, Z18
 	VAESENC         Z4, Z19, Z19
 	VPCLMULQDQ      $0x00, 704(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1152(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 704(SI), Z26, Z24
@@ -3701,7 +3699,7 @@ sealBl:
 	VSHUFI64X2      $0x88, Z28, Z26, Z25
 	VSHUFI64X2      $0xdd, Z28, Z26, Z26
 	VPSHUFB         quadSwap<>+0(SB), Z25, Z25
-	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K4, Z26
+	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K3, Z26
 	VPCLMULQDQ      $0x00, 768(SI), Z25, Z28
 	VPTERNLOGQ      $0x96, Z28, Z22, Z10
 	VPCLMULQDQ      $0x11, 768(SI), Z25, Z22
@@ -3716,9 +3714,9 @@ sealBl:
 	VAESENC         Z6, Z18, Z18
 	VAESENC         Z6, Z19, Z19
 	VPCLMULQDQ      $0x00, 832(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1216(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 832(SI), Z26, Z24
@@ -3813,23 +3811,23 @@ lastRoundBo:
 	VPSHUFD       $0x4e, Z22, Z22
 	VPTERNLOGQ    $0x96, Z21, Z22, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
 	VPXORQ        64(R8), Z12, Z12
@@ -3851,15 +3849,15 @@ lastRoundBo:
 	VMOVDQA64     Z20, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealBl
 
 drainBm:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     (CX), Y0
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     (DX), Y0
 	VINSERTI64X4  $0x01, (BX), Z0, Z0
 	VMOVDQU64     (R8), Y1
 	VINSERTI64X4  $0x01, (R9), Z1, Z1
@@ -3870,13 +3868,13 @@ drainBm:
 	VPCLMULQDQ    $0x00, 384(SI), Z5, Z2
 	VPCLMULQDQ    $0x11, 384(SI), Z5, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z1, Z4
-	VPALIGNR      $0x08, Z5, Z1, Z3
+	VPUNPCKHQDQ   Z1, Z5, Z3
+	VPUNPCKLQDQ   Z1, Z5, Z5
 	VPXORQ        Z3, Z5, Z5
-	VPXORQ        Z3, Z1, K2, Z5
 	VPCLMULQDQ    $0x00, 1024(SI), Z5, Z3
 	VPCLMULQDQ    $0x11, 448(SI), Z1, Z1
 	VPCLMULQDQ    $0x11, 1024(SI), Z5, Z7
-	VMOVDQU64     32(CX), Y6
+	VMOVDQU64     32(DX), Y6
 	VINSERTI64X4  $0x01, 32(BX), Z6, Z6
 	VMOVDQU64     32(R8), Y8
 	VINSERTI64X4  $0x01, 32(R9), Z8, Z8
@@ -3889,14 +3887,14 @@ drainBm:
 	VPCLMULQDQ    $0x11, 512(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z1, Z0
 	VPCLMULQDQ    $0x00, 576(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1088(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 576(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1088(SI), Z5, Z7
-	VMOVDQU64     64(CX), Y6
+	VMOVDQU64     64(DX), Y6
 	VINSERTI64X4  $0x01, 64(BX), Z6, Z6
 	VMOVDQU64     64(R8), Y8
 	VINSERTI64X4  $0x01, 64(R9), Z8, Z8
@@ -3909,29 +3907,29 @@ drainBm:
 	VPCLMULQDQ    $0x11, 640(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 704(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1152(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 704(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1152(SI), Z5, Z7
-	VMOVDQU64     96(CX), Y6
+	VMOVDQU64     96(DX), Y6
 	VINSERTI64X4  $0x01, 96(BX), Z6, Z6
 	VMOVDQU64     96(R8), Y8
 	VINSERTI64X4  $0x01, 96(R9), Z8, Z8
 	VSHUFI64X2    $0x88, Z8, Z6, Z5
 	VSHUFI64X2    $0xdd, Z8, Z6, Z6
 	VPSHUFB       quadSwap<>+0(SB), Z5, Z5
-	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K4, Z6
+	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K3, Z6
 	VPCLMULQDQ    $0x00, 768(SI), Z5, Z8
 	VPTERNLOGQ    $0x96, Z8, Z1, Z2
 	VPCLMULQDQ    $0x11, 768(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 832(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1216(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 832(SI), Z6, Z4
@@ -3954,19 +3952,19 @@ drainBm:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersBa:
@@ -3996,42 +3994,42 @@ registersBa:
 	VMOVDQA64       Z10, 896(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       768(SI), Z10
 	VMOVDQA64       832(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       896(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1280(SI)
-	VMOVDQU64       (AX), Y10
-	VINSERTI64X4    $0x01, 64(AX), Z10, Z10
-	VMOVDQU64       128(AX), Y11
-	VINSERTI64X4    $0x01, 192(AX), Z11, Z11
+	VMOVDQU64       (CX), Y10
+	VINSERTI64X4    $0x01, 64(CX), Z10, Z10
+	VMOVDQU64       128(CX), Y11
+	VINSERTI64X4    $0x01, 192(CX), Z11, Z11
 	VSHUFI64X2      $0x88, Z11, Z10, Z20
 	VSHUFI64X2      $0xdd, Z11, Z10, Z10
 	VPALIGNR.Z      $0x08, Z20, Z10, K1, Z20
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K3, Z10
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K2, Z10
 	VMOVDQA64       Z10, 256(SI)
 	VPXORQ          (SI), Z20, Z20
 	VSHUFI64X2      $0x00, Z20, Z20, Z11
@@ -4197,10 +4195,10 @@ lastRoundBs:
 	VAESENCLAST   Z9, Z16, Z16
 	VAESENCLAST   Z9, Z17, Z17
 	VAESENCLAST   Z9, Z18, Z18
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z10, Z10
 	VMOVDQU64     Z10, (R8)
 	VPXORQ        64(R8), Z11, Z11
@@ -4232,19 +4230,19 @@ lastRoundBs:
 	VMOVDQA64     Z20, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JZ            drainBr
 
 sealBq:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -4261,10 +4259,10 @@ sealBq:
 	VPXORQ          quadCounters<>+64(SB), Z19, Z19
 	VPXORQ          quadLanes<>+576(SB), Z10, Z20
 	VPXORQ          quadLanes<>+0(SB), Z10, Z21
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R9
-	MOVQ            -88(AX), R10
-	MOVQ            -24(AX), R11
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R9
+	MOVQ            -88(CX), R10
+	MOVQ            -24(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y22
@@ -4286,9 +4284,9 @@ sealBq:
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z23, Z25
-	VPALIGNR        $0x08, Z26, Z23, Z24
+	VPUNPCKHQDQ     Z23, Z26, Z24
+	VPUNPCKLQDQ     Z23, Z26, Z26
 	VPXORQ          Z24, Z26, Z26
-	VPXORQ          Z24, Z23, K2, Z26
 	VPCLMULQDQ      $0x00, 1024(SI), Z26, Z24
 	VPCLMULQDQ      $0x11, 448(SI), Z23, Z23
 	VPCLMULQDQ      $0x11, 1024(SI), Z26, Z28
@@ -4325,9 +4323,9 @@ sealBq:
 	VAESENC         Z2, Z17, Z17
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1088(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VPCLMULQDQ      $0x11, 576(SI), Z27, Z25
@@ -4365,9 +4363,9 @@ sealBq:
 	VAESENC         Z4, Z17, Z17
 	VAESENC         Z4, Z18, Z18
 	VAESENC         Z4, Z19, Z19
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1152(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VPCLMULQDQ      $0x11, 704(SI), Z27, Z25
@@ -4395,9 +4393,9 @@ sealBq:
 	VPCLMULQDQ      $0x11, 768(SI), Z26, Z23
 	VPTERNLOGQ      $0x96, Z23, Z25, Z22
 	VPCLMULQDQ      $0x00, 832(SI), Z27, Z23
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1216(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VAESENC         Z6, Z21, Z21
@@ -4419,7 +4417,7 @@ sealBq:
 	VINSERTI32X4    $0x01, 128(R11), Y29, Y29
 	VINSERTI64X4    $0x01, Y29, Z27, Z27
 	VMOVDQA64       Z27, Z27
-	VPSHUFB.Z       quadSwap<>+0(SB), Z27, K4, Z27
+	VPSHUFB.Z       quadSwap<>+0(SB), Z27, K3, Z27
 	VAESENC         Z7, Z21, Z21
 	VAESENC         Z7, Z20, Z20
 	VAESENC         Z7, Z11, Z11
@@ -4435,9 +4433,9 @@ sealBq:
 	VPCLMULQDQ      $0x11, 320(SI), Z26, Z23
 	VPTERNLOGQ      $0x96, Z23, Z25, Z22
 	VPCLMULQDQ      $0x00, 896(SI), Z27, Z23
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1280(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VAESENC         Z8, Z21, Z21
@@ -4523,23 +4521,23 @@ lastRoundBt:
 	VPSHUFD       $0x4e, Z23, Z23
 	VPTERNLOGQ    $0x96, Z22, Z23, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
 	VPXORQ        64(R8), Z12, Z12
@@ -4571,15 +4569,15 @@ lastRoundBt:
 	VMOVDQA64     Z21, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealBq
 
 drainBr:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     (CX), Y0
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     (DX), Y0
 	VINSERTI64X4  $0x01, (BX), Z0, Z0
 	VMOVDQU64     (R8), Y1
 	VINSERTI64X4  $0x01, (R9), Z1, Z1
@@ -4590,13 +4588,13 @@ drainBr:
 	VPCLMULQDQ    $0x00, 384(SI), Z5, Z2
 	VPCLMULQDQ    $0x11, 384(SI), Z5, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z1, Z4
-	VPALIGNR      $0x08, Z5, Z1, Z3
+	VPUNPCKHQDQ   Z1, Z5, Z3
+	VPUNPCKLQDQ   Z1, Z5, Z5
 	VPXORQ        Z3, Z5, Z5
-	VPXORQ        Z3, Z1, K2, Z5
 	VPCLMULQDQ    $0x00, 1024(SI), Z5, Z3
 	VPCLMULQDQ    $0x11, 448(SI), Z1, Z1
 	VPCLMULQDQ    $0x11, 1024(SI), Z5, Z7
-	VMOVDQU64     32(CX), Y6
+	VMOVDQU64     32(DX), Y6
 	VINSERTI64X4  $0x01, 32(BX), Z6, Z6
 	VMOVDQU64     32(R8), Y8
 	VINSERTI64X4  $0x01, 32(R9), Z8, Z8
@@ -4609,14 +4607,14 @@ drainBr:
 	VPCLMULQDQ    $0x11, 512(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z1, Z0
 	VPCLMULQDQ    $0x00, 576(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1088(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 576(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1088(SI), Z5, Z7
-	VMOVDQU64     64(CX), Y6
+	VMOVDQU64     64(DX), Y6
 	VINSERTI64X4  $0x01, 64(BX), Z6, Z6
 	VMOVDQU64     64(R8), Y8
 	VINSERTI64X4  $0x01, 64(R9), Z8, Z8
@@ -4629,14 +4627,14 @@ drainBr:
 	VPCLMULQDQ    $0x11, 640(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 704(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1152(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 704(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1152(SI), Z5, Z7
-	VMOVDQU64     96(CX), Y6
+	VMOVDQU64     96(DX), Y6
 	VINSERTI64X4  $0x01, 96(BX), Z6, Z6
 	VMOVDQU64     96(R8), Y8
 	VINSERTI64X4  $0x01, 96(R9), Z8, Z8
@@ -4649,29 +4647,29 @@ drainBr:
 	VPCLMULQDQ    $0x11, 768(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 832(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1216(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 832(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1216(SI), Z5, Z7
 	VMOVDQA64     192(SI), Z5
-	VMOVDQU64     128(CX), X6
+	VMOVDQU64     128(DX), X6
 	VINSERTI32X4  $0x01, 128(BX), Y6, Y6
 	VMOVDQU64     128(R8), X8
 	VINSERTI32X4  $0x01, 128(R9), Y8, Y8
 	VINSERTI64X4  $0x01, Y8, Z6, Z6
 	VMOVDQA64     Z6, Z6
-	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K4, Z6
+	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K3, Z6
 	VPCLMULQDQ    $0x00, 320(SI), Z5, Z8
 	VPTERNLOGQ    $0x96, Z8, Z1, Z2
 	VPCLMULQDQ    $0x11, 320(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 896(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1280(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 896(SI), Z6, Z4
@@ -4688,19 +4686,19 @@ drainBr:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 	JMP           end
 
 registersBp:
@@ -4729,48 +4727,48 @@ registersBp:
 	VMOVDQA64       Z10, 960(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       768(SI), Z10
 	VMOVDQA64       832(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	VMOVDQA64       896(SI), Z10
 	VMOVDQA64       960(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1280(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1344(SI)
-	VMOVDQU64       (AX), Y10
-	VINSERTI64X4    $0x01, 64(AX), Z10, Z10
-	VMOVDQU64       128(AX), Y11
-	VINSERTI64X4    $0x01, 192(AX), Z11, Z11
+	VMOVDQU64       (CX), Y10
+	VINSERTI64X4    $0x01, 64(CX), Z10, Z10
+	VMOVDQU64       128(CX), Y11
+	VINSERTI64X4    $0x01, 192(CX), Z11, Z11
 	VSHUFI64X2      $0x88, Z11, Z10, Z21
 	VSHUFI64X2      $0xdd, Z11, Z10, Z10
 	VPALIGNR.Z      $0x08, Z21, Z10, K1, Z21
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K3, Z10
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z10, K2, Z10
 	VMOVDQA64       Z10, 256(SI)
 	VPXORQ          (SI), Z21, Z21
 	VSHUFI64X2      $0x00, Z21, Z21, Z11
@@ -4953,10 +4951,10 @@ lastRoundBw:
 	VAESENCLAST   Z9, Z16, Z16
 	VAESENCLAST   Z9, Z17, Z17
 	VAESENCLAST   Z9, Z18, Z18
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z10, Z10
 	VMOVDQU64     Z10, (R8)
 	VPXORQ        64(R8), Z11, Z11
@@ -4988,19 +4986,19 @@ lastRoundBw:
 	VMOVDQA64     Z21, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JZ            drainBv
 
 sealBu:
-	ADDQ            $0x00000100, AX
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	ADDQ            $0x00000100, CX
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 256(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -5020,10 +5018,10 @@ sealBu:
 	VSHUFI64X2      $0xfa, Z10, Z10, Z21
 	VPXORQ          quadPairs<>+576(SB), Z21, Z21
 	VPXORQ          quadLanes<>+0(SB), Z10, Z22
-	MOVQ            -216(AX), R8
-	MOVQ            -152(AX), R9
-	MOVQ            -88(AX), R10
-	MOVQ            -24(AX), R11
+	MOVQ            -216(CX), R8
+	MOVQ            -152(CX), R9
+	MOVQ            -88(CX), R10
+	MOVQ            -24(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y23
@@ -5046,9 +5044,9 @@ sealBu:
 	VAESENC         Z0, Z17, Z17
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
-	VPALIGNR        $0x08, Z27, Z24, Z25
+	VPUNPCKHQDQ     Z24, Z27, Z25
+	VPUNPCKLQDQ     Z24, Z27, Z27
 	VPXORQ          Z25, Z27, Z27
-	VPXORQ          Z25, Z24, K2, Z27
 	VPCLMULQDQ      $0x00, 1024(SI), Z27, Z25
 	VPCLMULQDQ      $0x11, 448(SI), Z24, Z24
 	VPCLMULQDQ      $0x11, 1024(SI), Z27, Z29
@@ -5076,9 +5074,9 @@ sealBu:
 	VPCLMULQDQ      $0x11, 512(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z24, Z23
 	VPCLMULQDQ      $0x00, 576(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1088(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VAESENC         Z2, Z22, Z22
@@ -5118,9 +5116,9 @@ sealBu:
 	VPCLMULQDQ      $0x11, 640(SI), Z27, Z24
 	VPTERNLOGQ      $0x96, Z24, Z26, Z23
 	VPCLMULQDQ      $0x00, 704(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1152(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VPCLMULQDQ      $0x11, 704(SI), Z28, Z26
@@ -5160,9 +5158,9 @@ sealBu:
 	VAESENC         Z5, Z18, Z18
 	VAESENC         Z5, Z19, Z19
 	VPCLMULQDQ      $0x00, 832(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1216(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VPCLMULQDQ      $0x11, 832(SI), Z28, Z26
@@ -5185,7 +5183,7 @@ sealBu:
 	VSHUFI64X2      $0x88, Z30, Z28, Z27
 	VSHUFI64X2      $0xdd, Z30, Z28, Z28
 	VPSHUFB         quadSwap<>+0(SB), Z27, Z27
-	VPSHUFB.Z       quadSwap<>+0(SB), Z28, K4, Z28
+	VPSHUFB.Z       quadSwap<>+0(SB), Z28, K3, Z28
 	VPCLMULQDQ      $0x00, 896(SI), Z27, Z30
 	VPTERNLOGQ      $0x96, Z30, Z24, Z10
 	VPCLMULQDQ      $0x11, 896(SI), Z27, Z24
@@ -5202,9 +5200,9 @@ sealBu:
 	VAESENC         Z7, Z17, Z17
 	VAESENC         Z7, Z18, Z18
 	VAESENC         Z7, Z19, Z19
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1280(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VPCLMULQDQ      $0x11, 960(SI), Z28, Z26
@@ -5302,23 +5300,23 @@ lastRoundBx:
 	VPSHUFD       $0x4e, Z24, Z24
 	VPTERNLOGQ    $0x96, Z23, Z24, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          -216(AX), R8
-	MOVQ          -152(AX), R9
-	MOVQ          -88(AX), R10
-	MOVQ          -24(AX), R11
+	MOVQ          -216(CX), R8
+	MOVQ          -152(CX), R9
+	MOVQ          -88(CX), R10
+	MOVQ          -24(CX), R11
 	VMOVDQU64     X10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (R9)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R10)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R11)(DI*1)
-	MOVB          $0x01, -223(AX)
-	MOVB          $0x01, -159(AX)
-	MOVB          $0x01, -95(AX)
-	MOVB          $0x01, -31(AX)
-	ADDQ          $0x04, DX
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVB          $0x01, -223(CX)
+	MOVB          $0x01, -159(CX)
+	MOVB          $0x01, -95(CX)
+	MOVB          $0x01, -31(CX)
+	ADDQ          $0x04, AX
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
 	VPXORQ        64(R8), Z12, Z12
@@ -5350,15 +5348,15 @@ lastRoundBx:
 	VMOVDQA64     Z22, 128(SI)
 	VMOVDQA64     256(SI), Z10
 	VMOVDQA64     Z10, 192(SI)
-	DECQ          CX
+	DECQ          DX
 	JNZ           sealBu
 
 drainBv:
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     (CX), Y0
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     (DX), Y0
 	VINSERTI64X4  $0x01, (BX), Z0, Z0
 	VMOVDQU64     (R8), Y1
 	VINSERTI64X4  $0x01, (R9), Z1, Z1
@@ -5369,13 +5367,13 @@ drainBv:
 	VPCLMULQDQ    $0x00, 384(SI), Z5, Z2
 	VPCLMULQDQ    $0x11, 384(SI), Z5, Z0
 	VPCLMULQDQ    $0x00, 448(SI), Z1, Z4
-	VPALIGNR      $0x08, Z5, Z1, Z3
+	VPUNPCKHQDQ   Z1, Z5, Z3
+	VPUNPCKLQDQ   Z1, Z5, Z5
 	VPXORQ        Z3, Z5, Z5
-	VPXORQ        Z3, Z1, K2, Z5
 	VPCLMULQDQ    $0x00, 1024(SI), Z5, Z3
 	VPCLMULQDQ    $0x11, 448(SI), Z1, Z1
 	VPCLMULQDQ    $0x11, 1024(SI), Z5, Z7
-	VMOVDQU64     32(CX), Y6
+	VMOVDQU64     32(DX), Y6
 	VINSERTI64X4  $0x01, 32(BX), Z6, Z6
 	VMOVDQU64     32(R8), Y8
 	VINSERTI64X4  $0x01, 32(R9), Z8, Z8
@@ -5388,14 +5386,14 @@ drainBv:
 	VPCLMULQDQ    $0x11, 512(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z1, Z0
 	VPCLMULQDQ    $0x00, 576(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1088(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 576(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1088(SI), Z5, Z7
-	VMOVDQU64     64(CX), Y6
+	VMOVDQU64     64(DX), Y6
 	VINSERTI64X4  $0x01, 64(BX), Z6, Z6
 	VMOVDQU64     64(R8), Y8
 	VINSERTI64X4  $0x01, 64(R9), Z8, Z8
@@ -5408,14 +5406,14 @@ drainBv:
 	VPCLMULQDQ    $0x11, 640(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 704(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1152(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 704(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1152(SI), Z5, Z7
-	VMOVDQU64     96(CX), Y6
+	VMOVDQU64     96(DX), Y6
 	VINSERTI64X4  $0x01, 96(BX), Z6, Z6
 	VMOVDQU64     96(R8), Y8
 	VINSERTI64X4  $0x01, 96(R9), Z8, Z8
@@ -5428,29 +5426,29 @@ drainBv:
 	VPCLMULQDQ    $0x11, 768(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 832(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1216(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 832(SI), Z6, Z4
 	VPCLMULQDQ    $0x11, 1216(SI), Z5, Z7
-	VMOVDQU64     128(CX), Y6
+	VMOVDQU64     128(DX), Y6
 	VINSERTI64X4  $0x01, 128(BX), Z6, Z6
 	VMOVDQU64     128(R8), Y8
 	VINSERTI64X4  $0x01, 128(R9), Z8, Z8
 	VSHUFI64X2    $0x88, Z8, Z6, Z5
 	VSHUFI64X2    $0xdd, Z8, Z6, Z6
 	VPSHUFB       quadSwap<>+0(SB), Z5, Z5
-	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K4, Z6
+	VPSHUFB.Z     quadSwap<>+0(SB), Z6, K3, Z6
 	VPCLMULQDQ    $0x00, 896(SI), Z5, Z8
 	VPTERNLOGQ    $0x96, Z8, Z1, Z2
 	VPCLMULQDQ    $0x11, 896(SI), Z5, Z1
 	VPTERNLOGQ    $0x96, Z1, Z4, Z0
 	VPCLMULQDQ    $0x00, 960(SI), Z6, Z1
-	VPALIGNR      $0x08, Z5, Z6, Z4
+	VPUNPCKHQDQ   Z6, Z5, Z4
+	VPUNPCKLQDQ   Z6, Z5, Z5
 	VPXORQ        Z4, Z5, Z5
-	VPXORQ        Z4, Z6, K2, Z5
 	VPCLMULQDQ    $0x00, 1280(SI), Z5, Z4
 	VPTERNLOGQ    $0x96, Z4, Z7, Z3
 	VPCLMULQDQ    $0x11, 960(SI), Z6, Z4
@@ -5473,19 +5471,19 @@ drainBv:
 	VPSHUFD       $0x4e, Z1, Z1
 	VPTERNLOGQ    $0x96, Z0, Z1, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	MOVQ          40(AX), CX
-	MOVQ          104(AX), BX
-	MOVQ          168(AX), R8
-	MOVQ          232(AX), R9
-	VMOVDQU64     X10, (CX)(DI*1)
+	MOVQ          40(CX), DX
+	MOVQ          104(CX), BX
+	MOVQ          168(CX), R8
+	MOVQ          232(CX), R9
+	VMOVDQU64     X10, (DX)(DI*1)
 	VEXTRACTI32X4 $0x01, Z10, (BX)(DI*1)
 	VEXTRACTI32X4 $0x02, Z10, (R8)(DI*1)
 	VEXTRACTI32X4 $0x03, Z10, (R9)(DI*1)
-	MOVB          $0x01, 33(AX)
-	MOVB          $0x01, 97(AX)
-	MOVB          $0x01, 161(AX)
-	MOVB          $0x01, 225(AX)
-	ADDQ          $0x04, DX
+	MOVB          $0x01, 33(CX)
+	MOVB          $0x01, 97(CX)
+	MOVB          $0x01, 161(CX)
+	MOVB          $0x01, 225(CX)
+	ADDQ          $0x04, AX
 
 end:
 	VPXORQ    Z13, Z13, Z13
@@ -5514,20 +5512,20 @@ end:
 	VZEROUPPER
 
 none:
-	MOVQ DX, done+16(FP)
+	MOVQ AX, done+16(FP)
 	RET
 
 // func openQuads(ops *byte, n int) (done int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·openQuads(SB), $1472-24
-	MOVQ            ops+0(FP), AX
-	MOVQ            n+8(FP), CX
-	XORL            DX, DX
-	SHRQ            $0x02, CX
+	MOVQ            ops+0(FP), CX
+	MOVQ            n+8(FP), DX
+	XORL            AX, AX
+	SHRQ            $0x02, DX
 	JZ              none
 	LEAQ            63(SP), SI
 	ANDQ            $-64, SI
-	MOVQ            (AX), BX
+	MOVQ            (CX), BX
 	MOVL            256(BX), DI
 	ADDL            DI, DI
 	VBROADCASTI32X4 288(BX), Z0
@@ -5544,20 +5542,18 @@ TEXT ·openQuads(SB), $1472-24
 	VMOVDQA64       Z10, (SI)
 
 	// Masks.
-	MOVL    $0x000000aa, DI
-	KMOVD   DI, K2
 	MOVL    $0x0000003f, DI
-	KMOVD   DI, K6
+	KMOVD   DI, K5
 	MOVQ    $0x0001000100010001, R8
 	IMUL3Q  $+4095, R8, DI
 	KMOVQ   DI, K1
-	MOVBQZX 32(AX), R9
+	MOVBQZX 32(CX), R9
 	MOVL    $0xffff0000, DI
 	SHRXL   R9, DI, DI
 	MOVWLZX DI, DI
 	IMULQ   R8, DI
-	KMOVQ   DI, K3
-	MOVQ    48(AX), DI
+	KMOVQ   DI, K2
+	MOVQ    48(CX), DI
 	SUBQ    $0x10, DI
 	LEAL    -1(DI), R10
 	ANDL    $0x0f, R10
@@ -5566,7 +5562,7 @@ TEXT ·openQuads(SB), $1472-24
 	SHRXL   R10, R11, R11
 	MOVWLZX R11, R11
 	IMULQ   R8, R11
-	KMOVQ   R11, K4
+	KMOVQ   R11, K3
 
 	// The product of the lengths' block.
 	MOVQ            DI, R11
@@ -5576,9 +5572,9 @@ TEXT ·openQuads(SB), $1472-24
 	VPINSRQ         $0x01, R9, X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VBROADCASTI32X4 240(BX), Z11
-	VPALIGNR        $0x08, Z11, Z11, Z10
-	VPXORQ          Z10, Z11, Z14
-	VPXORQ          Z10, Z11, K2, Z14
+	VPUNPCKHQDQ     Z11, Z11, Z10
+	VPUNPCKLQDQ     Z11, Z11, Z14
+	VPXORQ          Z10, Z14, Z14
 	VPCLMULQDQ      $0x00, Z11, Z12, Z10
 	VPCLMULQDQ      $0x11, Z11, Z12, Z11
 	VPSHUFD         $0x4e, Z12, Z15
@@ -5610,32 +5606,32 @@ TEXT ·openQuads(SB), $1472-24
 	VMOVDQA64       Z10, 384(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       384(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	MOVQ            $-1, R9
 	BZHIQ           R10, R9, R9
 	IMULQ           R8, R9
-	KMOVQ           R9, K5
+	KMOVQ           R9, K4
 
 openCc:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VPXORQ          quadLanes<>+64(SB), Z10, Z12
 	VPXORQ          quadLanes<>+0(SB), Z10, Z14
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), X10
 	VINSERTI32X4    $0x01, (R9), Y10, Y10
 	VMOVDQU64       (R10), X11
@@ -5644,13 +5640,13 @@ openCc:
 	VMOVDQA64       Z10, Z11
 	VAESENC         Z0, Z14, Z14
 	VAESENC         Z0, Z12, Z12
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R8
-	MOVQ            168(AX), R8
-	MOVQ            232(AX), R8
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R8
+	MOVQ            168(CX), R8
+	MOVQ            232(CX), R8
 	VMOVDQA64       192(SI), Z19
 	VMOVDQA64       Z11, Z16
-	VPSHUFB.Z       quadSwap<>+0(SB), Z16, K4, Z16
+	VPSHUFB.Z       quadSwap<>+0(SB), Z16, K3, Z16
 	VAESENC         Z1, Z14, Z14
 	VAESENC         Z1, Z12, Z12
 	VPCLMULQDQ      $0x00, 320(SI), Z19, Z10
@@ -5662,9 +5658,9 @@ openCc:
 	VPCLMULQDQ      $0x00, 384(SI), Z16, Z18
 	VAESENC         Z4, Z14, Z14
 	VAESENC         Z4, Z12, Z12
-	VPALIGNR        $0x08, Z19, Z16, Z17
+	VPUNPCKHQDQ     Z16, Z19, Z17
+	VPUNPCKLQDQ     Z16, Z19, Z19
 	VPXORQ          Z17, Z19, Z19
-	VPXORQ          Z17, Z16, K2, Z19
 	VPCLMULQDQ      $0x00, 1024(SI), Z19, Z17
 	VAESENC         Z5, Z14, Z14
 	VAESENC         Z5, Z12, Z12
@@ -5705,10 +5701,10 @@ lastRoundCd:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z16, Z10
 	VPSHUFD     $0x4e, Z16, Z16
 	VPTERNLOGQ  $0x96, Z15, Z16, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64     (R8)(DI*1), X15
@@ -5716,11 +5712,11 @@ lastRoundCd:
 	VMOVDQU64     (R10)(DI*1), X16
 	VINSERTI32X4  $0x01, (R11)(DI*1), Y16, Y16
 	VINSERTI64X4  $0x01, Y16, Z15, Z15
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
-	VMOVDQU8.Z    Z12, K5, Z12
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
+	VMOVDQU8.Z    Z12, K4, Z12
 	VPXORQ        Z11, Z12, Z12
 	VMOVDQU64     X12, (R8)
 	VEXTRACTI32X4 $0x01, Z12, (R9)
@@ -5731,37 +5727,37 @@ lastRoundCd:
 	VMOVDQA64     Z14, 128(SI)
 	VPXORQ        128(SI), Z10, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB      Z15, Z10, K6
-	KMOVQ         K6, R8
-	MOVW          R8, 34(AX)
+	VPCMPEQB      Z15, Z10, K5
+	KMOVQ         K5, R8
+	MOVW          R8, 34(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 33(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 33(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 98(AX)
+	MOVW          R8, 98(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 97(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 97(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 162(AX)
+	MOVW          R8, 162(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 161(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 161(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 226(AX)
+	MOVW          R8, 226(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 225(AX)
-	ADDQ          R9, DX
-	ADDQ          $0x00000100, AX
-	DECQ          CX
+	MOVB          R9, 225(CX)
+	ADDQ          R9, AX
+	ADDQ          $0x00000100, CX
+	DECQ          DX
 	JNZ           openCc
 	JMP           end
 
@@ -5775,15 +5771,15 @@ registersCb:
 	VMOVDQA64       Z10, 448(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	MOVQ            $-1, R8
 	LEAQ            16(R10), R9
@@ -5791,17 +5787,17 @@ registersCb:
 	MOVQ            R8, R9
 	SHLQ            $0x20, R9
 	ORQ             R9, R8
-	KMOVQ           R8, K5
+	KMOVQ           R8, K4
 
 openCe:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x50, Z10, Z10, Z14
@@ -5809,10 +5805,10 @@ openCe:
 	VSHUFI64X2      $0xfa, Z10, Z10, Z15
 	VPXORQ          quadPairs<>+64(SB), Z15, Z15
 	VPXORQ          quadLanes<>+0(SB), Z10, Z16
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQA64       Z10, Z11
@@ -5822,14 +5818,14 @@ openCe:
 	VAESENC         Z0, Z16, Z16
 	VAESENC         Z0, Z14, Z14
 	VAESENC         Z0, Z15, Z15
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R8
-	MOVQ            168(AX), R8
-	MOVQ            232(AX), R8
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R8
+	MOVQ            168(CX), R8
+	MOVQ            232(CX), R8
 	VSHUFI64X2      $0x88, Z12, Z11, Z21
 	VSHUFI64X2      $0xdd, Z12, Z11, Z18
 	VPSHUFB         quadSwap<>+0(SB), Z21, Z21
-	VPSHUFB.Z       quadSwap<>+0(SB), Z18, K4, Z18
+	VPSHUFB.Z       quadSwap<>+0(SB), Z18, K3, Z18
 	VAESENC         Z1, Z16, Z16
 	VAESENC         Z1, Z14, Z14
 	VAESENC         Z1, Z15, Z15
@@ -5842,9 +5838,9 @@ openCe:
 	VAESENC         Z3, Z16, Z16
 	VAESENC         Z3, Z14, Z14
 	VAESENC         Z3, Z15, Z15
-	VPALIGNR        $0x08, Z21, Z18, Z19
+	VPUNPCKHQDQ     Z18, Z21, Z19
+	VPUNPCKLQDQ     Z18, Z21, Z21
 	VPXORQ          Z19, Z21, Z21
-	VPXORQ          Z19, Z18, K2, Z21
 	VPCLMULQDQ      $0x00, 1024(SI), Z21, Z19
 	VPCLMULQDQ      $0x11, 448(SI), Z18, Z18
 	VAESENC         Z4, Z16, Z16
@@ -5903,10 +5899,10 @@ lastRoundCf:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z18, Z10
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z17, Z18, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64     (R8)(DI*1), X17
@@ -5914,15 +5910,15 @@ lastRoundCf:
 	VMOVDQU64     (R10)(DI*1), X18
 	VINSERTI32X4  $0x01, (R11)(DI*1), Y18, Y18
 	VINSERTI64X4  $0x01, Y18, Z17, Z17
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
-	VMOVDQU8.Z    Z14, K5, Z14
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
+	VMOVDQU8.Z    Z14, K4, Z14
 	VPXORQ        Z11, Z14, Z14
 	VMOVDQU64     Y14, (R8)
 	VEXTRACTI64X4 $0x01, Z14, (R9)
-	VMOVDQU8.Z    Z15, K5, Z15
+	VMOVDQU8.Z    Z15, K4, Z15
 	VPXORQ        Z12, Z15, Z15
 	VMOVDQU64     Y15, (R10)
 	VEXTRACTI64X4 $0x01, Z15, (R11)
@@ -5931,37 +5927,37 @@ lastRoundCf:
 	VMOVDQA64     Z16, 128(SI)
 	VPXORQ        128(SI), Z10, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB      Z17, Z10, K6
-	KMOVQ         K6, R8
-	MOVW          R8, 34(AX)
+	VPCMPEQB      Z17, Z10, K5
+	KMOVQ         K5, R8
+	MOVW          R8, 34(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 33(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 33(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 98(AX)
+	MOVW          R8, 98(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 97(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 97(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 162(AX)
+	MOVW          R8, 162(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 161(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 161(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 226(AX)
+	MOVW          R8, 226(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 225(AX)
-	ADDQ          R9, DX
-	ADDQ          $0x00000100, AX
-	DECQ          CX
+	MOVB          R9, 225(CX)
+	ADDQ          R9, AX
+	ADDQ          $0x00000100, CX
+	DECQ          DX
 	JNZ           openCe
 	JMP           end
 
@@ -5977,30 +5973,30 @@ registersCa:
 	VMOVDQA64       Z10, 512(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       512(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	MOVQ            $-1, R8
 	LEAQ            (DI), R9
 	BZHIQ           R9, R8, R8
-	KMOVQ           R8, K5
+	KMOVQ           R8, K4
 
 openCg:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z16
@@ -6012,23 +6008,23 @@ openCg:
 	VSHUFI64X2      $0xff, Z10, Z10, Z19
 	VPXORQ          quadCounters<>+0(SB), Z19, Z19
 	VPXORQ          quadLanes<>+0(SB), Z10, Z20
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
-	VMOVDQU64.Z     (R8), K6, Z11
-	VMOVDQU64.Z     (R9), K6, Z12
-	VMOVDQU64.Z     (R10), K6, Z14
-	VMOVDQU64.Z     (R11), K6, Z15
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
+	VMOVDQU64.Z     (R8), K5, Z11
+	VMOVDQU64.Z     (R9), K5, Z12
+	VMOVDQU64.Z     (R10), K5, Z14
+	VMOVDQU64.Z     (R11), K5, Z15
 	VAESENC         Z0, Z20, Z20
 	VAESENC         Z0, Z16, Z16
 	VAESENC         Z0, Z17, Z17
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R8
-	MOVQ            168(AX), R8
-	MOVQ            232(AX), R8
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R8
+	MOVQ            168(CX), R8
+	MOVQ            232(CX), R8
 	VSHUFI64X2      $0x44, Z12, Z11, Z10
 	VSHUFI64X2      $0x44, Z15, Z14, Z21
 	VSHUFI64X2      $0x88, Z21, Z10, Z25
@@ -6048,9 +6044,9 @@ openCg:
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z22, Z24
-	VPALIGNR        $0x08, Z25, Z22, Z23
+	VPUNPCKHQDQ     Z22, Z25, Z23
+	VPUNPCKLQDQ     Z22, Z25, Z25
 	VPXORQ          Z23, Z25, Z25
-	VPXORQ          Z23, Z22, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z23
 	VAESENC         Z3, Z20, Z20
 	VAESENC         Z3, Z16, Z16
@@ -6068,7 +6064,7 @@ openCg:
 	VSHUFI64X2      $0xee, Z12, Z11, Z26
 	VSHUFI64X2      $0xee, Z15, Z14, Z28
 	VSHUFI64X2      $0x88, Z28, Z26, Z26
-	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K4, Z26
+	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K3, Z26
 	VPCLMULQDQ      $0x00, 320(SI), Z25, Z28
 	VPTERNLOGQ      $0x96, Z28, Z24, Z10
 	VAESENC         Z5, Z20, Z20
@@ -6084,9 +6080,9 @@ openCg:
 	VAESENC         Z6, Z17, Z17
 	VAESENC         Z6, Z18, Z18
 	VAESENC         Z6, Z19, Z19
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1088(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 512(SI), Z26, Z24
@@ -6145,10 +6141,10 @@ lastRoundCh:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z22, Z10
 	VPSHUFD     $0x4e, Z22, Z22
 	VPTERNLOGQ  $0x96, Z21, Z22, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64    (R8)(DI*1), X21
@@ -6156,58 +6152,58 @@ lastRoundCh:
 	VMOVDQU64    (R10)(DI*1), X22
 	VINSERTI32X4 $0x01, (R11)(DI*1), Y22, Y22
 	VINSERTI64X4 $0x01, Y22, Z21, Z21
-	MOVQ         40(AX), R8
-	MOVQ         104(AX), R9
-	MOVQ         168(AX), R10
-	MOVQ         232(AX), R11
-	VMOVDQU8.Z   Z16, K5, Z16
-	VPXORQ.Z     Z11, Z16, K6, Z16
-	VMOVDQU64    Z16, K6, (R8)
-	VMOVDQU8.Z   Z17, K5, Z17
-	VPXORQ.Z     Z12, Z17, K6, Z17
-	VMOVDQU64    Z17, K6, (R9)
-	VMOVDQU8.Z   Z18, K5, Z18
-	VPXORQ.Z     Z14, Z18, K6, Z18
-	VMOVDQU64    Z18, K6, (R10)
-	VMOVDQU8.Z   Z19, K5, Z19
-	VPXORQ.Z     Z15, Z19, K6, Z19
-	VMOVDQU64    Z19, K6, (R11)
+	MOVQ         40(CX), R8
+	MOVQ         104(CX), R9
+	MOVQ         168(CX), R10
+	MOVQ         232(CX), R11
+	VMOVDQU8.Z   Z16, K4, Z16
+	VPXORQ.Z     Z11, Z16, K5, Z16
+	VMOVDQU64    Z16, K5, (R8)
+	VMOVDQU8.Z   Z17, K4, Z17
+	VPXORQ.Z     Z12, Z17, K5, Z17
+	VMOVDQU64    Z17, K5, (R9)
+	VMOVDQU8.Z   Z18, K4, Z18
+	VPXORQ.Z     Z14, Z18, K5, Z18
+	VMOVDQU64    Z18, K5, (R10)
+	VMOVDQU8.Z   Z19, K4, Z19
+	VPXORQ.Z     Z15, Z19, K5, Z19
+	VMOVDQU64    Z19, K5, (R11)
 	VPSHUFB      quadSwap<>+0(SB), Z20, Z20
 	VPXORQ       64(SI), Z20, Z20
 	VMOVDQA64    Z20, 128(SI)
 	VPXORQ       128(SI), Z10, Z10
 	VPSHUFB      quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB     Z21, Z10, K7
-	KMOVQ        K7, R8
-	MOVW         R8, 34(AX)
+	VPCMPEQB     Z21, Z10, K6
+	KMOVQ        K6, R8
+	MOVW         R8, 34(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 33(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 33(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 98(AX)
+	MOVW         R8, 98(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 97(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 97(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 162(AX)
+	MOVW         R8, 162(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 161(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 161(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 226(AX)
+	MOVW         R8, 226(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 225(AX)
-	ADDQ         R9, DX
-	ADDQ         $0x00000100, AX
-	DECQ         CX
+	MOVB         R9, 225(CX)
+	ADDQ         R9, AX
+	ADDQ         $0x00000100, CX
+	DECQ         DX
 	JNZ          openCg
 	JMP          end
 
@@ -6228,36 +6224,36 @@ registersBz:
 	VMOVDQA64       Z10, 576(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	MOVQ            $-1, R8
 	LEAQ            (DI), R9
 	BZHIQ           R9, R8, R8
-	KMOVQ           R8, K5
+	KMOVQ           R8, K4
 
 openCj:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z16
@@ -6269,10 +6265,10 @@ openCj:
 	VSHUFI64X2      $0xff, Z10, Z10, Z19
 	VPXORQ          quadCounters<>+0(SB), Z19, Z19
 	VPXORQ          quadLanes<>+0(SB), Z10, Z20
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Z11
 	VMOVDQU64       (R9), Z12
 	VMOVDQU64       (R10), Z14
@@ -6282,10 +6278,10 @@ openCj:
 	VAESENC         Z0, Z17, Z17
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R8
-	MOVQ            168(AX), R8
-	MOVQ            232(AX), R8
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R8
+	MOVQ            168(CX), R8
+	MOVQ            232(CX), R8
 	VSHUFI64X2      $0x44, Z12, Z11, Z10
 	VSHUFI64X2      $0x44, Z15, Z14, Z21
 	VSHUFI64X2      $0x88, Z21, Z10, Z25
@@ -6305,9 +6301,9 @@ openCj:
 	VAESENC         Z2, Z17, Z17
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
-	VPALIGNR        $0x08, Z25, Z22, Z23
+	VPUNPCKHQDQ     Z22, Z25, Z23
+	VPUNPCKLQDQ     Z22, Z25, Z25
 	VPXORQ          Z23, Z25, Z25
-	VPXORQ          Z23, Z22, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z23
 	VPCLMULQDQ      $0x11, 448(SI), Z22, Z22
 	VAESENC         Z3, Z20, Z20
@@ -6321,7 +6317,7 @@ openCj:
 	VSHUFI64X2      $0x88, Z28, Z26, Z25
 	VSHUFI64X2      $0xdd, Z28, Z26, Z26
 	VPSHUFB         quadSwap<>+0(SB), Z25, Z25
-	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K4, Z26
+	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K3, Z26
 	VPCLMULQDQ      $0x00, 512(SI), Z25, Z28
 	VPTERNLOGQ      $0x96, Z28, Z24, Z10
 	VAESENC         Z4, Z20, Z20
@@ -6337,9 +6333,9 @@ openCj:
 	VAESENC         Z5, Z17, Z17
 	VAESENC         Z5, Z18, Z18
 	VAESENC         Z5, Z19, Z19
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1088(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 576(SI), Z26, Z24
@@ -6409,10 +6405,10 @@ lastRoundCk:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z22, Z10
 	VPSHUFD     $0x4e, Z22, Z22
 	VPTERNLOGQ  $0x96, Z21, Z22, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64    (R8)(DI*1), X21
@@ -6420,20 +6416,20 @@ lastRoundCk:
 	VMOVDQU64    (R10)(DI*1), X22
 	VINSERTI32X4 $0x01, (R11)(DI*1), Y22, Y22
 	VINSERTI64X4 $0x01, Y22, Z21, Z21
-	MOVQ         40(AX), R8
-	MOVQ         104(AX), R9
-	MOVQ         168(AX), R10
-	MOVQ         232(AX), R11
-	VMOVDQU8.Z   Z16, K5, Z16
+	MOVQ         40(CX), R8
+	MOVQ         104(CX), R9
+	MOVQ         168(CX), R10
+	MOVQ         232(CX), R11
+	VMOVDQU8.Z   Z16, K4, Z16
 	VPXORQ       Z11, Z16, Z16
 	VMOVDQU64    Z16, (R8)
-	VMOVDQU8.Z   Z17, K5, Z17
+	VMOVDQU8.Z   Z17, K4, Z17
 	VPXORQ       Z12, Z17, Z17
 	VMOVDQU64    Z17, (R9)
-	VMOVDQU8.Z   Z18, K5, Z18
+	VMOVDQU8.Z   Z18, K4, Z18
 	VPXORQ       Z14, Z18, Z18
 	VMOVDQU64    Z18, (R10)
-	VMOVDQU8.Z   Z19, K5, Z19
+	VMOVDQU8.Z   Z19, K4, Z19
 	VPXORQ       Z15, Z19, Z19
 	VMOVDQU64    Z19, (R11)
 	VPSHUFB      quadSwap<>+0(SB), Z20, Z20
@@ -6441,37 +6437,37 @@ lastRoundCk:
 	VMOVDQA64    Z20, 128(SI)
 	VPXORQ       128(SI), Z10, Z10
 	VPSHUFB      quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB     Z21, Z10, K6
-	KMOVQ        K6, R8
-	MOVW         R8, 34(AX)
+	VPCMPEQB     Z21, Z10, K5
+	KMOVQ        K5, R8
+	MOVW         R8, 34(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 33(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 33(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 98(AX)
+	MOVW         R8, 98(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 97(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 97(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 162(AX)
+	MOVW         R8, 162(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 161(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 161(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 226(AX)
+	MOVW         R8, 226(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 225(AX)
-	ADDQ         R9, DX
-	ADDQ         $0x00000100, AX
-	DECQ         CX
+	MOVB         R9, 225(CX)
+	ADDQ         R9, AX
+	ADDQ         $0x00000100, CX
+	DECQ         DX
 	JNZ          openCj
 	JMP          end
 
@@ -6491,36 +6487,36 @@ registersCi:
 	VMOVDQA64       Z10, 640(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       640(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	MOVQ            $-1, R9
 	BZHIQ           R10, R9, R9
 	IMULQ           R8, R9
-	KMOVQ           R9, K5
+	KMOVQ           R9, K4
 
 openCl:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z17
@@ -6533,10 +6529,10 @@ openCl:
 	VPXORQ          quadCounters<>+0(SB), Z20, Z20
 	VPXORQ          quadLanes<>+320(SB), Z10, Z21
 	VPXORQ          quadLanes<>+0(SB), Z10, Z22
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Z11
 	VMOVDQU64       (R9), Z12
 	VMOVDQU64       (R10), Z14
@@ -6553,10 +6549,10 @@ openCl:
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
 	VAESENC         Z0, Z20, Z20
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R8
-	MOVQ            168(AX), R8
-	MOVQ            232(AX), R8
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R8
+	MOVQ            168(CX), R8
+	MOVQ            232(CX), R8
 	VSHUFI64X2      $0x44, Z12, Z11, Z10
 	VSHUFI64X2      $0x44, Z15, Z14, Z23
 	VSHUFI64X2      $0x88, Z23, Z10, Z27
@@ -6572,9 +6568,9 @@ openCl:
 	VAESENC         Z1, Z20, Z20
 	VPCLMULQDQ      $0x11, 384(SI), Z27, Z23
 	VPCLMULQDQ      $0x00, 448(SI), Z24, Z26
-	VPALIGNR        $0x08, Z27, Z24, Z25
+	VPUNPCKHQDQ     Z24, Z27, Z25
+	VPUNPCKLQDQ     Z24, Z27, Z27
 	VPXORQ          Z25, Z27, Z27
-	VPXORQ          Z25, Z24, K2, Z27
 	VPCLMULQDQ      $0x00, 1024(SI), Z27, Z25
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z21, Z21
@@ -6607,9 +6603,9 @@ openCl:
 	VAESENC         Z4, Z19, Z19
 	VAESENC         Z4, Z20, Z20
 	VPCLMULQDQ      $0x00, 576(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1088(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VAESENC         Z5, Z22, Z22
@@ -6622,7 +6618,7 @@ openCl:
 	VPCLMULQDQ      $0x11, 1088(SI), Z27, Z29
 	VMOVDQA64       192(SI), Z27
 	VMOVDQA64       Z16, Z28
-	VPSHUFB.Z       quadSwap<>+0(SB), Z28, K4, Z28
+	VPSHUFB.Z       quadSwap<>+0(SB), Z28, K3, Z28
 	VAESENC         Z6, Z22, Z22
 	VAESENC         Z6, Z21, Z21
 	VAESENC         Z6, Z17, Z17
@@ -6640,9 +6636,9 @@ openCl:
 	VAESENC         Z7, Z18, Z18
 	VAESENC         Z7, Z19, Z19
 	VAESENC         Z7, Z20, Z20
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1152(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VPCLMULQDQ      $0x11, 640(SI), Z28, Z26
@@ -6702,10 +6698,10 @@ lastRoundCm:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z24, Z10
 	VPSHUFD     $0x4e, Z24, Z24
 	VPTERNLOGQ  $0x96, Z23, Z24, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64     (R8)(DI*1), X23
@@ -6713,10 +6709,10 @@ lastRoundCm:
 	VMOVDQU64     (R10)(DI*1), X24
 	VINSERTI32X4  $0x01, (R11)(DI*1), Y24, Y24
 	VINSERTI64X4  $0x01, Y24, Z23, Z23
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        Z11, Z17, Z17
 	VMOVDQU64     Z17, (R8)
 	VPXORQ        Z12, Z18, Z18
@@ -6725,7 +6721,7 @@ lastRoundCm:
 	VMOVDQU64     Z19, (R10)
 	VPXORQ        Z15, Z20, Z20
 	VMOVDQU64     Z20, (R11)
-	VMOVDQU8.Z    Z21, K5, Z21
+	VMOVDQU8.Z    Z21, K4, Z21
 	VPXORQ        Z16, Z21, Z21
 	VMOVDQU64     X21, 64(R8)
 	VEXTRACTI32X4 $0x01, Z21, 64(R9)
@@ -6736,37 +6732,37 @@ lastRoundCm:
 	VMOVDQA64     Z22, 128(SI)
 	VPXORQ        128(SI), Z10, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB      Z23, Z10, K6
-	KMOVQ         K6, R8
-	MOVW          R8, 34(AX)
+	VPCMPEQB      Z23, Z10, K5
+	KMOVQ         K5, R8
+	MOVW          R8, 34(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 33(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 33(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 98(AX)
+	MOVW          R8, 98(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 97(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 97(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 162(AX)
+	MOVW          R8, 162(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 161(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 161(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 226(AX)
+	MOVW          R8, 226(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 225(AX)
-	ADDQ          R9, DX
-	ADDQ          $0x00000100, AX
-	DECQ          CX
+	MOVB          R9, 225(CX)
+	ADDQ          R9, AX
+	ADDQ          $0x00000100, CX
+	DECQ          DX
 	JNZ           openCl
 	JMP           end
 
@@ -6795,27 +6791,27 @@ registersBy:
 	VMOVDQA64       Z10, 704(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	MOVQ            $-1, R8
 	LEAQ            16(R10), R9
@@ -6823,17 +6819,17 @@ registersBy:
 	MOVQ            R8, R9
 	SHLQ            $0x20, R9
 	ORQ             R9, R8
-	KMOVQ           R8, K5
+	KMOVQ           R8, K4
 
 openCq:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z11
@@ -6856,10 +6852,10 @@ openCq:
 	VAESENC         Z0, Z12, Z12
 	VAESENC         Z0, Z14, Z14
 	VAESENC         Z0, Z15, Z15
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y19
@@ -6878,9 +6874,9 @@ openCq:
 	VAESENC         Z1, Z15, Z15
 	VPCLMULQDQ      $0x11, 384(SI), Z23, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z20, Z22
-	VPALIGNR        $0x08, Z23, Z20, Z21
+	VPUNPCKHQDQ     Z20, Z23, Z21
+	VPUNPCKLQDQ     Z20, Z23, Z23
 	VPXORQ          Z21, Z23, Z23
-	VPXORQ          Z21, Z20, K2, Z23
 	VPCLMULQDQ      $0x00, 1024(SI), Z23, Z21
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z16, Z16
@@ -6918,9 +6914,9 @@ openCq:
 	VAESENC         Z4, Z12, Z12
 	VAESENC         Z4, Z14, Z14
 	VAESENC         Z4, Z15, Z15
-	VPALIGNR        $0x08, Z23, Z24, Z22
+	VPUNPCKHQDQ     Z24, Z23, Z22
+	VPUNPCKLQDQ     Z24, Z23, Z23
 	VPXORQ          Z22, Z23, Z23
-	VPXORQ          Z22, Z24, K2, Z23
 	VPCLMULQDQ      $0x00, 1088(SI), Z23, Z22
 	VPTERNLOGQ      $0x96, Z22, Z25, Z21
 	VPCLMULQDQ      $0x11, 576(SI), Z24, Z22
@@ -6939,7 +6935,7 @@ openCq:
 	VSHUFI64X2      $0x88, Z26, Z24, Z23
 	VSHUFI64X2      $0xdd, Z26, Z24, Z24
 	VPSHUFB         quadSwap<>+0(SB), Z23, Z23
-	VPSHUFB.Z       quadSwap<>+0(SB), Z24, K4, Z24
+	VPSHUFB.Z       quadSwap<>+0(SB), Z24, K3, Z24
 	VPCLMULQDQ      $0x00, 640(SI), Z23, Z26
 	VPTERNLOGQ      $0x96, Z26, Z20, Z10
 	VPCLMULQDQ      $0x11, 640(SI), Z23, Z20
@@ -6952,9 +6948,9 @@ openCq:
 	VAESENC         Z6, Z14, Z14
 	VAESENC         Z6, Z15, Z15
 	VPCLMULQDQ      $0x00, 704(SI), Z24, Z20
-	VPALIGNR        $0x08, Z23, Z24, Z22
+	VPUNPCKHQDQ     Z24, Z23, Z22
+	VPUNPCKLQDQ     Z24, Z23, Z23
 	VPXORQ          Z22, Z23, Z23
-	VPXORQ          Z22, Z24, K2, Z23
 	VPCLMULQDQ      $0x00, 1152(SI), Z23, Z22
 	VPTERNLOGQ      $0x96, Z22, Z25, Z21
 	VPCLMULQDQ      $0x11, 704(SI), Z24, Z22
@@ -7033,10 +7029,10 @@ lastRoundCr:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z20, Z10
 	VPSHUFD     $0x4e, Z20, Z20
 	VPTERNLOGQ  $0x96, Z19, Z20, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64     (R8)(DI*1), X19
@@ -7044,10 +7040,10 @@ lastRoundCr:
 	VMOVDQU64     (R10)(DI*1), X20
 	VINSERTI32X4  $0x01, (R11)(DI*1), Y20, Y20
 	VINSERTI64X4  $0x01, Y20, Z19, Z19
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
 	VPXORQ        (R9), Z12, Z12
@@ -7056,13 +7052,13 @@ lastRoundCr:
 	VMOVDQU64     Z14, (R10)
 	VPXORQ        (R11), Z15, Z15
 	VMOVDQU64     Z15, (R11)
-	VMOVDQU8.Z    Z16, K5, Z16
+	VMOVDQU8.Z    Z16, K4, Z16
 	VMOVDQU64     64(R8), Y11
 	VINSERTI64X4  $0x01, 64(R9), Z11, Z11
 	VPXORQ        Z11, Z16, Z16
 	VMOVDQU64     Y16, 64(R8)
 	VEXTRACTI64X4 $0x01, Z16, 64(R9)
-	VMOVDQU8.Z    Z17, K5, Z17
+	VMOVDQU8.Z    Z17, K4, Z17
 	VMOVDQU64     64(R10), Y11
 	VINSERTI64X4  $0x01, 64(R11), Z11, Z11
 	VPXORQ        Z11, Z17, Z17
@@ -7073,37 +7069,37 @@ lastRoundCr:
 	VMOVDQA64     Z18, 128(SI)
 	VPXORQ        128(SI), Z10, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB      Z19, Z10, K6
-	KMOVQ         K6, R8
-	MOVW          R8, 34(AX)
+	VPCMPEQB      Z19, Z10, K5
+	KMOVQ         K5, R8
+	MOVW          R8, 34(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 33(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 33(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 98(AX)
+	MOVW          R8, 98(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 97(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 97(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 162(AX)
+	MOVW          R8, 162(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 161(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 161(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 226(AX)
+	MOVW          R8, 226(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 225(AX)
-	ADDQ          R9, DX
-	ADDQ          $0x00000100, AX
-	DECQ          CX
+	MOVB          R9, 225(CX)
+	ADDQ          R9, AX
+	ADDQ          $0x00000100, CX
+	DECQ          DX
 	JNZ           openCq
 	JMP           end
 
@@ -7127,42 +7123,42 @@ registersCp:
 	VMOVDQA64       Z10, 768(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       768(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	MOVQ            $-1, R8
 	LEAQ            -64(DI), R9
 	BZHIQ           R9, R8, R8
-	KMOVQ           R8, K5
+	KMOVQ           R8, K4
 
 openCs:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -7187,10 +7183,10 @@ openCs:
 	VAESENC         Z0, Z17, Z17
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y21
@@ -7211,9 +7207,9 @@ openCs:
 	VAESENC         Z1, Z18, Z18
 	VAESENC         Z1, Z19, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z22, Z24
-	VPALIGNR        $0x08, Z25, Z22, Z23
+	VPUNPCKHQDQ     Z22, Z25, Z23
+	VPUNPCKLQDQ     Z22, Z25, Z25
 	VPXORQ          Z23, Z25, Z25
-	VPXORQ          Z23, Z22, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z23
 	VPCLMULQDQ      $0x11, 448(SI), Z22, Z22
 	VAESENC         Z2, Z20, Z20
@@ -7248,9 +7244,9 @@ openCs:
 	VPCLMULQDQ      $0x11, 512(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z22, Z21
 	VPCLMULQDQ      $0x00, 576(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1088(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 576(SI), Z26, Z24
@@ -7286,9 +7282,9 @@ openCs:
 	VPCLMULQDQ      $0x11, 640(SI), Z25, Z22
 	VPTERNLOGQ      $0x96, Z22, Z24, Z21
 	VPCLMULQDQ      $0x00, 704(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1152(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VAESENC         Z6, Z20, Z20
@@ -7309,7 +7305,7 @@ openCs:
 	VINSERTI32X4    $0x01, 96(R11), Y28, Y28
 	VINSERTI64X4    $0x01, Y28, Z26, Z26
 	VMOVDQA64       Z26, Z26
-	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K4, Z26
+	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K3, Z26
 	VPCLMULQDQ      $0x00, 320(SI), Z25, Z28
 	VPTERNLOGQ      $0x96, Z28, Z22, Z10
 	VAESENC         Z7, Z20, Z20
@@ -7324,9 +7320,9 @@ openCs:
 	VPCLMULQDQ      $0x11, 320(SI), Z25, Z22
 	VPTERNLOGQ      $0x96, Z22, Z24, Z21
 	VPCLMULQDQ      $0x00, 768(SI), Z26, Z22
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1216(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VAESENC         Z8, Z20, Z20
@@ -7404,10 +7400,10 @@ lastRoundCt:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z22, Z10
 	VPSHUFD     $0x4e, Z22, Z22
 	VPTERNLOGQ  $0x96, Z21, Z22, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64    (R8)(DI*1), X21
@@ -7415,66 +7411,66 @@ lastRoundCt:
 	VMOVDQU64    (R10)(DI*1), X22
 	VINSERTI32X4 $0x01, (R11)(DI*1), Y22, Y22
 	VINSERTI64X4 $0x01, Y22, Z21, Z21
-	MOVQ         40(AX), R8
-	MOVQ         104(AX), R9
-	MOVQ         168(AX), R10
-	MOVQ         232(AX), R11
+	MOVQ         40(CX), R8
+	MOVQ         104(CX), R9
+	MOVQ         168(CX), R10
+	MOVQ         232(CX), R11
 	VPXORQ       (R8), Z11, Z11
 	VMOVDQU64    Z11, (R8)
-	VMOVDQU8.Z   Z12, K5, Z12
-	VPXORQ.Z     64(R8), Z12, K6, Z12
-	VMOVDQU64    Z12, K6, 64(R8)
+	VMOVDQU8.Z   Z12, K4, Z12
+	VPXORQ.Z     64(R8), Z12, K5, Z12
+	VMOVDQU64    Z12, K5, 64(R8)
 	VPXORQ       (R9), Z14, Z14
 	VMOVDQU64    Z14, (R9)
-	VMOVDQU8.Z   Z15, K5, Z15
-	VPXORQ.Z     64(R9), Z15, K6, Z15
-	VMOVDQU64    Z15, K6, 64(R9)
+	VMOVDQU8.Z   Z15, K4, Z15
+	VPXORQ.Z     64(R9), Z15, K5, Z15
+	VMOVDQU64    Z15, K5, 64(R9)
 	VPXORQ       (R10), Z16, Z16
 	VMOVDQU64    Z16, (R10)
-	VMOVDQU8.Z   Z17, K5, Z17
-	VPXORQ.Z     64(R10), Z17, K6, Z17
-	VMOVDQU64    Z17, K6, 64(R10)
+	VMOVDQU8.Z   Z17, K4, Z17
+	VPXORQ.Z     64(R10), Z17, K5, Z17
+	VMOVDQU64    Z17, K5, 64(R10)
 	VPXORQ       (R11), Z18, Z18
 	VMOVDQU64    Z18, (R11)
-	VMOVDQU8.Z   Z19, K5, Z19
-	VPXORQ.Z     64(R11), Z19, K6, Z19
-	VMOVDQU64    Z19, K6, 64(R11)
+	VMOVDQU8.Z   Z19, K4, Z19
+	VPXORQ.Z     64(R11), Z19, K5, Z19
+	VMOVDQU64    Z19, K5, 64(R11)
 	VPSHUFB      quadSwap<>+0(SB), Z20, Z20
 	VPXORQ       64(SI), Z20, Z20
 	VMOVDQA64    Z20, 128(SI)
 	VPXORQ       128(SI), Z10, Z10
 	VPSHUFB      quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB     Z21, Z10, K7
-	KMOVQ        K7, R8
-	MOVW         R8, 34(AX)
+	VPCMPEQB     Z21, Z10, K6
+	KMOVQ        K6, R8
+	MOVW         R8, 34(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 33(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 33(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 98(AX)
+	MOVW         R8, 98(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 97(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 97(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 162(AX)
+	MOVW         R8, 162(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 161(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 161(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 226(AX)
+	MOVW         R8, 226(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 225(AX)
-	ADDQ         R9, DX
-	ADDQ         $0x00000100, AX
-	DECQ         CX
+	MOVB         R9, 225(CX)
+	ADDQ         R9, AX
+	ADDQ         $0x00000100, CX
+	DECQ         DX
 	JNZ          openCs
 	JMP          end
 
@@ -7500,48 +7496,48 @@ registersCo:
 	VMOVDQA64       Z10, 832(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       768(SI), Z10
 	VMOVDQA64       832(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1280(SI)
 	MOVQ            $-1, R8
 	LEAQ            -64(DI), R9
 	BZHIQ           R9, R8, R8
-	KMOVQ           R8, K5
+	KMOVQ           R8, K4
 
 openCu:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -7566,10 +7562,10 @@ openCu:
 	VAESENC         Z0, Z17, Z17
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y21
@@ -7590,9 +7586,9 @@ openCu:
 	VAESENC         Z1, Z18, Z18
 	VAESENC         Z1, Z19, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z22, Z24
-	VPALIGNR        $0x08, Z25, Z22, Z23
+	VPUNPCKHQDQ     Z22, Z25, Z23
+	VPUNPCKLQDQ     Z22, Z25, Z25
 	VPXORQ          Z23, Z25, Z25
-	VPXORQ          Z23, Z22, K2, Z25
 	VPCLMULQDQ      $0x00, 1024(SI), Z25, Z23
 	VPCLMULQDQ      $0x11, 448(SI), Z22, Z22
 	VPCLMULQDQ      $0x11, 1024(SI), Z25, Z27
@@ -7627,9 +7623,9 @@ openCu:
 	VAESENC         Z3, Z17, Z17
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z19, Z19
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1088(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 576(SI), Z26, Z24
@@ -7665,9 +7661,9 @@ openCu:
 	VAESENC         Z5, Z17, Z17
 	VAESENC         Z5, Z18, Z18
 	VAESENC         Z5, Z19, Z19
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1152(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 704(SI), Z26, Z24
@@ -7679,7 +7675,7 @@ openCu:
 	VSHUFI64X2      $0x88, Z28, Z26, Z25
 	VSHUFI64X2      $0xdd, Z28, Z26, Z26
 	VPSHUFB         quadSwap<>+0(SB), Z25, Z25
-	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K4, Z26
+	VPSHUFB.Z       quadSwap<>+0(SB), Z26, K3, Z26
 	VAESENC         Z6, Z20, Z20
 	VAESENC         Z6, Z11, Z11
 	VAESENC         Z6, Z12, Z12
@@ -7703,9 +7699,9 @@ openCu:
 	VAESENC         Z7, Z17, Z17
 	VAESENC         Z7, Z18, Z18
 	VAESENC         Z7, Z19, Z19
-	VPALIGNR        $0x08, Z25, Z26, Z24
+	VPUNPCKHQDQ     Z26, Z25, Z24
+	VPUNPCKLQDQ     Z26, Z25, Z25
 	VPXORQ          Z24, Z25, Z25
-	VPXORQ          Z24, Z26, K2, Z25
 	VPCLMULQDQ      $0x00, 1216(SI), Z25, Z24
 	VPTERNLOGQ      $0x96, Z24, Z27, Z23
 	VPCLMULQDQ      $0x11, 832(SI), Z26, Z24
@@ -7789,10 +7785,10 @@ lastRoundCv:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z22, Z10
 	VPSHUFD     $0x4e, Z22, Z22
 	VPTERNLOGQ  $0x96, Z21, Z22, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64    (R8)(DI*1), X21
@@ -7800,28 +7796,28 @@ lastRoundCv:
 	VMOVDQU64    (R10)(DI*1), X22
 	VINSERTI32X4 $0x01, (R11)(DI*1), Y22, Y22
 	VINSERTI64X4 $0x01, Y22, Z21, Z21
-	MOVQ         40(AX), R8
-	MOVQ         104(AX), R9
-	MOVQ         168(AX), R10
-	MOVQ         232(AX), R11
+	MOVQ         40(CX), R8
+	MOVQ         104(CX), R9
+	MOVQ         168(CX), R10
+	MOVQ         232(CX), R11
 	VPXORQ       (R8), Z11, Z11
 	VMOVDQU64    Z11, (R8)
-	VMOVDQU8.Z   Z12, K5, Z12
+	VMOVDQU8.Z   Z12, K4, Z12
 	VPXORQ       64(R8), Z12, Z12
 	VMOVDQU64    Z12, 64(R8)
 	VPXORQ       (R9), Z14, Z14
 	VMOVDQU64    Z14, (R9)
-	VMOVDQU8.Z   Z15, K5, Z15
+	VMOVDQU8.Z   Z15, K4, Z15
 	VPXORQ       64(R9), Z15, Z15
 	VMOVDQU64    Z15, 64(R9)
 	VPXORQ       (R10), Z16, Z16
 	VMOVDQU64    Z16, (R10)
-	VMOVDQU8.Z   Z17, K5, Z17
+	VMOVDQU8.Z   Z17, K4, Z17
 	VPXORQ       64(R10), Z17, Z17
 	VMOVDQU64    Z17, 64(R10)
 	VPXORQ       (R11), Z18, Z18
 	VMOVDQU64    Z18, (R11)
-	VMOVDQU8.Z   Z19, K5, Z19
+	VMOVDQU8.Z   Z19, K4, Z19
 	VPXORQ       64(R11), Z19, Z19
 	VMOVDQU64    Z19, 64(R11)
 	VPSHUFB      quadSwap<>+0(SB), Z20, Z20
@@ -7829,37 +7825,37 @@ lastRoundCv:
 	VMOVDQA64    Z20, 128(SI)
 	VPXORQ       128(SI), Z10, Z10
 	VPSHUFB      quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB     Z21, Z10, K6
-	KMOVQ        K6, R8
-	MOVW         R8, 34(AX)
+	VPCMPEQB     Z21, Z10, K5
+	KMOVQ        K5, R8
+	MOVW         R8, 34(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 33(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 33(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 98(AX)
+	MOVW         R8, 98(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 97(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 97(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 162(AX)
+	MOVW         R8, 162(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 161(AX)
-	ADDQ         R9, DX
+	MOVB         R9, 161(CX)
+	ADDQ         R9, AX
 	SHRQ         $0x10, R8
-	MOVW         R8, 226(AX)
+	MOVW         R8, 226(CX)
 	XORL         R9, R9
 	CMPW         R8, $-1
 	SETEQ        R9
-	MOVB         R9, 225(AX)
-	ADDQ         R9, DX
-	ADDQ         $0x00000100, AX
-	DECQ         CX
+	MOVB         R9, 225(CX)
+	ADDQ         R9, AX
+	ADDQ         $0x00000100, CX
+	DECQ         DX
 	JNZ          openCu
 	JMP          end
 
@@ -7890,48 +7886,48 @@ registersCn:
 	VMOVDQA64       Z10, 896(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       768(SI), Z10
 	VMOVDQA64       832(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       896(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1280(SI)
 	MOVQ            $-1, R9
 	BZHIQ           R10, R9, R9
 	IMULQ           R8, R9
-	KMOVQ           R9, K5
+	KMOVQ           R9, K4
 
 openCx:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -7958,10 +7954,10 @@ openCx:
 	VAESENC         Z0, Z17, Z17
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y22
@@ -7983,9 +7979,9 @@ openCx:
 	VAESENC         Z1, Z18, Z18
 	VAESENC         Z1, Z19, Z19
 	VPCLMULQDQ      $0x00, 448(SI), Z23, Z25
-	VPALIGNR        $0x08, Z26, Z23, Z24
+	VPUNPCKHQDQ     Z23, Z26, Z24
+	VPUNPCKLQDQ     Z23, Z26, Z26
 	VPXORQ          Z24, Z26, Z26
-	VPXORQ          Z24, Z23, K2, Z26
 	VPCLMULQDQ      $0x00, 1024(SI), Z26, Z24
 	VPCLMULQDQ      $0x11, 448(SI), Z23, Z23
 	VPCLMULQDQ      $0x11, 1024(SI), Z26, Z28
@@ -8022,9 +8018,9 @@ openCx:
 	VAESENC         Z3, Z17, Z17
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z19, Z19
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1088(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VPCLMULQDQ      $0x11, 576(SI), Z27, Z25
@@ -8052,9 +8048,9 @@ openCx:
 	VPCLMULQDQ      $0x11, 640(SI), Z26, Z23
 	VPTERNLOGQ      $0x96, Z23, Z25, Z22
 	VPCLMULQDQ      $0x00, 704(SI), Z27, Z23
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1152(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VAESENC         Z5, Z21, Z21
@@ -8092,9 +8088,9 @@ openCx:
 	VPCLMULQDQ      $0x11, 768(SI), Z26, Z23
 	VPTERNLOGQ      $0x96, Z23, Z25, Z22
 	VPCLMULQDQ      $0x00, 832(SI), Z27, Z23
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1216(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VPCLMULQDQ      $0x11, 832(SI), Z27, Z25
@@ -8116,7 +8112,7 @@ openCx:
 	VINSERTI32X4    $0x01, 128(R11), Y29, Y29
 	VINSERTI64X4    $0x01, Y29, Z27, Z27
 	VMOVDQA64       Z27, Z27
-	VPSHUFB.Z       quadSwap<>+0(SB), Z27, K4, Z27
+	VPSHUFB.Z       quadSwap<>+0(SB), Z27, K3, Z27
 	VPCLMULQDQ      $0x00, 320(SI), Z26, Z29
 	VPTERNLOGQ      $0x96, Z29, Z23, Z10
 	VPCLMULQDQ      $0x11, 320(SI), Z26, Z23
@@ -8132,9 +8128,9 @@ openCx:
 	VAESENC         Z8, Z18, Z18
 	VAESENC         Z8, Z19, Z19
 	VPCLMULQDQ      $0x00, 896(SI), Z27, Z23
-	VPALIGNR        $0x08, Z26, Z27, Z25
+	VPUNPCKHQDQ     Z27, Z26, Z25
+	VPUNPCKLQDQ     Z27, Z26, Z26
 	VPXORQ          Z25, Z26, Z26
-	VPXORQ          Z25, Z27, K2, Z26
 	VPCLMULQDQ      $0x00, 1280(SI), Z26, Z25
 	VPTERNLOGQ      $0x96, Z25, Z28, Z24
 	VPCLMULQDQ      $0x11, 896(SI), Z27, Z25
@@ -8208,10 +8204,10 @@ lastRoundCy:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z23, Z10
 	VPSHUFD     $0x4e, Z23, Z23
 	VPTERNLOGQ  $0x96, Z22, Z23, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64     (R8)(DI*1), X22
@@ -8219,10 +8215,10 @@ lastRoundCy:
 	VMOVDQU64     (R10)(DI*1), X23
 	VINSERTI32X4  $0x01, (R11)(DI*1), Y23, Y23
 	VINSERTI64X4  $0x01, Y23, Z22, Z22
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
 	VPXORQ        64(R8), Z12, Z12
@@ -8239,7 +8235,7 @@ lastRoundCy:
 	VMOVDQU64     Z18, (R11)
 	VPXORQ        64(R11), Z19, Z19
 	VMOVDQU64     Z19, 64(R11)
-	VMOVDQU8.Z    Z20, K5, Z20
+	VMOVDQU8.Z    Z20, K4, Z20
 	VMOVDQU64     128(R8), X11
 	VINSERTI32X4  $0x01, 128(R9), Y11, Y11
 	VMOVDQU64     128(R10), X12
@@ -8255,37 +8251,37 @@ lastRoundCy:
 	VMOVDQA64     Z21, 128(SI)
 	VPXORQ        128(SI), Z10, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB      Z22, Z10, K6
-	KMOVQ         K6, R8
-	MOVW          R8, 34(AX)
+	VPCMPEQB      Z22, Z10, K5
+	KMOVQ         K5, R8
+	MOVW          R8, 34(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 33(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 33(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 98(AX)
+	MOVW          R8, 98(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 97(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 97(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 162(AX)
+	MOVW          R8, 162(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 161(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 161(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 226(AX)
+	MOVW          R8, 226(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 225(AX)
-	ADDQ          R9, DX
-	ADDQ          $0x00000100, AX
-	DECQ          CX
+	MOVB          R9, 225(CX)
+	ADDQ          R9, AX
+	ADDQ          $0x00000100, CX
+	DECQ          DX
 	JNZ           openCx
 	JMP           end
 
@@ -8315,39 +8311,39 @@ registersCw:
 	VMOVDQA64       Z10, 960(SI)
 	VMOVDQA64       384(SI), Z10
 	VMOVDQA64       448(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1024(SI)
 	VMOVDQA64       512(SI), Z10
 	VMOVDQA64       576(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1088(SI)
 	VMOVDQA64       640(SI), Z10
 	VMOVDQA64       704(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1152(SI)
 	VMOVDQA64       768(SI), Z10
 	VMOVDQA64       832(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1216(SI)
 	VMOVDQA64       896(SI), Z10
 	VMOVDQA64       960(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1280(SI)
 	VMOVDQA64       320(SI), Z10
 	VMOVDQA64       320(SI), Z11
-	VPALIGNR        $0x08, Z10, Z11, Z12
+	VPUNPCKHQDQ     Z11, Z10, Z12
+	VPUNPCKLQDQ     Z11, Z10, Z10
 	VPXORQ          Z12, Z10, Z10
-	VPXORQ          Z12, Z11, K2, Z10
 	VMOVDQA64       Z10, 1344(SI)
 	MOVQ            $-1, R8
 	LEAQ            16(R10), R9
@@ -8355,17 +8351,17 @@ registersCw:
 	MOVQ            R8, R9
 	SHLQ            $0x20, R9
 	ORQ             R9, R8
-	KMOVQ           R8, K5
+	KMOVQ           R8, K4
 
 openCz:
-	VMOVDQU64       (AX), Y11
-	VINSERTI64X4    $0x01, 64(AX), Z11, Z11
-	VMOVDQU64       128(AX), Y12
-	VINSERTI64X4    $0x01, 192(AX), Z12, Z12
+	VMOVDQU64       (CX), Y11
+	VINSERTI64X4    $0x01, 64(CX), Z11, Z11
+	VMOVDQU64       128(CX), Y12
+	VINSERTI64X4    $0x01, 192(CX), Z12, Z12
 	VSHUFI64X2      $0x88, Z12, Z11, Z10
 	VSHUFI64X2      $0xdd, Z12, Z11, Z11
 	VPALIGNR.Z      $0x08, Z10, Z11, K1, Z10
-	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K3, Z11
+	VPSHUFB.Z       quadSwapAAD<>+0(SB), Z11, K2, Z11
 	VMOVDQA64       Z11, 192(SI)
 	VPXORQ          (SI), Z10, Z10
 	VSHUFI64X2      $0x00, Z10, Z10, Z12
@@ -8396,10 +8392,10 @@ openCz:
 	VAESENC         Z0, Z17, Z17
 	VAESENC         Z0, Z18, Z18
 	VAESENC         Z0, Z19, Z19
-	MOVQ            40(AX), R8
-	MOVQ            104(AX), R9
-	MOVQ            168(AX), R10
-	MOVQ            232(AX), R11
+	MOVQ            40(CX), R8
+	MOVQ            104(CX), R9
+	MOVQ            168(CX), R10
+	MOVQ            232(CX), R11
 	VMOVDQU64       (R8), Y10
 	VINSERTI64X4    $0x01, (R9), Z10, Z10
 	VMOVDQU64       (R10), Y23
@@ -8422,9 +8418,9 @@ openCz:
 	VAESENC         Z1, Z17, Z17
 	VAESENC         Z1, Z18, Z18
 	VAESENC         Z1, Z19, Z19
-	VPALIGNR        $0x08, Z27, Z24, Z25
+	VPUNPCKHQDQ     Z24, Z27, Z25
+	VPUNPCKLQDQ     Z24, Z27, Z27
 	VPXORQ          Z25, Z27, Z27
-	VPXORQ          Z25, Z24, K2, Z27
 	VPCLMULQDQ      $0x00, 1024(SI), Z27, Z25
 	VPCLMULQDQ      $0x11, 448(SI), Z24, Z24
 	VPCLMULQDQ      $0x11, 1024(SI), Z27, Z29
@@ -8452,9 +8448,9 @@ openCz:
 	VPCLMULQDQ      $0x11, 512(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z24, Z23
 	VPCLMULQDQ      $0x00, 576(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1088(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VPCLMULQDQ      $0x11, 576(SI), Z28, Z26
@@ -8494,9 +8490,9 @@ openCz:
 	VAESENC         Z4, Z18, Z18
 	VAESENC         Z4, Z19, Z19
 	VPCLMULQDQ      $0x00, 704(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1152(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VPCLMULQDQ      $0x11, 704(SI), Z28, Z26
@@ -8525,9 +8521,9 @@ openCz:
 	VPCLMULQDQ      $0x11, 768(SI), Z27, Z24
 	VPTERNLOGQ      $0x96, Z24, Z26, Z23
 	VPCLMULQDQ      $0x00, 832(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1216(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VAESENC         Z6, Z22, Z22
@@ -8550,7 +8546,7 @@ openCz:
 	VSHUFI64X2      $0x88, Z30, Z28, Z27
 	VSHUFI64X2      $0xdd, Z30, Z28, Z28
 	VPSHUFB         quadSwap<>+0(SB), Z27, Z27
-	VPSHUFB.Z       quadSwap<>+0(SB), Z28, K4, Z28
+	VPSHUFB.Z       quadSwap<>+0(SB), Z28, K3, Z28
 	VPCLMULQDQ      $0x00, 896(SI), Z27, Z30
 	VPTERNLOGQ      $0x96, Z30, Z24, Z10
 	VAESENC         Z7, Z22, Z22
@@ -8567,9 +8563,9 @@ openCz:
 	VPCLMULQDQ      $0x11, 896(SI), Z27, Z24
 	VPTERNLOGQ      $0x96, Z24, Z26, Z23
 	VPCLMULQDQ      $0x00, 960(SI), Z28, Z24
-	VPALIGNR        $0x08, Z27, Z28, Z26
+	VPUNPCKHQDQ     Z28, Z27, Z26
+	VPUNPCKLQDQ     Z28, Z27, Z27
 	VPXORQ          Z26, Z27, Z27
-	VPXORQ          Z26, Z28, K2, Z27
 	VPCLMULQDQ      $0x00, 1280(SI), Z27, Z26
 	VPTERNLOGQ      $0x96, Z26, Z29, Z25
 	VPCLMULQDQ      $0x11, 960(SI), Z28, Z26
@@ -8665,10 +8661,10 @@ lastRoundDa:
 	VPCLMULQDQ  $0x00, quadPoly<>+0(SB), Z24, Z10
 	VPSHUFD     $0x4e, Z24, Z24
 	VPTERNLOGQ  $0x96, Z23, Z24, Z10
-	MOVQ        40(AX), R8
-	MOVQ        104(AX), R9
-	MOVQ        168(AX), R10
-	MOVQ        232(AX), R11
+	MOVQ        40(CX), R8
+	MOVQ        104(CX), R9
+	MOVQ        168(CX), R10
+	MOVQ        232(CX), R11
 
 	// All bytes of the tags are compared at once.
 	VMOVDQU64     (R8)(DI*1), X23
@@ -8676,10 +8672,10 @@ lastRoundDa:
 	VMOVDQU64     (R10)(DI*1), X24
 	VINSERTI32X4  $0x01, (R11)(DI*1), Y24, Y24
 	VINSERTI64X4  $0x01, Y24, Z23, Z23
-	MOVQ          40(AX), R8
-	MOVQ          104(AX), R9
-	MOVQ          168(AX), R10
-	MOVQ          232(AX), R11
+	MOVQ          40(CX), R8
+	MOVQ          104(CX), R9
+	MOVQ          168(CX), R10
+	MOVQ          232(CX), R11
 	VPXORQ        (R8), Z11, Z11
 	VMOVDQU64     Z11, (R8)
 	VPXORQ        64(R8), Z12, Z12
@@ -8696,13 +8692,13 @@ lastRoundDa:
 	VMOVDQU64     Z18, (R11)
 	VPXORQ        64(R11), Z19, Z19
 	VMOVDQU64     Z19, 64(R11)
-	VMOVDQU8.Z    Z20, K5, Z20
+	VMOVDQU8.Z    Z20, K4, Z20
 	VMOVDQU64     128(R8), Y11
 	VINSERTI64X4  $0x01, 128(R9), Z11, Z11
 	VPXORQ        Z11, Z20, Z20
 	VMOVDQU64     Y20, 128(R8)
 	VEXTRACTI64X4 $0x01, Z20, 128(R9)
-	VMOVDQU8.Z    Z21, K5, Z21
+	VMOVDQU8.Z    Z21, K4, Z21
 	VMOVDQU64     128(R10), Y11
 	VINSERTI64X4  $0x01, 128(R11), Z11, Z11
 	VPXORQ        Z11, Z21, Z21
@@ -8713,37 +8709,37 @@ lastRoundDa:
 	VMOVDQA64     Z22, 128(SI)
 	VPXORQ        128(SI), Z10, Z10
 	VPSHUFB       quadSwap<>+0(SB), Z10, Z10
-	VPCMPEQB      Z23, Z10, K6
-	KMOVQ         K6, R8
-	MOVW          R8, 34(AX)
+	VPCMPEQB      Z23, Z10, K5
+	KMOVQ         K5, R8
+	MOVW          R8, 34(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 33(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 33(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 98(AX)
+	MOVW          R8, 98(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 97(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 97(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 162(AX)
+	MOVW          R8, 162(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 161(AX)
-	ADDQ          R9, DX
+	MOVB          R9, 161(CX)
+	ADDQ          R9, AX
 	SHRQ          $0x10, R8
-	MOVW          R8, 226(AX)
+	MOVW          R8, 226(CX)
 	XORL          R9, R9
 	CMPW          R8, $-1
 	SETEQ         R9
-	MOVB          R9, 225(AX)
-	ADDQ          R9, DX
-	ADDQ          $0x00000100, AX
-	DECQ          CX
+	MOVB          R9, 225(CX)
+	ADDQ          R9, AX
+	ADDQ          $0x00000100, CX
+	DECQ          DX
 	JNZ           openCz
 
 end:
@@ -8773,5 +8769,5 @@ end:
 	VZEROUPPER
 
 none:
-	MOVQ DX, done+16(FP)
+	MOVQ AX, done+16(FP)
 	RET

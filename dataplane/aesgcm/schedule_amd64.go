@@ -53,9 +53,6 @@ func (k *Key) expandPowers() {
 		k.powers[i] = k.powers[i+1]
 		multiply(&k.powers[i], first)
 	}
-	for i := range k.chain {
-		for lane := range k.chain[i] {
-			k.chain[i][lane] = k.powers[4*i]
-		}
-	}
+	k.power20 = k.powers[0]
+	multiply(&k.power20, &k.powers[powerMax-4])
 }

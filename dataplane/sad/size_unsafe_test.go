@@ -19,7 +19,7 @@ func TestSizes(t *testing.T) {
 		{"Outbound", unsafe.Sizeof(out), 256},
 		{"Record", unsafe.Sizeof(Record{}), 64},
 		{"Flight", unsafe.Sizeof(Flight{}), 9 * 64},
-		{"Key", unsafe.Sizeof(transform.Key{}), 13 * 64},
+		{"Key", unsafe.Sizeof(transform.Key{}), 9 * 64},
 		{"end of the hot fields of Inbound", unsafe.Offsetof(in.Bytes), 64},
 		{"end of the IPv4 addresses of Inbound", unsafe.Offsetof(in.Addresses) + 2*4, 124},
 		{"end of the hot fields of Outbound", unsafe.Offsetof(out.path), 64},

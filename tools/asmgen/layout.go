@@ -22,10 +22,10 @@ const (
 
 // Layout of aesgcm.Key, in bytes.
 const (
-	keyPowers = 0 // H^16 down to H^1, each divided by x
-	keyRounds = 256
-	keyRound  = 272 // round keys, the whitening key first
-	keyChain  = 512 // H^16, H^12, H^8, H^4, divided by x, four times each
+	keyPowers  = 0 // H^16 down to H^1, each divided by x
+	keyRounds  = 256
+	keyRound   = 272 // round keys, the whitening key first
+	keyPower20 = 512 // H^20, divided by x
 )
 
 const (

@@ -83,16 +83,18 @@ func (g *quad) function(name string) {
 	g.Function(name)
 	g.SignatureExpr("func(ops *byte, n int) (done int)")
 	frame := g.AllocLocal((slotCount + 1) * register)
-	g.op, g.left, g.done, g.key, g.slots, g.text, g.ahead = g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	done := g.GP64()
+	g.done = done
+	g.op, g.left, g.key, g.slots, g.text, g.ahead = g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64(), g.GP64()
 	g.keys = nil
 	for range 10 {
 		g.keys = append(g.keys, g.ZMM())
 	}
 	g.hash = g.ZMM()
-	g.nonce, g.upper, g.data, g.last, g.end, g.part = g.K(), g.K(), g.K(), g.K(), g.K(), g.K()
+	g.nonce, g.data, g.last, g.end, g.part = g.K(), g.K(), g.K(), g.K(), g.K()
 	g.Load(g.Param("ops"), g.op)
 	g.Load(g.Param("n"), g.left)
-	g.XORL(g.done.As32(), g.done.As32())
+	g.XORL(done.As32(), done.As32())
 	g.SHRQ(operand.U8(2), g.left)
 	g.JZ(to("none"))
 	g.LEAQ(frame.Offset(register-1), g.slots)
@@ -108,8 +110,6 @@ func (g *quad) function(name string) {
 
 	g.Comment("Masks.")
 	m, each := g.GP64(), g.GP64()
-	g.MOVL(operand.U32(0xaa), m.As32())
-	g.KMOVD(m.As32(), g.upper)
 	g.MOVL(operand.U32(0x3f), m.As32())
 	g.KMOVD(m.As32(), g.part)
 	g.MOVQ(operand.U64(0x0001000100010001), each)
@@ -167,7 +167,7 @@ func (g *quad) function(name string) {
 	}
 	g.VZEROUPPER()
 	g.Label("none")
-	g.Store(g.done, g.Return("done"))
+	g.Store(done, g.Return("done"))
 	g.RET()
 }
 

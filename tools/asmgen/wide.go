@@ -1,8 +1,8 @@
 package main
 
 import (
-	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/gotypes"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -33,19 +33,21 @@ type wide struct {
 	open bool
 	n    int // of labels
 
-	op, left, done, key, ahead reg.GPVirtual
-	text, counters             reg.GPVirtual    // of the group's first lane, the latter in the table of counters
-	more                       reg.GPVirtual    // groups behind this one
-	lengths                    reg.GPVirtual    // of additional data and of text in bits, 32 bits each
-	pending, pendingOp         reg.GPVirtual    // number of registers to be hashed, 0, 2 or 4, and whose
-	pendingKey, chainKey       reg.GPVirtual    // the keys of folds and of chainFolds
-	keys                       []reg.VecVirtual // of rounds 1 to 9 and of the last
-	folds, chainFolds          []reg.VecVirtual // of powers of H, for pairs: the pending packet's; for all groups but a packet's last
-	base                       reg.VecVirtual   // what the counter is added to, all lanes alike: nonce and the whitening key
-	aad, y0, hash              reg.VecVirtual   // in lane d; the tag's key stream there, reversed, in a register of zeros; GHASH of what is before texts
-	texts                      []reg.VecVirtual // to be hashed
-	nonce, lastLane, upper     reg.OpmaskVirtual
-	first, end, front          reg.OpmaskVirtual // text in the first register; in the last; lane d
+	op, left, key, ahead reg.GPVirtual
+	done                 operand.Op
+	text, counters       reg.GPVirtual    // of the group's first lane, the latter in the table of counters
+	more                 reg.GPVirtual    // groups behind this one
+	lengths              reg.GPVirtual    // of additional data and of text in bits, 32 bits each
+	pending, pendingOp   reg.GPVirtual    // number of registers to be hashed, 0, 2 or 4, and whose
+	pendingKey, chainKey reg.GPVirtual    // the keys of folds and of chainFolds
+	slots                reg.GPVirtual    // what stands on the stack, from a cache line's start on
+	keys                 []reg.VecVirtual // of rounds 1 to 9 and of the last
+	folds, chainFolds    []reg.VecVirtual // of powers of H, for pairs: the pending packet's; for all groups but a packet's last
+	base                 reg.VecVirtual   // what the counter is added to, all lanes alike: nonce and the whitening key
+	aad, y0, hash        reg.VecVirtual   // in lane d; the tag's key stream there, reversed, in a register of zeros; GHASH of what is before texts
+	texts                []reg.VecVirtual // to be hashed
+	nonce, lastLane      reg.OpmaskVirtual
+	first, end, front    reg.OpmaskVirtual // text in the first register; in the last; lane d
 }
 
 type wideConstants struct {
@@ -57,6 +59,10 @@ const (
 	lanes4    = 4  // lanes of a register
 	register  = 64 // bytes
 	groupWide = 4  // registers of a group
+	// Of powers of H for all groups but a packet's last, on the stack, a register each: H^20, H^16, H^12, H^8 and H^4 in all lanes, and the fold of the first.
+	wideSlotChain = 0
+	wideSlotFold  = wideSlotChain + groupWide + 1
+	wideSlots     = wideSlotFold + 1
 	// wideMax is the longest text: a counter has one byte. The functions stop in front of a packet with a longer one, as of one that is too short for their caller.
 	wideMax = (256 - 3) * block
 )
@@ -100,10 +106,11 @@ func (g *wide) label(what string) string {
 
 func (g *wide) function(name string) {
 	g.Function(name)
-	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr("func(ops *byte, n, min int) (done, taken int)")
-	for _, r := range []*reg.GPVirtual{&g.op, &g.left, &g.done, &g.key, &g.ahead, &g.text, &g.counters, &g.more, &g.lengths,
-		&g.pending, &g.pendingKey, &g.pendingOp, &g.chainKey} {
+	g.done = where(g.Return("done"))
+	frame := g.AllocLocal((wideSlots + 1) * register)
+	for _, r := range []*reg.GPVirtual{&g.op, &g.left, &g.key, &g.ahead, &g.text, &g.counters, &g.more, &g.lengths,
+		&g.pending, &g.pendingKey, &g.pendingOp, &g.chainKey, &g.slots} {
 		*r = g.GP64()
 	}
 	vectors := func(n int) (v []reg.VecVirtual) {
@@ -114,20 +121,20 @@ func (g *wide) function(name string) {
 	}
 	g.base, g.aad, g.y0, g.hash = g.ZMM(), g.ZMM(), g.ZMM(), g.ZMM()
 	g.keys, g.folds, g.chainFolds, g.texts = vectors(10), vectors(groupWide/2), vectors(groupWide/2), vectors(groupWide+1)
-	g.nonce, g.lastLane, g.upper, g.first, g.end, g.front = g.K(), g.K(), g.K(), g.K(), g.K(), g.K()
+	g.nonce, g.lastLane, g.first, g.end, g.front = g.K(), g.K(), g.K(), g.K(), g.K()
 	g.Load(g.Param("ops"), g.op)
 	g.Load(g.Param("n"), g.left)
-	g.XORL(g.done.As32(), g.done.As32())
+	g.MOVQ(operand.U32(0), g.done)
 	g.TESTQ(g.left, g.left)
-	g.JZ(to("end"))
-	g.Comment("Masks: the nonce, by 4 bytes; the last lane's first half and the upper halves, by 8.")
+	g.JZ(to("none"))
+	g.LEAQ(frame.Offset(register-1), g.slots)
+	g.ANDQ(operand.I8(-register), g.slots)
+	g.Comment("Masks: the nonce, by 4 bytes; the last lane's first half, by 8.")
 	m := g.GP64()
 	g.MOVL(operand.U32(0x7), m.As32())
 	g.KMOVD(m.As32(), g.nonce)
 	g.MOVL(operand.U32(0x40), m.As32())
 	g.KMOVD(m.As32(), g.lastLane)
-	g.MOVL(operand.U32(0xaa), m.As32())
-	g.KMOVD(m.As32(), g.upper)
 	for _, r := range []reg.GPVirtual{g.key, g.pending, g.pendingKey, g.pendingOp, g.chainKey} {
 		g.XORL(r.As32(), r.As32())
 	}
@@ -218,8 +225,13 @@ func (g *wide) function(name string) {
 	g.Label("twoLeft")
 	run(g.finish(2))
 	g.Label("end")
+	zero := g.ZMM()
+	g.VPXORQ(zero, zero, zero)
+	for i := range wideSlots {
+		g.VMOVDQA64(zero, g.slot(i))
+	}
 	g.VZEROUPPER()
-	g.Store(g.done, g.Return("done"))
+	g.Label("none")
 	taken := g.GP64()
 	g.Load(g.Param("n"), taken)
 	g.SUBQ(g.left, taken)
@@ -237,16 +249,21 @@ func (g *wide) loadKeys(twiceRounds reg.GPVirtual) {
 
 func second(r int) string { return "second" + string(rune('0'+r)) }
 
-// fits returns the number of bytes of a packet's text, or stops in front of it.
-func (g *wide) fits() (n reg.GPVirtual) {
-	min, err := g.Param("min").Resolve()
+// where returns where a parameter or a result stands.
+func where(c gotypes.Component) operand.Mem {
+	b, err := c.Resolve()
 	if err != nil {
 		panic(err)
 	}
+	return b.Addr
+}
+
+// fits returns the number of bytes of a packet's text, or stops in front of it.
+func (g *wide) fits() (n reg.GPVirtual) {
 	n = g.GP64()
 	g.MOVQ(at(g.op, opLen), n)
 	g.SUBQ(operand.U32(tagSize), n)
-	g.CMPQ(n, min.Addr)
+	g.CMPQ(n, where(g.Param("min")))
 	g.JLT(to("stop"))
 	g.CMPQ(n, operand.U32(wideMax))
 	g.JA(to("stop"))
@@ -350,7 +367,7 @@ func (g *wide) start(r, pending int) {
 	states, encrypt := g.encrypt(r)
 	together(encrypt, mix)
 	more := g.label("more")
-	g.foldNew(g.pendingKey, g.lastWeights())
+	g.weighLast()
 	g.VPSHUFB_Z(g.c.swap, states[0], g.front, g.y0)
 	if r <= groupWide {
 		g.TESTQ(g.more, g.more)
@@ -364,27 +381,60 @@ func (g *wide) start(r, pending int) {
 		g.JMP(to("next"))
 		g.Label(more)
 	}
-	g.foldNew(g.chainKey, g.chainWeights())
+	g.weighChain()
 	g.crypt(states, true, false)
 	g.JMP(to(second(r)))
 }
 
-// foldNew folds powers of the packet's key, unless they are known to be its own.
-func (g *wide) foldNew(known reg.GPVirtual, w weights) {
-	same := g.label("sameFolds")
+// weighLast folds the powers of the packet's key for its last group, unless they are known.
+func (g *wide) weighLast() {
+	g.unlessKnown(g.pendingKey, func() {
+		w := g.lastWeights()
+		for i, f := range w.folds {
+			var h [2]reg.VecVirtual
+			for j := range h {
+				h[j] = g.ZMM()
+				g.VMOVDQU64(w.power(2*i+j), h[j])
+			}
+			g.fold(h[0], h[1], f)
+		}
+	})
+}
+
+// weighChain spreads and folds the powers of the packet's key for other groups, unless they are known.
+func (g *wide) weighChain() {
+	g.unlessKnown(g.chainKey, func() {
+		var all []reg.VecVirtual
+		for i := range groupWide + 1 {
+			h := g.ZMM()
+			from := at(g.key, keyPower20)
+			if i > 0 {
+				from = power(g.key, lanes4*(groupWide+1-i))
+			}
+			g.VBROADCASTI32X4(from, h)
+			g.VMOVDQA64(h, g.slot(wideSlotChain+i))
+			all = append(all, h)
+		}
+		f := g.ZMM()
+		g.fold(all[0], all[0], f)
+		g.VMOVDQA64(f, g.slot(wideSlotFold))
+		for i, f := range g.chainFolds {
+			g.fold(all[1+2*i], all[2+2*i], f)
+		}
+	})
+}
+
+// unlessKnown makes the packet's key the known one; if it was not, by what is done then.
+func (g *wide) unlessKnown(known reg.GPVirtual, learn func()) {
+	same := g.label("known")
 	g.CMPQ(g.key, known)
 	g.JE(to(same))
 	g.MOVQ(g.key, known)
-	for k, f := range w.folds {
-		var h [2]reg.VecVirtual
-		for j := range h {
-			h[j] = g.ZMM()
-			g.VMOVDQU64(w.power(2*k+j), h[j])
-		}
-		g.fold(h[0], h[1], f)
-	}
+	learn()
 	g.Label(same)
 }
+
+func (g *wide) slot(i int) operand.Mem { return at(g.slots, i*register) }
 
 // group does a group behind the first, and hashes the one before it, which has r registers.
 func (g *wide) group(r int, chained, last bool) {
@@ -402,7 +452,7 @@ func (g *wide) leave(r int) {
 	g.MOVQ(g.op, g.pendingOp)
 }
 
-// weights are powers of H that a group's registers are multiplied with.
+// weights are powers of H that a group's registers are multiplied with; power -1 is that of one in front of a group of 4.
 type weights struct {
 	base  operand.Mem
 	folds []reg.VecVirtual
@@ -414,7 +464,7 @@ func (w weights) power(i int) operand.Mem { return w.base.Offset(i * register) }
 func (g *wide) lastWeights() weights { return weights{at(g.pendingKey, keyPowers), g.folds} }
 
 // chainWeights are those of other groups: the lanes' sums stay apart, and each is what its lane of the next group is added to.
-func (g *wide) chainWeights() weights { return weights{at(g.pendingKey, keyChain), g.chainFolds} }
+func (g *wide) chainWeights() weights { return weights{g.slot(wideSlotChain + 1), g.chainFolds} }
 
 // crypt takes text and key stream together, and goes on behind it. Texts are left to be hashed.
 func (g *wide) crypt(states []reg.VecVirtual, first, last bool) {
@@ -525,10 +575,10 @@ func (g *wide) rounds(states []reg.VecVirtual) (steps []step) {
 
 // hashing returns the steps that hash the last r registers of texts, chained to what was hashed before, into hash. What is in also, unless nil, is added.
 func (g *wide) hashing(r int, w weights, chained bool, also reg.Register) (steps []step) {
-	var s, one wideSum
+	var s wideSum
 	if r > groupWide {
-		steps = append(g.multiply(&one, g.place(-1), w.power(groupWide-1), w.folds[1]), g.reduce(&one, nil)...)
-		r, chained = groupWide, true
+		steps = g.multiply(&s, g.place(-1), w.power(-1), g.slot(wideSlotFold))
+		r = groupWide
 	}
 	for i := groupWide - 2; i >= groupWide-r-1; i -= 2 {
 		if chained && i == 0 {
@@ -627,12 +677,12 @@ func (g *wide) multiplyPair(s *wideSum, a [2]reg.VecVirtual, h [2]operand.Mem, f
 	}
 }
 
-// fold makes the halves of f the sums of a's halves and of b's, lane by lane. AES's units are also two of those that shuffle: one shuffle is less than two.
+// fold makes the halves of f the sums of a's halves and of b's, lane by lane. These shuffles take a unit that AES has no use for; on others that shuffle, AES waits.
 func (g *wide) fold(a, b, f reg.VecVirtual) {
-	inner := g.ZMM() // a's upper half, b's lower one
-	g.VPALIGNR(imm(8), a, b, inner)
-	g.VPXORQ(inner, a, f)
-	g.VPXORQ(inner, b, g.upper, f)
+	upper := g.ZMM()
+	g.VPUNPCKHQDQ(b, a, upper)
+	g.VPUNPCKLQDQ(b, a, f)
+	g.VPXORQ(upper, f, f)
 }
 
 // reduce returns the steps that turn s, which was made by Karatsuba's way, into a block in each lane of hash; see [generator.reduce].
