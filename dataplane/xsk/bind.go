@@ -42,6 +42,18 @@ func (m Mode) bindFlag() uint16 {
 	return unix.XDP_COPY
 }
 
+// umemFlags are those of registering a UMEM. The kernel has a record of two cache lines for every buffer. While buffers may lie
+// anywhere, it takes the record that it used last; while each stands for one chunk, the record goes the rounds with
+// its frame, thousands of others in between, and is in no cache when it is needed (kernel: net/xdp/xsk_buff_pool.c,
+// xp_get_xskb). So copy mode asks for the former, though a frame is one chunk there, too. With zero-copy not
+// every driver can do it.
+func (m Mode) umemFlags() uint32 {
+	if m == ZeroCopy {
+		return 0
+	}
+	return unix.XDP_UMEM_UNALIGNED_CHUNK_FLAG
+}
+
 // bindError says what a failed bind means.
 func bindError(name string, queue int, err error) error {
 	what := fmt.Sprintf("bind an AF_XDP socket to %s queue %d", name, queue)

@@ -126,7 +126,7 @@ func (d *Domain) bindFrom(c *Config, from *Socket) (_ *Socket, err error) {
 	shared := -1
 	if from != nil {
 		shared = from.fd
-	} else if err := registerUMEM(fd, d.umem.all[:d.umem.size], packet.FrameSize); err != nil {
+	} else if err := registerUMEM(fd, d.umem.all[:d.umem.size], packet.FrameSize, d.mode.umemFlags()); err != nil {
 		return nil, fmt.Errorf("register a UMEM of %d bytes (is the memlock limit raised?): %w", d.umem.size, err)
 	}
 	if err := sizeRings(fd, c.RxSize, c.TxSize); err != nil {

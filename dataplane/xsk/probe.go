@@ -44,7 +44,7 @@ func probe(ifindex, queue int, mode Mode, open Opener) error {
 			return fmt.Errorf("open an AF_XDP socket: %w", err)
 		}
 		defer unix.Close(fd)
-		if err := registerUMEM(fd, mem, packet.FrameSize); err != nil {
+		if err := registerUMEM(fd, mem, packet.FrameSize, mode.umemFlags()); err != nil {
 			return fmt.Errorf("register probe memory: %w", err)
 		}
 		if err := sizeRings(fd, frames, frames); err != nil {

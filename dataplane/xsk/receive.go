@@ -36,6 +36,13 @@ func (r *receiveRing) pop(d []packet.Desc) int {
 	return int(n)
 }
 
+// offsetShift is where the kernel puts the distance of a packet from the address that was filled, where buffers may lie
+// anywhere (kernel: Documentation/networking/af_xdp.rst, XDP_UMEM_REG). Where they may not, it leaves 0 there.
+const offsetShift = 48
+
+// start returns where a received packet starts, given the address in its descriptor.
+func start(addr uint64) uint64 { return addr&(1<<offsetShift-1) + addr>>offsetShift }
+
 // empty reports whether nothing waits, looking at the kernel's index.
 func (r *receiveRing) empty() bool {
 	r.seen = atomic.LoadUint32(r.producer)

@@ -296,3 +296,12 @@ func BenchmarkRings(b *testing.B) {
 		s.cycle(d, a)
 	}
 }
+
+func TestReceivedPacketsStartBehindTheHeadroom(t *testing.T) {
+	const frame = 5 * packet.FrameSize
+	for name, addr := range map[string]uint64{"buffers anywhere": 256<<48 | frame, "a buffer a chunk": frame + 256} {
+		if got := start(addr); got != frame+256 {
+			t.Errorf("%s: %#x starts at %#x, want %#x", name, addr, got, frame+256)
+		}
+	}
+}

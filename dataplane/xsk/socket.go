@@ -96,6 +96,7 @@ func (s *Socket) Receive(d []packet.Desc) int {
 	s.queue.receiving -= uint32(n)
 	kept := 0
 	for i := 0; i < n; i++ {
+		d[i].Addr = start(d[i].Addr)
 		if s.queue.ledger.take(d[i].Addr) {
 			d[kept] = d[i]
 			kept++

@@ -8,8 +8,8 @@ import (
 
 // registerUMEM makes mem the UMEM of a socket. The kernel pins the pages behind
 // the address, which lie outside the Go heap and therefore never move.
-func registerUMEM(fd int, mem []byte, chunk uint32) error {
-	reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&mem[0]))), Len: uint64(len(mem)), Size: chunk}
+func registerUMEM(fd int, mem []byte, chunk, flags uint32) error {
+	reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&mem[0]))), Len: uint64(len(mem)), Size: chunk, Flags: flags}
 	return setsockopt(fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg))
 }
 
