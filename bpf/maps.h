@@ -44,7 +44,7 @@ struct {
 	__type(value, enum prefix_flag);
 } prefixes6 SEC(".maps");
 
-/* Grows after every change of addresses and prefixes. */
+/* Grows after every change of ports, addresses and prefixes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -52,12 +52,12 @@ struct {
 	__type(value, __u32);
 } generation SEC(".maps");
 
-/* The program's own: nothing but what addresses and prefixes say. */
+/* The program's own: nothing but what ports, addresses and prefixes say. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, KNOWN_MAX);
+	__uint(max_entries, KNOWN_SETS);
 	__type(key, __u32);
-	__type(value, struct known);
+	__type(value, struct known_set);
 } known SEC(".maps");
 
 struct {

@@ -45,61 +45,92 @@ static __always_inline __u32 prefix_flags(const struct ip *ip, const struct addr
 	return flags ? *flags : 0;
 }
 
-/* An answer is what the tables say of a packet's addresses: of the destination
- * as an address, and if that is none of ours, of both by prefix. Its lowest
- * byte is the IP version, so that no answer is 0. */
-#define ANSWER_ADDRESS(answer) ((answer) >> 8 & 0xff)
+/* An answer is what the tables say of a packet: what the port is that it came by,
+ * what the destination is as an address, and if that is none of ours, what both
+ * addresses are by prefix. Its lowest four bits are the IP version, so that no
+ * answer is 0. */
+#define ANSWER_VERSION(answer) ((answer) & 0xf)
+#define ANSWER_ADDRESS(answer) ((answer) >> 4 & 3)
+#define ANSWER_ROLES(answer) ((answer) >> 6 & 3)
+#define ANSWER_PORT(answer) ((answer) >> 8 & 0xff)
 #define ANSWER_SRC(answer) ((answer) >> 16 & 0xff)
 #define ANSWER_DST(answer) ((answer) >> 24 & 0xff)
 
-static __always_inline __u32 ask_tables(const struct ip *ip)
+static __always_inline __u32 ask_tables(const struct ip *ip, __u32 ifindex)
 {
-	__u32 answer = ip->version | address_flags(ip, &ip->dst) << 8;
+	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+	__u32 answer = ip->version | address_flags(ip, &ip->dst) << 4;
 
+	if (port)
+		answer |= port->roles << 6 | port->index << 8;
+	else
+		answer |= (ROLE_PROTECTED | ROLE_OUTSIDE) << 6 | PORTS_MAX << 8;
 	if (!ANSWER_ADDRESS(answer))
 		answer |= prefix_flags(ip, &ip->src) << 16 | prefix_flags(ip, &ip->dst) << 24;
 	return answer;
 }
 
-static __always_inline __u32 hash(const struct ip *ip)
+static __always_inline __u32 hash(const struct ip *ip, __u32 ifindex)
 {
-	__u64 h = (ip->src.half[0] + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+	__u64 h = (__u64)ip->dst.word[0] << 32 | ip->src.word[0];
 
-	h ^= (ip->src.half[1] + 0x94d049bb133111eb) * 0xff51afd7ed558ccd;
-	h ^= (ip->dst.half[0] + 0xc4ceb9fe1a85ec53) * 0x9fb21c651e98df25;
-	h ^= (ip->dst.half[1] + 0xd6e8feb86659fd93) * 0xa0761d6478bd642f;
+	if (ip->version == 6) {
+		h = (ip->src.half[0] + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+		h ^= (ip->src.half[1] + 0x94d049bb133111eb) * 0xff51afd7ed558ccd;
+		h ^= (ip->dst.half[0] + 0xc4ceb9fe1a85ec53) * 0x9fb21c651e98df25;
+		h ^= (ip->dst.half[1] + 0xd6e8feb86659fd93) * 0xa0761d6478bd642f;
+	}
+	h = (h + ifindex * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
 	h ^= h >> 32;
 	h *= 0xe7037ed1a0b428db;
 	return h >> 32;
 }
 
+static __always_inline bool is_about(const struct known *k, const struct ip *ip, __u32 ifindex)
+{
+	if (k->ifindex != ifindex)
+		return false;
+	if (ip->version == 4)
+		return k->src.word[0] == ip->src.word[0] && k->dst.word[0] == ip->dst.word[0];
+	return k->src.half[0] == ip->src.half[0] && k->src.half[1] == ip->src.half[1] &&
+	       k->dst.half[0] == ip->dst.half[0] && k->dst.half[1] == ip->dst.half[1];
+}
+
 /* ask answers from what this CPU remembers, if the tables have not changed
- * since: two look-ups in tries cost more than the rest of the program.
+ * since: the look-ups in hashes and tries cost more than the rest of the program.
  *
- * The upper half of the word is the hash of the addresses plus the generation.
- * So it tells one generation from the next, and on kernels where one run
- * of this program can interrupt another on its CPU, it tells a word from one
+ * The upper half of the word is the hash of interface and addresses plus the
+ * generation. So it tells one generation from the next, and on kernels where one
+ * run of this program can interrupt another on its CPU, it tells a word from one
  * that belongs to other addresses. The loader changes the generation last, and
  * the answer is asked for after the generation was read: an answer from old
- * tables never bears the new one. */
-static __always_inline __u32 ask(const struct ip *ip)
+ * tables never bears the new one.
+ *
+ * Which of a set is forgotten for a new one is left to chance: those that are
+ * wanted again and again find places where they leave each other alone. */
+static __always_inline __u32 ask(const struct ip *ip, __u32 ifindex)
 {
-	__u32 key = 0, tag = hash(ip), slot = tag & (KNOWN_MAX - 1), answer;
+	__u32 key = 0, tag = hash(ip, ifindex), slot = tag & (KNOWN_SETS - 1), answer;
 	__u32 *now = bpf_map_lookup_elem(&generation, &key);
-	struct known *k = bpf_map_lookup_elem(&known, &slot);
+	struct known_set *set = bpf_map_lookup_elem(&known, &slot);
+	struct known *k;
 	__u64 word;
 
-	if (!now || !k)
-		return ask_tables(ip);
+	if (!now || !set)
+		return ask_tables(ip, ifindex);
 	tag += *(volatile __u32 *)now;
-	word = *(volatile __u64 *)&k->word;
-	if (word >> 32 == tag && (word & 0xff) == ip->version &&
-	    k->src.half[0] == ip->src.half[0] && k->src.half[1] == ip->src.half[1] &&
-	    k->dst.half[0] == ip->dst.half[0] && k->dst.half[1] == ip->dst.half[1])
-		return word;
+#pragma unroll
+	for (int i = 0; i < KNOWN_WAYS; i++) {
+		k = &set->way[i];
+		word = *(volatile __u64 *)&k->word;
+		if (word >> 32 == tag && ANSWER_VERSION(word) == ip->version && is_about(k, ip, ifindex))
+			return word;
+	}
+	k = &set->way[bpf_get_prandom_u32() & (KNOWN_WAYS - 1)];
 	/* Forgets what is there; an exchange is a barrier on every architecture. */
 	__sync_lock_test_and_set(&k->word, 0);
-	answer = ask_tables(ip);
+	answer = ask_tables(ip, ifindex);
+	k->ifindex = ifindex;
 	k->src = ip->src;
 	k->dst = ip->dst;
 	*(volatile __u64 *)&k->word = (__u64)tag << 32 | answer;
@@ -257,8 +288,14 @@ static __always_inline int by_policy(__u32 src, __u32 dst, __u32 roles)
 	return COUNTER_PASS_OTHER;
 }
 
-/* judge is the program's table of contents. */
-static __always_inline int judge(struct cursor c, __u32 roles, bool *vlan)
+static __always_inline __u32 socket_slot(__u32 port, __u32 queue)
+{
+	return port < PORTS_MAX && queue < QUEUES_MAX ? port * QUEUES_MAX + queue : SLOT_NONE;
+}
+
+/* judge is the program's table of contents. It sets *slot before any verdict that
+ * sends the frame to a socket. */
+static __always_inline int judge(struct cursor c, bool *vlan, __u32 *slot)
 {
 	struct ip ip = {};
 	int proto, verdict;
@@ -287,7 +324,8 @@ static __always_inline int judge(struct cursor c, __u32 roles, bool *vlan)
 	verdict = unroutable(&ip);
 	if (verdict != GO_ON)
 		return verdict;
-	answer = ask(&ip);
+	answer = ask(&ip, c.ctx->ingress_ifindex);
+	*slot = socket_slot(ANSWER_PORT(answer), c.ctx->rx_queue_index);
 	dst = ANSWER_ADDRESS(answer);
 	if (dst & ADDRESS_ENDPOINT) {
 		verdict = to_endpoint(c, &ip, proto);
@@ -298,16 +336,16 @@ static __always_inline int judge(struct cursor c, __u32 roles, bool *vlan)
 		return COUNTER_CLEARTEXT; /* transport mode wants some of it protected: the worker knows */
 	if (dst)
 		return COUNTER_PASS_OWN;
-	return by_policy(ANSWER_SRC(answer), ANSWER_DST(answer), roles);
+	return by_policy(ANSWER_SRC(answer), ANSWER_DST(answer), ANSWER_ROLES(answer));
 }
 
 /* classify keeps the frames of VLANs from the workers: a port is the untagged
  * network of its interface. What policy would protect there does not pass to the
  * kernel either, which might forward it between its VLAN interfaces. */
-static __always_inline int classify(struct cursor c, __u32 roles)
+static __always_inline int classify(struct cursor c, __u32 *slot)
 {
 	bool vlan = false;
-	int verdict = judge(c, roles, &vlan);
+	int verdict = judge(c, &vlan, slot);
 
 	if (!vlan || verdict < COUNTER_ESP)
 		return verdict;
@@ -350,18 +388,10 @@ int sallyport_steer(struct xdp_md *ctx)
 		.pos = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
-	__u32 roles = ROLE_PROTECTED | ROLE_OUTSIDE;
-	__u32 ifindex = ctx->ingress_ifindex;
-	__u32 queue = ctx->rx_queue_index;
 	__u32 slot = SLOT_NONE;
-	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+	int verdict = classify(c, &slot);
 
-	if (port) {
-		roles = port->roles;
-		if (queue < QUEUES_MAX)
-			slot = port->index * QUEUES_MAX + queue;
-	}
-	return conclude(classify(c, roles), slot);
+	return conclude(verdict, slot);
 }
 
 char __license[] SEC("license") = "Dual MIT/GPL";

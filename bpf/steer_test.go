@@ -633,6 +633,10 @@ func TestWhatIsRememberedFollowsTheTables(t *testing.T) {
 		{"no address any more", func() error { return s.SetOwn(nil) }, Protect},
 		{"an endpoint", func() error { return s.SetEndpoints(addrs(far4, far6)) }, PassOwn},
 		{"no endpoint any more", func() error { return s.SetEndpoints(nil) }, Protect},
+		{"the other role", func() error { return s.SetPort(loopback, 0, Outside) }, Spoofed},
+		{"no port any more", func() error { return s.RemovePort(loopback) }, NoSocketDrop},
+		{"the port without a socket", func() error { return s.SetPort(loopback, 1, both) }, NoSocketDrop},
+		{"the port with one", func() error { return s.SetPort(loopback, 0, both) }, Protect},
 	} {
 		check(t, step.do())
 		for range 3 {

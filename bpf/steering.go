@@ -10,7 +10,7 @@
 //	   → source and destination under a policy → sockets, else DROP
 //	   → PASS
 //
-// What the tables say of two addresses each CPU remembers, 1,024 pairs of them, until they change (steer.c, ask).
+// What the tables say of an interface and two addresses each CPU remembers, 2,048 times, until they change (steer.c, ask).
 //
 // It fails closed: what policy protects, and ESP and AH to our endpoints, is
 // dropped while no socket is there to take it, be the process dead, stopped or
@@ -64,7 +64,7 @@ type Steering struct {
 	prefixes  map[netip.Prefix]steerPrefixFlag // in the maps
 	policies  map[netip.Prefix]steerPrefixFlag // wanted by policies
 	routed    map[netip.Prefix]steerPrefixFlag // and by routes
-	changes   uint32                           // of addresses and prefixes
+	changes   uint32                           // of ports, addresses and prefixes
 }
 
 // Load loads the program and makes its maps. It needs CAP_BPF and CAP_NET_ADMIN. The caller
@@ -93,12 +93,12 @@ func loadSized(sizes map[string]uint32) (*Steering, error) {
 // Close gives up this process's hold on program and maps.
 func (s *Steering) Close() error { return s.objs.Close() }
 
-// changed has the program forget what it remembers of addresses and prefixes. Whatever became of a change of these,
-// it comes last; until then packets between addresses that it remembers are judged as before.
+// changed has the program forget what it remembers of ports, addresses and prefixes. Whatever became of a change of these,
+// it comes last; until then packets of an interface between addresses that it remembers are judged as before.
 func (s *Steering) changed() error {
 	s.changes++
 	if err := s.objs.Generation.Put(uint32(0), s.changes); err != nil {
-		return fmt.Errorf("having the steering program look at addresses and prefixes again: %w", err)
+		return fmt.Errorf("having the steering program look at its tables again: %w", err)
 	}
 	return nil
 }
@@ -115,20 +115,24 @@ func (s *Steering) SetPort(ifindex int, index uint16, roles Role) error {
 	if roles&^(Protected|Outside) != 0 {
 		return fmt.Errorf("port %d: unknown role bits %#x", index, uint32(roles))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	value := steerPort{Index: uint32(index), Roles: steerRole(roles)}
 	if err := s.objs.Ports.Put(uint32(ifindex), value); err != nil {
 		return fmt.Errorf("registering interface %d as port %d: %w", ifindex, index, err)
 	}
-	return nil
+	return s.changed()
 }
 
 // RemovePort forgets interface ifindex. A program still attached there fails closed. An
 // unknown ifindex is no error.
 func (s *Steering) RemovePort(ifindex int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := ignoreMissing(s.objs.Ports.Delete(uint32(ifindex))); err != nil {
 		return fmt.Errorf("forgetting interface %d: %w", ifindex, err)
 	}
-	return nil
+	return s.changed()
 }
 
 // SocketKind selects one of the two sockets of a queue.

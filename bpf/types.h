@@ -10,7 +10,9 @@
  * The loader learns them from the maps. */
 #define PORTS_MAX 64
 #define QUEUES_MAX 64
-#define KNOWN_MAX 1024 /* pairs of addresses that each CPU remembers; a power of two */
+/* Each CPU remembers that many sets of so many packets' addresses; powers of two. */
+#define KNOWN_SETS 1024
+#define KNOWN_WAYS 2
 #define SLOT_NONE (PORTS_MAX * QUEUES_MAX) /* outside both maps: the redirect falls back */
 
 /* Role bits of a port. */
@@ -91,11 +93,17 @@ struct address6 {
 	};
 };
 
-/* What the tables say of a packet's addresses, and a word that says of which
- * generation of the tables and for which addresses: see ask() in steer.c. */
+/* What the tables say of a packet's interface and addresses, in a word that also
+ * says of which generation of the tables and for which packet: see ask() in
+ * steer.c. Of IPv4 the first words of the addresses count. */
 struct known {
-	struct address6 src, dst;
 	__u64 word;
+	__u32 ifindex;
+	struct address6 src, dst;
+};
+
+struct known_set {
+	struct known way[KNOWN_WAYS];
 };
 
 #endif
