@@ -70,6 +70,8 @@ type Scratch struct {
 	// ECNAlarms counts packets whose outer and inner ECN fields no correct encapsulator
 	// combines (RFC 6040, 4.2). They are forwarded.
 	ECNAlarms packet.Counter
+
+	_ [128]byte // the scratch of another worker lies no nearer: a core asks for the neighbours of the lines that it reads
 }
 
 // due says that a packet of an association whose last one passed at the time last is to be recorded.

@@ -49,6 +49,8 @@ type Queue struct {
 
 	fillEmpty, rxFull, invalid packet.Counter // written under inject
 	reclaimed                  []uint64
+
+	_ [128]byte // queues of other workers lie no nearer: a core asks for the neighbours of the lines that it reads
 }
 
 // NewQueue makes a queue over mem, the memory that frame addresses count in,

@@ -32,6 +32,7 @@ type flows struct {
 	generation uint32
 	// many says that there may be more flows than the caches hold, so that asking for an entry before it is read pays.
 	many bool
+	_    [apart]byte
 }
 
 type (

@@ -50,14 +50,34 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 // sunkPorts keeps the test's ports on the heap.
 var sunkPorts []*port
 
-// TestCountersOfQueuesAreApart holds that two workers that count never write the same cache line: small values of the Go heap stand side by side.
-func TestCountersOfQueuesAreApart(t *testing.T) {
-	lines := map[uintptr]bool{}
+// TestWorkersWriteApart holds that what one worker writes in each batch and what another one uses lie apart, however closely the values of
+// the Go heap stand side by side.
+func TestWorkersWriteApart(t *testing.T) {
+	pairs := map[uintptr]bool{}
 	for range 64 {
 		sunkPorts = append(sunkPorts, &port{counters: new(QueueCounters)})
-		lines[uintptr(unsafe.Pointer(sunkPorts[len(sunkPorts)-1].counters))/64] = true
+		pairs[uintptr(unsafe.Pointer(sunkPorts[len(sunkPorts)-1].counters))/apart] = true
 	}
-	if len(lines) != len(sunkPorts) {
-		t.Errorf("the counters of %d queues lie on %d cache lines", len(sunkPorts), len(lines))
+	if len(pairs) != len(sunkPorts) {
+		t.Errorf("the counters of %d queues lie on %d pairs of cache lines", len(sunkPorts), len(pairs))
+	}
+	var (
+		p port
+		f flows
+		r ring[uint64]
+	)
+	for _, c := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"ports of two workers", unsafe.Sizeof(p) - unsafe.Offsetof(p.failed) - unsafe.Sizeof(p.failed), 2 * apart},
+		{"flows of two workers", unsafe.Sizeof(f) - unsafe.Offsetof(f.many) - unsafe.Sizeof(f.many), apart},
+		{"a ring and what lies in front of it", unsafe.Offsetof(r.head), apart},
+		{"consumer and producer of a ring", unsafe.Offsetof(r.tail) - unsafe.Offsetof(r.head), apart},
+		{"what the producer of a ring writes and what both read", unsafe.Offsetof(r.mask) - unsafe.Offsetof(r.tail), apart},
+	} {
+		if c.got < c.want {
+			t.Errorf("%s: %d bytes, want %d", c.name, c.got, c.want)
+		}
 	}
 }

@@ -8,14 +8,14 @@ import "sync/atomic"
 // Writers: tail and staged belong to the producer, head to the consumer; each
 // side reads the other's index and keeps its own copy of what it last saw.
 type ring[T any] struct {
-	_      [64]byte
+	_      [apart]byte
 	head   atomic.Uint64 // next to take; written by the consumer
 	seen   uint64        // consumer's copy of tail
-	_      [48]byte
+	_      [apart - 16]byte
 	tail   atomic.Uint64 // next to fill; written by the producer
 	staged uint64        // producer's unpublished tail
 	freed  uint64        // producer's copy of head
-	_      [40]byte
+	_      [apart - 24]byte
 	mask   uint64
 	slots  []T
 }
