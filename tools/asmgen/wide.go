@@ -220,10 +220,15 @@ func (g *wide) function(name string) {
 	g.CMPL(g.pending.As32(), operand.U8(2))
 	g.JB(to("end"))
 	g.JE(to("twoLeft"))
-	run(g.finish(4))
+	finish := func(r int) {
+		hash, tag := g.finish(r)
+		run(hash)
+		tag()
+	}
+	finish(4)
 	g.JMP(to("end"))
 	g.Label("twoLeft")
-	run(g.finish(2))
+	finish(2)
 	g.Label("end")
 	zero := g.ZMM()
 	g.VPXORQ(zero, zero, zero)
@@ -357,12 +362,14 @@ func (g *wide) search(number reg.GPVirtual, from, last int, body func(int)) {
 	g.search(number, middle+1, last, body)
 }
 
-// start does a packet's first group, of r registers, and what is pending.
+// start does a packet's first group, of r registers, and what is pending. The pending packet's tag takes long and nothing waits for it: so it
+// comes last.
 func (g *wide) start(r, pending int) {
 	g.Commentf("A first group of %d registers, %d pending.", r, pending)
 	var mix []step
+	tag := func() {}
 	if pending > 0 {
-		mix = g.finish(pending)
+		mix, tag = g.finish(pending)
 	}
 	states, encrypt := g.encrypt(r)
 	together(encrypt, mix)
@@ -372,17 +379,19 @@ func (g *wide) start(r, pending int) {
 	if r <= groupWide {
 		g.TESTQ(g.more, g.more)
 		g.JNZ(to(more))
+		g.crypt(states, true, true)
+		tag()
 		for i := range groupWide - r {
 			g.VPXORQ(g.texts[i], g.texts[i], g.texts[i])
 		}
 		g.VPXORQ(g.hash, g.hash, g.hash)
-		g.crypt(states, true, true)
 		g.leave((r + 1) &^ 1)
 		g.JMP(to("next"))
 		g.Label(more)
 	}
 	g.weighChain()
 	g.crypt(states, true, false)
+	tag()
 	g.JMP(to(second(r)))
 }
 
@@ -593,9 +602,9 @@ func (g *wide) hashing(r int, w weights, chained bool, also reg.Register) (steps
 	return append(steps, g.reduce(&s, also)...)
 }
 
-// finish returns the steps that finish the pending packet.
-func (g *wide) finish(r int) []step {
-	return append(g.hashing(r, g.lastWeights(), r == groupWide, g.y0), func() {
+// finish returns the steps that hash the last r registers of the pending packet, and what takes care of its tag then.
+func (g *wide) finish(r int) (hash []step, tag func()) {
+	return g.hashing(r, g.lastWeights(), r == groupWide, g.y0), func() {
 		upper, hash := g.YMM(), g.XMM()
 		g.VEXTRACTI64X4(imm(1), g.hash, upper)
 		g.VPXORQ(g.hash.AsY(), upper, upper)
@@ -621,7 +630,7 @@ func (g *wide) finish(r int) []step {
 		g.SETEQ(ok.As8())
 		g.MOVB(ok.As8(), at(g.pendingOp, opOK))
 		g.ADDQ(ok, g.done)
-	})
+	}
 }
 
 // wideSum is a sum of products, not reduced, in each lane: low + middle * x^64 + high * x^128.
