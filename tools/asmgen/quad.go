@@ -362,7 +362,7 @@ func (g *quad) encryption() *encryption {
 			}
 		}
 		g.VPXORQ(g.lanes, nonces, e.y0)
-	}}, g.rounds(states)...)
+	}}, g.rounds(states, true)...)
 	return e
 }
 

@@ -375,7 +375,6 @@ func (g *wide) start(r, pending int) {
 	together(encrypt, mix)
 	more := g.label("more")
 	g.weighLast()
-	g.VPSHUFB_Z(g.c.swap, states[0], g.front, g.y0)
 	if r <= groupWide {
 		g.TESTQ(g.more, g.more)
 		g.JNZ(to(more))
@@ -475,12 +474,13 @@ func (g *wide) lastWeights() weights { return weights{at(g.pendingKey, keyPowers
 // chainWeights are those of other groups: the lanes' sums stay apart, and each is what its lane of the next group is added to.
 func (g *wide) chainWeights() weights { return weights{g.slot(wideSlotChain + 1), g.chainFolds} }
 
-// crypt takes text and key stream together, and goes on behind it. Texts are left to be hashed.
+// crypt does the last round with text and round key in one, which puts text and key stream together, and goes on behind it. Texts are left to be hashed.
 func (g *wide) crypt(states []reg.VecVirtual, first, last bool) {
 	n := len(states)
 	for i, s := range states {
 		place, into := at(g.text, i*register), g.place(groupWide-n+i)
 		front, end := first && i == 0, last && i == n-1
+		text, key := g.ZMM(), g.ZMM()
 		var mask reg.Register
 		switch {
 		case front && end:
@@ -492,25 +492,28 @@ func (g *wide) crypt(states []reg.VecVirtual, first, last bool) {
 		case end:
 			mask = g.end
 		}
+		switch {
+		case mask != nil:
+			g.VMOVDQU8_Z(place, mask, text)
+			g.VPXORQ(g.keys[9], text, key)
+		case g.open:
+			g.VMOVDQU64(place, text)
+			g.VPXORQ(g.keys[9], text, key)
+		default:
+			g.VPXORQ(place, g.keys[9], key)
+		}
+		g.VAESENCLAST(key, s, s)
 		hashed := s
+		if g.open {
+			hashed = text
+		}
 		if mask != nil {
-			c := g.ZMM()
-			g.VMOVDQU8_Z(place, mask, c)
-			g.VPXORQ(c, s, s)
 			g.VMOVDQU8(s, mask, place)
-			if g.open {
-				hashed = c
-			}
-		} else if g.open {
-			hashed = g.ZMM()
-			g.VMOVDQU64(place, hashed)
-			g.VPXORQ(hashed, s, s)
-			g.VMOVDQU64(s, place)
 		} else {
-			g.VPXORQ(place, s, s)
 			g.VMOVDQU64(s, place)
 		}
 		if front {
+			g.VPSHUFB_Z(g.c.swap, s, g.front, g.y0)
 			g.VMOVDQU8(hashed, mask, g.aad)
 			hashed = g.aad
 		}
@@ -537,7 +540,7 @@ func (g *wide) crypt(states []reg.VecVirtual, first, last bool) {
 // place is where register i of a group is left to be hashed, -1 being the one in front of a group of 4.
 func (g *wide) place(i int) reg.VecVirtual { return g.texts[(i+len(g.texts))%len(g.texts)] }
 
-// encrypt returns the steps that make key stream, n registers.
+// encrypt returns the steps that make key stream, n registers, but for the last round.
 func (g *wide) encrypt(n int) (states []reg.VecVirtual, steps []step) {
 	for range n {
 		states = append(states, g.ZMM())
@@ -546,11 +549,11 @@ func (g *wide) encrypt(n int) (states []reg.VecVirtual, steps []step) {
 		for i, s := range states {
 			g.VPXORQ(at(g.counters, i*register), g.base, s)
 		}
-	}}, g.rounds(states)...)
+	}}, g.rounds(states, false)...)
 }
 
-// rounds returns the steps that turn counter blocks, which have the whitening key added, into key stream.
-func (g *wide) rounds(states []reg.VecVirtual) (steps []step) {
+// rounds returns the steps that turn counter blocks, which have the whitening key added, into key stream, but for the last round unless the whole is asked for.
+func (g *wide) rounds(states []reg.VecVirtual, whole bool) (steps []step) {
 	each := func(k reg.Register) step {
 		return func() {
 			for _, s := range states {
@@ -576,6 +579,9 @@ func (g *wide) rounds(states []reg.VecVirtual) (steps []step) {
 		more(12)
 		more(13)
 		g.Label(last)
+		if !whole {
+			return
+		}
 		for _, s := range states {
 			g.VAESENCLAST(g.keys[9], s, s)
 		}
