@@ -61,7 +61,7 @@ func (c *Case) Prepare() error {
 		return fmt.Errorf("text of %d bytes: 0 to %d are possible", c.Size, SizeMax)
 	}
 	raw := make([]byte, c.Bits/8)
-	ops := make([]aesgcm.Op, batch)
+	ops := make([]aesgcm.Op, batch+1)[1:] // as in a worker, none begins where memory does
 	area := make([]byte, (batch+1)*stride)
 	for i := range ops {
 		ops[i] = aesgcm.Op{AADLen: 8, Buf: area[front+i*stride:][:c.Size+aesgcm.TagSize]}
