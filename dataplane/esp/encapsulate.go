@@ -35,7 +35,7 @@ func (s *Scratch) encapsulateOther(b *packet.Batch, kept, live []uint8, sa []*sa
 	n, k := 0, 0
 	for ; k < len(live); k++ {
 		i := live[k]
-		if k > 0 && s.plain(sa[i]) {
+		if k > 0 && plain(sa[i], s.table.OutboundKeys()) {
 			break
 		}
 		due := sa[i] != nil && s.due(&sa[i].Last)

@@ -47,12 +47,21 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"plainOps": unsafe.Offsetof(r.ops), "plainLengths": unsafe.Offsetof(r.lengths), "plainGCM": unsafe.Offsetof(r.gcm),
 		"plainTOSMask": unsafe.Offsetof(r.tosMask), "plainCopyDF": unsafe.Offsetof(r.copyDF), "plainSetDF": unsafe.Offsetof(r.setDF),
 		"plainID": unsafe.Offsetof(r.id), "plainSeq": unsafe.Offsetof(r.seq), "plainBytes": unsafe.Offsetof(r.bytes),
+		"plainFrom": unsafe.Offsetof(r.from), "plainKeys": unsafe.Offsetof(r.keys), "plainNow": unsafe.Offsetof(r.now), "plainRuns": unsafe.Offsetof(r.runs), "plainDone": unsafe.Offsetof(r.done),
+		"otherForm": uintptr(notPlain), "runSize": unsafe.Sizeof(run{}), "plainHeader": plainHeaderLen,
 		"plainFront": plainFront, "trailerLen": trailerLen,
 	})
 	if packet.FlagDF != 1<<3 || flowAddrLo() != 8 {
 		t.Error("the assembly has Don't Fragment or an address otherwise")
 	}
-	// Fields that are written together.
+	if sad.FlagESN != 1<<2 || sad.FlagECN != 1<<3 || sad.FlagCopyDSCP != 1<<4 || sad.FlagCopyDF != 1<<5 || sad.FlagSetDF != 1<<6 {
+		t.Error("the assembly has an association's flags otherwise")
+	}
+	// Fields that are written together, and a run's order.
+	var one run
+	if unsafe.Offsetof(one.sa) != 0 || unsafe.Offsetof(one.packets) != 8 || unsafe.Offsetof(one.bytes) != 16 {
+		t.Error("the assembly has a run otherwise")
+	}
 	if unsafe.Offsetof(p.L4) != unsafe.Offsetof(p.L3)+2 || unsafe.Offsetof(p.Proto) != unsafe.Offsetof(p.End)+7 || unsafe.Offsetof(p.Version) != unsafe.Offsetof(p.End)+6 ||
 		unsafe.Offsetof(p.TTL) != unsafe.Offsetof(p.TOS)+1 || unsafe.Offsetof(p.Flags) != unsafe.Offsetof(p.TOS)+2 ||
 		unsafe.Offsetof(p.Slot) != unsafe.Offsetof(p.SPI)+4 || unsafe.Offsetof(o.Slot) != unsafe.Offsetof(o.SPI)+4 {

@@ -8,6 +8,7 @@ import (
 	"sallyport/dataplane/replay"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
+	"sallyport/dataplane/transform"
 )
 
 // Lengths of the usual form: what most prepared headers hold, IPv4, SPI and sequence number; and what AES-GCM adds (RFC 4106).
@@ -43,29 +44,29 @@ type run struct {
 // encapsulatePlain puts the first of the live packets, as many as have the form that most have, into ESP packets: see plainOutbound. It
 // appends those that live to kept, which may lie in front of live in the same array, and returns what is left of live.
 func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sad.Outbound) (_, rest []uint8) {
-	n, runs := 0, s.runs[:0]
+	n, r := 0, &s.plainOut
+	r.keys, r.now, r.runs, r.done = s.table.OutboundKeys(), s.Now, &s.runs, 0
 	for n < len(live) && n < packet.BatchMax {
 		o := sa[live[n]]
-		if !s.plain(o) {
+		if !plain(o, r.keys) {
 			break
 		}
 		due := s.due(&o.Last)
 		if due {
 			s.draft = sad.RecordOf(b, int(live[n]), s.Now)
 		}
-		r := &s.plainOut
 		s.begin(r, b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
 		packets := r.prepare()
 		if packets == 0 {
 			break
 		}
-		s.end(r)
+		s.id = uint16(r.id)
 		if due {
 			s.keep(o, b.P[live[n]].Seq)
 		}
-		runs = append(runs, run{o, uint64(packets), r.bytes})
 		n += packets
 	}
+	runs := s.runs[:r.done]
 	done, rest := live[:n], live[n:]
 	if n == 0 {
 		return kept, rest
@@ -101,9 +102,12 @@ func (s *Scratch) finishFailed(b *packet.Batch, kept, done []uint8, sa []*sad.Ou
 	return kept
 }
 
-// plain says that packets for an association, or none, have a form that plainOutbound is for.
-func (s *Scratch) plain(o *sad.Outbound) bool {
-	return o != nil && o.Flags&(sad.FlagsUnusual|sad.FlagTransport|sad.FlagAH|sad.FlagUDPChecksum) == 0 && s.table.OutboundKey(o.Slot).GCM()
+// notPlain are the flags of associations whose packets have a form that plainOutbound is not for.
+const notPlain = sad.FlagsUnusual | sad.FlagTransport | sad.FlagAH | sad.FlagUDPChecksum
+
+// plain says that packets for an association, or none, have a form that plainOutbound is for; keys are those of associations, by slot.
+func plain(o *sad.Outbound, keys []transform.Key) bool {
+	return o != nil && o.Flags&notPlain == 0 && keys[o.Slot].GCM()
 }
 
 // TakesESP says that packets for an association, or none, have a form that TakeESP is for.
@@ -148,7 +152,7 @@ func (s *Scratch) prepareOpen(b *packet.Batch, live []uint8, sa []*sad.Inbound, 
 	// What the association's packets have in common.
 	addresses := binary.LittleEndian.Uint64(in.Addresses[:])
 	spi := bits.ReverseBytes32(in.SPI)
-	open := s.crypto.Run(s.table.InboundKey(in.Slot), spi, in.Flags&sad.FlagESN != 0)
+	open := transform.RunOf(s.table.InboundKey(in.Slot), spi, in.Flags&sad.FlagESN != 0)
 	window, words := &in.Window, s.table.Bits(in)
 	for _, i := range live {
 		if sa[i] != in {

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func preparePlain(r *byte) (packets int)
-// Requires: BMI2, CMOV, MOVBE, SSE, SSE2
+// Requires: BMI2, CMOV, MOVBE, SSE, SSE2, SSE4.1
 TEXT ·preparePlain(SB), NOSPLIT, $16-16
 	MOVQ   r+0(FP), AX
 	MOVQ   8(AX), CX
@@ -18,10 +18,10 @@ TEXT ·preparePlain(SB), NOSPLIT, $16-16
 	// The SPI that stands behind the IP header lies in the next cache line of the association, which nothing else needs.
 	MOVQ       116(DX), X1
 	MOVBELL    4(DX), R8
-	MOVQ       R8, X3
-	MOVSS      124(DX), X2
-	PUNPCKLLQ  X3, X2
-	PUNPCKLQDQ X2, X1
+	MOVQ       R8, X2
+	MOVSS      124(DX), X3
+	PUNPCKLLQ  X2, X3
+	PUNPCKLQDQ X3, X1
 
 	// The end of the list, and where the lengths are from twice the place in it.
 	MOVQ 16(AX), R8
@@ -42,9 +42,11 @@ packet:
 	JAE     done
 	MOVQ    32(AX), R9
 	CMPQ    DX, (R9)(R8*8)
-	JNE     done
-	SHLQ    $0x06, R8
-	LEAQ    24(DI)(R8*1), R8
+	JNE     turn
+
+turned:
+	SHLQ $0x06, R8
+	LEAQ 24(DI)(R8*1), R8
 
 	// The inner datagram: its place, that in its chunk, its length, and that with padding and trailer.
 	MOVWQZX 12(R8), R10
@@ -178,7 +180,117 @@ done:
 	MOVQ SI, 160(AX)
 	SUBQ 8(AX), CX
 	MOVQ CX, packets+8(FP)
+	MOVQ SI, 40(DX)
+	SUBQ 176(AX), CX
+	JZ   noPackets0
+	MOVQ 224(AX), BX
+	ANDL $0x3f, BX
+	LEAQ (BX)(BX*2), BX
+	MOVQ 216(AX), SI
+	LEAQ (SI)(BX*8), BX
+	MOVQ DX, (BX)
+	MOVQ CX, 8(BX)
+	MOVQ 168(AX), SI
+	MOVQ SI, 16(BX)
+	INCQ 224(AX)
+
+noPackets0:
 	RET
+
+turn:
+	MOVQ   (R9)(R8*8), R9
+	TESTQ  R9, R9
+	JZ     done
+	TESTL  $0x002c9c02, 28(R9)
+	JNZ    done
+	CMPB   37(R9), $0x1c
+	JNE    done
+	MOVQ   208(AX), R10
+	XORQ   80(R9), R10
+	SHRQ   $0x17, R10
+	JNZ    done
+	MOVL   8(R9), R10
+	CMPQ   R10, 192(AX)
+	JAE    done
+	IMUL3Q $+576, R10, R10
+	ADDQ   184(AX), R10
+	CMPB   269(R10), $0x01
+	JNE    done
+	MOVQ   R10, 112(AX)
+	MOVQ   CX, R10
+	SUBQ   8(AX), R10
+	MOVQ   SI, 40(DX)
+	MOVQ   R10, SI
+	SUBQ   176(AX), SI
+	JZ     noPackets1
+	MOVQ   224(AX), R11
+	ANDL   $0x3f, R11
+	LEAQ   (R11)(R11*2), R11
+	MOVQ   216(AX), R12
+	LEAQ   (R12)(R11*8), R11
+	MOVQ   DX, (R11)
+	MOVQ   SI, 8(R11)
+	MOVQ   168(AX), R12
+	MOVQ   R12, 16(R11)
+	INCQ   224(AX)
+
+noPackets1:
+	MOVQ R10, 176(AX)
+	MOVQ R9, DX
+	MOVQ DX, 56(AX)
+	MOVQ 40(DX), SI
+	XORL R10, R10
+	MOVQ R10, 168(AX)
+
+	// The SPI that stands behind the IP header lies in the next cache line of the association, which nothing else needs.
+	MOVQ       116(DX), X1
+	MOVBELL    4(DX), R9
+	MOVQ       R9, X0
+	MOVSS      124(DX), X2
+	PUNPCKLLQ  X0, X2
+	PUNPCKLQDQ X2, X1
+
+	// Key, salt and SPI as they begin an op.
+	MOVQ   112(AX), R10
+	MOVQ   R10, X0
+	MOVL   264(R10), R10
+	MOVL   4(DX), R11
+	BSWAPL R11
+	SHLQ   $0x20, R11
+	ORQ    R11, R10
+	MOVQ   R10, 120(AX)
+	PINSRQ $0x01, R10, X0
+
+	// 12 bytes of additional data with extended sequence numbers, 8 without.
+	MOVL 28(DX), R9
+	MOVL R9, R10
+	ANDL $0x04, R10
+	ADDL $0x08, R10
+	MOVB R10, 128(AX)
+
+	// What of TOS and Don't Fragment is copied or set.
+	MOVL R9, R10
+	SHRL $0x03, R10
+	ANDL $0x01, R10
+	LEAL (R10)(R10*2), R10
+	MOVL R9, R11
+	SHRL $0x04, R11
+	ANDL $0x01, R11
+	NEGL R11
+	ANDL $0x000000fc, R11
+	ORL  R11, R10
+	MOVL R10, 136(AX)
+	MOVL R9, R10
+	SHRL $0x03, R10
+	ANDL $0x08, R10
+	SHRL $0x02, R9
+	ANDL $0x08, R9
+	MOVQ R9, 140(AX)
+	MOVL R10, 152(AX)
+	NOTL R9
+	ANDL R10, R9
+	MOVL R9, 148(AX)
+	JMP  turned
 
 // func takePlainRun(r *byte) (packets int)
 // Requires: BMI2, CMOV, MOVBE, SSE

@@ -14,18 +14,29 @@ import (
 	"sallyport/dataplane/transform"
 )
 
-// sealing is all that preparation for encryption reads and writes.
+// sealing is all that preparation for encryption reads and writes, but for the keys, which it only reads.
 type sealing struct {
 	batch   packet.Batch
+	of      [4]sad.Outbound
+	sa      []*sad.Outbound
 	run     plainOutbound
 	ops     [packet.BatchMax]aesgcm.Op
 	lengths [packet.BatchMax]uint16
+	runs    [packet.BatchMax]run
 }
 
-// begin starts a run over a copy of memory.
-func (s *sealing) begin(mem []byte, r plainOutbound) {
-	s.batch.Mem, s.run = bytes.Clone(mem), r
-	s.run.b, s.run.ops, s.run.lengths = &s.batch, s.ops[:], s.lengths[:]
+// begin starts a run over a copy of memory, of packets for associations by their numbers in of, the first for of[0], and -1 for none.
+func (s *sealing) begin(mem []byte, r plainOutbound, of [4]sad.Outbound, sa []int) {
+	s.batch.Mem, s.run, s.of = bytes.Clone(mem), r, of
+	for _, k := range sa {
+		if k < 0 {
+			s.sa = append(s.sa, nil)
+		} else {
+			s.sa = append(s.sa, &s.of[k])
+		}
+	}
+	s.run.o, s.run.sa = &s.of[0], s.sa
+	s.run.b, s.run.ops, s.run.lengths, s.run.runs = &s.batch, s.ops[:], s.lengths[:], &s.runs
 }
 
 // TestAssemblyPreparesAsGoDoes: what the assembly makes of runs of packets, most of them with something out of the ordinary, is what the
@@ -33,22 +44,50 @@ func (s *sealing) begin(mem []byte, r plainOutbound) {
 func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	one := func(of ...uint64) uint64 { return of[rnd.IntN(len(of))] }
-	key := new(transform.Key)
-	whole, stopped := 0, 0
-	for range 6_000 {
-		var o, other sad.Outbound
-		o.Version, o.HeaderLen = 4, plainHeaderLen
-		o.SPI, o.Slot, o.HeaderSum, o.SeqMax = rnd.Uint32(), rnd.Uint32(), uint16(one(0, 0xffff, rnd.Uint64())), one(1<<32-1, ^uint64(0))
-		for i := range o.Header {
-			o.Header[i] = byte(rnd.Uint32())
+	var keys [5]transform.Key
+	for i := range keys {
+		suite := transform.AES128GCM16
+		if i == 4 {
+			suite = transform.ChaCha20Poly1305
 		}
-		o.Header[10], o.Header[11] = 0, 0
-		binary.BigEndian.PutUint32(o.Header[20:], o.SPI)
+		if err := keys[i].Set(suite, bytes.Repeat([]byte{byte(i + 1)}, suite.Info().KeyLen)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole, stopped, turned := 0, 0, 0
+	for range 6_000 {
+		const now = 1 << 40
+		var of [4]sad.Outbound
+		for k := range of {
+			o := &of[k]
+			o.Version, o.HeaderLen = 4, plainHeaderLen
+			o.SPI, o.Slot, o.HeaderSum, o.SeqMax = rnd.Uint32(), uint32(k), uint16(one(0, 0xffff, rnd.Uint64())), one(1<<32-1, ^uint64(0))
+			for i := range o.Header {
+				o.Header[i] = byte(rnd.Uint32())
+			}
+			o.Header[10], o.Header[11] = 0, 0
+			binary.BigEndian.PutUint32(o.Header[20:], o.SPI)
+			o.Flags = sad.Flags(rnd.Uint32()) &^ notPlain
+			o.Seq.Set(one(0, 5, 1<<32-3, o.SeqMax-3, o.SeqMax))
+			o.Last.Set(now + rnd.Uint64N(1000))
+			switch rnd.IntN(40) {
+			case 0:
+				o.Flags |= sad.Flags(one(uint64(sad.FlagPadded), uint64(sad.FlagGRE), uint64(sad.FlagTransport), uint64(sad.FlagAH), uint64(sad.FlagUDPChecksum)))
+			case 1:
+				o.HeaderLen += udpLen
+			case 2:
+				o.Slot = 4
+			case 3:
+				o.Last.Set(one(0, now-1, now+1<<23, 1<<63))
+			}
+		}
+		o := &of[0]
+		o.HeaderLen = plainHeaderLen
 		df := [2]uint32{uint32(one(0, uint64(packet.FlagDF))), uint32(one(0, uint64(packet.FlagDF)))}
 		r := plainOutbound{
-			o: &o, gcm: new(transform.Batch).Run(key, rnd.Uint32(), rnd.IntN(2) == 0),
+			keys: keys[:], now: now, gcm: transform.RunOf(&keys[0], rnd.Uint32(), rnd.IntN(2) == 0),
 			tosMask: uint32(one(0, 3, 0xfc, 0xff)), copyDF: [2]uint32{uint32(one(0, uint64(packet.FlagDF)))}, setDF: df,
-			id: uint32(one(0, 0xfffe, 0xffff, 7)), seq: one(0, 5, 1<<32-3, o.SeqMax-3, o.SeqMax), bytes: one(0, 1000),
+			id: uint32(one(0, 0xfffe, 0xffff, 7)), seq: o.Seq.Load(), bytes: one(0, 1000),
 		}
 		const chunks = 8
 		mem := make([]byte, chunks*packet.FrameSize-int(one(0, 0, 0, 100, 3000)))
@@ -73,19 +112,24 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 				p.End = p.L3 - uint16(rnd.IntN(9))
 			}
 			p.Len = p.End
-			r.sa = append(r.sa, &o)
-		}
-		if rnd.IntN(4) == 0 {
-			r.sa[rnd.IntN(len(r.sa))] = &other
 		}
 		for i := range uint8(chunks) {
 			r.live = append(r.live, i)
 		}
 		rnd.Shuffle(chunks, func(i, j int) { r.live[i], r.live[j] = r.live[j], r.live[i] })
 		r.live = r.live[:rnd.IntN(chunks+1)]
+		sa, mixed := make([]int, chunks), rnd.IntN(3) > 0
+		for i := range sa {
+			if mixed && rnd.IntN(2) == 0 {
+				sa[i] = rnd.IntN(len(of))
+			}
+			if rnd.IntN(50) == 0 {
+				sa[i] = -1
+			}
+		}
 		b.batch = a.batch
-		a.begin(mem, r)
-		b.begin(mem, r)
+		a.begin(mem, r, of, sa)
+		b.begin(mem, r, of, sa)
 		want := a.run.prepareGeneric()
 		if got := b.run.prepare(); got != want {
 			t.Fatalf("%d packets are prepared, not %d", got, want)
@@ -98,9 +142,29 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 		if a.batch.P != b.batch.P || !bytes.Equal(a.batch.Mem, b.batch.Mem) || a.lengths != b.lengths {
 			t.Fatal("packets differ")
 		}
-		if a.run.id != b.run.id || a.run.seq != b.run.seq || a.run.bytes != b.run.bytes {
-			t.Fatalf("the runs end with %d, %d, %d and %d, %d, %d", a.run.id, a.run.seq, a.run.bytes, b.run.id, b.run.seq, b.run.bytes)
+		if a.run.id != b.run.id || a.run.seq != b.run.seq || a.run.bytes != b.run.bytes || a.run.done != b.run.done {
+			t.Fatalf("the runs end with %d, %d, %d, %d and %d, %d, %d, %d", a.run.id, a.run.seq, a.run.bytes, a.run.done, b.run.id, b.run.seq, b.run.bytes, b.run.done)
 		}
+		if a.of != b.of {
+			t.Fatal("associations differ")
+		}
+		packets, at := uint64(0), 0
+		for k := range a.run.done {
+			x, y := &a.runs[k], &b.runs[k]
+			if x.packets != y.packets || x.bytes != y.bytes || x.packets == 0 {
+				t.Fatalf("run %d has %d packets of %d bytes, not %d of %d", k, y.packets, y.bytes, x.packets, x.bytes)
+			}
+			for ; at < int(packets+x.packets); at++ {
+				if i := r.live[at]; x.sa != a.sa[i] || y.sa != b.sa[i] {
+					t.Fatalf("packet %d is one of another run", at)
+				}
+			}
+			packets += x.packets
+		}
+		if packets != uint64(want) {
+			t.Fatalf("%d packets in runs, not %d", packets, want)
+		}
+		turned += max(0, int(a.run.done)-1)
 		for k := range a.ops {
 			x, y := &a.ops[k], &b.ops[k]
 			if x.Key != y.Key || x.Nonce != y.Nonce || x.AAD != y.AAD || x.AADLen != y.AADLen {
@@ -117,8 +181,8 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 			}
 		}
 	}
-	if whole < 1000 || stopped < 1000 {
-		t.Errorf("%d runs went through, %d stopped: too few of a kind", whole, stopped)
+	if whole < 1000 || stopped < 1000 || turned < 2000 {
+		t.Errorf("%d runs went through, %d stopped, %d turns: too few of a kind", whole, stopped, turned)
 	}
 }
 
@@ -237,7 +301,7 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 		mem := make([]byte, chunks*packet.FrameSize)
 		spi := rnd.Uint32()
 		r := plainTaken{
-			first: rnd.Uint64N(chunks), gcm: new(transform.Batch).Run(key, bits.ReverseBytes32(spi), rnd.IntN(2) == 0),
+			first: rnd.Uint64N(chunks), gcm: transform.RunOf(key, bits.ReverseBytes32(spi), rnd.IntN(2) == 0),
 			addresses: rnd.Uint64(), hi: uint64(rnd.Uint32N(3)) << 32, above: uint32(one(0, 7, 1<<31, 1<<32-1)), slot: rnd.Uint32(), port: uint16(rnd.Uint32N(3)),
 			version: 4, proto: packet.ProtoESP, front: plainFront,
 		}

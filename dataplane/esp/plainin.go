@@ -201,7 +201,7 @@ func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
 	r, first, window := &s.take, i, &in.Window
 	r.b, r.slot, r.port = b, in.Slot, b.P[i].Port
 	r.begin(in)
-	r.gcm = s.crypto.Run(s.table.InboundKey(in.Slot), bits.ReverseBytes32(in.SPI), in.Flags&sad.FlagESN != 0)
+	r.gcm = transform.RunOf(s.table.InboundKey(in.Slot), bits.ReverseBytes32(in.SPI), in.Flags&sad.FlagESN != 0)
 	r.hi, r.above = window.Ahead()
 	for {
 		r.ops, r.first = s.crypto.GCMOps(s.taken), uint64(i)

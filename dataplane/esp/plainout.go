@@ -10,11 +10,11 @@ import (
 	"sallyport/dataplane/transform"
 )
 
-// plainOutbound is the work on packets of one outbound association, one after the other, with AES-GCM: in the form that most tunnels have, ESP right behind an
+// plainOutbound is the work on packets of outbound associations with AES-GCM: in the form that most tunnels have, ESP right behind an
 // outer IPv4 header, or with another outer header. The assembly, which is for the first, knows its layout.
 type plainOutbound struct {
 	b *packet.Batch
-	// live are the packets, the first of them for o; sa is the association of each packet of the batch.
+	// live are the packets, the first of them for o, which then becomes that of those that follow; sa is the association of each packet of the batch.
 	live []uint8
 	sa   []*sad.Outbound
 	o    *sad.Outbound
@@ -31,15 +31,29 @@ type plainOutbound struct {
 	id uint32
 	// seq is the last sequence number used.
 	seq uint64
-	// bytes of the inner datagrams that were prepared.
-	bytes uint64
+	// bytes of the inner datagrams that were prepared for o, and from the place in live of the first of them.
+	bytes, from uint64
+
+	// keys are those of outbound associations by slot, now is the time of the batch.
+	keys []transform.Key
+	now  int64
+	// runs takes what was prepared for each association, done is how many these are.
+	runs *[packet.BatchMax]run
+	done uint64
 }
 
-// begin makes r the run of the first of the live packets, which becomes op n, and of those behind it for the same association.
+// begin makes r the work on the live packets, the first of which becomes op n and is for o.
 func (s *Scratch) begin(r *plainOutbound, b *packet.Batch, live []uint8, sa []*sad.Outbound, o *sad.Outbound, n int) {
-	r.b, r.live, r.sa, r.o = b, live, sa, o
+	r.b, r.live, r.sa, r.from = b, live, sa, 0
 	r.ops, r.lengths = s.crypto.GCMOps(n), s.bytes[n&(packet.BatchMax-1):]
-	r.gcm = s.crypto.Run(s.table.OutboundKey(o.Slot), bits.ReverseBytes32(o.SPI), o.Flags&sad.FlagESN != 0)
+	r.id = uint32(s.id)
+	r.open(o)
+}
+
+// open begins with the packets for an association.
+func (r *plainOutbound) open(o *sad.Outbound) {
+	r.o = o
+	r.gcm = transform.RunOf(&r.keys[o.Slot], bits.ReverseBytes32(o.SPI), o.Flags&sad.FlagESN != 0)
 	r.tosMask, r.copyDF, r.setDF = 0, [2]uint32{}, [2]uint32{}
 	if o.Flags&sad.FlagCopyDSCP != 0 {
 		r.tosMask = 0xfc
@@ -53,13 +67,28 @@ func (s *Scratch) begin(r *plainOutbound, b *packet.Batch, live []uint8, sa []*s
 	if o.Flags&sad.FlagCopyDF != 0 {
 		r.copyDF[0], r.setDF[0] = uint32(packet.FlagDF), 0
 	}
-	r.id, r.seq, r.bytes = uint32(s.id), o.Seq.Load(), 0
+	r.seq, r.bytes = o.Seq.Load(), 0
 }
 
-// end makes known what the run used.
-func (s *Scratch) end(r *plainOutbound) {
-	s.id = uint16(r.id)
+// close ends with the packets for an association, in front of that at place to in live.
+func (r *plainOutbound) close(to uint64) {
 	r.o.Seq.Set(r.seq)
+	if to > r.from {
+		r.runs[r.done&(packet.BatchMax-1)] = run{r.o, to - r.from, r.bytes}
+		r.done++
+	}
+	r.from = to
+}
+
+// turn goes on with the packets for another association, from the place to in live on, and says whether it could: if they have the form that plain says, and an outer header as
+// long, and none of them is to be recorded.
+func (r *plainOutbound) turn(o *sad.Outbound, to uint64) bool {
+	if !plain(o, r.keys) || o.HeaderLen != r.o.HeaderLen || sad.Due(r.now, o.Last.Load()) {
+		return false
+	}
+	r.close(to)
+	r.open(o)
+	return true
 }
 
 // beginIPv4 returns the first eight bytes of the outer header of a datagram, and its checksum. It uses an identification up where the datagram may be fragmented.
@@ -77,12 +106,23 @@ func (r *plainOutbound) beginIPv4(tos uint8, total uint64, df packet.Flags) (fir
 }
 
 // prepareGeneric does for the packets of r what prepareOutbound does for any, writes whole words, and returns how many they are.
-// It stops, and has done nothing, at a packet for another association or where anything is
+// It stops, and has done nothing, at a packet for an association that turn is not for, or where anything is
 // out of the ordinary; prepareOutbound then says what. The outer header is IPv4 or IPv6, and UDP behind either or not; without it, over IPv4:
 //
 //	outer                8               16              24          28
 //	| 45 tos len id frag | ttl 50 sum src | src dst  SPI | sequence | IV ...
 func (r *plainOutbound) prepareGeneric() (packets int) {
+	for {
+		packets += r.prepareRun(packets)
+		if packets == len(r.live) || r.sa[r.live[packets]] == r.o || !r.turn(r.sa[r.live[packets]], uint64(packets)) {
+			r.close(uint64(packets))
+			return packets
+		}
+	}
+}
+
+// prepareRun does so for the packets from the place first in live on that are for one association.
+func (r *plainOutbound) prepareRun(first int) (packets int) {
 	b, o := r.b, r.o
 	mem := b.Mem
 	// What the association's packets have in common: of IPv4 what stands behind the fragment, of IPv6 next header and hop limit, and the addresses.
@@ -99,7 +139,8 @@ func (r *plainOutbound) prepareGeneric() (packets int) {
 	if o.UDP != 0 {
 		proto, known, ports = packet.ProtoUDP, packet.FlagPorts, binary.BigEndian.Uint32(header[o.UDP:])
 	}
-	for k, i := range r.live {
+	for k := first; k < len(r.live); k++ {
+		i := r.live[k]
 		if r.sa[i] != o {
 			break
 		}

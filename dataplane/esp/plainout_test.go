@@ -73,7 +73,7 @@ func TestPlainOutboundComesToTheSame(t *testing.T) {
 		for i := range frames {
 			a.sa[i], c.sa[i] = a.o, c.o
 		}
-		if !a.plain(a.o) {
+		if !plain(a.o, a.table.OutboundKeys()) {
 			t.Fatalf("%+v is not plain", p)
 		}
 		kept := a.Encapsulate(&a.b, bytes.Clone(live), a.sa[:])

@@ -46,8 +46,8 @@ func (t *Table) Bind(tunnel, outbound uint32) error {
 // Current returns the outbound association that tunnel is bound to, and its handle; the association is nil if it is gone, and the handle 0 if none is
 // bound. known is the handle that was returned before, or 0: if it is still right, nothing but the association itself is read.
 func (t *Table) Current(tunnel, known uint32) (o *Outbound, handle uint32) {
-	if o = t.LookupOutbound(known); o != nil && atomic.LoadUint32(&o.bound) == tunnel+1 {
-		return o, known
+	if i := known & t.mask; int(i) < len(t.outbound) && t.outbound[i].Serves(tunnel, known) {
+		return &t.outbound[i], known
 	}
 	handle = t.Bound(tunnel)
 	return t.LookupOutbound(handle), handle

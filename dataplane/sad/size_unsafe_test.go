@@ -5,7 +5,27 @@ import (
 	"unsafe"
 
 	"sallyport/dataplane/transform"
+	"sallyport/tools/asmlayout"
 )
+
+// TestGeneratorKnowsTheLayout: assembly of other packages reads outbound associations.
+func TestGeneratorKnowsTheLayout(t *testing.T) {
+	var o Outbound
+	asmlayout.Check(t, "records.go", map[string]uintptr{
+		"outboundLive": unsafe.Offsetof(o.live), "outboundSPI": unsafe.Offsetof(o.SPI), "outboundSlot": unsafe.Offsetof(o.Slot),
+		"outboundOwner": unsafe.Offsetof(o.owner), "outboundWant": unsafe.Offsetof(o.want),
+		"outboundHop": unsafe.Offsetof(o.Hop), "outboundHopGeneration": unsafe.Offsetof(o.HopGeneration), "outboundFlags": unsafe.Offsetof(o.Flags),
+		"outboundIVLen": unsafe.Offsetof(o.IVLen), "outboundICVLen": unsafe.Offsetof(o.ICVLen), "outboundAlign": unsafe.Offsetof(o.Align),
+		"outboundHeaderLen": unsafe.Offsetof(o.HeaderLen), "outboundMTU": unsafe.Offsetof(o.MTU), "outboundSeq": unsafe.Offsetof(o.Seq), "outboundSeqMax": unsafe.Offsetof(o.SeqMax),
+		"outboundPath": unsafe.Offsetof(o.path), "outboundBound": unsafe.Offsetof(o.bound), "outboundLast": unsafe.Offsetof(o.Last), "outboundRoom": unsafe.Offsetof(o.room),
+		"outboundHeaderSum": unsafe.Offsetof(o.HeaderSum), "outboundHeader": unsafe.Offsetof(o.Header), "outboundSize": unsafe.Sizeof(o),
+		"recordShift": recordShift,
+	})
+	// Owner and wish are read as one, of room the front stands first.
+	if unsafe.Offsetof(o.want) != unsafe.Offsetof(o.owner)+4 || unsafe.Offsetof(o.room.trailer) != 1 {
+		t.Error("fields that the assembly takes together lie apart")
+	}
+}
 
 // TestSizes holds the layout: whole cache lines, the hot fields in the first.
 func TestSizes(t *testing.T) {

@@ -78,8 +78,8 @@ type GCMRun struct {
 	aadLen uint8
 }
 
-// Run returns the run of a key, for which k.GCM() is true; spi is as it stands in the packet, read as a little-endian word.
-func (b *Batch) Run(k *Key, spi uint32, esn bool) GCMRun {
+// RunOf returns the run of a key, for which k.GCM() is true; spi is as it stands in the packet, read as a little-endian word.
+func RunOf(k *Key, spi uint32, esn bool) GCMRun {
 	r := GCMRun{&k.gcm, binary.LittleEndian.Uint32(k.salt()[:]), spi, 8}
 	if esn {
 		r.aadLen = 12
@@ -87,7 +87,7 @@ func (b *Batch) Run(k *Key, spi uint32, esn bool) GCMRun {
 	return r
 }
 
-// SPI returns the SPI as [Batch.Run] got it.
+// SPI returns the SPI as [RunOf] got it.
 func (r *GCMRun) SPI() uint32 { return r.spi }
 
 // Put makes g the op of the packet with an IV, as it stands in the packet, read as a little-endian word, and with sequence number seq. text
@@ -106,7 +106,7 @@ func (r *GCMRun) Put(g *aesgcm.Op, text []byte, iv, seq uint64) {
 
 // putGCM makes op the AES-GCM op i; the IV stands in the packet.
 func (b *Batch) putGCM(i int, op *Op) {
-	r := b.Run(op.Key, binary.LittleEndian.Uint32(op.Packet), op.ESN)
+	r := RunOf(op.Key, binary.LittleEndian.Uint32(op.Packet), op.ESN)
 	seq := uint64(op.SeqHi)<<32 | uint64(binary.BigEndian.Uint32(op.Packet[4:]))
 	r.Put(&b.gcm[i], op.Packet[headerLen+ivAEAD:], binary.LittleEndian.Uint64(op.Packet[headerLen:]), seq)
 }

@@ -17,7 +17,14 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 	if unsafe.Offsetof(run.salt)-unsafe.Offsetof(run.key) != unsafe.Offsetof(op.Nonce)-unsafe.Offsetof(op.Key) {
 		t.Error("the salt is not behind the key as in an op")
 	}
-	asmlayout.Check(t, "records.go", map[string]uintptr{"gcmRunSPI": unsafe.Offsetof(run.spi), "gcmRunAADLen": unsafe.Offsetof(run.aadLen)})
+	var key Key
+	asmlayout.Check(t, "layout.go", map[string]uintptr{
+		"keySalt": unsafe.Offsetof(key.gcm) + unsafe.Offsetof(key.gcm.Extra), "keyKind": unsafe.Offsetof(key.gcm) + unsafe.Offsetof(key.gcm.Extra) + extraKind, "kindGCM": uintptr(KindGCM),
+	})
+	if unsafe.Offsetof(key.gcm) != 0 {
+		t.Error("a run's key does not begin the key")
+	}
+	asmlayout.Check(t, "records.go", map[string]uintptr{"gcmRunSPI": unsafe.Offsetof(run.spi), "gcmRunAADLen": unsafe.Offsetof(run.aadLen), "transformSize": unsafe.Sizeof(key)})
 }
 
 // TestKeyIsPlain: keys lie in memory that the collector does not look into, one behind another on cache lines.

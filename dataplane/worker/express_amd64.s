@@ -129,14 +129,16 @@ no3:
 	JMP next
 
 found:
-	LEAQ    16(R9), R9
-	MOVQ    (R9), DX
-	SHLQ    $0x10, DX
-	CMPQ    DX, 24(AX)
-	JNE     next
-	MOVL    8(R9), DX
-	CMPL    DX, 60(AX)
-	JNE     other
+	LEAQ 16(R9), R9
+	MOVQ (R9), DX
+	SHLQ $0x10, DX
+	CMPQ DX, 24(AX)
+	JNE  next
+	MOVL 8(R9), DX
+	CMPL DX, 60(AX)
+	JNE  turn
+
+turned:
 	CMPQ    R10, 40(AX)
 	JA      next
 	MOVBLZX 22(R8), R13
@@ -202,6 +204,80 @@ tcp:
 	TESTB $0x02, 47(R8)
 	JNE   next
 	JMP   sum
+
+turn:
+	MOVL   12(R9), R11
+	ANDL   144(AX), R11
+	CMPQ   R11, 104(AX)
+	JAE    other
+	IMUL3Q $+256, R11, R11
+	ADDQ   96(AX), R11
+	MOVL   12(R9), R13
+	TESTL  R13, R13
+	JZ     other
+	CMPL   R13, (R11)
+	JNE    other
+	LEAL   1(DX), R13
+	CMPL   R13, 68(R11)
+	JNE    other
+
+	// The owner is this worker, and not asked for anything.
+	MOVL  148(AX), R13
+	CMPQ  R13, 12(R11)
+	JNE   other
+	TESTL $0x00685e00, 28(R11)
+	JNZ   other
+	MOVL  24(R11), R13
+	CMPL  R13, 152(AX)
+	JNE   other
+
+	// The next hop. Of it and of the path the least MTU counts, those that are 0 being none.
+	MOVL    20(R11), R15
+	CMPQ    R15, 128(AX)
+	JAE     other
+	SHLQ    $0x06, R15
+	ADDQ    120(AX), R15
+	MOVBLZX (R15), R13
+	SUBL    $0x01, R13
+	CMPL    R13, $0x03
+	JAE     other
+	MOVWLZX 4(R15), R14
+	SUBL    $0x01, R14
+	JB      other
+	MOVWLZX 38(R11), R13
+	DECL    R13
+	CMPL    R13, R14
+	CMOVLCS R13, R14
+	MOVWLZX 64(R11), R13
+	DECL    R13
+	CMPL    R13, R14
+	CMOVLCS R13, R14
+	INCL    R14
+	MOVBLZX 37(R11), R13
+	SUBL    R13, R14
+	MOVBLZX 33(R11), R13
+	SUBL    R13, R14
+	MOVBLZX 34(R11), R13
+	SUBL    R13, R14
+	MOVBLZX 104(R11), R13
+	SUBL    R13, R14
+	JL      other
+	MOVBLZX 35(R11), R15
+	NEGL    R15
+	ANDL    R15, R14
+	MOVBLZX 105(R11), R15
+	SUBL    R15, R14
+	JL      other
+	ADDL    R13, R14
+	JZ      other
+	MOVQ    R14, 40(AX)
+	MOVQ    R11, 32(AX)
+	MOVL    12(R9), R13
+	MOVL    R13, 48(AX)
+	MOVL    20(R11), R13
+	MOVL    R13, 56(AX)
+	MOVL    DX, 60(AX)
+	JMP     turned
 
 // func stageDeparture(r *byte) (n int)
 // Requires: CMOV

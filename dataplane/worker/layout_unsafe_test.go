@@ -5,7 +5,9 @@ import (
 	"testing"
 	"unsafe"
 
+	"sallyport/dataplane/fib"
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/sad"
 	"sallyport/tools/asmlayout"
 )
 
@@ -19,6 +21,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		k known
 		l departure
 		o inRun
+		h fib.Hop
 	)
 	asmlayout.Check(t, "records.go", map[string]uintptr{
 		"batchN": unsafe.Offsetof(b.N), "packetPort": unsafe.Offsetof(p.Port), "packetClass": unsafe.Offsetof(p.Class), "packetHop": unsafe.Offsetof(p.Hop),
@@ -28,6 +31,9 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"outSA": unsafe.Offsetof(r.sa), "outMTU": unsafe.Offsetof(r.mtu), "outHandle": unsafe.Offsetof(r.handle), "outHop": unsafe.Offsetof(r.hop),
 		"outTunnel": unsafe.Offsetof(r.tunnel), "outOutbound": unsafe.Offsetof(r.outbound), "outList": unsafe.Offsetof(r.list),
 		"outTook": unsafe.Offsetof(r.took), "outNext": unsafe.Offsetof(r.next),
+		"outSlots": unsafe.Offsetof(r.slots), "outHops": unsafe.Offsetof(r.hops), "outMask": unsafe.Offsetof(r.mask), "outOwner": unsafe.Offsetof(r.owner), "outRoutes": unsafe.Offsetof(r.routes),
+		"notPlain": uintptr(notPlain | sad.FlagInterface),
+		"hopKind":  unsafe.Offsetof(h.Kind), "hopMTU": unsafe.Offsetof(h.MTU), "hopSize": unsafe.Sizeof(h), "kindForward": uintptr(fib.Forward), "kindsLead": uintptr(fib.Failed - fib.Forward + 1),
 		"flowsPlaces": unsafe.Offsetof(f.places), "flowsShift": unsafe.Offsetof(f.shift), "flowsSeed": unsafe.Offsetof(f.seed),
 		"flowRest": unsafe.Offsetof(e.rest), "flowAddrs": unsafe.Offsetof(e.addrs), "flowKnown": unsafe.Offsetof(e.known), "flowSize": unsafe.Sizeof(e),
 		"knownValid": unsafe.Offsetof(k.generation), "knownWay": unsafe.Offsetof(k.way), "knownOf": unsafe.Offsetof(k.of), "classForward": uintptr(packet.ClassForward),
@@ -44,6 +50,11 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		unsafe.Offsetof(p.DstPort) != unsafe.Offsetof(p.End)+4 || unsafe.Offsetof(p.SrcPort) != unsafe.Offsetof(p.End)+2 ||
 		unsafe.Sizeof(l.link) != 24 || unsafe.Sizeof(packet.Desc{}) != 16 {
 		t.Error("fields that the assembly takes together lie apart")
+	}
+	for _, kind := range []fib.Kind{fib.NoRoute, fib.Forward, fib.Unresolved, fib.Failed, fib.Local, fib.Unreachable, fib.Tunnel, fib.Multicast} {
+		if leads(kind) != (kind-fib.Forward <= fib.Failed-fib.Forward) {
+			t.Errorf("the assembly is wrong about where %s leads", kind)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package worker
 import (
 	"encoding/binary"
 
+	"sallyport/dataplane/fib"
 	"sallyport/dataplane/forward"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
@@ -33,6 +34,14 @@ type outRun struct {
 	took     uint64
 	// next is the packet to go on with.
 	next uint64
+
+	// slots are outbound associations, mask the bits of a handle that are the slot; owner is this worker, as associations name their owner.
+	slots []sad.Outbound
+	// hops are the next hops of the routes in force, and routes their generation.
+	hops   []fib.Hop
+	mask   uint32
+	owner  uint32
+	routes uint32
 }
 
 // noTunnel is none that a flow goes into.
@@ -43,10 +52,36 @@ func (r *outRun) start(w *Worker, protected uint64) {
 	r.b, r.f, r.protected, r.outbound, r.list = &w.batch, w.flows, protected, &w.outbound, &w.lists.store[shortOut]
 	r.valid = (uint64(w.flows.generation) | uint64(spd.Matched)<<32 | uint64(spd.Protect)<<40) << 16
 	r.tunnel, r.took, r.next = noTunnel, 0, 0
+	r.slots, r.mask = w.group.sad.OutboundArena()
+	r.hops, r.routes, r.owner = w.tables.FIB.Hops, w.tables.FIB.Generation, uint32(w.ID)+1
 }
 
-// passGeneric takes the packets that need nothing special as long as their flows go into the tunnel of r, and leaves those that do. It
-// ends with what is known of the flow of packet next if that goes into another tunnel; to go on, the caller makes that the tunnel of
+// turn makes the tunnel of a flow that of r, and says whether it could: if nobody has to be asked which association it has now, and that
+// takes the short way, see Worker.takesShortWay. Whether its packets leave by a virtual interface is not for it to look at.
+func (r *outRun) turn(k *known) bool {
+	slot := k.of & r.mask
+	if uint64(slot) >= uint64(len(r.slots)) {
+		return false
+	}
+	sa := &r.slots[slot]
+	if !sa.Serves(k.way, k.of) || sa.Owner() != int(r.owner)-1 || sa.Asked() || sa.Flags&(notPlain|sad.FlagInterface) != 0 || sa.HopGeneration != r.routes ||
+		uint64(sa.Hop) >= uint64(len(r.hops)) {
+		return false
+	}
+	hop := &r.hops[sa.Hop]
+	if !leads(hop.Kind) || hop.MTU == 0 {
+		return false
+	}
+	mtu := sa.InnerMTU(int(hop.MTU))
+	if mtu == 0 {
+		return false
+	}
+	r.sa, r.handle, r.tunnel, r.hop, r.mtu = sa, k.of, k.way, sa.Hop, uint64(mtu)
+	return true
+}
+
+// passGeneric takes the packets that need nothing special as long as their flows go into the tunnel of r, or one that turn makes that, and leaves those
+// that do. It ends with what is known of the flow of packet next if that goes into yet another tunnel; to go on, the caller makes that the tunnel of
 // r, or leaves the packet out. Otherwise it ends with nil, behind the last packet.
 func (r *outRun) passGeneric() (other *known) {
 	b, f := r.b, r.f
@@ -82,7 +117,7 @@ func (r *outRun) passGeneric() (other *known) {
 		if k == nil || k.generation != f.generation || !k.protects() {
 			continue
 		}
-		if k.way != r.tunnel {
+		if k.way != r.tunnel && !r.turn(k) {
 			return k
 		}
 		if total > r.mtu {

@@ -24,6 +24,9 @@ const (
 const (
 	keyPowers  = 0 // H^16 down to H^1, each divided by x
 	keyRounds  = 256
+	keySalt    = 264 // and, behind it, suite and kind
+	keyKind    = 269
+	kindGCM    = 1
 	keyRound   = 272 // round keys, the whitening key first
 	keyPower20 = 512 // H^20, divided by x
 )

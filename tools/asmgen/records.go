@@ -56,10 +56,38 @@ const (
 
 // Layout of sad.Outbound.
 const (
-	outboundSPI       = 4 // and slot
-	outboundSeqMax    = 48
-	outboundHeaderSum = 106
-	outboundHeader    = 108
+	outboundLive          = 0
+	outboundSPI           = 4 // and slot
+	outboundSlot          = 8
+	outboundOwner         = 12
+	outboundWant          = 16
+	outboundHop           = 20
+	outboundHopGeneration = 24
+	outboundFlags         = 28
+	outboundIVLen         = 33
+	outboundICVLen        = 34
+	outboundAlign         = 35
+	outboundHeaderLen     = 37
+	outboundMTU           = 38
+	outboundSeq           = 40
+	outboundSeqMax        = 48
+	outboundPath          = 64
+	outboundBound         = 68
+	outboundLast          = 80
+	outboundRoom          = 104 // of the front, then of the trailer
+	outboundHeaderSum     = 106
+	outboundHeader        = 108
+	outboundSize          = 256
+)
+
+// Layout of fib.Hop; kinds of next hops that lead to a neighbour follow each other.
+const (
+	hopKind = 0
+	hopMTU  = 4
+	hopSize = 64
+
+	kindForward = 1
+	kindsLead   = 3
 )
 
 // Layouts of transform.GCMRun, in which the salt stands behind the key, and of plainOutbound of package esp.
@@ -80,6 +108,23 @@ const (
 	plainID      = 156
 	plainSeq     = 160
 	plainBytes   = 168
+	plainFrom    = 176
+	plainKeys    = 184
+	plainNow     = 208
+	plainRuns    = 216
+	plainDone    = 224
+
+	// otherForm are the flags of associations whose packets have another form; flagESN to flagSetDF are the bits of some others.
+	otherForm     = 2923522
+	bitESN        = 2
+	bitECN        = 3
+	bitCopyDSCP   = 4
+	bitCopyDF     = 5
+	bitSetDF      = 6
+	recordShift   = 23
+	runSize       = 24 // association, packets, bytes
+	plainHeader   = 28
+	transformSize = 576 // of a transform.Key
 
 	// plainFront is what stands in front of the text: IPv4 header, SPI, sequence number, IV; trailerLen is that of pad length and next header.
 	plainFront = 36
@@ -103,6 +148,14 @@ const (
 	outList      = 72
 	outTook      = 80
 	outNext      = 88
+	outSlots     = 96
+	outHops      = 120
+	outMask      = 144
+	outOwner     = 148
+	outRoutes    = 152
+
+	// notPlain are the flags of associations that outRun does not turn to.
+	notPlain = 6839808
 
 	flowsPlaces = 0
 	flowsShift  = 96
