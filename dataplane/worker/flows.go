@@ -30,9 +30,11 @@ type flows struct {
 	policies   *spd.Table // that generation stands for, with endpoints: what goes to one of them meets no policy
 	endpoints  *AddrSet
 	generation uint32
-	// many says that there may be more flows than the caches hold, so that asking for an entry before it is read pays.
-	many bool
-	_    [apart]byte
+	// judged counts the flows that the policies were asked about since generation changed. many says that these may be more than the caches
+	// hold, so that asking for an entry before it is read pays: it costs a packet some 7 ns.
+	judged int
+	many   bool
+	_      [apart]byte
 }
 
 type (
@@ -105,9 +107,11 @@ func (f *flows) close() {
 	f.places, f.places6, f.mappings = nil, nil, [2]offheap.Mapping{}
 }
 
+// manyFlows is how many flows are many: of a core's second-level cache their lines take an eighth then.
+const manyFlows = 2048
+
 // follow makes the tables of a snapshot those that entries are valid for.
 func (f *flows) follow(t *Tables) {
-	f.many = t.SPD.Indexed()
 	if f.policies != t.SPD || f.endpoints != t.Endpoints || f.leads && (f.routes != t.FIB || f.interfaces != t.firstInterface()) {
 		f.policies, f.endpoints, f.leads = t.SPD, t.Endpoints, false
 		if f.generation++; f.generation == 0 {
@@ -115,7 +119,9 @@ func (f *flows) follow(t *Tables) {
 			clear(f.places6)
 			f.generation = 1
 		}
+		f.judged = 0
 	}
+	f.many = t.SPD.Indexed() && f.judged >= manyFlows
 }
 
 // place returns the index of the place for a flow. Its bits depend on a seed, so nobody
@@ -228,6 +234,7 @@ func (f *flows) enter(place uint32, flow *packet.Flow) *known {
 
 // judge asks the policies about a flow.
 func (f *flows) judge(k *known, flow *packet.Flow) {
+	f.judged++
 	index, match := f.policies.Outbound(flow)
 	*k = known{generation: f.generation, match: match}
 	if match != spd.NoMatch {

@@ -98,3 +98,41 @@ func TestFlowMemoryIsNeverOlderThanTheTables(t *testing.T) {
 		t.Error("no flow matched a policy")
 	}
 }
+
+// TestFlowsAreManyWhenTheyAre: flows are asked for ahead only while there are many policies and many flows, and anew after the policies changed.
+func TestFlowsAreManyWhenTheyAre(t *testing.T) {
+	f, err := newFlows(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	r := &snapshots{rand.New(rand.NewPCG(1, 2))}
+	tables := &Tables{SPD: r.policies(t, 1), Endpoints: &AddrSet{}}
+	ask := func(flows int) bool {
+		f.follow(tables)
+		for n := range flows {
+			flow := packet.Flow{Version: 4, Proto: packet.ProtoUDP, SrcPort: uint16(n), Flags: packet.FlagPorts}
+			f.policy(f.place(&flow), &flow)
+		}
+		f.follow(tables)
+		return f.many
+	}
+	if tables.SPD.Indexed() || ask(manyFlows) {
+		t.Error("flows are many for few policies")
+	}
+	for n := 64; !tables.SPD.Indexed(); n *= 2 {
+		tables = &Tables{SPD: r.policies(t, n), Endpoints: tables.Endpoints}
+	}
+	for range 3 { // the same ones again are not more
+		if ask(manyFlows - 1) {
+			t.Errorf("%d flows are many", manyFlows-1)
+		}
+	}
+	if !ask(manyFlows) {
+		t.Errorf("%d flows are not many", manyFlows)
+	}
+	tables = &Tables{SPD: r.policies(t, tables.SPD.Len()), Endpoints: tables.Endpoints}
+	if ask(1) {
+		t.Error("flows are many that the policies were not asked about")
+	}
+}
