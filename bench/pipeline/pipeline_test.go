@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -133,6 +134,53 @@ func TestVerifyNotices(t *testing.T) {
 			t.Errorf("decrypt=%v: a wrong ICV was not noticed", decrypt)
 		}
 	}
+}
+
+// TestSeparateGatewaysCarryTheirShares: as many lanes as workers, of gateways that share nothing, whose packets are all right; and
+// what is told of allocations is the workers', not the harness's.
+func TestSeparateGatewaysCarryTheirShares(t *testing.T) {
+	o := Options{Associations: 5, Workers: 2}
+	for name, make := range map[string]func(Options) (*Rig, error){"one gateway": New, "separate": NewSeparate} {
+		r, err := make(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if len(r.Lanes) != 2 || (r.Lanes[0].rig == r.Lanes[1].rig) != (name == "one gateway") {
+			t.Errorf("%s: %d lanes", name, len(r.Lanes))
+		}
+		var owners []int
+		for _, l := range r.Lanes {
+			owners = append(owners, len(distinct(l.owner)))
+			if err := l.Verify(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if !slices.Equal(owners, []int{3, 2}) {
+			t.Errorf("%s: %v associations", name, owners)
+		}
+		allocations := 1.0
+		for range 10 { // the runtime itself allocates now and then
+			s, err := r.Measure(r.Round(), 0, nil)
+			if err != nil || s.Packets < len(r.Lanes)*r.Round() {
+				t.Errorf("%s: %d packets, %v", name, s.Packets, err)
+			}
+			allocations = min(allocations, s.Allocations)
+		}
+		if allocations != 0 {
+			t.Errorf("%s: %v allocations a packet", name, allocations)
+		}
+	}
+	if r, err := NewSeparate(Options{Workers: 2}); err == nil {
+		r.Close()
+		t.Error("two workers share an association")
+	}
+}
+
+func distinct(list []int) []int {
+	sorted := slices.Clone(list)
+	slices.Sort(sorted)
+	return slices.Compact(sorted)
 }
 
 func TestOptionsAreChecked(t *testing.T) {

@@ -41,6 +41,7 @@ type Rig struct {
 	Witness *Witness
 
 	o      Options
+	parts  []*Rig // of NewSeparate
 	engine *dataplane.Engine
 	queues []*memio.Queue
 	far    []farEnd
@@ -59,6 +60,27 @@ func New(o Options) (*Rig, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// NewSeparate makes a rig of as many gateways as it has workers, each with one of them and its share of the associations: what so many workers carry
+// that share nothing but the machine.
+func NewSeparate(o Options) (*Rig, error) {
+	o = o.withDefaults()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	all := &Rig{o: o}
+	for i := range o.Workers {
+		one := o
+		one.Workers, one.Flows, one.Associations = 1, max(o.Flows/o.Workers, 1), (o.Associations-i+o.Workers-1)/o.Workers
+		r, err := New(one)
+		if err != nil {
+			all.Close()
+			return nil, err
+		}
+		all.parts, all.Lanes = append(all.parts, r), append(all.Lanes, r.Lanes...)
+	}
+	return all, nil
 }
 
 func (r *Rig) open() (err error) {
@@ -209,6 +231,9 @@ func (r *Rig) drops() map[string]uint64 {
 
 // Close gives the rig's memory back. No lane may be in use.
 func (r *Rig) Close() {
+	for _, p := range r.parts {
+		p.Close()
+	}
 	for _, q := range r.queues {
 		q.Close()
 	}

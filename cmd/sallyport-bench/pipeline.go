@@ -59,7 +59,7 @@ func pipelineCommand(stdout, stderr io.Writer) *cobra.Command {
 			"does not. Library is the time of the suite's ciphers alone in Go's standard library, with packets as many and as\n" +
 			"long, measured in turn with the gateway; once for one association and worker. Cycles are those of the clock that\n" +
 			"/proc/cpuinfo names. Several workers are also told as a multiple of one worker with as many associations, on each CPU\n" +
-			"in turn. With --churn associations are installed and removed meanwhile, and the rows tell how many, and the time of the slowest batches with and without that.",
+			"in turn, and so are as many gateways of one worker each, which share nothing: what the machine allows. With --churn associations are installed and removed meanwhile, and the rows tell how many, and the time of the slowest batches with and without that.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cases, err := o.cases()
@@ -94,6 +94,7 @@ type measurement struct {
 	library    []pipeline.Sample // what the standard library takes for the ciphers alone
 	changes    []float64         // thousand associations a second
 	scaling    []float64         // how many times what one worker carries
+	separate   []float64         // the same of workers that share nothing
 }
 
 // cases checks the options and returns what is to be measured.
@@ -293,9 +294,9 @@ func calmest(take func() (pipeline.Sample, error)) (best pipeline.Sample, err er
 	return best, nil
 }
 
-// scalingSlices is how often, in a sample, one worker on one CPU, all of them, and one on another CPU take turns. What disturbs the machine
-// for a while meets all.
-const scalingSlices = 8
+// scalingSlices is how often, in a sample, one worker on one CPU, all of them, as many that share nothing, and one on another CPU take turns. What
+// disturbs the machine for a while meets all, and many slices are short enough to end before it begins.
+const scalingSlices = 24
 
 // measureScaling takes a sample, and how many times that is what one worker carries alone.
 func (m *measurement) measureScaling(o *pipelineOptions, r *pipeline.Rig, atLeast time.Duration, cores []int) error {
@@ -319,8 +320,17 @@ func (m *measurement) measureScaling(o *pipelineOptions, r *pipeline.Rig, atLeas
 	if _, err := one.Measure(one.Round(), atLeast/10, cores[:1]); err != nil {
 		return err
 	}
+	separate, err := pipeline.NewSeparate(m.options)
+	if err != nil {
+		return err
+	}
+	defer separate.Close()
+	separate.Witness = &o.witness
+	if _, err := separate.Measure(separate.Round(), atLeast/10, cores); err != nil {
+		return err
+	}
 	var all pipeline.Sample
-	var ratios, calm []float64
+	var ratios, bounds multiples
 	for slice := range scalingSlices {
 		before, err := single(slice)
 		if err != nil {
@@ -330,21 +340,40 @@ func (m *measurement) measureScaling(o *pipelineOptions, r *pipeline.Rig, atLeas
 		if err != nil {
 			return err
 		}
+		bound, err := separate.Measure(0, atLeast/scalingSlices, cores)
+		if err != nil {
+			return err
+		}
 		after, err := single(slice + 1)
 		if err != nil {
 			return err
 		}
 		all.Add(s)
-		ratio := s.TypicalMpps() / ((before.TypicalMpps() + after.TypicalMpps()) / 2)
-		if ratios = append(ratios, ratio); max(before.Shared, s.Shared, after.Shared) <= sharedMax {
-			calm = append(calm, ratio)
-		}
+		ratios.add(before, s, after)
+		bounds.add(before, bound, after)
 	}
-	if len(calm) > 0 {
-		ratios = calm
-	}
-	m.samples, m.scaling = append(m.samples, all), append(m.scaling, result.Median(ratios))
+	m.samples, m.scaling, m.separate = append(m.samples, all), append(m.scaling, ratios.median()), append(m.separate, bounds.median())
 	return nil
+}
+
+// multiples are how many times what one worker carried several did, slice by slice; calm are those of slices during most of which nobody else was
+// on the cores.
+type multiples struct{ all, calm []float64 }
+
+// add takes a slice of several workers between two of one.
+func (m *multiples) add(before, several, after pipeline.Sample) {
+	ratio := several.TypicalMpps() / ((before.TypicalMpps() + after.TypicalMpps()) / 2)
+	if m.all = append(m.all, ratio); max(before.Shared, several.Shared, after.Shared) <= sharedMax {
+		m.calm = append(m.calm, ratio)
+	}
+}
+
+// median is that of the calm slices, if there are any.
+func (m *multiples) median() float64 {
+	if len(m.calm) > 0 {
+		return result.Median(m.calm)
+	}
+	return result.Median(m.all)
 }
 
 // churnSlices is how often a sample without and one with a churn take turns. What disturbs the machine for a while meets both.
@@ -374,7 +403,7 @@ func (m *measurement) measureChurn(r *pipeline.Rig, atLeast time.Duration, cores
 
 // unstable says that one of the figures that were sampled is.
 func (m *measurement) unstable() bool {
-	return result.Unsteady(figures(m.samples, pipeline.Sample.TypicalMpps), figures(m.churned, pipeline.Sample.Mpps), figures(m.library, pipeline.Sample.TypicalMpps), m.scaling)
+	return result.Unsteady(figures(m.samples, pipeline.Sample.TypicalMpps), figures(m.churned, pipeline.Sample.Mpps), figures(m.library, pipeline.Sample.TypicalMpps), m.scaling, m.separate)
 }
 
 // plain says that nothing but the cipher is measured beside the usual way of a packet.
@@ -453,8 +482,9 @@ func (o *pipelineOptions) table(file *result.File, cases []*measurement, stdout 
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%s\t%.0f\t%.0f %%\t%s\n", m.name, file.Text(rate, "%.2f"), file.Text(cost, "%.0f"),
 			slices.Min(best.Samples), derived, allocations.Value, 100*rate.Spread(), library)
 		if len(m.scaling) > 0 {
-			scaling := add(m.name+"/scaling", "×", m.scaling)
+			scaling, separate := add(m.name+"/scaling", "×", m.scaling), add(m.name+"/scaling/separate", "×", m.separate)
 			fmt.Fprintf(w, "  times what one worker carries, each turn beside one on each CPU\t%s\n", file.Text(scaling, "%.2f"))
+			fmt.Fprintf(w, "  as many gateways of one worker each, which share nothing\t%s\n", file.Text(separate, "%.2f"))
 		}
 		if !o.churn {
 			continue
