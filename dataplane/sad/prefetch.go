@@ -42,11 +42,18 @@ func (t *Table) PrefetchOutbound(a *Ahead) {
 // SPI: seven cache lines each.
 func (t *Table) PrefetchInbound(a *Ahead) {
 	for i, spi := range a.names[:a.n] {
-		a.slots[i] = t.mask
-		if spi >= spiMin {
-			a.slots[i] &= t.spis.invert(spi)
-		}
+		a.slots[i] = t.SlotOf(spi)
 	}
 	prefetch.Items(t.inbound, a.slots[:a.n], 0, 2)
 	transform.Prefetch(t.keys[in], a.slots[:a.n])
+	if t.unlike.Load() > 0 {
+		prefetch.Items(t.selectors, a.slots[:a.n], 0, 1)
+	}
+}
+
+// PrefetchSelectors asks for the selectors of an inbound association that was looked up, if its packets are held against them.
+func (t *Table) PrefetchSelectors(in *Inbound) {
+	if in.Plain.None() {
+		prefetch.Of(t.selectors[in.Slot])
+	}
 }

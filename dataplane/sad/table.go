@@ -84,6 +84,7 @@ type Table struct {
 	epochs     epochs
 	bindings   bindings
 	crowded    atomic.Bool
+	unlike     atomic.Int64 // inbound associations whose Plain is none
 
 	// cold: behind the mutex, but for bound, which counts calls of Bind
 	bound    atomic.Uint64
@@ -345,7 +346,9 @@ func (t *Table) fillInbound(c *candidate) error {
 		p.SPI = t.newSPI(slot)
 	}
 	t.inbound[slot].fill(p, slot, block)
-	t.inbound[slot].Plain = *c.selectors.Plain()
+	if t.inbound[slot].Plain = *c.selectors.Plain(); p.Transport {
+		t.inbound[slot].Plain = spd.NoPlain()
+	}
 	t.selectors[slot], t.terms[in][slot] = c.selectors, c.terms
 	c.slot, c.chosen = slot, chosen
 	return nil
@@ -357,6 +360,9 @@ func (t *Table) publish(c *candidate) Handle {
 	t.slots[c.direction].params[c.slot] = p
 	t.count(c.direction, 1)
 	if c.direction == in {
+		if t.inbound[c.slot].Plain.None() {
+			t.unlike.Add(1)
+		}
 		atomic.StoreUint32(&t.inbound[c.slot].live, p.SPI)
 		if c.chosen {
 			t.configured.insert(p.SPI, c.slot)
@@ -466,6 +472,9 @@ func (t *Table) Remove(h Handle) error {
 func (t *Table) unpublish(direction int, slot uint32) {
 	if direction == in {
 		a := &t.inbound[slot]
+		if a.Plain.None() {
+			t.unlike.Add(-1)
+		}
 		t.moved.Delete(InboundHandle(a.SPI))
 		if known, ok := t.configured.find(a.SPI); ok && known == slot {
 			t.configured.remove(a.SPI)
@@ -543,12 +552,24 @@ func (t *Table) reclaim() {
 
 // LookupInbound returns the inbound association with an SPI, nil if there is
 // none. The pointer is good until the worker's next Pass or Sleep.
-func (t *Table) LookupInbound(spi uint32) *Inbound {
+func (t *Table) LookupInbound(spi uint32) *Inbound { return t.LookupInboundAt(spi, t.SlotOf(spi)) }
+
+// SlotOf returns where the inbound association with an SPI is if this table chose the SPI, for LookupInboundAt. To compute it takes as long as the rest of a
+// look-up or longer, and nothing is read for it: so it is done for the next packet while the memory that this one needs is on its way.
+func (t *Table) SlotOf(spi uint32) uint32 {
+	if spi < spiMin {
+		return t.mask
+	}
+	return t.spis.invert(spi) & t.mask
+}
+
+// LookupInboundAt is LookupInbound with what SlotOf said of the SPI.
+func (t *Table) LookupInboundAt(spi, slot uint32) *Inbound {
 	if spi < spiMin {
 		return nil
 	}
-	if i := t.spis.invert(spi) & t.mask; int(i) < len(t.inbound) {
-		if a := &t.inbound[i]; atomic.LoadUint32(&a.live) == spi {
+	if int(slot) < len(t.inbound) {
+		if a := &t.inbound[slot]; atomic.LoadUint32(&a.live) == spi {
 			return a
 		}
 	}

@@ -685,3 +685,35 @@ func benchmarkLookup(b *testing.B, n int) {
 func BenchmarkLookupOf1(b *testing.B)      { benchmarkLookup(b, 1) }
 func BenchmarkLookupOf1000(b *testing.B)   { benchmarkLookup(b, 1000) }
 func BenchmarkLookupOf100000(b *testing.B) { benchmarkLookup(b, 100_000) }
+
+// TestPlainIsForSelectorsThatHaveOne: associations whose packets are held against the selectors themselves say so, and are counted while they are installed.
+func TestPlainIsForSelectorsThatHaveOne(t *testing.T) {
+	tab := table(t, 16, 0)
+	ported := append([]spd.Selector(nil), anywhere...)
+	ported[0].LocalPorts.Last = 1000
+	var all []Handle
+	for k, c := range []struct {
+		none   bool
+		change func(*Params)
+	}{
+		{false, func(*Params) {}}, {true, func(p *Params) { p.Selectors = ported }}, {true, func(p *Params) { p.Transport = true }},
+	} {
+		p := params(true, 0x1000+uint32(k))
+		c.change(&p)
+		all = append(all, install(t, tab, p))
+		if a := tab.LookupInbound(p.SPI); a.Plain.None() != c.none || !c.none && a.Plain != *tab.Selectors(a.Slot).Plain() {
+			t.Errorf("association %d has %+v", k, a.Plain)
+		}
+	}
+	if n := tab.unlike.Load(); n != 2 {
+		t.Errorf("%d associations without, not 2", n)
+	}
+	for _, h := range all {
+		if err := tab.Remove(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := tab.unlike.Load(); n != 0 {
+		t.Errorf("%d associations without are left", n)
+	}
+}

@@ -33,10 +33,16 @@ func (p *Plain) Matches(src, dst uint32, proto uint8) bool {
 	return src-p.Remote <= p.Remotes && dst-p.Local <= p.Locals && (uint16(proto)^p.Proto)&p.Matters == 0
 }
 
+// NoPlain is the Plain that no packet matches: that of selectors without such a form.
+func NoPlain() Plain { return Plain{Proto: noProto, Matters: noProto} }
+
+// None says that it is NoPlain.
+func (p *Plain) None() bool { return *p == NoPlain() }
+
 // plain returns a clause's Plain.
 func (c *clause) plain() Plain {
 	if c.version != 4 || !c.anyPorts {
-		return Plain{Proto: noProto, Matters: noProto}
+		return NoPlain()
 	}
 	p := Plain{
 		Remote: uint32(c.remote.first.Lo), Remotes: uint32(c.remote.last.Lo - c.remote.first.Lo),

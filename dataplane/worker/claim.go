@@ -30,6 +30,9 @@ func (w *Worker) claimInbound() {
 				mine = nil
 				continue
 			}
+			if w.crowded {
+				w.group.sad.PrefetchSelectors(mine)
+			}
 			if mine.Asked() {
 				w.group.sad.Refresh(mine)
 				if mine.Wanted() >= 0 {

@@ -175,10 +175,12 @@ func (w *Worker) expressInbound() {
 		return
 	}
 	var (
-		of    uint32 // SPI of sa
-		sa    *sad.Inbound
-		table = w.group.sad
-		list  = w.lists.shortIn
+		of     uint32 // SPI of sa
+		sa     *sad.Inbound
+		sought uint32 // an SPI, of the association in slot
+		slot   uint32
+		table  = w.group.sad
+		list   = w.lists.shortIn
 	)
 	for i := 0; i < b.N; {
 		p := &b.P[i&(packet.BatchMax-1)]
@@ -187,7 +189,7 @@ func (w *Worker) expressInbound() {
 			continue
 		}
 		h := (*[foreseenLen]byte)(b.Mem[p.Addr:]) // a shorter frame has slack behind it
-		at := 34
+		at := packet.EtherLen + 20
 		if h[packet.EtherLen-2] != packet.EtherIPv4>>8 || h[packet.EtherLen-1] != packet.EtherIPv4&0xff || h[packet.EtherLen+9] != packet.ProtoESP {
 			if at = placeOfESP(h); at == 0 {
 				i++
@@ -195,7 +197,10 @@ func (w *Worker) expressInbound() {
 			}
 		}
 		if spi := binary.BigEndian.Uint32(h[at:]); sa == nil || spi != of {
-			if sa = table.LookupInbound(spi); sa == nil {
+			if spi != sought {
+				sought, slot = spi, table.SlotOf(spi)
+			}
+			if sa = table.LookupInboundAt(spi, slot); sa == nil {
 				i++
 				continue
 			}
@@ -212,14 +217,23 @@ func (w *Worker) expressInbound() {
 				i++
 				continue
 			}
-			of = spi
+			if of = spi; w.crowded {
+				table.PrefetchSelectors(sa)
+			}
+			if q := &b.P[(i+1)&(packet.BatchMax-1)]; i+1 < b.N && q.Class == packet.ClassNone {
+				// If the packet behind this one looks like it, that one's association is sought next.
+				h = (*[foreseenLen]byte)(b.Mem[q.Addr:])
+				if spi = binary.BigEndian.Uint32(h[at:]); spi != of {
+					sought, slot = spi, table.SlotOf(spi)
+				}
+			}
 		}
-		next := w.esp.TakeESP(b, i, sa)
-		if next == i {
+		end := w.esp.TakeESP(b, i, sa)
+		if end == i {
 			i++
 			continue
 		}
-		for ; i < next; i++ {
+		for ; i < end; i++ {
 			list = append(list, uint8(i))
 		}
 	}
