@@ -3,7 +3,6 @@ package soak
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -44,7 +43,7 @@ func TestTwentySeconds(t *testing.T) {
 			t.Errorf("row %s: %v", name, got[name])
 		}
 	}
-	if left, _ := filepath.Glob("/run/netns/sp-soak-*"); len(left) > 0 {
+	if left := testbed.Left("soak"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

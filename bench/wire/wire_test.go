@@ -6,9 +6,7 @@ import (
 	"errors"
 	"math"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,20 +136,11 @@ func TestNothingStaysBehind(t *testing.T) {
 		Options: Options{Runs: 1, WorkerCPU: 1, Directions: []string{Encrypt}, Bin: t.TempDir()},
 		Sizes:   []string{"64"}, Tunnels: []int{1}, Sender: SenderXSK, Trial: 0.1, Sum: 0.1, Width: 0.1,
 	}
-	ours := func() (names []string) {
-		all, _ := filepath.Glob("/run/netns/sp-wire-*")
-		for _, n := range all {
-			if parts := strings.Split(filepath.Base(n), "-"); len(parts) > 2 && parts[2] == strconv.Itoa(os.Getpid()) {
-				names = append(names, n)
-			}
-		}
-		return names
-	}
 	_, holes, err := Find(t.Context(), o)
 	if err != nil || len(holes) != 1 || !strings.Contains(holes[0].Reason, "sallyportd") {
 		t.Errorf("without the program: %v, %v", holes, err)
 	}
-	if left := ours(); len(left) > 0 {
+	if left := testbed.Left("wire"); len(left) > 0 {
 		t.Errorf("a failure leaves %v", left)
 	}
 
@@ -161,7 +150,7 @@ func TestNothingStaysBehind(t *testing.T) {
 	if _, _, err := Find(ctx, o); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
-	if left := ours(); len(left) > 0 {
+	if left := testbed.Left("wire"); len(left) > 0 {
 		t.Errorf("an interruption leaves %v", left)
 	}
 }
@@ -208,12 +197,20 @@ func TestDropsAreTold(t *testing.T) {
 	testbed.Must(t, err)
 	strangers[0].seq = 1 << 20 // beyond what was sent so far
 	a.paced.source = newSource(a.traffic, strangers, a.macs[inIf], a.macs[senderIf])
+	told := func() (all []result.Drop, sum uint64) {
+		all, err := a.drops(&f.Options)
+		testbed.Must(t, err)
+		for _, d := range all {
+			sum += d.Packets
+		}
+		return all, sum
+	}
+	_, before := told()
 	o, err := a.trial(a.paced, 5000, 0.1)
 	testbed.Must(t, err)
-	drops, err := a.drops(&f.Options)
-	testbed.Must(t, err)
-	if i := slices.IndexFunc(drops, func(d result.Drop) bool { return d.Name == "bad-icv" }); i < 0 || drops[i].Packets+o.byVeth < o.sent || o.received > 0 {
-		t.Errorf("%+v, %+v", drops, o)
+	drops, after := told() // on a busy machine some are lost in front of the worker, and told as that
+	if o.received > 0 || after-before < o.sent || !slices.ContainsFunc(drops, func(d result.Drop) bool { return d.Name == "bad-icv" }) {
+		t.Errorf("%d before, %+v, %+v", before, drops, o)
 	}
 }
 

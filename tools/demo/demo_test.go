@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -31,7 +30,7 @@ func TestKernelForwardingFailsTheDemo(t *testing.T) {
 	if len(res.TCP) != 4 || len(res.UDP) != 2 || len(res.Ping) != 2 {
 		t.Errorf("traffic was cut short: %d TCP, %d UDP, %d pings", len(res.TCP), len(res.UDP), len(res.Ping))
 	}
-	if left, _ := filepath.Glob("/run/netns/sp-demo-*"); len(left) > 0 {
+	if left := testbed.Left("demo"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

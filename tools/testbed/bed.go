@@ -99,6 +99,12 @@ func ForTest(t testing.TB, part string) *Bed {
 	return b
 }
 
+// Left returns the namespaces that this process made for a part and has not removed.
+func Left(part string) []string {
+	left, _ := filepath.Glob(filepath.Join(folderNamed, fmt.Sprintf("sp-%s-%d-*", part, os.Getpid()))) // the pattern is well-formed
+	return left
+}
+
 // Prefix begins the name of every namespace of this bed; it is unique on the host
 // and fit for file names.
 func (b *Bed) Prefix() string { return b.prefix }
