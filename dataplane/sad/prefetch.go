@@ -44,11 +44,13 @@ func (t *Table) PrefetchInbound(a *Ahead) {
 	for i, spi := range a.names[:a.n] {
 		a.slots[i] = t.SlotOf(spi)
 	}
-	prefetch.Items(t.inbound, a.slots[:a.n], 0, 2)
-	transform.Prefetch(t.keys[in], a.slots[:a.n])
+	lines := 2
 	if t.unlike.Load() > 0 {
+		lines = 3 // with IPv6 addresses
 		prefetch.Items(t.selectors, a.slots[:a.n], 0, 1)
 	}
+	prefetch.Items(t.inbound, a.slots[:a.n], 0, lines)
+	transform.Prefetch(t.keys[in], a.slots[:a.n])
 }
 
 // PrefetchSelectors asks for the selectors of an inbound association that was looked up, if its packets are held against them.
