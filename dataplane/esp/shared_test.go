@@ -80,3 +80,66 @@ func TestOddPacketsLeaveTheirOwnAssociationAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestForgedPacketsAreMissedByNobody: of a batch for several associations in turn, in which some packets were forged, OpenESP returns all others, in order, and every
+// association has counted its own.
+func TestForgedPacketsAreMissedByNobody(t *testing.T) {
+	for range 40 {
+		g := newRig(t)
+		var tunnels [4]tunnel
+		for k := range tunnels {
+			tunnels[k] = g.tunnel(transform.AES128GCM16, 4+k&2, k&1 != 0, true)
+		}
+		var out []*sad.Outbound
+		var in []*sad.Inbound
+		var inner [][]byte
+		for len(in) < 60 {
+			k, run := g.r.IntN(len(tunnels)), 1+g.r.IntN(4)
+			for range run {
+				out, in = append(out, tunnels[k].out), append(in, tunnels[k].in)
+				inner = append(inner, g.datagram(4+2*g.r.IntN(2), 60+len(in)))
+			}
+		}
+		sealed := g.seal(inner, out)
+		b := g.batch
+		b.N = 0
+		var want []uint8
+		passed, forged := map[*sad.Inbound]uint64{}, map[*sad.Inbound]uint64{}
+		often := 1 + g.r.IntN(12) // one in so many
+		for i, d := range sealed {
+			if g.r.IntN(often) == 0 && i > 0 {
+				d[len(d)-1] ^= 1
+				forged[in[i]]++
+			} else {
+				want = append(want, uint8(i))
+				passed[in[i]]++
+			}
+			g.put(i, d)
+		}
+		var taken []uint8
+		g.scratch.BeginESP()
+		for i := 0; i < b.N; {
+			next := g.scratch.TakeESP(b, i, in[i])
+			if next == i {
+				t.Fatalf("packet %d is not taken", i)
+			}
+			for ; i < next; i++ {
+				taken = append(taken, uint8(i))
+			}
+		}
+		alive := g.scratch.OpenESP(b, taken)
+		if !slices.Equal(alive, want) {
+			t.Fatalf("alive are %d, not %d", alive, want)
+		}
+		for _, i := range alive {
+			if !bytes.Equal(b.IP(int(i)), inner[i]) || b.P[i].SPI != in[i].SPI {
+				t.Errorf("packet %d came out as %x, not %x", i, b.IP(int(i)), inner[i])
+			}
+		}
+		for _, tu := range tunnels {
+			if a := tu.in; a.Packets.Load() != passed[a] || a.BadICV.Load() != forged[a] {
+				t.Errorf("%d packets passed and %d were forged, not %d and %d", a.Packets.Load(), a.BadICV.Load(), passed[a], forged[a])
+			}
+		}
+	}
+}

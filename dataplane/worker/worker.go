@@ -265,6 +265,7 @@ type Worker struct {
 	sixOut, sixForward, leftIn [packet.BatchMax]uint8
 	joined                     [joinsMax][packet.BatchMax]uint8
 	nextJoined                 int
+	slots                      knownSlots
 
 	descs [packet.BatchMax]packet.Desc
 	addrs [packet.BatchMax]uint64
