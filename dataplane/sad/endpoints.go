@@ -37,11 +37,11 @@ func (t *Table) Move(h Handle, to Endpoints) error {
 	t.moved.Store(h, &p)
 	if h.Inbound() {
 		a := t.LookupInbound(h.Value())
-		t.slots[in].params[a.Slot] = &p
+		t.describe(in, a.Slot, &p)
 		a.notify()
 	} else {
 		a := t.LookupOutbound(h.Value())
-		t.slots[out].params[a.Slot] = &p
+		t.describe(out, a.Slot, &p)
 		a.learn(0, 0) // of another path
 		t.inherit(&p, a)
 		a.notify()

@@ -160,6 +160,9 @@ func (p *Params) version() uint8 {
 	return 6
 }
 
+// long says that outer addresses or prepared header of an association, or none, reach into its third cache line.
+func (p *Params) long() bool { return p != nil && (p.version() == 6 || p.Encap && !p.Inbound) }
+
 // lengths are those of IV, ICV and alignment. AH has all of it in front, in the ICV field, and nothing to align.
 func (p *Params) lengths(info *transform.Info) (iv, icv, align uint8) {
 	if p.AH {

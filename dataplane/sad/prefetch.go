@@ -29,27 +29,33 @@ func (a *Ahead) Add(name uint32) {
 	}
 }
 
-// PrefetchOutbound asks for what a short packet needs of outbound associations and of their keys: seven cache lines each.
+// PrefetchOutbound asks for what a short packet needs of outbound associations and of their keys: seven cache lines each, or eight.
 func (t *Table) PrefetchOutbound(a *Ahead) {
 	for i, handle := range a.names[:a.n] {
 		a.slots[i] = handle & t.mask
 	}
-	prefetch.Items(t.outbound, a.slots[:a.n], 0, 2)
+	prefetch.Items(t.outbound, a.slots[:a.n], 0, t.lines(out))
 	transform.Prefetch(t.keys[out], a.slots[:a.n])
 }
 
+// lines is how many cache lines of its associations packets in a direction need.
+func (t *Table) lines(direction int) int {
+	if t.long[direction].Load() > 0 {
+		return 3
+	}
+	return 2
+}
+
 // PrefetchInbound asks for what a short packet in order needs of inbound associations and of their keys, where this table chose the
-// SPI: seven cache lines each.
+// SPI: seven cache lines each, or eight.
 func (t *Table) PrefetchInbound(a *Ahead) {
 	for i, spi := range a.names[:a.n] {
 		a.slots[i] = t.SlotOf(spi)
 	}
-	lines := 2
 	if t.unlike.Load() > 0 {
-		lines = 3 // with IPv6 addresses
 		prefetch.Items(t.selectors, a.slots[:a.n], 0, 1)
 	}
-	prefetch.Items(t.inbound, a.slots[:a.n], 0, lines)
+	prefetch.Items(t.inbound, a.slots[:a.n], 0, t.lines(in))
 	transform.Prefetch(t.keys[in], a.slots[:a.n])
 }
 

@@ -84,7 +84,8 @@ type Table struct {
 	epochs     epochs
 	bindings   bindings
 	crowded    atomic.Bool
-	unlike     atomic.Int64 // inbound associations whose Plain is none
+	unlike     atomic.Int64    // inbound associations whose Plain is none
+	long       [2]atomic.Int64 // associations whose packets need a third cache line, by direction
 
 	// cold: behind the mutex, but for bound, which counts calls of Bind
 	bound    atomic.Uint64
@@ -357,7 +358,7 @@ func (t *Table) fillInbound(c *candidate) error {
 // publish lets workers find what fill completed. The caller holds the mutex.
 func (t *Table) publish(c *candidate) Handle {
 	p := c.params
-	t.slots[c.direction].params[c.slot] = p
+	t.describe(c.direction, c.slot, p)
 	t.count(c.direction, 1)
 	if c.direction == in {
 		if t.inbound[c.slot].Plain.None() {
@@ -487,7 +488,19 @@ func (t *Table) unpublish(direction int, slot uint32) {
 		atomic.StoreUint32(&a.live, 0)
 	}
 	t.count(direction, -1)
-	t.slots[direction].params[slot] = nil
+	t.describe(direction, slot, nil)
+}
+
+// describe keeps the description of the association in a slot, nil for none, and the number of those that are long. The caller holds the mutex.
+func (t *Table) describe(direction int, slot uint32, p *Params) {
+	kept := &t.slots[direction].params[slot]
+	if p.long() {
+		t.long[direction].Add(1)
+	}
+	if (*kept).long() {
+		t.long[direction].Add(-1)
+	}
+	*kept = p
 }
 
 // Has says whether the association is installed.

@@ -717,3 +717,38 @@ func TestPlainIsForSelectorsThatHaveOne(t *testing.T) {
 		t.Errorf("%d associations without are left", n)
 	}
 }
+
+// TestLongAssociationsAreCounted holds the number of associations with a third cache line to read against what is installed, moved and removed.
+func TestLongAssociationsAreCounted(t *testing.T) {
+	tab := table(t, 16, 0)
+	local6, remote6 := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+	four := params(false, 0x1000)
+	six, udp := four, four
+	six.Local, six.Remote = local6, remote6
+	udp.Encap, udp.LocalPort, udp.RemotePort = true, 4500, 4500
+	for direction, want := range [2][3]int64{out: {0, 1, 1}, in: {0, 1, 0}} {
+		for k, p := range []Params{four, six, udp} {
+			if p.SPI += uint32(k); direction == in {
+				p.Inbound, p.Selectors = true, anywhere
+			}
+			h := install(t, tab, p)
+			if n := tab.long[direction].Load(); n != want[k] || tab.lines(direction) != 2+int(n) {
+				t.Errorf("direction %d, association %d: %d are long, %d lines", direction, k, n, tab.lines(direction))
+			}
+			for _, to := range []Endpoints{{Local: local6, Remote: remote6}, {Local: four.Local, Remote: four.Remote}, {Local: local6, Remote: remote6}} {
+				if err := tab.Move(h, to); err != nil {
+					t.Fatal(err)
+				}
+				if n := tab.long[direction].Load(); (n == 1) != (to.Local == local6) {
+					t.Errorf("direction %d, association %d moved to %v: %d are long", direction, k, to.Local, n)
+				}
+			}
+			if err := tab.Remove(h); err != nil {
+				t.Fatal(err)
+			}
+			if n := tab.long[direction].Load(); n != 0 {
+				t.Errorf("direction %d, association %d: %d are left", direction, k, n)
+			}
+		}
+	}
+}
