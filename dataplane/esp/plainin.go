@@ -301,7 +301,7 @@ func (s *Scratch) OpenESP(b *packet.Batch, live []uint8) []uint8 {
 	return kept
 }
 
-// finishESP is finishInbound for a run of packets of one association that TakeESP took, ops from n on. taken stands as far behind live's beginning.
+// finishESP is finishInbound for a run of packets of one association that TakeESP took, ops from n on.
 func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inbound, n int) []uint8 {
 	before := len(live)
 	r := &s.plainIn
@@ -317,11 +317,7 @@ func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inboun
 			r.full = s.table.Selectors(in.Slot)
 			k += r.acceptSix(k)
 		}
-		if len(live) == n { // all before live on, and these are in their place
-			live = live[:n+k]
-		} else {
-			live = append(live, taken[:k]...)
-		}
+		live = append(live, taken[:k]...)
 		in.Window.Follow(r.top)
 		if k == len(taken) {
 			break
