@@ -222,8 +222,9 @@ func acceptPlain(b *packet.Batch, i uint8, start uint64, tos uint8, text []byte,
 	return true
 }
 
-// acceptPlain6 is acceptPlain for inner packets of IPv6 without extension headers, in an outer header that says nothing of congestion either.
-func acceptPlain6(b *packet.Batch, i uint8, start uint64, text []byte, selectors *spd.Selectors) bool {
+// acceptPlain6 is acceptPlain for packets of r and inner packets of IPv6 without extension headers, in an outer header that says nothing of congestion either.
+func (r *plainInbound) acceptPlain6(i uint8, start uint64, text []byte) bool {
+	b := r.b
 	p, f := &b.P[i&(packet.BatchMax-1)], &b.Flows[i&(packet.BatchMax-1)]
 	n := len(text)
 	if n < ipv6Len+4+trailerLen {
@@ -244,7 +245,7 @@ func acceptPlain6(b *packet.Batch, i uint8, start uint64, text []byte, selectors
 	srcPort, dstPort := uint16(ports>>16), uint16(ports)
 	const flags = packet.FlagDecapsulated | packet.FlagPorts | packet.FlagDF
 	f.Set6((*[32]byte)(h[8:]), packet.RestOf(srcPort, dstPort, flags, 6, proto))
-	if selectors.MatchInbound(f) != spd.Matched {
+	if !r.selectors.Matches6(f, r.table.Plain6(r.slot)) && r.table.Selectors(r.slot).MatchInbound(f) != spd.Matched {
 		return false // accept fills in the flow again
 	}
 	p.Addr = start - packet.EtherLen

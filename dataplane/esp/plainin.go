@@ -244,8 +244,9 @@ type plainInbound struct {
 	// front is the length of what stands in front of the text, and ecn the bits of the outer header's second byte that are its ECN field.
 	front uint64
 	ecn   uint8
-	// full are the selectors that stand behind those. Most packets need them not.
-	full *spd.Selectors
+	// slot in table is that of the association: selectors that stand behind those are there.
+	slot  uint32
+	table *sad.Table
 }
 
 // due says that the ICV of packet p matches, that its sequence number is the next, and that its outer header says nothing of congestion.
@@ -266,7 +267,7 @@ func (r *plainInbound) acceptSix(k int) (packets int) {
 	for ; k < len(r.live); k++ {
 		i, op := r.live[k], &r.ops[k]
 		p := &r.b.P[i]
-		if !r.due(p, op) || !acceptPlain6(r.b, i, p.Addr+packet.EtherLen+r.front, op.Buf[:len(op.Buf)-plainBack], r.full) {
+		if !r.due(p, op) || !r.acceptPlain6(i, p.Addr+packet.EtherLen+r.front, op.Buf[:len(op.Buf)-plainBack]) {
 			break
 		}
 		r.pass(p)
@@ -306,6 +307,7 @@ func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inboun
 	before := len(live)
 	r := &s.plainIn
 	r.b, r.top, r.spi, r.selectors, r.bytes = b, in.Window.Top(), in.SPI, in.Plain, 0
+	r.table, r.slot = s.table, in.Slot
 	r.front, r.ecn = frontOf(in), 0x03
 	if in.Version == 6 {
 		r.ecn <<= 4 // the traffic class stands across two bytes
@@ -314,7 +316,6 @@ func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inboun
 		r.live, r.ops = taken, s.crypto.GCMOps(n)
 		k := r.accept()
 		if k < len(taken) {
-			r.full = s.table.Selectors(in.Slot)
 			k += r.acceptSix(k)
 		}
 		live = append(live, taken[:k]...)
@@ -348,7 +349,7 @@ func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, op *aesgcm
 			return dropOf(verdict)
 		}
 		outer, text := p.Addr+packet.EtherLen, op.Buf[:len(op.Buf)-plainBack]
-		if start := outer + r.front; b.Mem[outer+1]&r.ecn == 0 && (acceptPlain(b, i, start, packet.ECNNotECT, text, &r.selectors) || acceptPlain6(b, i, start, text, r.full)) {
+		if start := outer + r.front; b.Mem[outer+1]&r.ecn == 0 && (acceptPlain(b, i, start, packet.ECNNotECT, text, &r.selectors) || r.acceptPlain6(i, start, text)) {
 			p.SPI = in.SPI
 			return packet.DropNone
 		}
@@ -358,5 +359,5 @@ func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, op *aesgcm
 		return packet.DropBadICV
 	}
 	esp := p.Addr + packet.EtherLen + r.front - espFront
-	return s.accept(b, &record{index: i, tos: p.TOS, esp: esp, length: uint16(len(op.Buf)) + espFront}, in, r.full)
+	return s.accept(b, &record{index: i, tos: p.TOS, esp: esp, length: uint16(len(op.Buf)) + espFront}, in, s.table.Selectors(in.Slot))
 }

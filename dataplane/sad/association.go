@@ -113,7 +113,7 @@ type Inbound struct {
 	Last packet.Counter
 	Bounds
 	// Plain is what most packets are held against instead of the selectors in [Table.Selectors]: those lie in memory of their own. It is spd.NoPlain where
-	// most packets are held against those, as in transport mode.
+	// most packets are held against those, as in transport mode. For IPv6, see [Table.Plain6].
 	Plain spd.Plain
 	// Addresses are the peer's outer address and ours as they stand in the outer header: the first 8 bytes over IPv4, and zeros.
 	Addresses [32]byte

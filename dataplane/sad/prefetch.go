@@ -52,6 +52,9 @@ func (t *Table) PrefetchInbound(a *Ahead) {
 	for i, spi := range a.names[:a.n] {
 		a.slots[i] = t.SlotOf(spi)
 	}
+	if t.sixes.Load() > 0 {
+		prefetch.Items(t.plain6, a.slots[:a.n], 0, 1)
+	}
 	if t.unlike.Load() > 0 {
 		prefetch.Items(t.selectors, a.slots[:a.n], 0, 1)
 	}

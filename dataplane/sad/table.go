@@ -78,20 +78,22 @@ type Table struct {
 	words      words
 	keys       [2][]transform.Key // by direction and slot; written before publication
 	selectors  []*spd.Selectors
-	terms      [2][]*Terms // by direction and slot; nil for most
-	flights    [2][]Flight // by direction and slot
+	plain6     []spd.Plain6 // by slot, of inbound associations whose Plain says so
+	terms      [2][]*Terms  // by direction and slot; nil for most
+	flights    [2][]Flight  // by direction and slot
 	configured configured
 	epochs     epochs
 	bindings   bindings
 	crowded    atomic.Bool
 	unlike     atomic.Int64    // inbound associations whose Plain is none
+	sixes      atomic.Int64    // those with a Plain6
 	long       [2]atomic.Int64 // associations whose packets need a third cache line, by direction
 
 	// cold: behind the mutex, but for bound, which counts calls of Bind
 	bound    atomic.Uint64
 	mu       sync.Mutex
 	closed   bool
-	mappings [6]offheap.Mapping // associations, then keys, then flights, by direction
+	mappings [7]offheap.Mapping // associations, then keys, then flights, by direction; plain6
 	reserved map[uint32]uint32  // slots by SPI
 	moved    sync.Map           // Handle to *Params: what Move left for an owner
 	slots    [2]slots
@@ -169,6 +171,9 @@ func (t *Table) open(capacity int) (err error) {
 			return err
 		}
 	}
+	if t.plain6, t.mappings[6], err = newSlots[spd.Plain6](capacity); err != nil {
+		return err
+	}
 	// Blocks stay in their size class, so at worst each class once has a block for every slot:
 	// less than twice the largest class.
 	t.words, err = newWords(capacity * 2 * replay.Words(replay.SizeMax))
@@ -190,7 +195,7 @@ func (t *Table) Close() {
 		}
 		t.keys[d], t.flights[d] = nil, nil
 	}
-	t.inbound, t.outbound = nil, nil
+	t.inbound, t.outbound, t.plain6 = nil, nil, nil
 	for i := range t.mappings {
 		t.mappings[i].Release()
 		t.mappings[i] = nil
@@ -350,6 +355,9 @@ func (t *Table) fillInbound(c *candidate) error {
 	if t.inbound[slot].Plain = *c.selectors.Plain(); p.Transport {
 		t.inbound[slot].Plain = spd.NoPlain()
 	}
+	if t.inbound[slot].Plain.Has6() {
+		t.plain6[slot] = c.selectors.Plain6()
+	}
 	t.selectors[slot], t.terms[in][slot] = c.selectors, c.terms
 	c.slot, c.chosen = slot, chosen
 	return nil
@@ -361,9 +369,7 @@ func (t *Table) publish(c *candidate) Handle {
 	t.describe(c.direction, c.slot, p)
 	t.count(c.direction, 1)
 	if c.direction == in {
-		if t.inbound[c.slot].Plain.None() {
-			t.unlike.Add(1)
-		}
+		t.countForm(&t.inbound[c.slot].Plain, 1)
 		atomic.StoreUint32(&t.inbound[c.slot].live, p.SPI)
 		if c.chosen {
 			t.configured.insert(p.SPI, c.slot)
@@ -473,9 +479,7 @@ func (t *Table) Remove(h Handle) error {
 func (t *Table) unpublish(direction int, slot uint32) {
 	if direction == in {
 		a := &t.inbound[slot]
-		if a.Plain.None() {
-			t.unlike.Add(-1)
-		}
+		t.countForm(&a.Plain, -1)
 		t.moved.Delete(InboundHandle(a.SPI))
 		if known, ok := t.configured.find(a.SPI); ok && known == slot {
 			t.configured.remove(a.SPI)
@@ -489,6 +493,16 @@ func (t *Table) unpublish(direction int, slot uint32) {
 	}
 	t.count(direction, -1)
 	t.describe(direction, slot, nil)
+}
+
+// countForm counts an inbound association by what its packets are held against.
+func (t *Table) countForm(p *spd.Plain, change int64) {
+	switch {
+	case p.None():
+		t.unlike.Add(change)
+	case p.Has6():
+		t.sixes.Add(change)
+	}
 }
 
 // describe keeps the description of the association in a slot, nil for none, and the number of those that are long. The caller holds the mutex.
@@ -616,6 +630,9 @@ func (t *Table) OutboundKey(slot uint32) *transform.Key { return &t.keys[out][sl
 
 // Selectors returns the selectors of an inbound association in a slot that was looked up.
 func (t *Table) Selectors(slot uint32) *spd.Selectors { return t.selectors[slot] }
+
+// Plain6 returns the Plain6 of an inbound association in a slot that was looked up; if its Plain says that it has one.
+func (t *Table) Plain6(slot uint32) *spd.Plain6 { return &t.plain6[slot] }
 
 // Bits returns the words of an inbound association's replay window; the owner's.
 func (t *Table) Bits(a *Inbound) []uint64 {

@@ -686,35 +686,57 @@ func BenchmarkLookupOf1(b *testing.B)      { benchmarkLookup(b, 1) }
 func BenchmarkLookupOf1000(b *testing.B)   { benchmarkLookup(b, 1000) }
 func BenchmarkLookupOf100000(b *testing.B) { benchmarkLookup(b, 100_000) }
 
-// TestPlainIsForSelectorsThatHaveOne: associations whose packets are held against the selectors themselves say so, and are counted while they are installed.
+// TestPlainIsForSelectorsThatHaveOne: associations whose packets are held against the selectors themselves say so, those with a form for IPv6 have it in their
+// slot, and both are counted while they are installed.
 func TestPlainIsForSelectorsThatHaveOne(t *testing.T) {
 	tab := table(t, 16, 0)
-	ported := append([]spd.Selector(nil), anywhere...)
-	ported[0].LocalPorts.Last = 1000
+	six := spd.Selector{
+		Local:      []spd.Range{spd.RangeOf(netip.MustParsePrefix("2001:db8:1::/48"))},
+		Remote:     []spd.Range{spd.RangeOf(netip.MustParsePrefix("2001:db8:2::/48"))},
+		LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts,
+	}
+	ported, ported6, udp6 := anywhere[0], six, six
+	ported.LocalPorts.Last, ported6.LocalPorts.Last, udp6.Proto = 1000, 1000, 17
+	flow := packet.Flow{Version: 6, Proto: 17, Src: packet.AddrOf(netip.MustParseAddr("2001:db8:2::1")), Dst: packet.AddrOf(netip.MustParseAddr("2001:db8:1::1"))}
 	var all []Handle
+	var unlike, sixes int64
 	for k, c := range []struct {
-		none   bool
-		change func(*Params)
+		selectors []spd.Selector
+		transport bool
+		none, six bool
 	}{
-		{false, func(*Params) {}}, {true, func(p *Params) { p.Selectors = ported }}, {true, func(p *Params) { p.Transport = true }},
+		{selectors: anywhere},
+		{selectors: []spd.Selector{ported}, none: true},
+		{selectors: anywhere, transport: true, none: true},
+		{selectors: []spd.Selector{six}, six: true},
+		{selectors: []spd.Selector{six}, transport: true, none: true},
+		{selectors: []spd.Selector{ported6, anywhere[0], six}, six: true},
+		{selectors: []spd.Selector{anywhere[0], udp6}},
+		{selectors: []spd.Selector{udp6}, none: true},
 	} {
 		p := params(true, 0x1000+uint32(k))
-		c.change(&p)
+		p.Selectors, p.Transport = c.selectors, c.transport
 		all = append(all, install(t, tab, p))
-		if a := tab.LookupInbound(p.SPI); a.Plain.None() != c.none || !c.none && a.Plain != *tab.Selectors(a.Slot).Plain() {
+		a := tab.LookupInbound(p.SPI)
+		if a.Plain.None() != c.none || !c.none && a.Plain != *tab.Selectors(a.Slot).Plain() || a.Plain.Matches6(&flow, tab.Plain6(a.Slot)) != c.six {
 			t.Errorf("association %d has %+v", k, a.Plain)
 		}
-	}
-	if n := tab.unlike.Load(); n != 2 {
-		t.Errorf("%d associations without, not 2", n)
+		if c.none {
+			unlike++
+		} else if c.six {
+			sixes++
+		}
+		if n, m := tab.unlike.Load(), tab.sixes.Load(); n != unlike || m != sixes {
+			t.Errorf("association %d: %d without, %d for IPv6, not %d and %d", k, n, m, unlike, sixes)
+		}
 	}
 	for _, h := range all {
 		if err := tab.Remove(h); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := tab.unlike.Load(); n != 0 {
-		t.Errorf("%d associations without are left", n)
+	if n, m := tab.unlike.Load(), tab.sixes.Load(); n != 0 || m != 0 {
+		t.Errorf("%d associations without, and %d for IPv6, are left", n, m)
 	}
 }
 

@@ -247,7 +247,7 @@ func FuzzTable(f *testing.F) {
 // TestPlainSelectorsMatchNothingElse holds the short form of selectors against them.
 func TestPlainSelectorsMatchNothingElse(t *testing.T) {
 	s := source{rand.New(rand.NewPCG(8, 9))}
-	matched, missed := 0, 0
+	var matched, missed [2]int // by version
 	for range 15000 {
 		policies := s.policies(1)
 		sel, err := CompileSelectors(policies[0].Selectors)
@@ -256,23 +256,29 @@ func TestPlainSelectorsMatchNothingElse(t *testing.T) {
 		}
 		for range 30 {
 			flow := s.flow()
-			if flow.Version != 4 || flow.Proto != packet.ProtoUDP && flow.Proto != packet.ProtoTCP {
+			if flow.Proto != packet.ProtoUDP && flow.Proto != packet.ProtoTCP {
 				continue
 			}
 			flow.Flags = packet.FlagPorts
 			full := sel.MatchInbound(&flow) == Matched
-			plain := sel.Plain().Matches(uint32(flow.Src.Lo), uint32(flow.Dst.Lo), flow.Proto)
+			plain, version := false, 0
+			if flow.Version == 4 {
+				plain = sel.Plain().Matches(uint32(flow.Src.Lo), uint32(flow.Dst.Lo), flow.Proto)
+			} else {
+				six := sel.Plain6()
+				plain, version = sel.Plain().Matches6(&flow, &six), 1
+			}
 			if plain && !full {
 				t.Fatalf("%+v matches the short form of %+v", flow, policies[0].Selectors)
 			}
 			if plain {
-				matched++
+				matched[version]++
 			} else if full {
-				missed++
+				missed[version]++
 			}
 		}
 	}
-	if matched < 100 || missed < 100 {
+	if min(matched[0], matched[1], missed[0], missed[1]) < 30 {
 		t.Errorf("%d by the short form, %d by the long one only", matched, missed)
 	}
 }

@@ -2,6 +2,7 @@ package spd
 
 import (
 	"fmt"
+	"slices"
 
 	"sallyport/dataplane/packet"
 )
@@ -11,7 +12,7 @@ import (
 type Selectors struct {
 	first clause // apart, so that the common single pair costs one object
 	rest  []clause
-	plain Plain // of first
+	plain Plain
 }
 
 // Plain is what many selectors come to for whole packets of IPv4 with UDP or TCP: two ranges of addresses and perhaps a
@@ -19,11 +20,16 @@ type Selectors struct {
 type Plain struct {
 	Remote, Remotes uint32 // first address, and how many follow it
 	Local, Locals   uint32
-	Proto, Matters  uint16 // protocol, and the bits of it that matter
+	Proto, Matters  uint16 // protocol, and the bits of it that matter; and has6, which does not
 }
 
-// noProto is the protocol of no packet.
-const noProto = 1 << 8
+// Plain6 is what many selectors come to for whole packets of IPv6 with UDP or TCP: two ranges of addresses. It is a cache line.
+type Plain6 struct{ remote, local span }
+
+const (
+	noProto = 1 << 8 // the protocol of no packet
+	has6    = 1 << 9 // in Plain.Proto: there is a Plain6 beside
+)
 
 // Plain returns the form of which a match is one of the selectors, but not every one that does not match is none.
 func (s *Selectors) Plain() *Plain { return &s.plain }
@@ -33,23 +39,52 @@ func (p *Plain) Matches(src, dst uint32, proto uint8) bool {
 	return src-p.Remote <= p.Remotes && dst-p.Local <= p.Locals && (uint16(proto)^p.Proto)&p.Matters == 0
 }
 
-// NoPlain is the Plain that no packet matches: that of selectors without such a form.
+// Matches6 says that a decrypted packet of IPv6 matches. Of p, six is the Plain6 that belongs to it; if there is none, six is not read.
+func (p *Plain) Matches6(f *packet.Flow, six *Plain6) bool {
+	return p.Has6() && six.remote.contains(&f.Src) && six.local.contains(&f.Dst)
+}
+
+// Has6 says that there is a Plain6 beside it.
+func (p *Plain) Has6() bool { return p.Proto&has6 != 0 }
+
+// NoPlain is the Plain that no packet matches: that of selectors without such a form, nor one for IPv6.
 func NoPlain() Plain { return Plain{Proto: noProto, Matters: noProto} }
 
 // None says that it is NoPlain.
 func (p *Plain) None() bool { return *p == NoPlain() }
 
-// plain returns a clause's Plain.
-func (c *clause) plain() Plain {
-	if c.version != 4 || !c.anyPorts {
-		return NoPlain()
+// Plain6 returns the form for IPv6 of which a match is one of the selectors, if Plain says that there is one.
+func (s *Selectors) Plain6() Plain6 {
+	c := &s.first
+	for i := 0; !c.is6() && i < len(s.rest); i++ {
+		c = &s.rest[i]
 	}
+	return Plain6{c.remote, c.local}
+}
+
+// is6 says that a clause comes to a Plain6.
+func (c *clause) is6() bool { return c.version == 6 && c.anyPorts && c.proto == 0 }
+
+// plainOf returns the Plain of clauses: of the first that comes to one.
+func plainOf(clauses []clause) Plain {
+	p := NoPlain()
+	if k := slices.IndexFunc(clauses, func(c clause) bool { return c.version == 4 && c.anyPorts }); k >= 0 {
+		p = clauses[k].plain()
+	}
+	if slices.ContainsFunc(clauses, func(c clause) bool { return c.is6() }) {
+		p.Proto |= has6
+	}
+	return p
+}
+
+// plain returns the Plain of a clause of IPv4 with any ports.
+func (c *clause) plain() Plain {
 	p := Plain{
 		Remote: uint32(c.remote.first.Lo), Remotes: uint32(c.remote.last.Lo - c.remote.first.Lo),
 		Local: uint32(c.local.first.Lo), Locals: uint32(c.local.last.Lo - c.local.first.Lo), Proto: uint16(c.proto),
 	}
 	if c.proto != 0 {
-		p.Matters = 0xffff
+		p.Matters = 0xff
 	}
 	return p
 }
@@ -70,7 +105,7 @@ func CompileSelectors(list []Selector) (*Selectors, error) {
 	if len(clauses) == 0 {
 		return nil, fmt.Errorf("no selectors")
 	}
-	s := &Selectors{first: clauses[0], plain: clauses[0].plain()}
+	s := &Selectors{first: clauses[0], plain: plainOf(clauses)}
 	if len(clauses) > 1 {
 		s.rest = clauses[1:]
 	}
