@@ -269,7 +269,7 @@ func (o *runOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
 	file, end := newFile(), time.Now().Add(within)
 	file.Matrix = o.matrix().name
 	if len(o.only) > 0 {
-		file.Matrix += ", of it " + strings.Join(o.only, ", ")
+		file.Matrix = "a part of " + file.Matrix
 	}
 	if !o.quick && slices.ContainsFunc(parts, func(p part) bool { return slices.Contains([]string{"peers", "stacks", "sizes", "wire"}, p.name) }) && o.needsRoot() == "" {
 		var peers wire.Options

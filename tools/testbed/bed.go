@@ -30,6 +30,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -175,6 +176,8 @@ func watchSignals() {
 		}
 		signal.Reset(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 		unix.Kill(os.Getpid(), s.(syscall.Signal))
+		time.Sleep(time.Second)
+		os.Exit(128 + int(s.(syscall.Signal))) // the signal was ignored when the process started, and is again
 	}()
 }
 

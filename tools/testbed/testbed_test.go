@@ -244,7 +244,7 @@ func TestNothingIsMadeBehindClose(t *testing.T) {
 }
 
 // TestInterruptedProcessLeavesNothing runs this test binary as the victim: first
-// ended by SIGINT, then by SIGKILL and swept by the next bed.
+// ended by SIGINT, also where that was ignored when it started, as it is for what a script runs in the background, then by SIGKILL and swept by the next bed.
 func TestInterruptedProcessLeavesNothing(t *testing.T) {
 	Need(t, SysAdmin, NetAdmin, NetRaw)
 	if os.Getenv("TESTBED_VICTIM") == "1" {
@@ -258,8 +258,15 @@ func TestInterruptedProcessLeavesNothing(t *testing.T) {
 		fmt.Println("ready", err)
 		select {}
 	}
-	for _, signal := range []os.Signal{os.Interrupt, os.Kill} {
-		victim := exec.Command(os.Args[0], "-test.run=^TestInterruptedProcessLeavesNothing$")
+	for _, c := range []struct {
+		signal  os.Signal
+		ignored bool
+	}{{os.Interrupt, false}, {os.Interrupt, true}, {os.Kill, false}} {
+		signal, shell := c.signal, `exec "$0" "$1"`
+		if c.ignored {
+			shell = `trap "" INT; ` + shell
+		}
+		victim := exec.Command("sh", "-c", shell, os.Args[0], "-test.run=^TestInterruptedProcessLeavesNothing$")
 		victim.Env = append(os.Environ(), "TESTBED_VICTIM=1")
 		stdout, err := victim.StdoutPipe()
 		if err != nil {
@@ -277,7 +284,11 @@ func TestInterruptedProcessLeavesNothing(t *testing.T) {
 			t.Fatalf("victim made %v", found)
 		}
 		victim.Process.Signal(signal)
+		late := time.AfterFunc(20*time.Second, func() { victim.Process.Kill() })
 		victim.Wait()
+		if !late.Stop() {
+			t.Errorf("after %v, ignored at its start %v: the process goes on", signal, c.ignored)
+		}
 		if signal == os.Kill {
 			ForTest(t, "sweeper")
 		}
