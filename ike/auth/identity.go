@@ -139,10 +139,11 @@ func (id Identity) String() string {
 		}
 	case message.IDFQDN, message.IDRFC822Addr:
 		if printable(id.Data) {
-			if back, err := ParseIdentity(id.Data); err == nil && back == id {
-				return id.Data
+			for _, written := range []string{id.Data, wordOf(id.Type) + ":" + id.Data} {
+				if back, err := ParseIdentity(written); err == nil && back == id {
+					return written
+				}
 			}
-			return wordOf(id.Type) + ":" + id.Data
 		}
 	case message.IDDERASN1DN:
 		if n, err := parseName(id.Data); err == nil {
@@ -176,13 +177,14 @@ func wordOf(t message.IDType) string {
 	return fmt.Sprintf("type%d", uint8(t))
 }
 
+// printable says that a value can be written as it is: spaces around it would be lost when it is read.
 func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] > 0x7e {
 			return false
 		}
 	}
-	return s != ""
+	return s != "" && s == strings.TrimSpace(s)
 }
 
 // Canonical makes identities that mean the same equal as values, so that they may be

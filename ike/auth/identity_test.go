@@ -143,7 +143,7 @@ func TestPatternsMatchWhatTheySay(t *testing.T) {
 }
 
 func FuzzIdentity(f *testing.F) {
-	for _, s := range []string{"192.0.2.1", "gw.example.org", "@@c@example.org", "C=CH, O=Example\\, x + OU=y, CN=gw", "keyid:#00", "/C=CH/CN=x", "asn1dn:#3000"} {
+	for _, s := range []string{"192.0.2.1", "gw.example.org", "@@c@example.org", "C=CH, O=Example\\, x + OU=y, CN=gw", "keyid:#00", "keyid:#20", "keyid:#2061", "fqdn:#6120", "#2A", "/C=CH/CN=x", "asn1dn:#3000"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
