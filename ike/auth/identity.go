@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"sallyport/ike/message"
 )
@@ -39,6 +40,8 @@ func ParseIdentity(s string) (Identity, error) {
 	switch word, rest, ok := strings.Cut(s, ":"); {
 	case s == "":
 		return Identity{}, fmt.Errorf("an identity is empty")
+	case s == anyWord:
+		return Identity{}, fmt.Errorf("%s stands for every identity, not for one", anyWord)
 	case ok && typeWords[word] != 0:
 		return typedIdentity(typeWords[word], rest)
 	case strings.Contains(s, "="):
@@ -91,11 +94,11 @@ func typedIdentity(t message.IDType, s string) (Identity, error) {
 		}
 		return Identity{t, string(der)}, nil
 	case message.IDFQDN:
-		if strings.ContainsAny(s, "*@ \t\x00") {
+		if strings.ContainsAny(s, "*@") || strings.ContainsFunc(s, blank) {
 			return Identity{}, fmt.Errorf("identity %q is not a host's name", s)
 		}
 	case message.IDRFC822Addr:
-		if user, host, ok := strings.Cut(s, "@"); !ok || user == "" || host == "" || strings.ContainsAny(s, "* \t\x00") {
+		if user, host, ok := strings.Cut(s, "@"); !ok || user == "" || host == "" || strings.Contains(s, "*") || strings.ContainsFunc(s, blank) {
 			return Identity{}, fmt.Errorf("identity %q is not an e-mail address", s)
 		}
 	}
@@ -127,37 +130,36 @@ func checkedIdentity(id Identity) (Identity, error) {
 // IsZero says that there is no identity.
 func (id Identity) IsZero() bool { return id == Identity{} }
 
-// String writes the identity as ParseIdentity reads it, with the type's word where the
-// text alone would be read otherwise.
+// String writes the identity as ParseIdentity reads it: with the type's word where the
+// text alone would be read otherwise, in hexadecimal where any text would.
 func (id Identity) String() string {
+	text := ""
 	switch id.Type {
 	case 0:
 		return "none"
 	case message.IDIPv4Addr, message.IDIPv6Addr:
-		if a, ok := netip.AddrFromSlice([]byte(id.Data)); ok {
-			return a.String()
+		if a, ok := id.address(); ok {
+			text = a.String()
 		}
-	case message.IDFQDN, message.IDRFC822Addr:
+	case message.IDFQDN, message.IDRFC822Addr, message.IDKeyID:
 		if printable(id.Data) {
-			for _, written := range []string{id.Data, wordOf(id.Type) + ":" + id.Data} {
-				if back, err := ParseIdentity(written); err == nil && back == id {
-					return written
-				}
-			}
+			text = id.Data
 		}
 	case message.IDDERASN1DN:
 		if n, err := parseName(id.Data); err == nil {
-			if back, err := ParseIdentity(n.String()); err == nil && back.Equal(id) {
-				return n.String()
-			}
-		}
-	case message.IDKeyID:
-		if printable(id.Data) && !strings.HasPrefix(id.Data, "#") {
-			return "keyid:" + id.Data
+			text = n.String()
 		}
 	}
-	return fmt.Sprintf("%s:#%x", wordOf(id.Type), id.Data)
+	for _, written := range []string{text, wordOf(id.Type) + ":" + text} {
+		if back, err := ParseIdentity(written); err == nil && back.Equal(id) {
+			return written
+		}
+	}
+	return id.hex()
 }
+
+// hex writes the identity so that only its bytes count.
+func (id Identity) hex() string { return fmt.Sprintf("%s:#%x", wordOf(id.Type), id.Data) }
 
 func wordOf(t message.IDType) string {
 	switch t {
@@ -177,15 +179,18 @@ func wordOf(t message.IDType) string {
 	return fmt.Sprintf("type%d", uint8(t))
 }
 
-// printable says that a value can be written as it is: spaces around it would be lost when it is read.
+// printable says that a value may stand in a line of text.
 func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] > 0x7e {
 			return false
 		}
 	}
-	return s != "" && s == strings.TrimSpace(s)
+	return true
 }
+
+// blank says what no name of a host or of a mailbox has in it.
+func blank(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
 // Canonical makes identities that mean the same equal as values, so that they may be
 // keys of a map: names of hosts in lower case, distinguished names in one encoding

@@ -135,21 +135,45 @@ func TestPatternsMatchWhatTheySay(t *testing.T) {
 			t.Errorf("%s is not narrower than %s", order[i], order[i-1])
 		}
 	}
-	for _, bad := range []string{"", "a.*.org", "192.0.2.1/24", "*", "**@x"}[0:2] {
+}
+
+func TestPatternsAreReadAsTheyAreWritten(t *testing.T) {
+	for _, s := range []string{
+		"fqdn:#612F", "fqdn:#612f3234", "fqdn:%any", "fqdn:a/b", "keyid:a/b", "keyid:192.0.2.0/24", "keyid:*.example.org", "keyid:@*.example.org", "keyid:*@example.org",
+		"keyid:%any", "keyid:*", "keyid:CN=*", "*.#6120", "a/b@example.org", "@a/b", "email:*@a=b", "fqdn:*.a=b", "*.example.org.", "fqdn:#2a2e6578616d706c65", "email:#2a4061",
+		"ipv6:#00000000000000000000ffffc0000201", "::ffff:192.0.2.0/120", "ipv4:192.0.2.0/24", "CN=*, O=\\*", "CN=*, O=\\#00", "asn1dn:CN=*",
+	} {
+		p := pattern(t, s)
+		if again, err := ParsePattern(p.String()); err != nil || !sameSet(again, p) {
+			t.Errorf("%q is written %q, which is another pattern: %v", s, p, err)
+		}
+	}
+	for _, exact := range []string{"fqdn:%any", "keyid:*", "keyid:*.example.org", "keyid:192.0.2.0/24", "keyid:CN=*", "a/b@example.org"} {
+		if _, ok := pattern(t, exact).Exact(); !ok {
+			t.Errorf("%q matches more than one identity", exact)
+		}
+	}
+	for _, bad := range []string{"*.", "@*.", "*..", "fqdn:*.", "*@", "*.a\u00a0.", "*.a\n.", "192.0.2.0/33", "ipv4:2001:db8::/32", "fqdn:192.0.2.0/24*", "email:*.example.org", "ipv4:*.example.org", "ipv4:@*.example.org", "192.0.2.1/24", "a.*.org", "", "**@x"} {
 		if p, err := ParsePattern(bad); err == nil {
 			t.Errorf("%q is taken for %v", bad, p)
 		}
 	}
+	if i, err := ParseIdentity("%any"); err == nil {
+		t.Errorf("%%any is taken for the identity %v", i)
+	}
 }
 
+// sameSet says that two patterns match the same, however they are written.
+func sameSet(a, b Pattern) bool { return a.kind == b.kind && a.id == b.id && a.net == b.net }
+
 func FuzzIdentity(f *testing.F) {
-	for _, s := range []string{"192.0.2.1", "gw.example.org", "@@c@example.org", "C=CH, O=Example\\, x + OU=y, CN=gw", "keyid:#00", "keyid:#20", "keyid:#2061", "fqdn:#6120", "#2A", "/C=CH/CN=x", "asn1dn:#3000"} {
+	for _, s := range []string{"fqdn:#612F", "keyid:%any", "*.#6120", "fqdn:*.a=b", "CN=*, O=\\ x", "192.0.2.0/24", "192.0.2.1", "gw.example.org", "@@c@example.org", "C=CH, O=Example\\, x + OU=y, CN=gw", "keyid:#00", "keyid:#20", "keyid:#2061", "fqdn:#6120", "#2A", "/C=CH/CN=x", "asn1dn:#3000"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if p, err := ParsePattern(s); err == nil {
-			if _, err := ParsePattern(p.String()); err != nil {
-				t.Fatalf("pattern %q is written %q: %v", s, p.String(), err)
+			if again, err := ParsePattern(p.String()); err != nil || !sameSet(again, p) {
+				t.Fatalf("pattern %q is written %q, which is another: %v", s, p.String(), err)
 			}
 		}
 		i, err := ParseIdentity(s)

@@ -13,11 +13,15 @@ import (
 // ("*@example.org"), the addresses of a prefix ("192.0.2.0/24"), or the distinguished
 // names that agree but for attributes whose value is "*". It is comparable.
 type Pattern struct {
-	kind patternKind
-	id   Identity // exact: canonical; subtree and mail: what must stand at the end; name: canonical, "*" for any value
-	net  netip.Prefix
-	text Identity // exact: as written, to be sent
+	kind    patternKind
+	id      Identity // exact: canonical; subtree and mail: what must stand at the end; name: canonical, "*" for any value
+	net     netip.Prefix
+	text    Identity // exact: as written, to be sent
+	written string   // subtree, mail and name: what was parsed
 }
+
+// anyWord is how swanctl.conf writes the pattern of all identities.
+const anyWord = "%any"
 
 type patternKind uint8
 
@@ -38,38 +42,38 @@ func ExactPattern(id Identity) Pattern {
 // ParsePattern reads a pattern; what has no wildcard in it is read as ParseIdentity does.
 func ParsePattern(s string) (Pattern, error) {
 	s = strings.TrimSpace(s)
-	word, rest, typed := strings.Cut(s, ":")
-	t := typeWords[word]
-	typed = typed && t != 0
-	bare := s
-	if typed {
-		bare = rest
+	t, bare := message.IDType(0), s
+	if word, rest, ok := strings.Cut(s, ":"); ok && typeWords[word] != 0 {
+		t, bare = typeWords[word], rest
 	}
+	may := func(want message.IDType) bool { return t == 0 || t == want }
 	switch {
-	case s == "%any" || s == "*":
+	case s == anyWord || s == "*":
 		return Pattern{}, nil
-	case strings.Contains(s, "=") && strings.Contains(s, "*") && (!typed || t == message.IDDERASN1DN):
+	case strings.Contains(bare, "=") && strings.Contains(bare, "*") && may(message.IDDERASN1DN):
 		der, err := encodeName(bare)
 		if err != nil {
 			return Pattern{}, fmt.Errorf("identity %q: %w", s, err)
 		}
-		return Pattern{kind: nameLike, id: Identity{message.IDDERASN1DN, string(der)}.Canonical()}, nil
-	case strings.HasPrefix(bare, "*.") && (!typed || t == message.IDFQDN), strings.HasPrefix(bare, "@*."):
-		id, err := typedIdentity(message.IDFQDN, strings.TrimPrefix(bare, "@")[2:])
+		return Pattern{kind: nameLike, id: Identity{message.IDDERASN1DN, string(der)}.Canonical(), written: s}, nil
+	case strings.HasPrefix(bare, "*.") && may(message.IDFQDN), strings.HasPrefix(s, "@*."):
+		id, err := typedIdentity(message.IDFQDN, "any"+strings.TrimPrefix(bare, "@")[1:])
+		if err == nil && id.Data == "any." {
+			err = fmt.Errorf("identity %q names no domain", s)
+		}
 		if err != nil {
 			return Pattern{}, err
 		}
-		id = id.Canonical()
-		return Pattern{kind: hostsBelow, id: Identity{id.Type, "." + id.Data}}, nil
-	case strings.HasPrefix(bare, "*@") && (!typed || t == message.IDRFC822Addr):
+		return Pattern{kind: hostsBelow, id: Identity{id.Type, id.Canonical().Data[len("any"):]}, written: s}, nil
+	case strings.HasPrefix(bare, "*@") && may(message.IDRFC822Addr):
 		id, err := typedIdentity(message.IDRFC822Addr, "any"+bare[1:])
 		if err != nil {
 			return Pattern{}, err
 		}
-		return Pattern{kind: mailAt, id: Identity{id.Type, id.Canonical().Data[len("any"):]}}, nil
-	case strings.Contains(s, "/") && !strings.Contains(s, "="):
+		return Pattern{kind: mailAt, id: Identity{id.Type, id.Canonical().Data[len("any"):]}, written: s}, nil
+	case strings.Contains(bare, "/") && !strings.ContainsAny(bare, "=@") && (may(message.IDIPv4Addr) || may(message.IDIPv6Addr)):
 		p, err := netip.ParsePrefix(bare)
-		if err != nil || p.Masked() != p {
+		if err != nil || p.Masked() != p || t != 0 && p.Addr().Is4() != (t == message.IDIPv4Addr) {
 			return Pattern{}, fmt.Errorf("identity %q is not a prefix of addresses", s)
 		}
 		return Pattern{kind: addressIn, net: p}, nil
@@ -168,13 +172,14 @@ func (p Pattern) Specificity() int {
 func (p Pattern) String() string {
 	switch p.kind {
 	case anyIdentity:
-		return "%any"
+		return anyWord
 	case exactIdentity:
+		if back, err := ParsePattern(p.text.String()); err != nil || back.kind != exactIdentity || back.id != p.id {
+			return p.text.hex()
+		}
 		return p.text.String()
 	case addressIn:
 		return p.net.String()
-	case nameLike:
-		return p.id.String()
 	}
-	return "*" + p.id.Data
+	return p.written
 }
