@@ -1,7 +1,9 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"runtime"
@@ -674,6 +676,98 @@ func TestManyAddressesAreToldApart(t *testing.T) {
 				t.Fatalf("round %d, packet %d: %s, want %s", round, i, CounterInfos[c].Name, CounterInfos[want].Name)
 			}
 		}
+	}
+}
+
+// inverse is that of an odd number modulo 2^64: each step doubles the bits that are right.
+func inverse(odd uint64) uint64 {
+	x := odd
+	for range 6 {
+		x *= 2 - odd*x
+	}
+	return x
+}
+
+// The numbers of the program's hash.
+const (
+	hashInterface, hashFirst, hashLast         uint64 = 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0xe7037ed1a0b428db
+	hashSrc0, hashSrc1, hashDst0, hashDst1     uint64 = 0x9e3779b97f4a7c15, 0x94d049bb133111eb, 0xc4ceb9fe1a85ec53, 0xd6e8feb86659fd93
+	timesSrc0, timesSrc1, timesDst0, timesDst1 uint64 = 0xbf58476d1ce4e5b9, 0xff51afd7ed558ccd, 0x9fb21c651e98df25, 0xa0761d6478bd642f
+)
+
+// finish does the last steps of the program's hash, whose result is the upper half, and undo undoes them.
+func finish(h uint64) uint64 {
+	h = (h + hashInterface) * hashFirst // interface 1, loopback
+	h ^= h >> 32
+	return h * hashLast
+}
+
+func undo(h uint64) uint64 {
+	h *= inverse(hashLast)
+	h ^= h >> 32
+	return h*inverse(hashFirst) - hashInterface
+}
+
+// TestAddressesOfOneHashAreToldApart judges packets whose addresses were chosen so that the program takes them for one packet by their hash: anybody can.
+func TestAddressesOfOneHashAreToldApart(t *testing.T) {
+	s := gateway(t, prefixes("198.51.100.0/24", "2001:db8:a::/48"), prefixes("203.0.113.0/24", "2001:db8:b::/48"))
+	stayHere(t)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	h4, f4 := netip.MustParseAddr(host4).As4(), netip.MustParseAddr(far4).As4()
+	h6, f6 := netip.MustParseAddr(host6).As16(), netip.MustParseAddr(far6).As16()
+	first4 := uint64(binary.LittleEndian.Uint32(f4[:]))<<32 | uint64(binary.LittleEndian.Uint32(h4[:]))
+	words := func(src, dst [16]byte) uint64 {
+		le := binary.LittleEndian.Uint64
+		return (le(src[:])+hashSrc0)*timesSrc0 ^ (le(src[8:])+hashSrc1)*timesSrc1 ^ (le(dst[:])+hashDst0)*timesDst0
+	}
+	first6 := words(h6, f6) ^ (binary.LittleEndian.Uint64(f6[8:])+hashDst1)*timesDst1
+	protected := map[string][]byte{
+		"IPv4": ip4(v4{src: host4, dst: far4, proto: 17}.with(udp(1000, 2000)...)),
+		"IPv6": ip6(v6{src: host6, dst: far6, proto: 17}.with(udp(1000, 2000)...)),
+	}
+	// judge has packets judged in turn: one that is protected, and one that is not and looks like it.
+	judge := func(name string, frame []byte) {
+		for _, c := range []struct {
+			frame []byte
+			want  Counter
+		}{{protected[name], NoSocketDrop}, {frame, PassOther}, {protected[name], NoSocketDrop}} {
+			if _, got := verdict(t, s, c.frame); got != c.want {
+				t.Fatalf("%s: %s, want %s", name, CounterInfos[got].Name, CounterInfos[c.want].Name)
+			}
+		}
+	}
+	for n := 0; n < 40; {
+		var b [8]byte
+		binary.LittleEndian.PutUint64(b[:], undo(finish(first4)&^(1<<32-1)|rnd.Uint64N(1<<32)))
+		src, dst := netip.AddrFrom4([4]byte(b[:])), netip.AddrFrom4([4]byte(b[4:]))
+		if !dst.IsGlobalUnicast() || dst.As4()[0] >= 224 {
+			continue
+		}
+		n++
+		judge("IPv4", ip4(v4{src: src.String(), dst: dst.String(), proto: 17}.with(udp(1000, 2000)...)))
+	}
+	for n := range 80 {
+		src, dst, name := h6, f6, "IPv6"
+		like := undo(finish(first6)&^(1<<32-1) | rnd.Uint64N(1<<32))
+		switch n % 4 {
+		case 0: // the same source
+			dst[5]++
+		case 1: // the same destination
+			src[5]++
+			rest := words(src, dst) ^ (binary.LittleEndian.Uint64(f6[8:])+hashDst1)*timesDst1 ^ (binary.LittleEndian.Uint64(src[8:])+hashSrc1)*timesSrc1
+			binary.LittleEndian.PutUint64(src[8:], (rest^like)*inverse(timesSrc1)-hashSrc1)
+		case 2:
+			src[5]++
+			dst[5]++
+		case 3: // those of IPv4, and more behind them
+			copy(src[:], h4[:])
+			copy(dst[:], f4[:])
+			like, name = undo(finish(first4)&^(1<<32-1)|rnd.Uint64N(1<<32)), "IPv4"
+		}
+		if n%4 != 1 {
+			binary.LittleEndian.PutUint64(dst[8:], (words(src, dst)^like)*inverse(timesDst1)-hashDst1)
+		}
+		judge(name, ip6(v6{src: netip.AddrFrom16(src).String(), dst: netip.AddrFrom16(dst).String(), proto: 17}.with(udp(1000, 2000)...)))
 	}
 }
 
