@@ -29,7 +29,7 @@ type Lane struct {
 	seen, failed int
 	failure      error
 	check        func([]byte)
-	_            [128]byte // other lanes use no line beside what this one writes
+	_            [packet.Apart]byte // other lanes lie no nearer
 }
 
 func newLane(r *Rig, number int, w *worker.Worker, in, out *memio.Queue) *Lane {

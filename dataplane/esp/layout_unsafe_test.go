@@ -18,6 +18,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		a plainInbound
 		k plainTaken
 		f packet.Flow
+		s *Scratch
 	)
 	asmlayout.Check(t, "records.go", map[string]uintptr{
 		"frameSize": packet.FrameSize, "tailSlack": packet.TailSlack, "batchMax": packet.BatchMax,
@@ -66,6 +67,9 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		unsafe.Offsetof(p.TTL) != unsafe.Offsetof(p.TOS)+1 || unsafe.Offsetof(p.Flags) != unsafe.Offsetof(p.TOS)+2 ||
 		unsafe.Offsetof(p.Slot) != unsafe.Offsetof(p.SPI)+4 || unsafe.Offsetof(o.Slot) != unsafe.Offsetof(o.SPI)+4 {
 		t.Error("fields that the assembly writes together lie apart")
+	}
+	if unsafe.Sizeof(*s) < unsafe.Offsetof(s.ECNAlarms)+unsafe.Sizeof(s.ECNAlarms)+packet.Apart {
+		t.Error("the next value on the heap lies too near")
 	}
 }
 

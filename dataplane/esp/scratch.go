@@ -71,7 +71,7 @@ type Scratch struct {
 	// combines (RFC 6040, 4.2). They are forwarded.
 	ECNAlarms packet.Counter
 
-	_ [128]byte // the scratch of another worker lies no nearer: a core asks for the neighbours of the lines that it reads
+	_ [packet.Apart]byte // the scratch of another worker lies no nearer
 }
 
 // due says that a packet of an association whose last one passed at the time last is to be recorded.

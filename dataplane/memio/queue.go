@@ -50,7 +50,7 @@ type Queue struct {
 	fillEmpty, rxFull, invalid packet.Counter // written under inject
 	reclaimed                  []uint64
 
-	_ [128]byte // queues of other workers lie no nearer: a core asks for the neighbours of the lines that it reads
+	_ [packet.Apart]byte // queues of other workers lie no nearer
 }
 
 // NewQueue makes a queue over mem, the memory that frame addresses count in,

@@ -3,6 +3,8 @@ package sad
 import (
 	"math"
 	"sync/atomic"
+
+	"sallyport/dataplane/packet"
 )
 
 // epochs tells when nobody can hold a pointer to a removed association any
@@ -19,7 +21,7 @@ type epochs struct {
 
 type note struct {
 	epoch atomic.Uint64
-	_     [120]byte // other workers read no line beside it: a core asks for neighbours too
+	_     [packet.Apart - 8]byte // those of other workers lie no nearer
 }
 
 const asleep = math.MaxUint64

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"sallyport/dataplane/packet"
 	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
 	"sallyport/tools/asmlayout"
@@ -39,6 +40,7 @@ func TestSizes(t *testing.T) {
 		{"Inbound", unsafe.Sizeof(in), 192},
 		{"Outbound", unsafe.Sizeof(out), 256},
 		{"Plain6", unsafe.Sizeof(spd.Plain6{}), 64},
+		{"note of a worker", unsafe.Sizeof(note{}), packet.Apart},
 		{"Record", unsafe.Sizeof(Record{}), 64},
 		{"Flight", unsafe.Sizeof(Flight{}), 9 * 64},
 		{"Key", unsafe.Sizeof(transform.Key{}), 9 * 64},

@@ -34,7 +34,7 @@ type flows struct {
 	// hold, so that asking for an entry before it is read pays: it costs a packet some 7 ns.
 	judged int
 	many   bool
-	_      [apart]byte
+	_      [packet.Apart]byte
 }
 
 type (

@@ -67,7 +67,7 @@ func TestWorkersWriteApart(t *testing.T) {
 	pairs := map[uintptr]bool{}
 	for range 64 {
 		sunkPorts = append(sunkPorts, &port{counters: new(QueueCounters)})
-		pairs[uintptr(unsafe.Pointer(sunkPorts[len(sunkPorts)-1].counters))/apart] = true
+		pairs[uintptr(unsafe.Pointer(sunkPorts[len(sunkPorts)-1].counters))/packet.Apart] = true
 	}
 	if len(pairs) != len(sunkPorts) {
 		t.Errorf("the counters of %d queues lie on %d pairs of cache lines", len(sunkPorts), len(pairs))
@@ -81,11 +81,11 @@ func TestWorkersWriteApart(t *testing.T) {
 		name      string
 		got, want uintptr
 	}{
-		{"ports of two workers", unsafe.Sizeof(p) - unsafe.Offsetof(p.failed) - unsafe.Sizeof(p.failed), 2 * apart},
-		{"flows of two workers", unsafe.Sizeof(f) - unsafe.Offsetof(f.many) - unsafe.Sizeof(f.many), apart},
-		{"a ring and what lies in front of it", unsafe.Offsetof(r.head), apart},
-		{"consumer and producer of a ring", unsafe.Offsetof(r.tail) - unsafe.Offsetof(r.head), apart},
-		{"what the producer of a ring writes and what both read", unsafe.Offsetof(r.mask) - unsafe.Offsetof(r.tail), apart},
+		{"ports of two workers", unsafe.Sizeof(p) - unsafe.Offsetof(p.failed) - unsafe.Sizeof(p.failed), 2 * packet.Apart},
+		{"flows of two workers", unsafe.Sizeof(f) - unsafe.Offsetof(f.many) - unsafe.Sizeof(f.many), packet.Apart},
+		{"a ring and what lies in front of it", unsafe.Offsetof(r.head), packet.Apart},
+		{"consumer and producer of a ring", unsafe.Offsetof(r.tail) - unsafe.Offsetof(r.head), packet.Apart},
+		{"what the producer of a ring writes and what both read", unsafe.Offsetof(r.mask) - unsafe.Offsetof(r.tail), packet.Apart},
 	} {
 		if c.got < c.want {
 			t.Errorf("%s: %d bytes, want %d", c.name, c.got, c.want)

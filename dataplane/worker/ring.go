@@ -1,6 +1,10 @@
 package worker
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"sallyport/dataplane/packet"
+)
 
 // ring is a bounded single-producer, single-consumer ring. The producer stages
 // values with push and makes them visible with publish, once a batch.
@@ -8,14 +12,14 @@ import "sync/atomic"
 // Writers: tail and staged belong to the producer, head to the consumer; each
 // side reads the other's index and keeps its own copy of what it last saw.
 type ring[T any] struct {
-	_      [apart]byte
+	_      [packet.Apart]byte
 	head   atomic.Uint64 // next to take; written by the consumer
 	seen   uint64        // consumer's copy of tail
-	_      [apart - 16]byte
+	_      [packet.Apart - 16]byte
 	tail   atomic.Uint64 // next to fill; written by the producer
 	staged uint64        // producer's unpublished tail
 	freed  uint64        // producer's copy of head
-	_      [apart - 24]byte
+	_      [packet.Apart - 24]byte
 	mask   uint64
 	slots  []T
 }

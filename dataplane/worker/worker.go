@@ -197,7 +197,7 @@ type port struct {
 	n        int
 	dirty    bool // the queue has something to flush
 	failed   error
-	_        [2 * apart]byte // behind pending, which is written in order, it is asked for further ahead
+	_        [2 * packet.Apart]byte // behind pending, which is written in order, it is asked for further ahead
 }
 
 // Worker is one core's packet path. All fields belong to the goroutine that calls
