@@ -27,15 +27,15 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"batchFlows": unsafe.Offsetof(b.Flows), "packetFlowSrc": unsafe.Offsetof(f.Src), "packetFlowDst": unsafe.Offsetof(f.Dst), "packetFlowRest": unsafe.Offsetof(f.SrcPort), "packetFlowSize": unsafe.Sizeof(f),
 		"flagsOpened": uintptr(packet.FlagDecapsulated | packet.FlagPorts),
 		"openBatch":   unsafe.Offsetof(a.b), "openLive": unsafe.Offsetof(a.live), "openOps": unsafe.Offsetof(a.ops),
-		"openTop": unsafe.Offsetof(a.top), "openBytes": unsafe.Offsetof(a.bytes), "openSPI": unsafe.Offsetof(a.spi),
-		"openRemote": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remote), "openRemotes": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Remotes),
-		"openLocal": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Local), "openLocals": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Locals),
-		"openProto": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Proto), "openMatters": unsafe.Offsetof(a.selectors) + unsafe.Offsetof(a.selectors.Matters),
+		"openTop": unsafe.Offsetof(a.top), "openBytes": unsafe.Offsetof(a.bytes), "openIn": unsafe.Offsetof(a.in), "openFrom": unsafe.Offsetof(a.from), "openEnd": unsafe.Offsetof(a.end),
+		"openRuns": unsafe.Offsetof(a.runs), "openRun": unsafe.Offsetof(a.run), "openNow": unsafe.Offsetof(a.now), "openDue": unsafe.Offsetof(a.due),
+		"flagEncap": uintptr(sad.FlagEncap), "openRunSize": unsafe.Sizeof(openRun{}),
 		"openFront": unsafe.Offsetof(a.front), "openECN": unsafe.Offsetof(a.ecn),
 		"batchN": unsafe.Offsetof(b.N), "packetPort": unsafe.Offsetof(p.Port), "packetClass": unsafe.Offsetof(p.Class), "packetSlot": unsafe.Offsetof(p.Slot),
 		"classInbound": uintptr(packet.ClassInbound),
 		"takeBatch":    unsafe.Offsetof(k.b), "takeOps": unsafe.Offsetof(k.ops), "takeFirst": unsafe.Offsetof(k.first), "takeAddresses": unsafe.Offsetof(k.addresses),
-		"takeGCM": unsafe.Offsetof(k.gcm), "takeHi": unsafe.Offsetof(k.hi), "takeAbove": unsafe.Offsetof(k.above), "takeSlot": unsafe.Offsetof(k.slot),
+		"takeIn": unsafe.Offsetof(k.in), "takeFrom": unsafe.Offsetof(k.from), "takeFind": unsafe.Offsetof(k.find), "takeRuns": unsafe.Offsetof(k.runs), "takeDone": unsafe.Offsetof(k.done),
+		"notTurned": uintptr(notTurned), "takeGCM": unsafe.Offsetof(k.gcm), "takeHi": unsafe.Offsetof(k.hi), "takeAbove": unsafe.Offsetof(k.above), "takeSlot": unsafe.Offsetof(k.slot),
 		"takePort": unsafe.Offsetof(k.port), "takeLate": unsafe.Offsetof(k.late),
 		"batchMem": unsafe.Offsetof(b.Mem), "batchP": unsafe.Offsetof(b.P),
 		"packetAddr": unsafe.Offsetof(p.Addr), "packetLen": unsafe.Offsetof(p.Len), "packetL3": unsafe.Offsetof(p.L3), "packetEnd": unsafe.Offsetof(p.End),
@@ -60,7 +60,8 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 	}
 	// Fields that are written together, and a run's order.
 	var one run
-	if unsafe.Offsetof(one.sa) != 0 || unsafe.Offsetof(one.packets) != 8 || unsafe.Offsetof(one.bytes) != 16 {
+	var open openRun
+	if unsafe.Offsetof(one.sa) != 0 || unsafe.Offsetof(one.packets) != 8 || unsafe.Offsetof(one.bytes) != 16 || unsafe.Offsetof(open.sa) != 0 || unsafe.Offsetof(open.packets) != 8 {
 		t.Error("the assembly has a run otherwise")
 	}
 	if unsafe.Offsetof(p.L4) != unsafe.Offsetof(p.L3)+2 || unsafe.Offsetof(p.Proto) != unsafe.Offsetof(p.End)+7 || unsafe.Offsetof(p.Version) != unsafe.Offsetof(p.End)+6 ||

@@ -245,7 +245,7 @@ func (r *plainInbound) acceptPlain6(i uint8, start uint64, text []byte) bool {
 	srcPort, dstPort := uint16(ports>>16), uint16(ports)
 	const flags = packet.FlagDecapsulated | packet.FlagPorts | packet.FlagDF
 	f.Set6((*[32]byte)(h[8:]), packet.RestOf(srcPort, dstPort, flags, 6, proto))
-	if !r.selectors.Matches6(f, r.table.Plain6(r.slot)) && r.table.Selectors(r.slot).MatchInbound(f) != spd.Matched {
+	if !r.in.Plain.Matches6(f, r.table.Plain6(r.in.Slot)) && r.table.Selectors(r.in.Slot).MatchInbound(f) != spd.Matched {
 		return false // accept fills in the flow again
 	}
 	p.Addr = start - packet.EtherLen

@@ -249,26 +249,25 @@ noPackets1:
 	MOVSS      124(DX), X2
 	PUNPCKLLQ  X0, X2
 	PUNPCKLQDQ X2, X1
-
-	// Key, salt and SPI as they begin an op.
-	MOVQ   112(AX), R10
-	MOVQ   R10, X0
-	MOVL   264(R10), R10
-	MOVL   4(DX), R11
-	BSWAPL R11
-	SHLQ   $0x20, R11
-	ORQ    R11, R10
-	MOVQ   R10, 120(AX)
-	PINSRQ $0x01, R10, X0
+	MOVQ       112(AX), R10
+	MOVQ       R10, 112(AX)
+	MOVQ       R10, X0
+	MOVL       264(R10), R9
+	MOVL       4(DX), R10
+	BSWAPL     R10
+	SHLQ       $0x20, R10
+	ORQ        R10, R9
+	MOVQ       R9, 120(AX)
+	PINSRQ     $0x01, R9, X0
 
 	// 12 bytes of additional data with extended sequence numbers, 8 without.
 	MOVL 28(DX), R9
-	MOVL R9, R10
-	ANDL $0x04, R10
-	ADDL $0x08, R10
-	MOVB R10, 128(AX)
+	ANDL $0x04, R9
+	ADDL $0x08, R9
+	MOVB R9, 128(AX)
 
 	// What of TOS and Don't Fragment is copied or set.
+	MOVL 28(DX), R9
 	MOVL R9, R10
 	SHRL $0x03, R10
 	ANDL $0x01, R10
@@ -293,20 +292,20 @@ noPackets1:
 	JMP  turned
 
 // func takePlainRun(r *byte) (packets int)
-// Requires: BMI2, CMOV, MOVBE, SSE
+// Requires: BMI2, CMOV, MOVBE, SSE, SSE2, SSE4.1
 TEXT ·takePlainRun(SB), NOSPLIT, $0-16
 	MOVQ   r+0(FP), AX
-	MOVUPS 48(AX), X0
-	MOVB   $0x00, 90(AX)
+	MOVUPS 88(AX), X0
+	MOVB   $0x00, 130(AX)
 	MOVQ   (AX), CX
-	MOVQ   8(AX), DX
+	MOVQ   48(AX), DX
 
 	// How many packets may be taken.
 	MOVQ    4120(CX), SI
 	CMPQ    SI, $0x40
 	MOVL    $0x00000040, R8
 	CMOVQGT R8, SI
-	MOVQ    32(AX), BX
+	MOVQ    72(AX), BX
 	SUBQ    BX, SI
 	SHLQ    $0x06, BX
 	LEAQ    24(CX)(BX*1), BX
@@ -315,7 +314,7 @@ TEXT ·takePlainRun(SB), NOSPLIT, $0-16
 
 packet:
 	MOVWLZX 10(BX), R8
-	CMPW    R8, 88(AX)
+	CMPW    R8, 128(AX)
 	JNE     done
 	CMPB    28(BX), $0x00
 	JNE     done
@@ -328,7 +327,11 @@ packet:
 	JA      done
 	LEAQ    50(R9), R10
 	ADDQ    (CX), R9
+	MOVL    34(R9), R8
+	CMPL    R8, 100(AX)
+	JNE     turn
 
+turned:
 	// The headers, and the sum of the first, of which the addresses but for two bytes are part of a word of their own.
 	MOVL    12(R9), R8
 	ANDL    $0x00ffffff, R8
@@ -339,10 +342,7 @@ packet:
 	CMPL    R8, $0x32000000
 	JNE     done
 	MOVQ    26(R9), R8
-	CMPQ    R8, 40(AX)
-	JNE     done
-	MOVL    34(R9), R8
-	CMPL    R8, 60(AX)
+	CMPQ    R8, 80(AX)
 	JNE     done
 	MOVBELL 14(R9), R12
 	MOVWLZX R12, R12
@@ -366,11 +366,11 @@ packet:
 
 	// The sequence number.
 	MOVBELL 38(R9), R11
-	CMPL    R11, 80(AX)
+	CMPL    R11, 120(AX)
 	JBE     late
-	ORQ     72(AX), R11
+	ORQ     112(AX), R11
 	MOVB    $0x02, 28(BX)
-	MOVL    84(AX), R8
+	MOVL    124(AX), R8
 	MOVL    R8, 36(BX)
 	MOVQ    R11, 40(BX)
 
@@ -378,9 +378,9 @@ packet:
 	MOVUPS  X0, (DX)
 	MOVQ    42(R9), R8
 	MOVQ    R8, 12(DX)
-	MOVL    60(AX), R8
+	MOVL    100(AX), R8
 	MOVL    R8, 20(DX)
-	MOVBLZX 64(AX), R8
+	MOVBLZX 104(AX), R8
 	MOVQ    R8, 32(DX)
 
 	// 32 bits without extended sequence numbers, 64 with.
@@ -410,157 +410,256 @@ done:
 	RET
 
 late:
-	MOVB $0x01, 90(AX)
+	MOVB $0x01, 130(AX)
 	JMP  done
 
+turn:
+	MOVBELL 34(R9), R8
+	MOVQ    24(AX), R14
+	TESTL   R8, R8
+	JZ      done
+	IMUL3L  $0x9e3779b1, R8, R15
+	SHRL    $0x14, R15
+	MOVQ    56(R14)(R15*8), R15
+	MOVL    R15, R12
+	SHRQ    $0x20, R15
+	CMPL    R15, R8
+	JNE     done
+	CMPQ    R12, 8(R14)
+	JAE     done
+	CMPQ    R12, 32(R14)
+	JAE     done
+	IMUL3Q  $+576, R12, R13
+	ADDQ    24(R14), R13
+	IMUL3Q  $+192, R12, R12
+	ADDQ    (R14), R12
+	CMPL    R8, (R12)
+	JNE     done
+
+	// The owner is this worker, and not asked for anything.
+	MOVL  48(R14), R15
+	CMPQ  R15, 12(R12)
+	JNE   done
+	TESTL $0x002cde11, 24(R12)
+	JNZ   done
+	CMPB  36(R12), $0x04
+	JNE   done
+	CMPB  269(R13), $0x01
+	JNE   done
+	MOVL  120(R12), R15
+	CMPL  R15, 84(AX)
+	JNE   done
+	CMPL  112(R12), $0x01000100
+	JE    done
+
+	// The packets so far are a run.
+	MOVQ 72(AX), R14
+	ADDQ DI, R14
+	MOVQ R14, R8
+	SUBQ 16(AX), R8
+	MOVQ R14, 16(AX)
+	JZ   none
+	MOVQ 40(AX), R14
+	ANDL $0x3f, R14
+	SHLQ $0x04, R14
+	ADDQ 32(AX), R14
+	MOVQ R8, 8(R14)
+	MOVQ 8(AX), R8
+	MOVQ R8, (R14)
+	INCQ 40(AX)
+
+none:
+	MOVQ   R12, 8(AX)
+	MOVQ   116(R12), R8
+	MOVQ   R8, 80(AX)
+	MOVL   8(R12), R8
+	MOVL   R8, 124(AX)
+	MOVQ   R13, 88(AX)
+	MOVQ   R13, X0
+	MOVL   264(R13), R8
+	MOVL   4(R12), R13
+	BSWAPL R13
+	SHLQ   $0x20, R13
+	ORQ    R13, R8
+	MOVQ   R8, 96(AX)
+	PINSRQ $0x01, R8, X0
+
+	// 12 bytes of additional data with extended sequence numbers, 8 without.
+	MOVL 24(R12), R8
+	ANDL $0x04, R8
+	ADDL $0x08, R8
+	MOVB R8, 104(AX)
+
+	// What lies ahead of the window.
+	MOVQ    40(R12), R8
+	MOVL    R8, 120(AX)
+	MOVWLZX 52(R12), R12
+	XORL    R13, R13
+	CMPL    R8, R12
+	RORXQ   $0x20, R8, R8
+	JAE     ahead
+	TESTL   R8, R8
+	JZ      ahead
+
+	// It reaches back into the subspace before.
+	MOVL R13, R8
+	DECL R13
+	MOVL R13, 120(AX)
+
+ahead:
+	SHLQ $0x20, R8
+	MOVQ R8, 112(AX)
+	JMP  turned
+
 // func acceptPlainRun(r *byte) (packets int)
-// Requires: BMI2, MOVBE
+// Requires: BMI2, CMOV, MOVBE
 TEXT ·acceptPlainRun(SB), NOSPLIT, $8-16
 	MOVQ r+0(FP), AX
 	MOVQ 8(AX), CX
 	MOVQ 32(AX), DX
-	MOVQ 56(AX), BX
-	MOVQ 16(AX), SI
-	ADDQ CX, SI
-	MOVQ SI, (SP)
+	MOVQ 80(AX), BX
+	MOVQ 56(AX), SI
+	MOVQ 72(AX), DI
+	ADDQ CX, DI
+	MOVQ DI, (SP)
 	JMP  next
 
 packet:
-	MOVBQZX (CX), DI
-	CMPQ    DI, $0x40
+	MOVBQZX (CX), R8
+	CMPQ    R8, $0x40
 	JAE     done
-	MOVQ    (AX), SI
-	LEAQ    (DI)(DI*4), R10
-	LEAQ    4128(SI)(R10*8), R10
-	SHLQ    $0x06, DI
-	LEAQ    24(SI)(DI*1), DI
+	MOVQ    (AX), DI
+	LEAQ    (R8)(R8*4), R11
+	LEAQ    4128(DI)(R11*8), R11
+	SHLQ    $0x06, R8
+	LEAQ    24(DI)(R8*1), R8
 
 	// The ICV matches, and it is the next number.
 	CMPB 33(DX), $0x00
 	JE   done
-	MOVQ BX, SI
-	INCQ SI
+	MOVQ BX, DI
+	INCQ DI
 	JZ   done
-	CMPQ SI, 40(DI)
+	CMPQ DI, 40(R8)
 	JNE  done
 
 	// No congestion, and a short trailer. What is left of the text in front of it.
-	MOVQ    40(DX), R8
-	MOVQ    48(DX), R9
-	SUBQ    $0x12, R9
-	CMPQ    R9, $0x18
+	MOVQ    40(DX), R9
+	MOVQ    48(DX), R10
+	SUBQ    $0x12, R10
+	CMPQ    R10, $0x18
 	JLT     done
-	MOVQ    R8, SI
-	SUBQ    96(AX), SI
-	MOVBLZX 1(SI), SI
-	TESTB   SI, 104(AX)
+	MOVQ    R9, DI
+	SUBQ    144(AX), DI
+	MOVBLZX 1(DI), DI
+	TESTB   DI, 152(AX)
 	JNZ     done
-	MOVQ    -6(R8)(R9*1), R12
-	MOVQ    R12, R11
-	SHRQ    $0x30, R11
-	SUBL    $0x00000400, R11
-	CMPL    R11, $0x03
+	MOVQ    -6(R9)(R10*1), R13
+	MOVQ    R13, R12
+	SHRQ    $0x30, R12
+	SUBL    $0x00000400, R12
+	CMPL    R12, $0x03
 	JA      done
-	SUBQ    R11, R9
-	LEAQ    ·trailers+0(SB), SI
-	MOVQ    (SI)(R11*8), SI
-	SHLL    $0x03, R11
-	NEGL    R11
-	ADDL    $0x30, R11
-	SHRXQ   R11, R12, R12
-	CMPQ    R12, SI
+	SUBQ    R12, R10
+	LEAQ    ·trailers+0(SB), DI
+	MOVQ    (DI)(R12*8), DI
+	SHLL    $0x03, R12
+	NEGL    R12
+	ADDL    $0x30, R12
+	SHRXQ   R12, R13, R13
+	CMPQ    R13, DI
 	JNE     done
 
 	// The inner header: its form, length and checksum.
-	MOVQ    (R8), R11
-	MOVQ    $0xffbf0000000000ff, SI
-	ANDQ    R11, SI
-	CMPQ    SI, $0x45
+	MOVQ    (R9), R12
+	MOVQ    $0xffbf0000000000ff, DI
+	ANDQ    R12, DI
+	CMPQ    DI, $0x45
 	JNE     done
-	MOVBELL (R8), R12
-	MOVWLZX R12, R12
-	CMPQ    R12, R9
+	MOVBELL (R9), R13
+	MOVWLZX R13, R13
+	CMPQ    R13, R10
 	JGT     done
-	CMPL    R12, $0x18
+	CMPL    R13, $0x18
 	JB      done
-	MOVQ    16(R8), SI
-	SHLQ    $0x20, SI
-	ADDQ    R11, SI
-	ADCQ    8(R8), SI
-	ADCQ    $0x00, SI
-	ADCQ    $0x00, SI
-	MOVQ    $0xfffefffefffeffff, R9
-	IMULQ   R9, SI
-	MOVQ    $0x0001000100010001, R9
-	CMPQ    SI, R9
+	MOVQ    16(R9), DI
+	SHLQ    $0x20, DI
+	ADDQ    R12, DI
+	ADCQ    8(R9), DI
+	ADCQ    $0x00, DI
+	ADCQ    $0x00, DI
+	MOVQ    $0xfffefffefffeffff, R10
+	IMULQ   R10, DI
+	MOVQ    $0x0001000100010001, R10
+	CMPQ    DI, R10
 	JA      done
-	MOVBLZX 9(R8), R9
-	CMPL    R9, $0x11
+	MOVBLZX 9(R9), R10
+	CMPL    R10, $0x11
 	JE      ports
-	CMPL    R9, $0x06
+	CMPL    R10, $0x06
 	JNE     done
 
 ports:
 	// The selectors.
-	MOVBELL 12(R8), SI
-	SUBL    76(AX), SI
-	CMPL    SI, 80(AX)
+	MOVBELL 12(R9), DI
+	SUBL    96(SI), DI
+	CMPL    DI, 100(SI)
 	JA      done
-	MOVBELL 16(R8), SI
-	SUBL    84(AX), SI
-	CMPL    SI, 88(AX)
+	MOVBELL 16(R9), DI
+	SUBL    104(SI), DI
+	CMPL    DI, 108(SI)
 	JA      done
-	MOVWLZX 92(AX), SI
-	XORL    R9, SI
-	TESTW   SI, 94(AX)
+	MOVWLZX 112(SI), DI
+	XORL    R10, DI
+	TESTW   DI, 114(SI)
 	JNZ     done
 
 	// The flow.
 	INCQ    BX
-	XORL    SI, SI
-	MOVQ    SI, (R10)
-	MOVQ    SI, 16(R10)
-	MOVBELL 12(R8), SI
-	MOVQ    SI, 8(R10)
-	MOVBELL 16(R8), SI
-	MOVQ    SI, 24(R10)
-	SHRQ    $0x36, R11
-	ANDL    $0x01, R11
-	SHLL    $0x03, R11
-	ORL     $0x00000201, R11
+	XORL    DI, DI
+	MOVQ    DI, (R11)
+	MOVQ    DI, 16(R11)
+	MOVBELL 12(R9), DI
+	MOVQ    DI, 8(R11)
+	MOVBELL 16(R9), DI
+	MOVQ    DI, 24(R11)
+	SHRQ    $0x36, R12
+	ANDL    $0x01, R12
+	SHLL    $0x03, R12
+	ORL     $0x00000201, R12
 
 	// Version and protocol stand in the same place there and in the record, ports two bytes further on.
-	SHLL    $0x08, R9
-	ORL     $0x04, R9
-	SHLQ    $0x30, R9
-	MOVBELL 20(R8), R13
-	ROLL    $0x10, R13
-	MOVQ    R11, SI
-	SHLQ    $0x20, SI
-	ORQ     R13, SI
-	ORQ     R9, SI
-	MOVQ    SI, 32(R10)
+	SHLL    $0x08, R10
+	ORL     $0x04, R10
+	SHLQ    $0x30, R10
+	MOVBELL 20(R9), R14
+	ROLL    $0x10, R14
+	MOVQ    R12, DI
+	SHLQ    $0x20, DI
+	ORQ     R14, DI
+	ORQ     R10, DI
+	MOVQ    DI, 32(R11)
 
 	// The record.
-	ADDQ    R12, 64(AX)
-	ADDL    $0x0e, R12
-	MOVQ    96(AX), SI
-	ADDQ    SI, (DI)
-	MOVW    R12, 8(DI)
-	MOVL    $0x0022000e, 12(DI)
-	SHLQ    $0x10, R13
-	ORQ     R9, R13
-	ORQ     R12, R13
-	MOVQ    R13, 16(DI)
-	SHLL    $0x10, R11
-	MOVBLZX 8(R8), SI
-	SHLL    $0x08, SI
-	ORL     SI, R11
-	MOVBLZX 1(R8), SI
-	ORL     SI, R11
-	MOVL    R11, 24(DI)
-	MOVL    72(AX), SI
-	MOVL    SI, 32(DI)
+	ADDQ    R13, 88(AX)
+	ADDL    $0x0e, R13
+	MOVQ    144(AX), DI
+	ADDQ    DI, (R8)
+	MOVW    R13, 8(R8)
+	MOVL    $0x0022000e, 12(R8)
+	SHLQ    $0x10, R14
+	ORQ     R10, R14
+	ORQ     R13, R14
+	MOVQ    R14, 16(R8)
+	SHLL    $0x10, R12
+	MOVBLZX 8(R9), DI
+	SHLL    $0x08, DI
+	ORL     DI, R12
+	MOVBLZX 1(R9), DI
+	ORL     DI, R12
+	MOVL    R12, 24(R8)
+	MOVL    4(SI), DI
+	MOVL    DI, 32(R8)
 	ADDQ    $0x40, DX
 	INCQ    CX
 
@@ -568,8 +667,75 @@ next:
 	CMPQ CX, (SP)
 	JB   packet
 
+	// There is a packet, and the next run.
+	MOVQ 8(AX), R11
+	ADDQ 16(AX), R11
+	CMPQ CX, R11
+	JAE  done
+	MOVQ 120(AX), DI
+	INCQ DI
+	CMPQ DI, 104(AX)
+	JAE  done
+	SHLQ $0x04, DI
+	ADDQ 96(AX), DI
+	MOVQ (DI), R8
+
+	// Nothing is to be recorded or told of the association.
+	MOVQ  128(AX), R11
+	XORQ  72(SI), R11
+	TESTQ R11, 136(AX)
+	JNZ   done
+	MOVQ  64(SI), R10
+	ADDQ  88(AX), R10
+	CMPQ  R10, 80(SI)
+	JAE   done
+	MOVQ  56(SI), R9
+	ADDQ  -8(DI), R9
+	CMPQ  R9, 88(SI)
+	JAE   done
+
+	// The outer header is of the same form.
+	MOVBLZX 36(R8), R11
+	CMPB    R11, 36(SI)
+	JNE     done
+	MOVL    24(R8), R11
+	XORL    24(SI), R11
+	TESTL   $0x00000001, R11
+	JNZ     done
+
+	// The association's counters, and its window.
+	MOVQ    R10, 64(SI)
+	MOVQ    R9, 56(SI)
+	MOVQ    128(AX), R11
+	MOVQ    R11, 72(SI)
+	MOVL    48(SI), R9
+	ADDQ    BX, R9
+	SUBQ    40(SI), R9
+	MOVBLZX 54(SI), R11
+	MOVL    $0x00000001, R10
+	SHLXQ   R11, R10, R10
+	CMPQ    R9, R10
+	CMOVQHI R10, R9
+	MOVL    R9, 48(SI)
+	MOVQ    BX, 40(SI)
+
+	// The next one.
+	INCQ 120(AX)
+	MOVQ 72(AX), R11
+	MOVQ R11, 64(AX)
+	ADDQ 8(DI), R11
+	MOVQ R11, 72(AX)
+	ADDQ 8(AX), R11
+	MOVQ R11, (SP)
+	MOVQ R8, SI
+	MOVQ SI, 56(AX)
+	XORL R11, R11
+	MOVQ R11, 88(AX)
+	MOVQ 40(SI), BX
+	JMP  packet
+
 done:
-	MOVQ BX, 56(AX)
+	MOVQ BX, 80(AX)
 	SUBQ 8(AX), CX
 	MOVQ CX, packets+8(FP)
 	RET

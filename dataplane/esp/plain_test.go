@@ -3,12 +3,12 @@ package esp
 import (
 	"bytes"
 	"encoding/binary"
-	"math/bits"
 	"math/rand/v2"
 	"testing"
 
 	"sallyport/dataplane/aesgcm"
 	"sallyport/dataplane/packet"
+	"sallyport/dataplane/replay"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
@@ -186,33 +186,97 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 	}
 }
 
+// accepting is all that accepting opened packets reads and writes, but for the ops, which it only reads.
+type accepting struct {
+	batch packet.Batch
+	of    [3]sad.Inbound
+	run   plainInbound
+}
+
+// begin starts a run of packets for associations by their numbers in of, the first of which is that of run number r.run.
+func (s *accepting) begin(batch *packet.Batch, r plainInbound, of [3]sad.Inbound, runs, packets []int) {
+	s.batch, s.run, s.of = *batch, r, of
+	s.run.b = &s.batch
+	for k := range runs {
+		s.run.runs = append(s.run.runs, openRun{&s.of[runs[k]], packets[k]})
+	}
+	s.run.open(&s.of[runs[r.run]])
+}
+
 // TestAssemblyAcceptsAsGoDoes: what the assembly makes of runs of opened packets, most of them with something out of the ordinary, is what the code in Go makes
 // of them, byte by byte.
 func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	one := func(of ...uint64) uint64 { return of[rnd.IntN(len(of))] }
-	accepted, stopped := 0, 0
+	g := newRig(t)
+	var installed []*sad.Inbound // of which only bounds are of interest
+	for _, bounds := range []sad.Lifetime{{}, {}, {}, {SoftBytes: 3000, HardBytes: 4000}, {HardBytes: 3000}, {SoftPackets: 1000}, {HardPackets: 1001}} {
+		p := g.params(transform.AES128GCM16, 4, false, true)
+		p.Lifetime = bounds
+		installed = append(installed, g.install(p).in)
+	}
+	accepted, stopped, turned, back := 0, 0, 0, 0
 	for range 20_000 {
-		const chunks = 8
+		const chunks, now = 8, 1 << 40
 		mem := make([]byte, chunks*packet.FrameSize)
 		var a, b packet.Batch
 		var ops [chunks]aesgcm.Op
 		r := plainInbound{
-			ops: ops[:], spi: rnd.Uint32(), bytes: 5,
-			top:       one(0, 1, 62, 63, 4095, 1<<32-2, 1<<32-1, 1<<32, 1<<63, 1<<64-4, rnd.Uint64()),
-			selectors: spd.Plain{Remote: 0xc6336400, Remotes: 0xff, Local: 0xcb007100, Locals: uint32(one(0xff, 0)), Proto: 0, Matters: 0},
-			front:     plainFront + one(0, 0, udpLen, ipv6Len-ipv4Len, ipv6Len-ipv4Len+udpLen), ecn: 0x03,
+			ops: ops[:], now: now + rnd.Uint64N(1000), due: one(0, sad.DueBits),
+			front: plainFront + one(0, 0, udpLen, ipv6Len-ipv4Len, ipv6Len-ipv4Len+udpLen), ecn: 0x03,
 		}
 		shift := one(0, 4)
 		r.ecn <<= shift
-		if rnd.IntN(2) == 0 {
-			r.selectors.Proto, r.selectors.Matters = uint16(one(packet.ProtoUDP, packet.ProtoTCP, 1<<8)), 0xffff
+		var of [3]sad.Inbound
+		var next [3]uint64 // sequence number
+		for k := range of {
+			o := &of[k]
+			*o = *installed[rnd.IntN(len(installed))]
+			o.SPI = rnd.Uint32()
+			o.Plain = spd.Plain{Remote: 0xc6336400, Remotes: 0xff, Local: 0xcb007100, Locals: uint32(one(0xff, 0xff, 0xff, 0xff, 0))}
+			if rnd.IntN(6) == 0 {
+				o.Plain.Proto, o.Plain.Matters = uint16(one(packet.ProtoUDP, packet.ProtoTCP, 1<<8)), 0xffff
+			}
+			next[k] = one(0, 1, 62, 63, 4095, 1<<32-2, 1<<32-1, 1<<32, 1<<63, 1<<64-4, rnd.Uint64())
+			o.Window = replay.New(uint32(one(32, 64, 4096, 65536)), true)
+			o.Window.Advance(make([]uint64, o.Window.Words()), next[k])
+			o.Window.Follow(next[k])
+			next[k]++
+			o.Packets.Set(one(0, 0, 0, 990, 998, 999, 1000, 1<<40))
+			o.Bytes.Set(one(0, 0, 0, 2800, 2999, 1<<40))
+			o.Last.Set(one(now, now, now, now, now, now, now, 0, now-1, now+1<<23, 1<<63))
+			switch rnd.IntN(30) {
+			case 0:
+				o.Version = 6
+			case 1:
+				o.Flags |= sad.FlagEncap
+			case 2:
+				o.Flags ^= sad.FlagESN | sad.FlagECN
+			}
 		}
+		// The packets are in runs, behind those that were done with.
+		var runs, packets, whose []int
+		if rnd.IntN(2) == 0 {
+			r.run, runs, packets = 1, append(runs, 0), append(packets, 3)
+		}
+		for total := rnd.IntN(chunks + 1); len(whose) < total || len(runs) == int(r.run); {
+			k, n := rnd.IntN(len(of)), min(1+rnd.IntN(4), total-len(whose))
+			runs, packets = append(runs, k), append(packets, n)
+			for range n {
+				whose = append(whose, k)
+			}
+		}
+		r.end = uint64(packets[r.run])
 		order := rnd.Perm(chunks)
 		for k, i := range order {
+			if k == len(whose) {
+				break
+			}
 			p, op := &a.P[i], &ops[k]
+			seq := next[whose[k]]
+			next[whose[k]]++
 			*p = packet.Packet{
-				Addr: uint64(i)*packet.FrameSize + packet.Headroom + rnd.Uint64N(3), Port: 3, Class: packet.ClassInbound, Slot: rnd.Uint32(), Seq: r.top + uint64(k) + 1,
+				Addr: uint64(i)*packet.FrameSize + packet.Headroom + rnd.Uint64N(3), Port: 3, Class: packet.ClassInbound, Slot: rnd.Uint32(), Seq: seq,
 				L3: 1, L4: 2, End: 3, SrcPort: 4, DstPort: 5, Version: 6, Proto: 7, TOS: 8, TTL: 9, Flags: packet.FlagVLAN, SPI: 10, Hop: 11, Interface: 12,
 			}
 			a.Flows[i] = packet.Flow{Src: packet.Addr{Hi: 1, Lo: 2}, Dst: packet.Addr{Hi: 3, Lo: 4}, SrcPort: 5}
@@ -265,25 +329,40 @@ func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 			op.Buf = inner[:len(text)+plainBack]
 			r.live = append(r.live, uint8(i))
 		}
-		r.live = r.live[:rnd.IntN(chunks+1)]
 		a.Mem = mem
 		b = a
-		want, got := r, r
-		want.b, got.b = &a, &b
-		n := want.acceptGeneric()
-		if m := got.accept(); m != n {
+		var want, got accepting
+		if rnd.IntN(8) == 0 { // what is left of a run
+			runs, packets = runs[:r.run+1], packets[:r.run+1]
+			r.live = r.live[:r.end]
+		}
+		want.begin(&a, r, of, runs, packets)
+		got.begin(&b, r, of, runs, packets)
+		n := want.run.acceptGeneric()
+		if m := got.run.accept(); m != n {
 			t.Fatalf("%d packets are accepted, not %d", m, n)
 		}
-		if a.P != b.P || a.Flows != b.Flows || want.top != got.top || want.bytes != got.bytes {
+		x, y := &want.run, &got.run
+		if want.batch.P != got.batch.P || want.batch.Flows != got.batch.Flows || x.top != y.top || x.bytes != y.bytes || x.run != y.run || x.from != y.from || x.end != y.end {
 			t.Fatal("records, flows or tops differ")
+		}
+		if want.of != got.of {
+			t.Fatal("associations differ")
+		}
+		if last := runs[x.run]; x.in != &want.of[last] || y.in != &got.of[last] {
+			t.Fatal("it ends with another association")
 		}
 		accepted += n
 		if n < len(r.live) {
 			stopped++
 		}
+		turned += int(x.run - r.run)
+		if x.run > r.run && runs[x.run] == runs[x.run-1] {
+			back++
+		}
 	}
-	if accepted < 20_000 || stopped < 2000 {
-		t.Errorf("%d packets accepted, %d runs stopped: too few of a kind", accepted, stopped)
+	if accepted < 20_000 || stopped < 2000 || turned < 5000 || back < 500 {
+		t.Errorf("%d packets accepted, %d runs stopped, %d turns, %d to the association itself: too few of a kind", accepted, stopped, turned, back)
 	}
 }
 
@@ -292,20 +371,105 @@ func TestAssemblyAcceptsAsGoDoes(t *testing.T) {
 func TestAssemblyTakesAsGoDoes(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	one := func(of ...uint64) uint64 { return of[rnd.IntN(len(of))] }
-	key := new(transform.Key)
-	taken, stopped, late := 0, 0, 0
-	for range 20_000 {
+	g := newRig(t)
+	const tunnels = 6
+	var of [tunnels]*sad.Inbound
+	install := func(k int) {
+		if of[k] != nil {
+			if err := g.table.RemoveInbound(of[k].SPI); err != nil {
+				t.Fatal(err)
+			}
+			g.table.Pass(0)
+		}
+		p := g.params([]transform.Suite{transform.AES128GCM16, transform.AES256GCM16, transform.ChaCha20Poly1305}[min(2, rnd.IntN(12)/5)], int(one(4, 4, 4, 4, 4, 4, 4, 6)), rnd.IntN(10) == 0, rnd.IntN(2) == 0)
+		p.Inbound, p.Transport = true, rnd.IntN(20) == 0
+		if rnd.IntN(12) == 0 {
+			p.Local = gatewayB4
+			if p.Remote.Is6() {
+				p.Local = gatewayB6
+			}
+		}
+		p.Window = uint32(one(32, 64, 4096))
+		if rnd.IntN(8) > 0 {
+			p.SPI = 0 // the table says which
+		} else {
+			p.Manual = true
+		}
+		if rnd.IntN(20) == 0 { // what there is no short form for
+			p.Selectors[0].LocalPorts = spd.PortRange{First: 7, Last: 8}
+		}
+		h, err := g.table.Install(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := g.table.LookupInbound(h.Value())
+		if of[k] = in; rnd.IntN(30) > 0 {
+			in.Claim(0)
+		}
+		if rnd.IntN(20) == 0 {
+			in.Flags |= sad.Flags(one(uint64(sad.FlagGuarded), uint64(sad.FlagEnded), uint64(sad.FlagGRE), uint64(sad.FlagAH), uint64(sad.FlagCopyDSCP)))
+		}
+		if rnd.IntN(20) == 0 {
+			if err := g.table.RequestMove(h, 0); err != nil {
+				t.Fatal(err)
+			}
+			in.Ownership = [...]sad.Ownership{{}, in.Ownership}[rnd.IntN(2)]
+		}
+		if rnd.IntN(4) > 0 {
+			top := one(5, 5, 1000, 5000, 1<<32-1, 1<<32+5, 1<<32+40, 1<<32+5000, 1<<32+6000, 1<<33-1)
+			if in.Flags&sad.FlagESN == 0 {
+				top &= 1<<32 - 1
+			}
+			in.Window.Follow(top)
+		}
+	}
+	taken, stopped, late, turned := 0, 0, 0, 0
+	for round := range 20_000 {
 		const chunks = 8
 		var a, b packet.Batch
 		var ops [2][chunks]aesgcm.Op
 		mem := make([]byte, chunks*packet.FrameSize)
-		spi := rnd.Uint32()
-		r := plainTaken{
-			first: rnd.Uint64N(chunks), gcm: transform.RunOf(key, bits.ReverseBytes32(spi), rnd.IntN(2) == 0),
-			addresses: rnd.Uint64(), hi: uint64(rnd.Uint32N(3)) << 32, above: uint32(one(0, 7, 1<<31, 1<<32-1)), slot: rnd.Uint32(), port: uint16(rnd.Uint32N(3)),
-			version: 4, proto: packet.ProtoESP, front: plainFront,
+		if round%16 == 0 {
+			for k := range of {
+				if of[k] == nil || rnd.IntN(3) == 0 {
+					install(k)
+				}
+			}
 		}
+		find := g.table.Finder(0)
+		for k := range of {
+			if rnd.IntN(8) > 0 {
+				find.SlotOf(of[k].SPI)
+			}
+		}
+		// Where none of the associations may be the first one, another one is.
+		var first *sad.Inbound
+		for range 20 {
+			if in := of[rnd.IntN(tunnels)]; g.scratch.TakesESP(in) && frontOf(in) == plainFront {
+				first = in
+				break
+			}
+		}
+		if first == nil {
+			continue
+		}
+		r := plainTaken{first: rnd.Uint64N(1 + rnd.Uint64N(chunks)), port: uint16(rnd.Uint32N(3)), find: find}
+		r.from = r.first - rnd.Uint64N(r.first+1)
+		r.open(first, g.table.InboundKey(first.Slot))
+		if rnd.IntN(8) == 0 {
+			r.hi, r.above = uint64(rnd.Uint32N(3))<<32, uint32(one(0, 7, 1<<31, 1<<32-1))
+		}
+		in, often := first, 1+rnd.IntN(4)
 		for i := range chunks {
+			if rnd.IntN(often) == 0 {
+				if in = of[rnd.IntN(tunnels)]; rnd.IntN(3) == 0 {
+					in = first
+				}
+			}
+			_, above := in.Window.Ahead()
+			if in == first {
+				above = r.above
+			}
 			p := &a.P[i]
 			*p = packet.Packet{Addr: uint64(i)*packet.FrameSize + packet.Headroom + rnd.Uint64N(3), Port: r.port, SPI: 1, Hop: 2, Flags: packet.FlagVLAN}
 			length := plainFront + plainBack + 4*rnd.IntN(50)
@@ -316,9 +480,9 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 			p.Len = uint16(packet.EtherLen + length + int(one(0, 0, 1, 60)))
 			h[12], h[13], h[14], h[20], h[21], h[23] = 8, 0, 0x45, byte(one(0, 0x40)), 0, packet.ProtoESP
 			binary.BigEndian.PutUint16(h[16:], uint16(length))
-			binary.LittleEndian.PutUint64(h[26:], r.addresses)
-			binary.BigEndian.PutUint32(h[34:], spi)
-			binary.BigEndian.PutUint32(h[38:], r.above+1+rnd.Uint32N(100))
+			copy(h[26:], in.Addresses[:8])
+			binary.BigEndian.PutUint32(h[34:], in.SPI)
+			binary.BigEndian.PutUint32(h[38:], above+1+rnd.Uint32N(100))
 			odd := rnd.IntN(100)
 			switch odd {
 			case 0:
@@ -334,11 +498,13 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 			case 5:
 				binary.BigEndian.PutUint16(h[16:], uint16(one(0, 35, 50, uint64(length)-1, uint64(length)+4, rnd.Uint64())))
 			case 6:
-				binary.BigEndian.PutUint32(h[38:], r.above-rnd.Uint32N(2))
+				binary.BigEndian.PutUint32(h[38:], above-rnd.Uint32N(2))
 			case 7:
 				h[26+rnd.IntN(12)]++
 			case 8:
 				h[15] = byte(rnd.Uint32())
+			case 10: // none, or one that was never asked for
+				binary.BigEndian.PutUint32(h[34:], uint32(one(0, 1, 255, rnd.Uint64())))
 			case 9:
 				p.Addr = uint64(len(mem)) - one(10, 50, uint64(p.Len)-1)
 			}
@@ -347,16 +513,46 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 				binary.BigEndian.PutUint16(h[24:], packet.Checksum(h[14:34], 0))
 			}
 		}
-		a.Mem, a.N = mem, rnd.IntN(chunks+1)
+		a.Mem, a.N = mem, min(rnd.IntN(3*chunks), chunks)
 		b = a
 		want, got := r, r
-		want.b, want.ops, got.b, got.ops = &a, ops[0][:], &b, ops[1][:]
+		var runs [2][packet.BatchMax]openRun
+		want.b, want.ops, want.runs, got.b, got.ops, got.runs = &a, ops[0][:], &runs[0], &b, ops[1][:], &runs[1]
 		n := want.takeGeneric()
 		if m := got.take(); m != n || want.late != got.late {
 			t.Fatalf("%d packets are taken, not %d; %v, %v", m, n, got.late, want.late)
 		}
 		if a.P != b.P {
 			t.Fatal("records differ")
+		}
+		if want.in != got.in || want.from != got.from || want.done != got.done || runs[0] != runs[1] {
+			t.Fatalf("the runs differ: %v, %v", runs[1][:got.done], runs[0][:want.done])
+		}
+		if want.addresses != got.addresses || want.gcm != got.gcm || want.hi != got.hi || want.above != got.above || want.slot != got.slot {
+			t.Fatalf("it goes on with %+v, not %+v", got, want)
+		}
+		// By what is known of the batch, without what was found on the way: each packet is one of its run's association.
+		want.close(want.first + uint64(n))
+		for k, at := 0, int(r.from); k < int(want.done); k++ {
+			for last := at + runs[0][k].packets; at < last; at++ {
+				if at < int(r.first) {
+					continue // not of this call
+				}
+				p, in := &a.P[at], runs[0][k].sa
+				if h := mem[p.Addr:]; p.Slot != in.Slot || binary.BigEndian.Uint32(h[34:]) != in.SPI || [8]byte(h[26:34]) != [8]byte(in.Addresses[:]) || ops[0][at-int(r.first)].Key != key(g, in) {
+					t.Fatalf("packet %d is taken for association %#x", at, in.SPI)
+				}
+				if in == first {
+					continue
+				}
+				turned++
+				if in.Owner() != 0 || in.Asked() || in.Flags&(sad.FlagGuarded|sad.FlagEnded) != 0 || g.table.LookupInbound(in.SPI) != in || !g.scratch.TakesESP(in) || in.LocalAddr() != first.LocalAddr() {
+					t.Fatalf("a packet of association %#x is taken: %+v", in.SPI, in)
+				}
+				if in.Window.Infer(binary.BigEndian.Uint32(mem[p.Addr+38:])) != p.Seq || in.Window.Check(g.table.Bits(in), p.Seq) != replay.OK {
+					t.Fatalf("packet %d has number %d, behind %d", at, p.Seq, in.Window.Top())
+				}
+			}
 		}
 		for k := range n {
 			x, y := &ops[0][k], &ops[1][k]
@@ -372,7 +568,15 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 			late++
 		}
 	}
-	if taken < 10_000 || stopped < 2000 || late < 100 {
-		t.Errorf("%d packets taken, %d runs stopped, %d at one that is late: too few of a kind", taken, stopped, late)
+	if taken < 10_000 || stopped < 2000 || late < 100 || turned < 3000 {
+		t.Errorf("%d packets taken, %d runs stopped, %d at one that is late, %d of others turned to: too few of a kind", taken, stopped, late, turned)
 	}
+}
+
+// key is that of an association as an op has it.
+func key(g *rig, in *sad.Inbound) *aesgcm.Key {
+	var op aesgcm.Op
+	r := transform.RunOf(g.table.InboundKey(in.Slot), 0, false)
+	r.Put(&op, nil, 0, 0)
+	return op.Key
 }

@@ -8,13 +8,19 @@ import (
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/replay"
 	"sallyport/dataplane/sad"
-	"sallyport/dataplane/spd"
 	"sallyport/dataplane/transform"
 )
 
-// plainTaken is the work on packets as they were received, one after the other, for one inbound association. It has the assembly's layout.
+// plainTaken is the work on packets as they were received, one after the other, for inbound associations. It has the assembly's layout.
 type plainTaken struct {
 	b *packet.Batch
+	// in is the association of the packets from number from on, until turn makes it another one, that find finds.
+	in   *sad.Inbound
+	from uint64
+	find *sad.Finder
+	// runs takes what was taken for each association, done is how many these are.
+	runs *[packet.BatchMax]openRun
+	done uint64
 	// ops are to become those of the packets, which are numbered from first on.
 	ops   []aesgcm.Op
 	first uint64
@@ -37,8 +43,11 @@ type plainTaken struct {
 	ports uint32
 }
 
-// begin makes r the work on packets for in.
-func (r *plainTaken) begin(in *sad.Inbound) {
+// open begins with the packets for an association.
+func (r *plainTaken) open(in *sad.Inbound, key *transform.Key) {
+	r.in, r.slot = in, in.Slot
+	r.gcm = transform.RunOf(key, bits.ReverseBytes32(in.SPI), in.Flags&sad.FlagESN != 0)
+	r.hi, r.above = in.Window.Ahead()
 	r.version, r.proto, r.front = in.Version, packet.ProtoESP, frontOf(in)
 	if in.Version == 4 {
 		r.addresses = binary.LittleEndian.Uint64(in.Addresses[:])
@@ -51,6 +60,33 @@ func (r *plainTaken) begin(in *sad.Inbound) {
 		r.proto = packet.ProtoUDP
 		r.ports = uint32(bits.ReverseBytes16(in.RemotePort)) | uint32(bits.ReverseBytes16(in.LocalPort))<<16
 	}
+}
+
+// close ends with the packets for an association, in front of number to.
+func (r *plainTaken) close(to uint64) {
+	if to > r.from {
+		r.runs[r.done&(packet.BatchMax-1)] = openRun{r.in, int(to - r.from)}
+		r.done++
+	}
+	r.from = to
+}
+
+// notTurned are the flags of associations that turn is not for.
+const notTurned = sad.FlagGuarded | sad.FlagEnded | sad.FlagsUnusual | sad.FlagTransport | sad.FlagAH | sad.FlagCopyDSCP | sad.FlagEncap
+
+// turn goes on with the packets for the association with an SPI, from number to on, and says whether it could: if they take the short way, which the caller of TakeESP said
+// of the first association, are of the form plainFront, go to the same address of ours, which that said too, and if there is nothing to be asked for in advance.
+func (r *plainTaken) turn(spi uint32, to uint64) bool {
+	if r.front != plainFront {
+		return false
+	}
+	in, key := r.find.Known(spi)
+	if in == nil || in.Flags&notTurned != 0 || in.Version != 4 || !key.GCM() || binary.LittleEndian.Uint32(in.Addresses[4:]) != uint32(r.addresses>>32) || in.Plain.None() {
+		return false
+	}
+	r.close(to)
+	r.open(in, key)
+	return true
 }
 
 // frontOf is the length of what stands in front of the text in packets for an association.
@@ -71,8 +107,8 @@ const (
 	frontMax = ipv6Len + udpLen + espFront
 )
 
-// takeGeneric takes packets of r as TakeESP does as long as their sequence numbers lie ahead of the window, and returns how many they are. It has
-// done nothing with the one behind them.
+// takeGeneric takes packets of r as TakeESP does as long as their sequence numbers lie ahead of the window, and they are for its association or one that turn
+// is for, and returns how many they are. It has done nothing with the one behind them.
 func (r *plainTaken) takeGeneric() (packets int) {
 	b := r.b
 	r.late = false
@@ -82,12 +118,12 @@ func (r *plainTaken) takeGeneric() (packets int) {
 			break
 		}
 		h := (*[packet.EtherLen + frontMax]byte)(b.Mem[p.Addr:])
-		total := r.outer(h)
-		if total < r.front+trailerLen+plainBack || (total-r.front)&3 != 0 || total+packet.EtherLen > uint64(p.Len) {
+		esp := h[packet.EtherLen+r.front-espFront:]
+		if binary.LittleEndian.Uint32(esp) != r.gcm.SPI() && !r.turn(binary.BigEndian.Uint32(esp), uint64(i)) {
 			break
 		}
-		esp := h[packet.EtherLen+r.front-espFront:]
-		if binary.LittleEndian.Uint32(esp) != r.gcm.SPI() {
+		total := r.outer(h)
+		if total < r.front+trailerLen+plainBack || (total-r.front)&3 != 0 || total+packet.EtherLen > uint64(p.Len) {
 			break
 		}
 		lo := binary.BigEndian.Uint32(esp[4:])
@@ -134,7 +170,7 @@ func (r *plainTaken) put(op *aesgcm.Op, p *packet.Packet, seq, total uint64) {
 	r.gcm.Put(op, r.b.Mem[text:text+total-r.front:packet.Chunk(text)+packet.FrameSize], iv, seq)
 }
 
-// openRun is what TakeESP took of packets for one association, one after the other.
+// openRun is what TakeESP took of packets for one association, one after the other. It has the assembly's layout.
 type openRun struct {
 	sa      *sad.Inbound
 	packets int
@@ -193,16 +229,16 @@ func among(b *packet.Batch, list []uint8, spi uint32) bool {
 
 // TakeESP is parsing, prepareInbound and everything between for packets as they were received that need nothing special. It takes
 // packets of the batch from number i on, as long as they come by the same port, are whole ESP packets in IPv4 without options, in IPv6 without extension
-// headers, or in UDP behind either if that is how they come for in, between the addresses of in and with its SPI, and pass the replay check, and readies them to be opened by OpenESP. It returns the number of the
-// first that it did not take, and has done nothing with that. in is one that TakesESP.
+// headers, or in UDP behind either if that is how they come for in, between the addresses of in and with its SPI, and pass the replay check, and readies them to be opened by OpenESP. Where
+// a packet is for another association that the scratch's finder knows, and goes to the same address, it goes on with that one. It returns the number of the
+// first that it did not take, and has done nothing with that, and the association that it was at work for last. in is one that TakesESP.
 //
 // Of a packet's record only Class, Slot and Seq are written; see Leave.
-func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
-	r, first, window := &s.take, i, &in.Window
-	r.b, r.slot, r.port = b, in.Slot, b.P[i].Port
-	r.begin(in)
-	r.gcm = transform.RunOf(s.table.InboundKey(in.Slot), bits.ReverseBytes32(in.SPI), in.Flags&sad.FlagESN != 0)
-	r.hi, r.above = window.Ahead()
+func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) (next int, last *sad.Inbound) {
+	r := &s.take
+	r.b, r.port, r.from = b, b.P[i].Port, uint64(i)
+	r.runs, r.done = (*[packet.BatchMax]openRun)(s.opens[:packet.BatchMax]), uint64(len(s.opens))
+	r.open(in, s.table.InboundKey(in.Slot))
 	for {
 		r.ops, r.first = s.crypto.GCMOps(s.taken), uint64(i)
 		n := r.take()
@@ -210,10 +246,10 @@ func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
 		if !r.late {
 			break
 		}
-		p := &b.P[i]
+		p, window := &b.P[i], &r.in.Window
 		h := b.Mem[p.Addr:][:packet.EtherLen+r.front]
 		seq := window.Infer(binary.BigEndian.Uint32(h[len(h)-plainIVLen-4:]))
-		if window.Check(s.table.Bits(in), seq) != replay.OK {
+		if window.Check(s.table.Bits(r.in), seq) != replay.OK {
 			break
 		}
 		total := uint64(binary.BigEndian.Uint16(h[packet.EtherLen+2:]))
@@ -223,34 +259,61 @@ func (s *Scratch) TakeESP(b *packet.Batch, i int, in *sad.Inbound) int {
 		r.put(s.crypto.GCM(s.taken), p, seq, total)
 		i, s.taken = i+1, s.taken+1
 	}
-	if i > first {
-		s.opens = append(s.opens, openRun{in, i - first})
-	}
-	return i
+	r.close(uint64(i))
+	s.opens = s.opens[:r.done]
+	return i, r.in
 }
 
-// plainInbound is the work on opened packets of one inbound association, one after the other, that TakeESP took. It has
+// plainInbound is the work on opened packets that TakeESP took, of one inbound association after the other. It has
 // the assembly's layout.
 type plainInbound struct {
 	b    *packet.Batch
 	live []uint8     // the packets
 	ops  []aesgcm.Op // those of the packets of live, not fewer
-	// top is that of the replay window.
-	top uint64
-	// bytes of the inner datagrams that were accepted.
+	// in is the association of the packets from the place from in live on to the place end, until turn makes it that of the next run. top is that of its replay
+	// window, and bytes those of the inner datagrams of its run that were accepted.
+	in        *sad.Inbound
+	from, end uint64
+	top       uint64
 	bytes     uint64
-	spi       uint32
-	selectors spd.Plain
+	// runs are those of the packets, and those before; run is the number of in's.
+	runs []openRun
+	run  uint64
+	// now is the time of the batch, and due the bits of the time in which it must differ from the one at which an association's last packet passed for this one to be
+	// recorded, none if nothing is to be.
+	now, due uint64
 	// front is the length of what stands in front of the text, and ecn the bits of the outer header's second byte that are its ECN field.
 	front uint64
 	ecn   uint8
-	// slot in table is that of the association: selectors that stand behind those are there.
-	slot  uint32
 	table *sad.Table
 }
 
-// due says that the ICV of packet p matches, that its sequence number is the next, and that its outer header says nothing of congestion.
-func (r *plainInbound) due(p *packet.Packet, op *aesgcm.Op) bool {
+// open begins with the packets for an association.
+func (r *plainInbound) open(in *sad.Inbound) { r.in, r.top, r.bytes = in, in.Window.Top(), 0 }
+
+// turn ends with the packets of a run, all of which were accepted, as finishESP does, and goes on with those of the next. It says whether it could: if there is one, if nobody is to
+// be told of the association, and if the next one's packets have an outer header as long.
+func (r *plainInbound) turn() bool {
+	if r.run+1 >= uint64(len(r.runs)) {
+		return false
+	}
+	in, next := r.in, r.runs[r.run+1]
+	packets, bytes := in.Packets.Load()+uint64(r.runs[r.run].packets), in.Bytes.Load()+r.bytes
+	if (r.now^in.Last.Load())&r.due != 0 || in.Reached(bytes, packets) || next.sa.Version != in.Version || (next.sa.Flags^in.Flags)&sad.FlagEncap != 0 {
+		return false
+	}
+	in.Window.Follow(r.top)
+	in.Packets.Set(packets)
+	in.Bytes.Set(bytes)
+	in.Last.Set(r.now)
+	r.run++
+	r.from, r.end = r.end, r.end+uint64(next.packets)
+	r.open(next.sa)
+	return true
+}
+
+// opened says that the ICV of packet p matches, that its sequence number is the next, and that its outer header says nothing of congestion.
+func (r *plainInbound) opened(p *packet.Packet, op *aesgcm.Op) bool {
 	seq := r.top + 1
 	return op.OK && p.Seq == seq && seq != 0 && r.b.Mem[p.Addr+packet.EtherLen+1]&r.ecn == 0
 }
@@ -258,16 +321,16 @@ func (r *plainInbound) due(p *packet.Packet, op *aesgcm.Op) bool {
 // pass counts packet p, which is accepted.
 func (r *plainInbound) pass(p *packet.Packet) {
 	r.top++
-	p.SPI = r.spi
+	p.SPI = r.in.SPI
 	r.bytes += uint64(p.End - packet.EtherLen)
 }
 
-// acceptSix does for inner packets that acceptPlain6 is for, from the place k in r on, what acceptGeneric does for others.
+// acceptSix does for inner packets that acceptPlain6 is for, from the place k in r on, what acceptGeneric does for others, for one association.
 func (r *plainInbound) acceptSix(k int) (packets int) {
-	for ; k < len(r.live); k++ {
+	for ; k < int(r.end); k++ {
 		i, op := r.live[k], &r.ops[k]
 		p := &r.b.P[i]
-		if !r.due(p, op) || !r.acceptPlain6(i, p.Addr+packet.EtherLen+r.front, op.Buf[:len(op.Buf)-plainBack]) {
+		if !r.opened(p, op) || !r.acceptPlain6(i, p.Addr+packet.EtherLen+r.front, op.Buf[:len(op.Buf)-plainBack]) {
 			break
 		}
 		r.pass(p)
@@ -277,11 +340,14 @@ func (r *plainInbound) acceptSix(k int) (packets int) {
 }
 
 // acceptGeneric accepts packets of r as accept does, and returns how many they are. It stops, and has done nothing, at a packet whose ICV does not match,
-// whose sequence number is not the next, or that acceptPlain is not for.
+// whose sequence number is not the next, or that acceptPlain is not for, and at the end of a run behind which turn is not for the next.
 func (r *plainInbound) acceptGeneric() (packets int) {
 	for k, i := range r.live {
+		if uint64(k) == r.end && !r.turn() {
+			break
+		}
 		p, op := &r.b.P[i], &r.ops[k]
-		if !r.due(p, op) || !acceptPlain(r.b, i, p.Addr+packet.EtherLen+r.front, packet.ECNNotECT, op.Buf[:len(op.Buf)-plainBack], &r.selectors) {
+		if !r.opened(p, op) || !acceptPlain(r.b, i, p.Addr+packet.EtherLen+r.front, packet.ECNNotECT, op.Buf[:len(op.Buf)-plainBack], &r.in.Plain) {
 			break
 		}
 		r.pass(p)
@@ -293,51 +359,61 @@ func (r *plainInbound) acceptGeneric() (packets int) {
 // OpenESP is Decapsulate for what TakeESP took, which live lists.
 func (s *Scratch) OpenESP(b *packet.Batch, live []uint8) []uint8 {
 	s.crypto.OpenGCM(s.taken)
+	r := &s.plainIn
+	r.b, r.table, r.now = b, s.table, uint64(s.Now)
 	kept, n := live[:0], 0
-	for k := range s.opens {
-		r := &s.opens[k]
-		kept = s.finishESP(b, kept, live[n:n+r.packets], r.sa, n)
-		n += r.packets
+	for r.run = 0; r.run < uint64(len(s.opens)); r.run++ {
+		kept, n = s.finishESP(b, kept, live, n)
 	}
 	return kept
 }
 
-// finishESP is finishInbound for a run of packets of one association that TakeESP took, ops from n on.
-func (s *Scratch) finishESP(b *packet.Batch, live, taken []uint8, in *sad.Inbound, n int) []uint8 {
-	before := len(live)
+// finishESP is finishInbound for a run of packets of one association that TakeESP took, from the place n in live, and op n, on; and for those behind it as far as plainInbound.turn turns to
+// them. It returns the place behind them.
+func (s *Scratch) finishESP(b *packet.Batch, kept, live []uint8, n int) (_ []uint8, next int) {
 	r := &s.plainIn
-	r.b, r.top, r.spi, r.selectors, r.bytes = b, in.Window.Top(), in.SPI, in.Plain, 0
-	r.table, r.slot = s.table, in.Slot
-	r.front, r.ecn = frontOf(in), 0x03
-	if in.Version == 6 {
+	r.open(s.opens[r.run].sa)
+	r.front, r.ecn = frontOf(r.in), 0x03
+	if r.in.Version == 6 {
 		r.ecn <<= 4 // the traffic class stands across two bytes
 	}
+	r.runs, r.from, r.end, r.due = s.opens, 0, uint64(s.opens[r.run].packets), s.dueBits()
+	passed := 0 // of the run
 	for {
-		r.live, r.ops = taken, s.crypto.GCMOps(n)
+		r.live, r.ops = live[n:], s.crypto.GCMOps(n)
 		k := r.accept()
-		if k < len(taken) {
+		if r.from > 0 {
+			passed = 0
+		}
+		if k < int(r.end) {
 			k += r.acceptSix(k)
 		}
-		live = append(live, taken[:k]...)
-		in.Window.Follow(r.top)
-		if k == len(taken) {
+		kept = append(kept, r.live[:k]...)
+		passed += k - int(r.from)
+		r.in.Window.Follow(r.top)
+		if k == int(r.end) {
+			n += k
 			break
 		}
-		i := taken[k]
-		if reason := s.judgeESP(b, i, in, &r.ops[k]); reason != packet.DropNone {
+		i := r.live[k]
+		if reason := s.judgeESP(b, i, r.in, &r.ops[k]); reason != packet.DropNone {
 			b.P[i].Reason = reason
-			countInbound(in, reason)
+			countInbound(r.in, reason)
 		} else {
 			r.bytes += uint64(b.P[i].End - b.P[i].L3)
-			live = append(live, i)
+			kept = append(kept, i)
+			passed++
 		}
-		if k++; k == len(taken) {
+		k++
+		n += k
+		if k == int(r.end) {
 			break
 		}
-		taken, n, r.top = taken[k:], n+k, in.Window.Top()
+		// What is left of the run alone: turn counts whole runs.
+		r.runs, r.from, r.end, r.top = s.opens[:r.run+1], 0, r.end-uint64(k), r.in.Window.Top()
 	}
-	s.countReceived(b, live, in, uint64(len(live)-before), r.bytes)
-	return live
+	s.countReceived(b, kept, r.in, uint64(passed), r.bytes)
+	return kept, n
 }
 
 // judgeESP says what becomes of packet i, which TakeESP took and whose op is done.
@@ -349,7 +425,7 @@ func (s *Scratch) judgeESP(b *packet.Batch, i uint8, in *sad.Inbound, op *aesgcm
 			return dropOf(verdict)
 		}
 		outer, text := p.Addr+packet.EtherLen, op.Buf[:len(op.Buf)-plainBack]
-		if start := outer + r.front; b.Mem[outer+1]&r.ecn == 0 && (acceptPlain(b, i, start, packet.ECNNotECT, text, &r.selectors) || r.acceptPlain6(i, start, text)) {
+		if start := outer + r.front; b.Mem[outer+1]&r.ecn == 0 && (acceptPlain(b, i, start, packet.ECNNotECT, text, &in.Plain) || r.acceptPlain6(i, start, text)) {
 			p.SPI = in.SPI
 			return packet.DropNone
 		}

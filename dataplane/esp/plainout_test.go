@@ -45,7 +45,7 @@ func TestPlainOutboundComesToTheSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := &sides[k]
-			s.Scratch, s.o = NewScratch(table), table.LookupOutbound(h.Value())
+			s.Scratch, s.o = NewScratch(table, table.Finder(0)), table.LookupOutbound(h.Value())
 			s.id = 0xfff0
 		}
 		const frames = 24

@@ -51,7 +51,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { table.Close() })
-	g := &rig{t: t, table: table, scratch: NewScratch(table), batch: &packet.Batch{}, r: rand.New(rand.NewPCG(43, 3)), spi: 0x1000}
+	g := &rig{t: t, table: table, scratch: NewScratch(table, table.Finder(0)), batch: &packet.Batch{}, r: rand.New(rand.NewPCG(43, 3)), spi: 0x1000}
 	g.batch.Mem = make([]byte, frames*packet.FrameSize)
 	g.wipe()
 	return g

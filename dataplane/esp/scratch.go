@@ -9,7 +9,7 @@
 //
 // A packet that ends gets its [packet.Drop] at once and leaves the live list.
 //
-// The package is given associations and never looks one up. It writes only inside
+// The package is given associations and never looks one up, but that TakeESP goes on with those that the worker's finder knows. It writes only inside
 // the chunk of each packet: never below the headers it puts in front, never behind
 // the ICV.
 //
@@ -108,10 +108,18 @@ type Report struct {
 	Port    uint16
 }
 
-// NewScratch returns the scratch of one worker for the associations of a table.
-func NewScratch(table *sad.Table) *Scratch {
+// dueBits are the bits of the time by which a packet that is to be recorded differs from the last one, see due.
+func (s *Scratch) dueBits() uint64 {
+	if s.Records <= 0 {
+		return 0
+	}
+	return sad.DueBits
+}
+
+// NewScratch returns the scratch of one worker for the associations of a table, with the worker's finder.
+func NewScratch(table *sad.Table, find *sad.Finder) *Scratch {
 	// Each packet leaves one report of a move at most, and one of a bound.
-	return &Scratch{table: table, id: uint16(rand.Uint32()), Ports: ipfrag.NewPorts(), opens: make([]openRun, 0, packet.BatchMax), Reports: make([]Report, 0, 4*packet.BatchMax)}
+	return &Scratch{table: table, take: plainTaken{find: find}, id: uint16(rand.Uint32()), Ports: ipfrag.NewPorts(), opens: make([]openRun, 0, packet.BatchMax), Reports: make([]Report, 0, 4*packet.BatchMax)}
 }
 
 // headerLen is the length of SPI and sequence number.

@@ -44,7 +44,7 @@ func TestOddPacketsLeaveTheirOwnAssociationAlone(t *testing.T) {
 				i++
 				continue
 			}
-			next := g.scratch.TakeESP(b, i, in[i])
+			next, _ := g.scratch.TakeESP(b, i, in[i])
 			if next == i {
 				t.Fatalf("packet %d is not taken", i)
 			}
@@ -81,47 +81,83 @@ func TestOddPacketsLeaveTheirOwnAssociationAlone(t *testing.T) {
 	}
 }
 
-// TestForgedPacketsAreMissedByNobody: of a batch for several associations in turn, in which some packets were forged, OpenESP returns all others, in order, and every
-// association has counted its own.
+// TestForgedPacketsAreMissedByNobody: of a batch for several associations in turn, in which some packets were forged, replayed or lost, OpenESP returns all others, in order, and every
+// association has counted its own, whether TakeESP turns from one to the next by itself or not.
 func TestForgedPacketsAreMissedByNobody(t *testing.T) {
-	for range 40 {
+	turns := 0
+	for round := range 120 {
 		g := newRig(t)
+		g.scratch.Now, g.scratch.Records = 1<<40, round%3
 		var tunnels [4]tunnel
 		for k := range tunnels {
-			tunnels[k] = g.tunnel(transform.AES128GCM16, 4+k&2, k&1 != 0, true)
+			p := g.params(transform.AES128GCM16, 4, false, k&1 != 0)
+			if round%2 == 0 {
+				p = g.params(transform.AES128GCM16, 4+k&2, k&1 != 0, true)
+			}
+			spi, err := g.table.Reserve()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.SPI = spi
+			tunnels[k] = g.install(p)
+			tunnels[k].in.Claim(0)
+			tunnels[k].in.Last.Set(1 << 40)
+			g.scratch.take.find.SlotOf(spi)
 		}
 		var out []*sad.Outbound
 		var in []*sad.Inbound
 		var inner [][]byte
-		for len(in) < 60 {
+		for len(in) < 50 {
 			k, run := g.r.IntN(len(tunnels)), 1+g.r.IntN(4)
 			for range run {
 				out, in = append(out, tunnels[k].out), append(in, tunnels[k].in)
-				inner = append(inner, g.datagram(4+2*g.r.IntN(2), 60+len(in)))
+				inner = append(inner, g.datagram([]int{4, 4, 4, 6}[g.r.IntN(4)], 60+len(in)))
 			}
 		}
 		sealed := g.seal(inner, out)
 		b := g.batch
 		b.N = 0
 		var want []uint8
-		passed, forged := map[*sad.Inbound]uint64{}, map[*sad.Inbound]uint64{}
-		often := 1 + g.r.IntN(12) // one in so many
-		for i, d := range sealed {
-			if g.r.IntN(often) == 0 && i > 0 {
+		var of []int // which of them a packet was
+		var seen [packet.BatchMax]bool
+		passed, forged, replayed, bytesOf := map[*sad.Inbound]uint64{}, map[*sad.Inbound]uint64{}, map[*sad.Inbound]uint64{}, map[*sad.Inbound]uint64{}
+		often := 1 + g.r.IntN(20) // one in so many
+		put := func(i int, d []byte) {
+			a, place := in[i], len(of)
+			switch {
+			case g.r.IntN(often) == 0 && place > 0:
+				d = bytes.Clone(d)
 				d[len(d)-1] ^= 1
-				forged[in[i]]++
-			} else {
-				want = append(want, uint8(i))
-				passed[in[i]]++
+				forged[a]++
+			case seen[i]:
+				replayed[a]++
+			default:
+				seen[i] = true
+				want = append(want, uint8(place))
+				passed[a]++
+				bytesOf[a] += uint64(len(inner[i]))
 			}
-			g.put(i, d)
+			g.put(place, d)
+			of = append(of, i)
+		}
+		for i := range sealed {
+			if g.r.IntN(3*often) == 0 && i > 0 {
+				continue // lost
+			}
+			put(i, sealed[i])
+			if again := g.r.IntN(i + 1); g.r.IntN(2*often) == 0 && len(of) < packet.BatchMax-len(sealed) {
+				put(again, sealed[again]) // a replay, or one that comes late
+			}
 		}
 		var taken []uint8
 		g.scratch.BeginESP()
 		for i := 0; i < b.N; {
-			next := g.scratch.TakeESP(b, i, in[i])
+			next, last := g.scratch.TakeESP(b, i, in[of[i]])
 			if next == i {
 				t.Fatalf("packet %d is not taken", i)
+			}
+			if last != in[of[i]] {
+				turns++
 			}
 			for ; i < next; i++ {
 				taken = append(taken, uint8(i))
@@ -132,14 +168,18 @@ func TestForgedPacketsAreMissedByNobody(t *testing.T) {
 			t.Fatalf("alive are %d, not %d", alive, want)
 		}
 		for _, i := range alive {
-			if !bytes.Equal(b.IP(int(i)), inner[i]) || b.P[i].SPI != in[i].SPI {
-				t.Errorf("packet %d came out as %x, not %x", i, b.IP(int(i)), inner[i])
+			if !bytes.Equal(b.IP(int(i)), inner[of[i]]) || b.P[i].SPI != in[of[i]].SPI {
+				t.Errorf("packet %d came out as %x, not %x", i, b.IP(int(i)), inner[of[i]])
 			}
 		}
 		for _, tu := range tunnels {
-			if a := tu.in; a.Packets.Load() != passed[a] || a.BadICV.Load() != forged[a] {
-				t.Errorf("%d packets passed and %d were forged, not %d and %d", a.Packets.Load(), a.BadICV.Load(), passed[a], forged[a])
+			a := tu.in
+			if a.Packets.Load() != passed[a] || a.Bytes.Load() != bytesOf[a] || a.BadICV.Load() != forged[a] || a.Replayed.Load() != replayed[a] || a.TooOld.Load()+a.OtherDrops.Load() != 0 {
+				t.Errorf("%d packets of %d bytes passed, %d were forged and %d replayed, not %d, %d, %d and %d", a.Packets.Load(), a.Bytes.Load(), a.BadICV.Load(), a.Replayed.Load(), passed[a], bytesOf[a], forged[a], replayed[a])
 			}
 		}
+	}
+	if turns < 60 {
+		t.Errorf("%d times others were turned to: too few", turns)
 	}
 }

@@ -1,6 +1,7 @@
 package sad
 
 import (
+	"math"
 	"slices"
 
 	"sallyport/dataplane/packet"
@@ -44,8 +45,11 @@ type Flight struct {
 // recordShift makes the interval of which at most one packet that passes is recorded, 2^23 ns, 8 ms, out of the clock.
 const recordShift = 23
 
+// DueBits are the bits of the clock that say in which of these intervals a time lies.
+const DueBits = uint64(math.MaxUint64) &^ (1<<recordShift - 1)
+
 // Due says that a packet that passes now is to be recorded if the last one passed at the time last.
-func Due(now int64, last uint64) bool { return uint64(now)>>recordShift != last>>recordShift }
+func Due(now int64, last uint64) bool { return (uint64(now)^last)&DueBits != 0 }
 
 // Pass records a packet that passed.
 func (f *Flight) Pass(r *Record) {

@@ -47,10 +47,10 @@ func (t *Table) lines(direction int) int {
 }
 
 // PrefetchInbound asks for what a short packet in order needs of inbound associations and of their keys, where this table chose the
-// SPI: seven cache lines each, or eight.
-func (t *Table) PrefetchInbound(a *Ahead) {
+// SPI: seven cache lines each, or eight. The worker's finder then remembers their slots.
+func (t *Table) PrefetchInbound(a *Ahead, f *Finder) {
 	for i, spi := range a.names[:a.n] {
-		a.slots[i] = t.SlotOf(spi)
+		a.slots[i] = f.SlotOf(spi)
 	}
 	if t.sixes.Load() > 0 {
 		prefetch.Items(t.plain6, a.slots[:a.n], 0, 1)

@@ -10,9 +10,13 @@ import (
 	"sallyport/tools/asmlayout"
 )
 
-// TestGeneratorKnowsTheLayout: assembly of other packages reads outbound associations.
+// TestGeneratorKnowsTheLayout: assembly of other packages reads associations, and what a finder knows.
 func TestGeneratorKnowsTheLayout(t *testing.T) {
-	var o Outbound
+	var (
+		o Outbound
+		i Inbound
+		f Finder
+	)
 	asmlayout.Check(t, "records.go", map[string]uintptr{
 		"outboundLive": unsafe.Offsetof(o.live), "outboundSPI": unsafe.Offsetof(o.SPI), "outboundSlot": unsafe.Offsetof(o.Slot),
 		"outboundOwner": unsafe.Offsetof(o.owner), "outboundWant": unsafe.Offsetof(o.want),
@@ -22,9 +26,15 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"outboundPath": unsafe.Offsetof(o.path), "outboundBound": unsafe.Offsetof(o.bound), "outboundLast": unsafe.Offsetof(o.Last), "outboundRoom": unsafe.Offsetof(o.room),
 		"outboundHeaderSum": unsafe.Offsetof(o.HeaderSum), "outboundHeader": unsafe.Offsetof(o.Header), "outboundSize": unsafe.Sizeof(o),
 		"recordShift": recordShift,
+		"inboundLive": unsafe.Offsetof(i.live), "inboundSPI": unsafe.Offsetof(i.SPI), "inboundSlot": unsafe.Offsetof(i.Slot), "inboundOwner": unsafe.Offsetof(i.owner),
+		"inboundFlags": unsafe.Offsetof(i.Flags), "inboundVersion": unsafe.Offsetof(i.Version), "inboundWindow": unsafe.Offsetof(i.Window), "inboundPackets": unsafe.Offsetof(i.Packets),
+		"inboundBytes": unsafe.Offsetof(i.Bytes), "inboundLast": unsafe.Offsetof(i.Last), "inboundBounds": unsafe.Offsetof(i.Bounds), "inboundPlain": unsafe.Offsetof(i.Plain),
+		"inboundAddresses": unsafe.Offsetof(i.Addresses), "inboundSize": unsafe.Sizeof(i),
+		"finderSlots": unsafe.Offsetof(f.slots), "finderKeys": unsafe.Offsetof(f.keys), "finderOwner": unsafe.Offsetof(f.owner), "finderKnown": unsafe.Offsetof(f.known), "knownLog": knownLog,
 	})
-	// Owner and wish are read as one, of room the front stands first.
-	if unsafe.Offsetof(o.want) != unsafe.Offsetof(o.owner)+4 || unsafe.Offsetof(o.room.trailer) != 1 {
+	// Owner and wish are read as one, of room the front and of bounds that of bytes stands first.
+	if unsafe.Offsetof(o.want) != unsafe.Offsetof(o.owner)+4 || unsafe.Offsetof(o.room.trailer) != 1 || unsafe.Offsetof(i.want) != unsafe.Offsetof(i.owner)+4 ||
+		unsafe.Offsetof(i.Bounds.bytes) != 0 || unsafe.Offsetof(i.Bounds.packets) != 8 {
 		t.Error("fields that the assembly takes together lie apart")
 	}
 }

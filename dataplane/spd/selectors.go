@@ -50,8 +50,8 @@ func (p *Plain) Has6() bool { return p.Proto&has6 != 0 }
 // NoPlain is the Plain that no packet matches: that of selectors without such a form, nor one for IPv6.
 func NoPlain() Plain { return Plain{Proto: noProto, Matters: noProto} }
 
-// None says that it is NoPlain.
-func (p *Plain) None() bool { return *p == NoPlain() }
+// None says that it is NoPlain. The assembly asks the same.
+func (p *Plain) None() bool { return p.Proto == noProto && p.Matters == noProto }
 
 // Plain6 returns the form for IPv6 of which a match is one of the selectors, if Plain says that there is one.
 func (s *Selectors) Plain6() Plain6 {

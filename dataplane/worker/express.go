@@ -167,7 +167,7 @@ const tcpSYN = 0x02
 
 // expressInbound does for ESP, in UDP or not, what express does for packets to be protected: it takes them to the point where
 // they are to be opened. The association must be this worker's, not asked to move, and between exactly the addresses, and ports, that they have. esp reads
-// the packets, a run for one association at a time.
+// the packets, runs for one association after the other as long as the next one's is found at a glance.
 func (w *Worker) expressInbound() {
 	b, t := &w.batch, w.tables
 	w.esp.BeginESP()
@@ -175,12 +175,9 @@ func (w *Worker) expressInbound() {
 		return
 	}
 	var (
-		of     uint32 // SPI of sa
-		sa     *sad.Inbound
-		sought uint32 // an SPI, of the association in slot
-		slot   uint32
-		table  = w.group.sad
-		list   = w.lists.shortIn
+		sa    *sad.Inbound
+		table = w.group.sad
+		list  = w.lists.shortIn
 	)
 	for i := 0; i < b.N; {
 		p := &b.P[i&(packet.BatchMax-1)]
@@ -196,11 +193,8 @@ func (w *Worker) expressInbound() {
 				continue
 			}
 		}
-		if spi := binary.BigEndian.Uint32(h[at:]); sa == nil || spi != of {
-			if spi != sought {
-				sought, slot = spi, w.slotOf(spi)
-			}
-			if sa = table.LookupInboundAt(spi, slot); sa == nil {
+		if spi := binary.BigEndian.Uint32(h[at:]); sa == nil || spi != sa.SPI {
+			if sa = table.LookupInboundAt(spi, w.find.SlotOf(spi)); sa == nil {
 				i++
 				continue
 			}
@@ -217,18 +211,12 @@ func (w *Worker) expressInbound() {
 				i++
 				continue
 			}
-			if of = spi; w.crowded {
+			if w.crowded {
 				table.PrefetchSelectors(sa)
 			}
-			if q := &b.P[(i+1)&(packet.BatchMax-1)]; i+1 < b.N && q.Class == packet.ClassNone {
-				// If the packet behind this one looks like it, that one's association is sought next.
-				h = (*[foreseenLen]byte)(b.Mem[q.Addr:])
-				if spi = binary.BigEndian.Uint32(h[at:]); spi != of {
-					sought, slot = spi, w.slotOf(spi)
-				}
-			}
 		}
-		end := w.esp.TakeESP(b, i, sa)
+		var end int
+		end, sa = w.esp.TakeESP(b, i, sa)
 		if end == i {
 			i++
 			continue
@@ -238,25 +226,6 @@ func (w *Worker) expressInbound() {
 		}
 	}
 	w.lists.shortIn = list
-}
-
-// knownSlots remembers what [sad.Table.SlotOf] said of the SPIs that were asked for last: SPI<<32 | slot, at a place that the SPI gives. It says nothing of what
-// is installed, so it cannot become wrong.
-type knownSlots [1 << knownSlotsLog]uint64
-
-const knownSlotsLog = 10
-
-// slotOf is [sad.Table.SlotOf]. To compute it took a tenth of a packet's time where each is of another association; beyond what the caches hold little would be
-// remembered.
-func (w *Worker) slotOf(spi uint32) uint32 {
-	if w.crowded {
-		return w.group.sad.SlotOf(spi)
-	}
-	known := &w.slots[spi*0x9e3779b1>>(32-knownSlotsLog)]
-	if uint32(*known>>32) != spi || spi == 0 { // 0 is no SPI, and nothing known
-		*known = uint64(spi)<<32 | uint64(w.group.sad.SlotOf(spi))
-	}
-	return uint32(*known)
 }
 
 // placeOfESP is where in a frame ESP begins, if it is ESP right behind an IPv6 header, or in UDP behind one of either version; 0 if it is not. Nothing but

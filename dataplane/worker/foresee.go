@@ -51,7 +51,7 @@ func (w *Worker) foresee() {
 	if !w.crowded {
 		return
 	}
-	w.group.sad.PrefetchInbound(&a.inbound)
+	w.group.sad.PrefetchInbound(&a.inbound, w.find)
 	for k, place := range a.four.places[:a.four.n] {
 		for j := range f.places[place] {
 			if e := &f.places[place][j]; e.addrs == a.four.addrs[k] && e.protects() {

@@ -135,13 +135,15 @@ func NewGroup(c Config) (*Group, error) {
 			g.Close()
 			return nil, err
 		}
+		find := g.sad.Finder(i)
 		w := &Worker{
 			ID:         i,
 			group:      g,
 			eventfd:    fd,
 			flows:      flows,
 			burst:      c.Batch,
-			esp:        esp.NewScratch(g.sad),
+			find:       find,
+			esp:        esp.NewScratch(g.sad, find),
 			free:       make([]uint64, 0, per+packet.BatchMax), // room for foreign frames, until releaseAll knows them
 			events:     newRing[Event](eventSlots),
 			limiter:    forward.NewLimiter(icmpRate, icmpBurst),
@@ -265,7 +267,7 @@ type Worker struct {
 	sixOut, sixForward, leftIn [packet.BatchMax]uint8
 	joined                     [joinsMax][packet.BatchMax]uint8
 	nextJoined                 int
-	slots                      knownSlots
+	find                       *sad.Finder
 
 	descs [packet.BatchMax]packet.Desc
 	addrs [packet.BatchMax]uint64

@@ -185,36 +185,87 @@ const (
 	inRunTook   = 88
 )
 
-// Layout of plainInbound of package esp.
+// Layouts of sad.Inbound and sad.Finder, and of replay.Window and spd.Plain within the former.
 const (
-	openBatch   = 0
-	openLive    = 8
-	openOps     = 32
-	openTop     = 56
-	openBytes   = 64
-	openSPI     = 72
-	openRemote  = 76
-	openRemotes = 80
-	openLocal   = 84
-	openLocals  = 88
-	openProto   = 92
-	openMatters = 94
-	openFront   = 96
-	openECN     = 104
+	inboundLive      = 0
+	inboundSPI       = 4
+	inboundSlot      = 8
+	inboundOwner     = 12 // and wish
+	inboundFlags     = 24
+	inboundVersion   = 36
+	inboundWindow    = 40
+	inboundPackets   = 56
+	inboundBytes     = 64
+	inboundLast      = 72
+	inboundBounds    = 80 // of bytes, then of packets
+	inboundPlain     = 96
+	inboundAddresses = 116
+	inboundSize      = 192
+
+	windowTop  = 0
+	windowRun  = 8
+	windowSpan = 12
+	windowLog  = 14
+
+	plainRemote  = 0
+	plainRemotes = 4
+	plainLocal   = 8
+	plainLocals  = 12
+	plainProto   = 16
+	plainMatters = 18
+	// noPlain is what protocol and the bits of it that matter are where no packet matches.
+	noPlain = 16777472
+
+	finderSlots = 0
+	finderKeys  = 24
+	finderOwner = 48
+	finderKnown = 56
+	// knownLog is the binary logarithm of how many SPIs a finder knows.
+	knownLog = 12
+)
+
+// Layout of plainInbound of package esp, and the bit of sad.FlagEncap.
+const (
+	openBatch = 0
+	openLive  = 8
+	openOps   = 32
+	openIn    = 56
+	openFrom  = 64
+	openEnd   = 72
+	openTop   = 80
+	openBytes = 88
+	openRuns  = 96
+	openRun   = 120
+	openNow   = 128
+	openDue   = 136
+	openFront = 144
+	openECN   = 152
+
+	flagEncap = 1
+	// openRunSize is the size of an openRun: association, packets.
+	openRunSize = 16
 )
 
 // Layout of plainTaken of package esp.
 const (
 	takeBatch     = 0
-	takeOps       = 8
-	takeFirst     = 32
-	takeAddresses = 40
-	takeGCM       = 48
-	takeHi        = 72
-	takeAbove     = 80
-	takeSlot      = 84
-	takePort      = 88
-	takeLate      = 90
+	takeIn        = 8
+	takeFrom      = 16
+	takeFind      = 24
+	takeRuns      = 32
+	takeDone      = 40
+	takeOps       = 48
+	takeFirst     = 72
+	takeAddresses = 80
+	takeGCM       = 88
+	takeHi        = 112
+	takeAbove     = 120
+	takeSlot      = 124
+	takePort      = 128
+	takeLate      = 130
+
+	// notTurned are the flags of associations that are not turned to.
+	notTurned = 2940433
 )
 
 // Layout of departure, in which the link header's ends for IPv4 and IPv6 stand behind its beginning, and the bit of packet.FlagSealed.

@@ -36,7 +36,7 @@ var allowed = []struct {
 	{"dataplane/transform", []string{"dataplane/aesgcm", "dataplane/packet", "dataplane/prefetch", "dataplane/registry"}, "suites over the primitive"},
 	{"dataplane/spd", []string{"dataplane/packet"}, "selectors match flows"},
 	{"dataplane/sad", []string{"dataplane/offheap", "dataplane/packet", "dataplane/prefetch", "dataplane/replay", "dataplane/spd", "dataplane/transform"}, "an association holds its key, window and selectors"},
-	{"dataplane/esp", []string{"dataplane/packet", "dataplane/aesgcm", "dataplane/ipfrag", "dataplane/replay", "dataplane/sad", "dataplane/spd", "dataplane/transform"}, "is given associations; never looks anything up but the parts of one"},
+	{"dataplane/esp", []string{"dataplane/packet", "dataplane/aesgcm", "dataplane/ipfrag", "dataplane/replay", "dataplane/sad", "dataplane/spd", "dataplane/transform"}, "is given associations; never looks anything up but the parts of one, and what a finder knows"},
 	{"dataplane/fib", []string{"dataplane/packet"}, "next hops as the kernel has them"},
 	{"dataplane/forward", []string{"dataplane/packet", "dataplane/fib"}, "writes what a next hop says"},
 	{"dataplane/ipfrag", []string{"dataplane/packet"}, "fragments of packets"},
