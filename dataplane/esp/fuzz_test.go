@@ -178,8 +178,22 @@ func FuzzTransportAuthenticated(f *testing.F) {
 			t.Fatalf("%x came out of %x behind %d", got, text, header)
 		}
 		tu.out.Seq.Set(tu.in.Window.Top())
-		if reason := g.open1(g.seal1(got, tu.out), tu.in); reason != packet.DropNone || !bytes.Equal(g.batch.IP(0), got) {
+		sealed := g.seal1(got, tu.out)
+		reason = g.open1(sealed, tu.in)
+		if reason == packet.DropDummy && replaced(got, sealed) == packet.ProtoNone {
+			return // nothing was behind the headers that stay in front
+		}
+		if reason != packet.DropNone || !bytes.Equal(g.batch.IP(0), got) {
 			t.Fatalf("%x came back as %x: %v", got, g.batch.IP(0), reason)
 		}
 	})
+}
+
+// replaced is the protocol that ESP took the place of in the headers of a datagram: behind its length, nothing else differs in front.
+func replaced(d, sealed []byte) uint8 {
+	k := 6
+	for k < min(len(d), len(sealed))-1 && d[k] == sealed[k] {
+		k++
+	}
+	return d[k]
 }
