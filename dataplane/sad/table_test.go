@@ -740,6 +740,49 @@ func TestPlainIsForSelectorsThatHaveOne(t *testing.T) {
 	}
 }
 
+// TestShortFormsFollowTheSlot: an association that takes the slot, or the SPI, of another is held against its own selectors, and one that was removed against
+// those that it had, for as long as a worker may hold it.
+func TestShortFormsFollowTheSlot(t *testing.T) {
+	tab := table(t, 2, 1)
+	selectors := func(n byte) []spd.Selector {
+		net := func(last byte) []spd.Range {
+			return []spd.Range{spd.RangeOf(netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, n, 0, last}), 64))}
+		}
+		return []spd.Selector{{Local: net(1), Remote: net(2), LocalPorts: spd.AnyPorts, RemotePorts: spd.AnyPorts}}
+	}
+	flow := func(n byte) *packet.Flow {
+		addr := func(last byte) packet.Addr {
+			return packet.AddrOf(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, n, 0, last, 15: 9}))
+		}
+		return &packet.Flow{Version: 6, Proto: 17, Src: addr(2), Dst: addr(1)}
+	}
+	matches := func(a *Inbound, n byte) bool { return a.Plain.Matches6(flow(n), tab.Plain6(a.Slot)) }
+	tab.Pass(0)
+	var held *Inbound // of the association before
+	for n := byte(1); n < 20; n++ {
+		p := params(true, 0x1000)
+		if p.Selectors = selectors(n); n%5 == 0 {
+			p.Selectors = anywhere // of IPv4
+		}
+		h := install(t, tab, p)
+		a := tab.LookupInbound(p.SPI)
+		if matches(a, n) != (n%5 != 0) || matches(a, n-1) {
+			t.Fatalf("association %d is held against selectors of another", n)
+		}
+		if held != nil && (held == a || matches(held, n-1) != ((n-1)%5 != 0) || matches(held, n)) {
+			t.Fatalf("association %d is not held against its selectors any more while a worker may hold it", n-1)
+		}
+		if held = a; tab.Remove(h) != nil {
+			t.Fatal("not removed")
+		}
+		if n%2 == 0 {
+			tab.Pass(0)
+			tab.Reclaim()
+			held = nil
+		}
+	}
+}
+
 // TestLongAssociationsAreCounted holds the number of associations with a third cache line to read against what is installed, moved and removed.
 func TestLongAssociationsAreCounted(t *testing.T) {
 	tab := table(t, 16, 0)
