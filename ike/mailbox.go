@@ -54,15 +54,22 @@ func (m *mailbox) add(f func()) bool {
 	return true
 }
 
-// take returns all orders and empties the mailbox.
-func (m *mailbox) take() []func() {
+// work runs the orders that wait, each within guard. It says whether the mailbox is closed and none is left. Its reader
+// must not wait for the ring then: one ring may have told of the last order and of the end.
+func (m *mailbox) work(guard func(func())) (over bool) {
+	m.mu.Lock()
+	orders := m.orders
+	m.orders = nil
+	m.mu.Unlock()
+	for _, f := range orders {
+		guard(f)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := m.orders
-	m.orders = nil
-	return all
+	return m.closed && len(m.orders) == 0
 }
 
+// close refuses further orders.
 func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -112,19 +112,7 @@ func (m *manager) run() {
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
 	for {
-		for {
-			orders := m.orders.take()
-			if len(orders) == 0 {
-				break
-			}
-			for _, f := range orders {
-				m.server.guard(f)
-			}
-		}
-		m.orders.mu.Lock()
-		closed := m.orders.closed && len(m.orders.orders) == 0
-		m.orders.mu.Unlock()
-		if closed {
+		if m.orders.work(m.server.guard) {
 			return
 		}
 		wait := timersGrain

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/ike/auth"
+	"sallyport/ike/ikesa"
 	"sallyport/ike/message"
 )
 
@@ -61,13 +62,17 @@ func TestMailboxRefusesOffersAndNeverOrders(t *testing.T) {
 	if !m.post(func() {}) {
 		t.Fatal("an order was refused")
 	}
-	for _, f := range m.take() {
-		f()
+	do := func(f func()) { f() }
+	if m.work(do) {
+		t.Fatal("the end of a mailbox that is open")
 	}
 	if !m.offer(func() {}) {
 		t.Fatal("offers are not counted down")
 	}
 	m.close()
+	if !m.work(do) || m.offers != 0 {
+		t.Fatal("the last orders are not the end of a mailbox that is closed")
+	}
 	if m.post(func() {}) || m.offer(func() {}) {
 		t.Fatal("closed")
 	}
@@ -148,6 +153,23 @@ func TestReloadedPoolKeepsItsLeases(t *testing.T) {
 		l, err := s.assign([]string{"p"}, identity("other"), netip.IPv4Unspecified())
 		if err != nil || l.Addr == a.Addr {
 			t.Fatal(l, err)
+		}
+	}
+}
+
+// TestServersCloseWhateverTheyDo: an order and the end may reach a goroutine with one ring of its mailbox.
+func TestServersCloseWhateverTheyDo(t *testing.T) {
+	for range 1000 {
+		s := NewServer(Options{Workers: 2}, quiet{make(chan ikesa.Datagram, 1)}, nil)
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			s.Close(t.Context())
+		}()
+		select {
+		case <-closed:
+		case <-time.After(20 * time.Second):
+			t.Fatal("a server without IKE SAs does not close")
 		}
 	}
 }

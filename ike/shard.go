@@ -88,7 +88,7 @@ func (sh *shard) run() {
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
 	for {
-		if sh.doOrders() {
+		if sh.orders.work(sh.server.guard) {
 			return
 		}
 		sh.doTimers(time.Now())
@@ -124,19 +124,6 @@ func (sh *shard) call(f func()) {
 
 // offer is call for events that come as fast as they like; it says whether it was taken.
 func (sh *shard) offer(f func(*shard)) bool { return sh.orders.offer(func() { f(sh) }) }
-
-func (sh *shard) doOrders() (closed bool) {
-	orders := sh.orders.take()
-	for _, f := range orders {
-		sh.server.guard(f)
-	}
-	if len(orders) > 0 {
-		return false
-	}
-	sh.orders.mu.Lock()
-	defer sh.orders.mu.Unlock()
-	return sh.orders.closed && len(sh.orders.orders) == 0
-}
 
 func (sh *shard) doTimers(now time.Time) {
 	for range shardTurn {
