@@ -106,6 +106,25 @@ func TestRunsOfPacketsAlike(t *testing.T) {
 	})
 }
 
+// TestEveryNeighbour works on packets of every number of registers of four blocks, up to one group and three more, behind packets of every such number, with
+// the same key, another one, and keys of other sizes: what is left to do for one is done while the next one begins.
+func TestEveryNeighbour(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, im *implementation) {
+		r := rand.New(rand.NewPCG(17, 17))
+		keys, refs := keysOfAllSizes(t, r, im)
+		// With additional data and lengths, n registers have 4n-5 to 4n-2 blocks of text.
+		length := func(registers int) int { return max(0, 16*(4*registers-2)-r.IntN(64)) }
+		for a := 1; a <= 13; a++ {
+			for b := 1; b <= 13; b++ {
+				for k := range 16 {
+					one, other := alikeRun{1, k / 4, length(a), 8}, alikeRun{1, k % 4, length(b), 12}
+					sealAndOpenRuns(t, r, im, keys, refs, []alikeRun{one, other, one, other, other})
+				}
+			}
+		}
+	})
+}
+
 // TestOneWrongByteAmongPacketsAlike damages every byte of one packet's buffer, nonce and additional data, in each place of a four: it alone is refused.
 func TestOneWrongByteAmongPacketsAlike(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, im *implementation) {

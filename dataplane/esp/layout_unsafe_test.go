@@ -6,6 +6,7 @@ import (
 
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
+	"sallyport/dataplane/transform"
 	"sallyport/tools/asmlayout"
 )
 
@@ -52,6 +53,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"otherForm": uintptr(notPlain), "runSize": unsafe.Sizeof(run{}), "plainHeader": plainHeaderLen,
 		"plainFront": plainFront, "trailerLen": trailerLen,
 	})
+	asmlayout.Check(t, "layout.go", map[string]uintptr{"keyRounds": keyRounds})
 	if packet.FlagDF != 1<<3 || flowAddrLo() != 8 {
 		t.Error("the assembly has Don't Fragment or an address otherwise")
 	}
@@ -76,3 +78,11 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 
 // flowAddrLo is the offset of the low half of an address.
 func flowAddrLo() uintptr { return unsafe.Offsetof(packet.Addr{}.Lo) }
+
+// breakKey makes a key one that seals nothing, but says that it is one of AES-GCM still: it has no rounds.
+func breakKey(k *transform.Key) {
+	*(*uint32)(unsafe.Add(unsafe.Pointer(k), keyRounds)) = 0
+}
+
+// keyRounds is where an expanded key of AES-GCM has the number of rounds.
+const keyRounds = 256

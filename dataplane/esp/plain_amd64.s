@@ -27,7 +27,6 @@ TEXT ·preparePlain(SB), NOSPLIT, $16-16
 	MOVQ 16(AX), R8
 	ADDQ CX, R8
 	MOVQ R8, (SP)
-	SUBQ CX, R8
 	MOVQ 88(AX), R8
 	SUBQ CX, R8
 	SUBQ CX, R8
@@ -624,7 +623,6 @@ ports:
 	MOVBELL 16(R9), DI
 	MOVQ    DI, 24(R11)
 	SHRQ    $0x36, R12
-	ANDL    $0x01, R12
 	SHLL    $0x03, R12
 	ORL     $0x00000201, R12
 

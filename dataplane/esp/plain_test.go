@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"sallyport/dataplane/aesgcm"
@@ -112,6 +113,11 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 				p.End = p.L3 - uint16(rnd.IntN(9))
 			}
 			p.Len = p.End
+		}
+		if rnd.IntN(8) == 0 { // memory ends where the last packet will, or a byte before or behind that
+			p := &a.batch.P[chunks-1]
+			length := int(p.End - p.L3)
+			mem = slices.Clip(append(mem, make([]byte, 3000)...)[:min(int(p.Addr)+int(p.L3)+(length+trailerLen+3)&^3+plainBack+rnd.IntN(3)-1, chunks*packet.FrameSize)])
 		}
 		for i := range uint8(chunks) {
 			r.live = append(r.live, i)
@@ -453,7 +459,7 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 		if first == nil {
 			continue
 		}
-		r := plainTaken{first: rnd.Uint64N(1 + rnd.Uint64N(chunks)), port: uint16(rnd.Uint32N(3)), find: find}
+		r := plainTaken{first: rnd.Uint64N(1 + rnd.Uint64N(chunks)), port: uint16(rnd.Uint32N(3)), find: find, late: rnd.IntN(2) == 0}
 		r.from = r.first - rnd.Uint64N(r.first+1)
 		r.open(first, g.table.InboundKey(first.Slot))
 		if rnd.IntN(8) == 0 {
@@ -507,6 +513,12 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 				binary.BigEndian.PutUint32(h[34:], uint32(one(0, 1, 255, rnd.Uint64())))
 			case 9:
 				p.Addr = uint64(len(mem)) - one(10, 50, uint64(p.Len)-1)
+			case 11: // one that is whole at the end of memory, and said to be as long or a byte longer
+				p.Len = uint16(max(packet.EtherLen+length, packet.EtherLen+frontMax))
+				p.Addr = uint64(len(mem)) - uint64(p.Len)
+				copy(mem[p.Addr:], h[:packet.EtherLen+length])
+				p.Len += uint16(rnd.IntN(2))
+				h = mem[p.Addr:]
 			}
 			if odd != 3 && p.Addr+34 < uint64(len(mem)) {
 				h[24], h[25] = 0, 0

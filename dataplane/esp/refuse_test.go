@@ -3,8 +3,10 @@ package esp
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
+	"sallyport/dataplane/aesgcm"
 	"sallyport/dataplane/packet"
 	"sallyport/dataplane/sad"
 	"sallyport/dataplane/spd"
@@ -477,5 +479,57 @@ func TestNoOutboundAssociation(t *testing.T) {
 	g.parse(0)
 	if live := g.scratch.Encapsulate(g.batch, []uint8{0}, []*sad.Outbound{nil}); len(live) != 0 || g.batch.P[0].Reason != packet.DropNoOutbound {
 		t.Errorf("%v", g.batch.P[0].Reason)
+	}
+}
+
+// TestPacketsThatAreNotSealedAreCountedApart takes the round keys of one association of several away while its packets are sealed: they end and are wiped, those of
+// the others leave, and each association has counted its own.
+func TestPacketsThatAreNotSealedAreCountedApart(t *testing.T) {
+	if aesgcm.Implementation() == "generic" {
+		t.Skip("its keys lie elsewhere")
+	}
+	for broken := range 3 {
+		g := newRig(t)
+		var tunnels [3]tunnel
+		for k := range tunnels {
+			tunnels[k] = g.tunnel(transform.AES128GCM16, 4+k&2, k&1 != 0, true)
+		}
+		breakKey(g.table.OutboundKey(tunnels[broken].out.Slot))
+		b, sa := g.batch, make([]*sad.Outbound, packet.BatchMax)
+		var live, want []uint8
+		var packets, octets [3]uint64
+		b.N = 0
+		for i := range 40 {
+			k, length := g.r.IntN(3), 60+g.r.IntN(300)
+			g.put(i, g.datagram(4, length))
+			g.parse(i)
+			sa[i], live = tunnels[k].out, append(live, uint8(i))
+			if k != broken {
+				want, packets[k], octets[k] = append(want, uint8(i)), packets[k]+1, octets[k]+uint64(length)
+			}
+		}
+		alive := g.scratch.Encapsulate(b, slices.Clone(live), sa)
+		if !slices.Equal(alive, want) {
+			t.Fatalf("packets %v leave, not %v", alive, want)
+		}
+		for _, i := range live {
+			p, lives := &b.P[i], slices.Contains(want, i)
+			if (p.Reason == packet.DropNoOutbound) == lives {
+				t.Errorf("packet %d ends as %v", i, p.Reason)
+			}
+			text := b.IP(int(i))
+			text = text[int(p.L4-p.L3)+headerLen+plainIVLen:]
+			if p.Proto == packet.ProtoUDP {
+				text = text[udpLen:]
+			}
+			if zero := !slices.ContainsFunc(text, func(c byte) bool { return c != 0 }); zero == lives {
+				t.Errorf("packet %d is %x", i, text)
+			}
+		}
+		for k := range tunnels {
+			if o := tunnels[k].out; o.Packets.Load() != packets[k] || o.Bytes.Load() != octets[k] || k != broken && o.OtherDrops.Load() != 0 || k == broken && o.OtherDrops.Load() != uint64(len(live)-len(want)) {
+				t.Errorf("association %d has counted %d packets of %d bytes and %d drops", k, o.Packets.Load(), o.Bytes.Load(), o.OtherDrops.Load())
+			}
+		}
 	}
 }

@@ -31,7 +31,6 @@ func plainPrepare(c *build.Context) {
 		t := load(at(r, plainLive+8))
 		c.ADDQ(live, t)
 		c.MOVQ(t, end)
-		c.SUBQ(live, t)
 		t = load(at(r, plainLengths))
 		c.SUBQ(live, t)
 		c.SUBQ(live, t)

@@ -138,8 +138,7 @@ func plainAccept(c *build.Context) {
 	c.MOVBELL(at(text, 16), t.As32())
 	c.MOVQ(t, at(flow, packetFlowDst+8))
 	c.MOVQ(x, flags)
-	c.SHRQ(imm(54), flags)
-	c.ANDL(imm(1), flags.As32())
+	c.SHRQ(imm(54), flags) // Don't Fragment alone is left: the bits above it are zero
 	c.SHLL(imm(3), flags.As32())
 	c.ORL(operand.U32(flagsOpened), flags.As32())
 	c.Comment("Version and protocol stand in the same place there and in the record, ports two bytes further on.")
