@@ -63,6 +63,12 @@ func (m *many) install(i int) (out, in sad.Handle) {
 		Name: fmt.Sprint("t", i), Suite: m.o.suite, ESN: true, SPI: m.next, Keymat: keymat(m.o.suite, uint64(m.next)),
 		Outer: sad.Outer{CopyDSCP: true, CopyDF: true, ECN: true},
 	}
+	if i%2 == 0 { // B's table says which, so that its slot follows from it
+		var err error
+		if p.SPI, err = m.b.NewSPI(); err != nil {
+			m.b.t.Error(err)
+		}
+	}
 	inbound := p
 	inbound.Inbound, inbound.Local, inbound.Remote = true, sideB.outer4, sideA.outer4
 	inbound.Keymat = keymat(m.o.suite, uint64(m.next))
