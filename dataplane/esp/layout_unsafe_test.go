@@ -49,7 +49,7 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"plainOps": unsafe.Offsetof(r.ops), "plainLengths": unsafe.Offsetof(r.lengths), "plainGCM": unsafe.Offsetof(r.gcm),
 		"plainTOSMask": unsafe.Offsetof(r.tosMask), "plainCopyDF": unsafe.Offsetof(r.copyDF), "plainSetDF": unsafe.Offsetof(r.setDF),
 		"plainID": unsafe.Offsetof(r.id), "plainSeq": unsafe.Offsetof(r.seq), "plainBytes": unsafe.Offsetof(r.bytes),
-		"plainFrom": unsafe.Offsetof(r.from), "plainKeys": unsafe.Offsetof(r.keys), "plainNow": unsafe.Offsetof(r.now), "plainRuns": unsafe.Offsetof(r.runs), "plainDone": unsafe.Offsetof(r.done),
+		"plainFrom": unsafe.Offsetof(r.from), "plainKeys": unsafe.Offsetof(r.keys), "plainNow": unsafe.Offsetof(r.now), "plainDue": unsafe.Offsetof(r.due), "plainRuns": unsafe.Offsetof(r.runs), "plainDone": unsafe.Offsetof(r.done),
 		"otherForm": uintptr(notPlain), "runSize": unsafe.Sizeof(run{}), "plainHeader": plainHeaderLen,
 		"plainFront": plainFront, "trailerLen": trailerLen,
 	})

@@ -45,7 +45,7 @@ type run struct {
 // appends those that live to kept, which may lie in front of live in the same array, and returns what is left of live.
 func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sad.Outbound) (_, rest []uint8) {
 	n, r := 0, &s.plainOut
-	r.keys, r.now, r.runs, r.done = s.table.OutboundKeys(), s.Now, &s.runs, 0
+	r.keys, r.now, r.runs, r.done = s.table.OutboundKeys(), uint64(s.Now), &s.runs, 0
 	for n < len(live) && n < packet.BatchMax {
 		o := sa[live[n]]
 		if !plain(o, r.keys) {
@@ -55,6 +55,7 @@ func (s *Scratch) encapsulatePlain(b *packet.Batch, kept, live []uint8, sa []*sa
 		if due {
 			s.draft = sad.RecordOf(b, int(live[n]), s.Now)
 		}
+		r.due = s.dueBits()
 		s.begin(r, b, live[n:min(len(live), packet.BatchMax)], sa, o, n)
 		packets := r.prepare()
 		if packets == 0 {

@@ -182,16 +182,16 @@ done:
 	MOVQ SI, 40(DX)
 	SUBQ 176(AX), CX
 	JZ   noPackets0
-	MOVQ 224(AX), BX
+	MOVQ 232(AX), BX
 	ANDL $0x3f, BX
 	LEAQ (BX)(BX*2), BX
-	MOVQ 216(AX), SI
+	MOVQ 224(AX), SI
 	LEAQ (SI)(BX*8), BX
 	MOVQ DX, (BX)
 	MOVQ CX, 8(BX)
 	MOVQ 168(AX), SI
 	MOVQ SI, 16(BX)
-	INCQ 224(AX)
+	INCQ 232(AX)
 
 noPackets0:
 	RET
@@ -206,7 +206,7 @@ turn:
 	JNE    done
 	MOVQ   208(AX), R10
 	XORQ   80(R9), R10
-	SHRQ   $0x17, R10
+	TESTQ  R10, 216(AX)
 	JNZ    done
 	MOVL   8(R9), R10
 	CMPQ   R10, 192(AX)
@@ -222,16 +222,16 @@ turn:
 	MOVQ   R10, SI
 	SUBQ   176(AX), SI
 	JZ     noPackets1
-	MOVQ   224(AX), R11
+	MOVQ   232(AX), R11
 	ANDL   $0x3f, R11
 	LEAQ   (R11)(R11*2), R11
-	MOVQ   216(AX), R12
+	MOVQ   224(AX), R12
 	LEAQ   (R12)(R11*8), R11
 	MOVQ   DX, (R11)
 	MOVQ   SI, 8(R11)
 	MOVQ   168(AX), R12
 	MOVQ   R12, 16(R11)
-	INCQ   224(AX)
+	INCQ   232(AX)
 
 noPackets1:
 	MOVQ R10, 176(AX)

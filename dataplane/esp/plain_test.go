@@ -86,7 +86,7 @@ func TestAssemblyPreparesAsGoDoes(t *testing.T) {
 		o.HeaderLen = plainHeaderLen
 		df := [2]uint32{uint32(one(0, uint64(packet.FlagDF))), uint32(one(0, uint64(packet.FlagDF)))}
 		r := plainOutbound{
-			keys: keys[:], now: now, gcm: transform.RunOf(&keys[0], rnd.Uint32(), rnd.IntN(2) == 0),
+			keys: keys[:], now: now, due: one(sad.DueBits, sad.DueBits, 0), gcm: transform.RunOf(&keys[0], rnd.Uint32(), rnd.IntN(2) == 0),
 			tosMask: uint32(one(0, 3, 0xfc, 0xff)), copyDF: [2]uint32{uint32(one(0, uint64(packet.FlagDF)))}, setDF: df,
 			id: uint32(one(0, 0xfffe, 0xffff, 7)), seq: o.Seq.Load(), bytes: one(0, 1000),
 		}

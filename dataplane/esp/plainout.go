@@ -34,9 +34,9 @@ type plainOutbound struct {
 	// bytes of the inner datagrams that were prepared for o, and from the place in live of the first of them.
 	bytes, from uint64
 
-	// keys are those of outbound associations by slot, now is the time of the batch.
-	keys []transform.Key
-	now  int64
+	// keys are those of outbound associations by slot. now and due are the time of the batch and what of it says that a packet is to be recorded, as in plainInbound.
+	keys     []transform.Key
+	now, due uint64
 	// runs takes what was prepared for each association, done is how many these are.
 	runs *[packet.BatchMax]run
 	done uint64
@@ -83,7 +83,7 @@ func (r *plainOutbound) close(to uint64) {
 // turn goes on with the packets for another association, from the place to in live on, and says whether it could: if they have the form that plain says, and an outer header as
 // long, and none of them is to be recorded.
 func (r *plainOutbound) turn(o *sad.Outbound, to uint64) bool {
-	if !plain(o, r.keys) || o.HeaderLen != r.o.HeaderLen || sad.Due(r.now, o.Last.Load()) {
+	if !plain(o, r.keys) || o.HeaderLen != r.o.HeaderLen || (r.now^o.Last.Load())&r.due != 0 {
 		return false
 	}
 	r.close(to)

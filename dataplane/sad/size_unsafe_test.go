@@ -25,7 +25,6 @@ func TestGeneratorKnowsTheLayout(t *testing.T) {
 		"outboundHeaderLen": unsafe.Offsetof(o.HeaderLen), "outboundMTU": unsafe.Offsetof(o.MTU), "outboundSeq": unsafe.Offsetof(o.Seq), "outboundSeqMax": unsafe.Offsetof(o.SeqMax),
 		"outboundPath": unsafe.Offsetof(o.path), "outboundBound": unsafe.Offsetof(o.bound), "outboundLast": unsafe.Offsetof(o.Last), "outboundRoom": unsafe.Offsetof(o.room),
 		"outboundHeaderSum": unsafe.Offsetof(o.HeaderSum), "outboundHeader": unsafe.Offsetof(o.Header), "outboundSize": unsafe.Sizeof(o),
-		"recordShift": recordShift,
 		"inboundLive": unsafe.Offsetof(i.live), "inboundSPI": unsafe.Offsetof(i.SPI), "inboundSlot": unsafe.Offsetof(i.Slot), "inboundOwner": unsafe.Offsetof(i.owner),
 		"inboundFlags": unsafe.Offsetof(i.Flags), "inboundVersion": unsafe.Offsetof(i.Version), "inboundWindow": unsafe.Offsetof(i.Window), "inboundPackets": unsafe.Offsetof(i.Packets),
 		"inboundBytes": unsafe.Offsetof(i.Bytes), "inboundLast": unsafe.Offsetof(i.Last), "inboundBounds": unsafe.Offsetof(i.Bounds), "inboundPlain": unsafe.Offsetof(i.Plain),

@@ -231,7 +231,7 @@ func turnPlain(c *build.Context, r, next reg.GPVirtual, not string) {
 	t := c.GP64()
 	c.MOVQ(at(r, plainNow), t)
 	c.XORQ(at(next, outboundLast), t)
-	c.SHRQ(imm(recordShift), t)
+	c.TESTQ(t, at(r, plainDue))
 	c.JNZ(to(not))
 	c.MOVL(at(next, outboundSlot), t.As32())
 	c.CMPQ(t, at(r, plainKeys+8))

@@ -111,8 +111,9 @@ const (
 	plainFrom    = 176
 	plainKeys    = 184
 	plainNow     = 208
-	plainRuns    = 216
-	plainDone    = 224
+	plainDue     = 216
+	plainRuns    = 224
+	plainDone    = 232
 
 	// otherForm are the flags of associations whose packets have another form; flagESN to flagSetDF are the bits of some others.
 	otherForm     = 2923522
@@ -121,7 +122,6 @@ const (
 	bitCopyDSCP   = 4
 	bitCopyDF     = 5
 	bitSetDF      = 6
-	recordShift   = 23
 	runSize       = 24 // association, packets, bytes
 	plainHeader   = 28
 	transformSize = 576 // of a transform.Key
