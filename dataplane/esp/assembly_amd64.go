@@ -1,9 +1,13 @@
 package esp
 
-import "github.com/klauspost/cpuid/v2"
+import (
+	"github.com/klauspost/cpuid/v2"
 
-// assembled says that this processor has the instructions that the assembly needs.
-var assembled = cpuid.CPU.Supports(cpuid.MOVBE, cpuid.BMI2)
+	"sallyport/dataplane/packet"
+)
+
+// assembled says that this processor has the instructions that the assembly needs, and that nobody watches who does not see what it reads.
+var assembled = !packet.Raced && cpuid.CPU.Supports(cpuid.MOVBE, cpuid.BMI2)
 
 // preparePlain is prepareGeneric in assembly, for the outer header of plainHeaderLen.
 //

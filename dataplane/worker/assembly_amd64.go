@@ -1,9 +1,13 @@
 package worker
 
-import "github.com/klauspost/cpuid/v2"
+import (
+	"github.com/klauspost/cpuid/v2"
 
-// assembled says that this processor has the instructions that the assembly needs, and that nobody watches who cannot see it.
-var assembled = !raced && cpuid.CPU.Supports(cpuid.MOVBE, cpuid.BMI2)
+	"sallyport/dataplane/packet"
+)
+
+// assembled says that this processor has the instructions that the assembly needs, and that nobody watches who does not see what it reads.
+var assembled = !packet.Raced && cpuid.CPU.Supports(cpuid.MOVBE, cpuid.BMI2)
 
 // passOutbound is passGeneric in assembly.
 //
