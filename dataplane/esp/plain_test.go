@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -394,6 +395,12 @@ func TestAssemblyTakesAsGoDoes(t *testing.T) {
 			if p.Remote.Is6() {
 				p.Local = gatewayB6
 			}
+		}
+		switch {
+		case p.Remote.Is4():
+			p.Remote = netip.AddrFrom4([4]byte{192, 0, 2, byte(one(2, 3, 4))})
+		case rnd.IntN(2) == 0: // begins with what is our address over IPv4 at the place where that stands
+			p.Remote = netip.MustParseAddr("2001:db8:c000:201::1")
 		}
 		p.Window = uint32(one(32, 64, 4096))
 		if rnd.IntN(8) > 0 {
