@@ -92,7 +92,7 @@ func typedIdentity(t message.IDType, s string) (Identity, error) {
 		if err != nil {
 			return Identity{}, fmt.Errorf("identity %q: %w", s, err)
 		}
-		return Identity{t, string(der)}, nil
+		return checkedIdentity(Identity{t, string(der)})
 	case message.IDFQDN:
 		if strings.ContainsAny(s, "*@") || strings.ContainsFunc(s, blank) {
 			return Identity{}, fmt.Errorf("identity %q is not a host's name", s)

@@ -62,7 +62,7 @@ func TestIdentityTextDecidesItsType(t *testing.T) {
 			t.Errorf("%q does not come back from %q", c.text, got.String())
 		}
 	}
-	for _, bad := range []string{"", "ipv4:2001:db8::1", "ipv4:gw", "a b.example.org", "*.example.org", "@", "C=", "XX=1", "C=CH, O", "keyid:", "keyid:#0", "asn1dn:#3000ff", "2001:db8::zz", "192.0.2.0/24", "user@", strings.Repeat("a", 3000)} {
+	for _, bad := range []string{"", "ipv4:2001:db8::1", "ipv4:gw", "a b.example.org", "*.example.org", "@", "C=", "XX=1", "C=CH, O", "keyid:", "keyid:#0", "asn1dn:#3000ff", "2001:db8::zz", "192.0.2.0/24", "user@", strings.Repeat("a", 3000), "CN=" + strings.Repeat("a", 3000)} {
 		if got, err := ParseIdentity(bad); err == nil {
 			t.Errorf("%q is taken for %v", bad, got)
 		}
@@ -153,7 +153,7 @@ func TestPatternsAreReadAsTheyAreWritten(t *testing.T) {
 			t.Errorf("%q matches more than one identity", exact)
 		}
 	}
-	for _, bad := range []string{"*.", "@*.", "*..", "fqdn:*.", "*@", "*.a\u00a0.", "*.a\n.", "192.0.2.0/33", "ipv4:2001:db8::/32", "fqdn:192.0.2.0/24*", "email:*.example.org", "ipv4:*.example.org", "ipv4:@*.example.org", "192.0.2.1/24", "a.*.org", "", "**@x"} {
+	for _, bad := range []string{"*.", "@*.", "*..", "fqdn:*.", "*@", "*.a\u00a0.", "*.a\n.", "192.0.2.0/33", "ipv4:2001:db8::/32", "fqdn:192.0.2.0/24*", "email:*.example.org", "ipv4:*.example.org", "ipv4:@*.example.org", "192.0.2.1/24", "a.*.org", "", "**@x", "O=*, CN=" + strings.Repeat("a", 3000)} {
 		if p, err := ParsePattern(bad); err == nil {
 			t.Errorf("%q is taken for %v", bad, p)
 		}

@@ -51,11 +51,11 @@ func ParsePattern(s string) (Pattern, error) {
 	case s == anyWord || s == "*":
 		return Pattern{}, nil
 	case strings.Contains(bare, "=") && strings.Contains(bare, "*") && may(message.IDDERASN1DN):
-		der, err := encodeName(bare)
+		id, err := typedIdentity(message.IDDERASN1DN, bare)
 		if err != nil {
-			return Pattern{}, fmt.Errorf("identity %q: %w", s, err)
+			return Pattern{}, err
 		}
-		return Pattern{kind: nameLike, id: Identity{message.IDDERASN1DN, string(der)}.Canonical(), written: s}, nil
+		return Pattern{kind: nameLike, id: id.Canonical(), written: s}, nil
 	case strings.HasPrefix(bare, "*.") && may(message.IDFQDN), strings.HasPrefix(s, "@*."):
 		id, err := typedIdentity(message.IDFQDN, "any"+strings.TrimPrefix(bare, "@")[1:])
 		if err == nil && id.Data == "any." {
