@@ -119,6 +119,13 @@ func TestEveryNeighbour(t *testing.T) {
 				for k := range 16 {
 					one, other := alikeRun{1, k / 4, length(a), 8}, alikeRun{1, k % 4, length(b), 12}
 					sealAndOpenRuns(t, r, im, keys, refs, []alikeRun{one, other, one, other, other})
+					if b > 4 { // it learns powers of its key that only a first group of five needs
+						five := alikeRun{1, k % 4, length(9 + 4*(a&1)), 8}
+						sealAndOpenRuns(t, r, im, keys, refs, []alikeRun{one, other, five})
+						if a < 3 && k < 4 {
+							sealAndOpenRuns(t, r, im, keys, refs, []alikeRun{other, five})
+						}
+					}
 				}
 			}
 		}

@@ -836,10 +836,10 @@ knownAk:
 	VPXORQ        Y3, Y1, Y1
 	VEXTRACTI32X4 $0x01, Y1, X3
 	VPXORQ        X1, X3, X3
-	MOVQ          40(R12), R10
-	ADDQ          48(R12), R10
+	MOVQ          40(R12), R8
+	ADDQ          48(R12), R8
 	VPSHUFB       wideSwap<>+0(SB), X3, X3
-	VMOVDQU64     X3, -16(R10)
+	VMOVDQU64     X3, -16(R8)
 	MOVB          $0x01, 33(R12)
 	INCQ          done+24(FP)
 	JMP           second1
@@ -1781,10 +1781,10 @@ knownBi:
 	VPXORQ        Y3, Y1, Y1
 	VEXTRACTI32X4 $0x01, Y1, X3
 	VPXORQ        X1, X3, X3
-	MOVQ          40(R12), R10
-	ADDQ          48(R12), R10
+	MOVQ          40(R12), R8
+	ADDQ          48(R12), R8
 	VPSHUFB       wideSwap<>+0(SB), X3, X3
-	VMOVDQU64     X3, -16(R10)
+	VMOVDQU64     X3, -16(R8)
 	MOVB          $0x01, 33(R12)
 	INCQ          done+24(FP)
 	JMP           second1
@@ -3241,111 +3241,6 @@ knownCx:
 
 	// Behind a first group of 1 registers.
 second1:
-	DECQ            R8
-	JZ              lastCy
-	VPXORQ          (DI), Z0, Z18
-	VPXORQ          64(DI), Z0, Z19
-	VPXORQ          128(DI), Z0, Z20
-	VPXORQ          192(DI), Z0, Z1
-	VPCLMULQDQ      $0x00, 256(R14), Z21, Z3
-	VAESENC         Z4, Z18, Z18
-	VAESENC         Z4, Z19, Z19
-	VAESENC         Z4, Z20, Z20
-	VAESENC         Z4, Z1, Z1
-	VPCLMULQDQ      $0x11, 256(R14), Z21, Z22
-	VAESENC         Z5, Z18, Z18
-	VAESENC         Z5, Z19, Z19
-	VAESENC         Z5, Z20, Z20
-	VAESENC         Z5, Z1, Z1
-	VAESENC         Z6, Z18, Z18
-	VAESENC         Z6, Z19, Z19
-	VAESENC         Z6, Z20, Z20
-	VAESENC         Z6, Z1, Z1
-	VPSHUFD         $0x4e, Z21, Z23
-	VPXORQ          Z21, Z23, Z23
-	VPCLMULQDQ      $0x11, Z17, Z23, Z21
-	VAESENC         Z7, Z18, Z18
-	VAESENC         Z7, Z19, Z19
-	VAESENC         Z7, Z20, Z20
-	VAESENC         Z7, Z1, Z1
-	VAESENC         Z8, Z18, Z18
-	VAESENC         Z8, Z19, Z19
-	VAESENC         Z8, Z20, Z20
-	VAESENC         Z8, Z1, Z1
-	VAESENC         Z9, Z18, Z18
-	VAESENC         Z9, Z19, Z19
-	VAESENC         Z9, Z20, Z20
-	VAESENC         Z9, Z1, Z1
-	VPTERNLOGQ      $0x96, Z22, Z3, Z21
-	VAESENC         Z10, Z18, Z18
-	VAESENC         Z10, Z19, Z19
-	VAESENC         Z10, Z20, Z20
-	VAESENC         Z10, Z1, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z23
-	VPSHUFD         $0x4e, Z3, Z3
-	VPTERNLOGQ      $0x96, Z21, Z3, Z23
-	VAESENC         Z11, Z18, Z18
-	VAESENC         Z11, Z19, Z19
-	VAESENC         Z11, Z20, Z20
-	VAESENC         Z11, Z1, Z1
-	VAESENC         Z12, Z18, Z18
-	VAESENC         Z12, Z19, Z19
-	VAESENC         Z12, Z20, Z20
-	VAESENC         Z12, Z1, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z23, Z3
-	VPSHUFD         $0x4e, Z23, Z23
-	VPTERNLOGQ      $0x96, Z22, Z23, Z3
-	CMPL            256(DX), $0x0c
-	JB              lastRoundCz
-	VBROADCASTI32X4 432(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 448(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-	JE              lastRoundCz
-	VBROADCASTI32X4 464(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 480(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-
-lastRoundCz:
-	VPXORQ      (SI), Z13, Z21
-	VAESENCLAST Z21, Z18, Z18
-	VMOVDQU64   Z18, (SI)
-	VPSHUFB     wideSwap<>+0(SB), Z18, Z18
-	VPXORQ      64(SI), Z13, Z21
-	VAESENCLAST Z21, Z19, Z19
-	VMOVDQU64   Z19, 64(SI)
-	VPSHUFB     wideSwap<>+0(SB), Z19, Z19
-	VPXORQ      128(SI), Z13, Z21
-	VAESENCLAST Z21, Z20, Z20
-	VMOVDQU64   Z20, 128(SI)
-	VPSHUFB     wideSwap<>+0(SB), Z20, Z20
-	VPXORQ      192(SI), Z13, Z21
-	VAESENCLAST Z21, Z1, Z1
-	VMOVDQU64   Z1, 192(SI)
-	VPSHUFB     wideSwap<>+0(SB), Z1, Z21
-	PREFETCHT0  (BX)
-	PREFETCHT0  64(BX)
-	PREFETCHT0  128(BX)
-	PREFETCHT0  192(BX)
-	ADDQ        $0x00000100, BX
-	ADDQ        $0x00000100, SI
-	ADDQ        $0x00000100, DI
-	JMP         group
-
-lastCy:
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z19
 	VPXORQ          128(DI), Z0, Z1
@@ -3399,7 +3294,7 @@ lastCy:
 	VPSHUFD         $0x4e, Z22, Z22
 	VPTERNLOGQ      $0x96, Z20, Z22, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDa
+	JB              lastRoundCy
 	VBROADCASTI32X4 432(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -3410,7 +3305,7 @@ lastCy:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundDa
+	JE              lastRoundCy
 	VBROADCASTI32X4 464(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -3422,7 +3317,7 @@ lastCy:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundDa:
+lastRoundCy:
 	VPXORQ       (SI), Z13, Z20
 	VAESENCLAST  Z20, Z18, Z18
 	VMOVDQU64    Z18, (SI)
@@ -3453,7 +3348,7 @@ lastRoundDa:
 	// Behind a first group of 2 registers.
 second2:
 	DECQ            R8
-	JZ              lastDb
+	JZ              lastCz
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z19
 	VPXORQ          128(DI), Z0, Z1
@@ -3514,7 +3409,7 @@ second2:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z23, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDc
+	JB              lastRoundDa
 	VBROADCASTI32X4 432(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -3525,7 +3420,7 @@ second2:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
-	JE              lastRoundDc
+	JE              lastRoundDa
 	VBROADCASTI32X4 464(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -3537,7 +3432,7 @@ second2:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
 
-lastRoundDc:
+lastRoundDa:
 	VPXORQ      (SI), Z13, Z20
 	VAESENCLAST Z20, Z18, Z18
 	VMOVDQU64   Z18, (SI)
@@ -3563,7 +3458,7 @@ lastRoundDc:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastDb:
+lastCz:
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z19
 	VPXORQ          128(DI), Z0, Z1
@@ -3624,7 +3519,7 @@ lastDb:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z22, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDd
+	JB              lastRoundDb
 	VBROADCASTI32X4 432(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -3635,7 +3530,7 @@ lastDb:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundDd
+	JE              lastRoundDb
 	VBROADCASTI32X4 464(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -3647,7 +3542,7 @@ lastDb:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundDd:
+lastRoundDb:
 	VPXORQ       (SI), Z13, Z20
 	VAESENCLAST  Z20, Z18, Z18
 	VMOVDQU64    Z18, (SI)
@@ -3678,7 +3573,7 @@ lastRoundDd:
 	// Behind a first group of 3 registers.
 second3:
 	DECQ            R8
-	JZ              lastDe
+	JZ              lastDc
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z1
 	VPXORQ          128(DI), Z0, Z22
@@ -3741,7 +3636,7 @@ second3:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z19
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDf
+	JB              lastRoundDd
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -3752,7 +3647,7 @@ second3:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
-	JE              lastRoundDf
+	JE              lastRoundDd
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -3764,7 +3659,7 @@ second3:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 
-lastRoundDf:
+lastRoundDd:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z19, Z3
 	VPSHUFD     $0x4e, Z19, Z19
 	VPTERNLOGQ  $0x96, Z24, Z19, Z3
@@ -3793,7 +3688,7 @@ lastRoundDf:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastDe:
+lastDc:
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z1
 	VPXORQ          128(DI), Z0, Z22
@@ -3856,7 +3751,7 @@ lastDe:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z25, Z3, Z19
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDg
+	JB              lastRoundDe
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -3867,7 +3762,7 @@ lastDe:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundDg
+	JE              lastRoundDe
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -3879,7 +3774,7 @@ lastDe:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
 
-lastRoundDg:
+lastRoundDe:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z19, Z3
 	VPSHUFD      $0x4e, Z19, Z19
 	VPTERNLOGQ   $0x96, Z23, Z19, Z3
@@ -3913,7 +3808,7 @@ lastRoundDg:
 	// Behind a first group of 4 registers.
 second4:
 	DECQ            R8
-	JZ              lastDh
+	JZ              lastDf
 	VPXORQ          (DI), Z0, Z1
 	VPXORQ          64(DI), Z0, Z22
 	VPXORQ          128(DI), Z0, Z23
@@ -3983,7 +3878,7 @@ second4:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z27, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDi
+	JB              lastRoundDg
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -3994,7 +3889,7 @@ second4:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundDi
+	JE              lastRoundDg
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -4006,7 +3901,7 @@ second4:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundDi:
+lastRoundDg:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z25, Z18, Z3
@@ -4035,7 +3930,7 @@ lastRoundDi:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastDh:
+lastDf:
 	VPXORQ          (DI), Z0, Z1
 	VPXORQ          64(DI), Z0, Z22
 	VPXORQ          128(DI), Z0, Z23
@@ -4105,7 +4000,7 @@ lastDh:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDj
+	JB              lastRoundDh
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -4116,7 +4011,7 @@ lastDh:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundDj
+	JE              lastRoundDh
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -4128,7 +4023,7 @@ lastDh:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundDj:
+lastRoundDh:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD      $0x4e, Z18, Z18
 	VPTERNLOGQ   $0x96, Z24, Z18, Z3
@@ -4162,7 +4057,7 @@ lastRoundDj:
 	// Behind a first group of 5 registers.
 second5:
 	DECQ            R8
-	JZ              lastDk
+	JZ              lastDi
 	VPXORQ          (DI), Z0, Z22
 	VPXORQ          64(DI), Z0, Z23
 	VPXORQ          128(DI), Z0, Z24
@@ -4237,7 +4132,7 @@ second5:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z1, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDl
+	JB              lastRoundDj
 	VBROADCASTI32X4 432(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -4248,7 +4143,7 @@ second5:
 	VAESENC         Z1, Z23, Z23
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z25, Z25
-	JE              lastRoundDl
+	JE              lastRoundDj
 	VBROADCASTI32X4 464(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -4260,7 +4155,7 @@ second5:
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z25, Z25
 
-lastRoundDl:
+lastRoundDj:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z26, Z18, Z3
@@ -4289,7 +4184,7 @@ lastRoundDl:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastDk:
+lastDi:
 	VPXORQ          (DI), Z0, Z22
 	VPXORQ          64(DI), Z0, Z23
 	VPXORQ          128(DI), Z0, Z24
@@ -4364,7 +4259,7 @@ lastDk:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z1, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDm
+	JB              lastRoundDk
 	VBROADCASTI32X4 432(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -4375,7 +4270,7 @@ lastDk:
 	VAESENC         Z1, Z23, Z23
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z0, Z0
-	JE              lastRoundDm
+	JE              lastRoundDk
 	VBROADCASTI32X4 464(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -4387,7 +4282,7 @@ lastDk:
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z0, Z0
 
-lastRoundDm:
+lastRoundDk:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD      $0x4e, Z18, Z18
 	VPTERNLOGQ   $0x96, Z25, Z18, Z3
@@ -4491,7 +4386,7 @@ group:
 	VPSHUFD         $0x4e, Z25, Z25
 	VPTERNLOGQ      $0x96, Z29, Z25, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDn
+	JB              lastRoundDl
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -4502,7 +4397,7 @@ group:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundDn
+	JE              lastRoundDl
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -4514,7 +4409,7 @@ group:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundDn:
+lastRoundDl:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z26, Z18, Z3
@@ -4614,7 +4509,7 @@ lastGroup:
 	VPSHUFD         $0x4e, Z24, Z24
 	VPTERNLOGQ      $0x96, Z27, Z24, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDo
+	JB              lastRoundDm
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -4625,7 +4520,7 @@ lastGroup:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundDo
+	JE              lastRoundDm
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -4637,7 +4532,7 @@ lastGroup:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundDo:
+lastRoundDm:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD      $0x4e, Z18, Z18
 	VPTERNLOGQ   $0x96, Z25, Z18, Z3
@@ -4899,19 +4794,19 @@ sameKey:
 	VSHUFI64X2  $0x00, Z0, Z0, Z0
 	MOVQ        SI, BX
 	CMPQ        CX, $0x01
-	JE          noNextDp
+	JE          noNextDn
 	MOVQ        104(AX), BX
 
-noNextDp:
+noNextDn:
 	CMPL R10, $0x02
-	JB   nonePendingDq
-	JE   twoPendingDr
+	JB   nonePendingDo
+	JE   twoPendingDp
 	CMPL R15, $0x02
-	JA   registersDs
+	JA   registersDq
 	CMPL R15, $0x01
-	JA   registersDt
+	JA   registersDr
 	CMPQ R8, $0x02
-	JAE  fiveDu
+	JAE  fiveDs
 
 	// A first group of 1 registers, 4 pending.
 	VPXORQ          (DI), Z0, Z22
@@ -4954,24 +4849,24 @@ noNextDp:
 	VPSHUFD         $0x4e, Z23, Z23
 	VPTERNLOGQ      $0x96, Z27, Z23, Z21
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDv
+	JB              lastRoundDt
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VBROADCASTI32X4 448(DX), Z3
 	VAESENC         Z3, Z22, Z22
-	JE              lastRoundDv
+	JE              lastRoundDt
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VBROADCASTI32X4 480(DX), Z3
 	VAESENC         Z3, Z22, Z22
 
-lastRoundDv:
+lastRoundDt:
 	VPXORQ      Z2, Z24, Z24
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z21, Z3
 	VPSHUFD     $0x4e, Z21, Z21
 	VPTERNLOGQ  $0x96, Z24, Z21, Z3
 	CMPQ        DX, R11
-	JE          knownDx
+	JE          knownDv
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -4984,9 +4879,9 @@ lastRoundDv:
 	VPUNPCKLQDQ Z21, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownDx:
+knownDv:
 	TESTQ         R8, R8
-	JNZ           moreDw
+	JNZ           moreDu
 	KANDQ         K3, K4, K3
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
@@ -5022,9 +4917,9 @@ knownDx:
 	MOVQ     AX, R12
 	JMP      next
 
-moreDw:
+moreDu:
 	CMPQ            DX, R13
-	JE              knownDy
+	JE              knownDw
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -5047,7 +4942,7 @@ moreDw:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownDy:
+knownDw:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5063,22 +4958,22 @@ knownDy:
 	VPXORQ        Y3, Y1, Y1
 	VEXTRACTI32X4 $0x01, Y1, X3
 	VPXORQ        X1, X3, X3
-	MOVQ          40(R12), R10
-	ADDQ          48(R12), R10
+	MOVQ          40(R12), R8
+	ADDQ          48(R12), R8
 	VPSHUFB       wideSwap<>+0(SB), X3, X3
 
 	// All bytes of the tag are compared at once.
-	VPCMPEQB -16(R10), X3, K3
-	KMOVW    K3, R10
-	MOVW     R10, 34(R12)
-	XORL     R15, R15
-	CMPL     R10, $0x0000ffff
-	SETEQ    R15
-	MOVB     R15, 33(R12)
-	ADDQ     R15, done+24(FP)
+	VPCMPEQB -16(R8), X3, K3
+	KMOVW    K3, R8
+	MOVW     R8, 34(R12)
+	XORL     R10, R10
+	CMPL     R8, $0x0000ffff
+	SETEQ    R10
+	MOVB     R10, 33(R12)
+	ADDQ     R10, done+24(FP)
 	JMP      second1
 
-fiveDu:
+fiveDs:
 	DECQ R8
 
 	// A first group of 5 registers, 4 pending.
@@ -5162,7 +5057,7 @@ fiveDu:
 	VPSHUFD         $0x4e, Z27, Z27
 	VPTERNLOGQ      $0x96, Z31, Z27, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundDz
+	JB              lastRoundDx
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
@@ -5175,7 +5070,7 @@ fiveDu:
 	VAESENC         Z3, Z24, Z24
 	VAESENC         Z3, Z25, Z25
 	VAESENC         Z3, Z26, Z26
-	JE              lastRoundDz
+	JE              lastRoundDx
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
@@ -5189,13 +5084,13 @@ fiveDu:
 	VAESENC         Z3, Z25, Z25
 	VAESENC         Z3, Z26, Z26
 
-lastRoundDz:
+lastRoundDx:
 	VPXORQ      Z2, Z29, Z29
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z29, Z18, Z3
 	CMPQ        DX, R11
-	JE          knownEb
+	JE          knownDz
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -5208,9 +5103,9 @@ lastRoundDz:
 	VPUNPCKLQDQ Z18, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownEb:
+knownDz:
 	CMPQ            DX, R13
-	JE              knownEc
+	JE              knownEa
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -5233,7 +5128,7 @@ knownEb:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownEc:
+knownEa:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5288,7 +5183,7 @@ knownEc:
 	ADDQ     R15, done+24(FP)
 	JMP      second5
 
-registersDt:
+registersDr:
 	// A first group of 2 registers, 4 pending.
 	VPXORQ          (DI), Z0, Z22
 	VPXORQ          64(DI), Z0, Z23
@@ -5340,14 +5235,14 @@ registersDt:
 	VPSHUFD         $0x4e, Z24, Z24
 	VPTERNLOGQ      $0x96, Z27, Z24, Z20
 	CMPL            256(DX), $0x0c
-	JB              lastRoundEd
+	JB              lastRoundEb
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VBROADCASTI32X4 448(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
-	JE              lastRoundEd
+	JE              lastRoundEb
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
@@ -5355,13 +5250,13 @@ registersDt:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 
-lastRoundEd:
+lastRoundEb:
 	VPXORQ      Z2, Z25, Z25
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z20, Z3
 	VPSHUFD     $0x4e, Z20, Z20
 	VPTERNLOGQ  $0x96, Z25, Z20, Z3
 	CMPQ        DX, R11
-	JE          knownEf
+	JE          knownEd
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -5374,9 +5269,9 @@ lastRoundEd:
 	VPUNPCKLQDQ Z20, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownEf:
+knownEd:
 	TESTQ         R8, R8
-	JNZ           moreEe
+	JNZ           moreEc
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5416,9 +5311,9 @@ knownEf:
 	MOVQ     AX, R12
 	JMP      next
 
-moreEe:
+moreEc:
 	CMPQ            DX, R13
-	JE              knownEg
+	JE              knownEe
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -5441,7 +5336,7 @@ moreEe:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownEg:
+knownEe:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5478,9 +5373,9 @@ knownEg:
 	ADDQ     R15, done+24(FP)
 	JMP      second2
 
-registersDs:
+registersDq:
 	CMPL R15, $0x03
-	JA   registersEh
+	JA   registersEf
 
 	// A first group of 3 registers, 4 pending.
 	VPXORQ          (DI), Z0, Z22
@@ -5543,7 +5438,7 @@ registersDs:
 	VPSHUFD         $0x4e, Z25, Z25
 	VPTERNLOGQ      $0x96, Z29, Z25, Z19
 	CMPL            256(DX), $0x0c
-	JB              lastRoundEi
+	JB              lastRoundEg
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
@@ -5552,7 +5447,7 @@ registersDs:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundEi
+	JE              lastRoundEg
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
@@ -5562,13 +5457,13 @@ registersDs:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundEi:
+lastRoundEg:
 	VPXORQ      Z2, Z26, Z26
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z19, Z3
 	VPSHUFD     $0x4e, Z19, Z19
 	VPTERNLOGQ  $0x96, Z26, Z19, Z3
 	CMPQ        DX, R11
-	JE          knownEk
+	JE          knownEi
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -5581,9 +5476,9 @@ lastRoundEi:
 	VPUNPCKLQDQ Z19, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownEk:
+knownEi:
 	TESTQ         R8, R8
-	JNZ           moreEj
+	JNZ           moreEh
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5628,9 +5523,9 @@ knownEk:
 	MOVQ     AX, R12
 	JMP      next
 
-moreEj:
+moreEh:
 	CMPQ            DX, R13
-	JE              knownEl
+	JE              knownEj
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -5653,7 +5548,7 @@ moreEj:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownEl:
+knownEj:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5696,7 +5591,7 @@ knownEl:
 	ADDQ     R15, done+24(FP)
 	JMP      second3
 
-registersEh:
+registersEf:
 	// A first group of 4 registers, 4 pending.
 	VPXORQ          (DI), Z0, Z22
 	VPXORQ          64(DI), Z0, Z23
@@ -5768,7 +5663,7 @@ registersEh:
 	VPSHUFD         $0x4e, Z26, Z26
 	VPTERNLOGQ      $0x96, Z30, Z26, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundEm
+	JB              lastRoundEk
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
@@ -5779,7 +5674,7 @@ registersEh:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 	VAESENC         Z3, Z25, Z25
-	JE              lastRoundEm
+	JE              lastRoundEk
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
@@ -5791,13 +5686,13 @@ registersEh:
 	VAESENC         Z3, Z24, Z24
 	VAESENC         Z3, Z25, Z25
 
-lastRoundEm:
+lastRoundEk:
 	VPXORQ      Z2, Z27, Z27
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z27, Z18, Z3
 	CMPQ        DX, R11
-	JE          knownEo
+	JE          knownEm
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -5810,9 +5705,9 @@ lastRoundEm:
 	VPUNPCKLQDQ Z18, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownEo:
+knownEm:
 	TESTQ         R8, R8
-	JNZ           moreEn
+	JNZ           moreEl
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5862,9 +5757,9 @@ knownEo:
 	MOVQ     AX, R12
 	JMP      next
 
-moreEn:
+moreEl:
 	CMPQ            DX, R13
-	JE              knownEp
+	JE              knownEn
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -5887,7 +5782,7 @@ moreEn:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownEp:
+knownEn:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -5936,13 +5831,13 @@ knownEp:
 	ADDQ     R15, done+24(FP)
 	JMP      second4
 
-twoPendingDr:
+twoPendingDp:
 	CMPL R15, $0x02
-	JA   registersEq
+	JA   registersEo
 	CMPL R15, $0x01
-	JA   registersEr
+	JA   registersEp
 	CMPQ R8, $0x02
-	JAE  fiveEs
+	JAE  fiveEq
 
 	// A first group of 1 registers, 2 pending.
 	VPXORQ          (DI), Z0, Z22
@@ -5976,20 +5871,20 @@ twoPendingDr:
 	VPSHUFD         $0x4e, Z21, Z21
 	VPTERNLOGQ      $0x96, Z23, Z21, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundEt
+	JB              lastRoundEr
 	VBROADCASTI32X4 432(DX), Z2
 	VAESENC         Z2, Z22, Z22
 	VBROADCASTI32X4 448(DX), Z2
 	VAESENC         Z2, Z22, Z22
-	JE              lastRoundEt
+	JE              lastRoundEr
 	VBROADCASTI32X4 464(DX), Z2
 	VAESENC         Z2, Z22, Z22
 	VBROADCASTI32X4 480(DX), Z2
 	VAESENC         Z2, Z22, Z22
 
-lastRoundEt:
+lastRoundEr:
 	CMPQ        DX, R11
-	JE          knownEv
+	JE          knownEt
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -6002,9 +5897,9 @@ lastRoundEt:
 	VPUNPCKLQDQ Z21, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownEv:
+knownEt:
 	TESTQ         R8, R8
-	JNZ           moreEu
+	JNZ           moreEs
 	KANDQ         K3, K4, K3
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
@@ -6040,9 +5935,9 @@ knownEv:
 	MOVQ     AX, R12
 	JMP      next
 
-moreEu:
+moreEs:
 	CMPQ            DX, R13
-	JE              knownEw
+	JE              knownEu
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -6065,7 +5960,7 @@ moreEu:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownEw:
+knownEu:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -6081,22 +5976,22 @@ knownEw:
 	VPXORQ        Y3, Y1, Y1
 	VEXTRACTI32X4 $0x01, Y1, X3
 	VPXORQ        X1, X3, X3
-	MOVQ          40(R12), R10
-	ADDQ          48(R12), R10
+	MOVQ          40(R12), R8
+	ADDQ          48(R12), R8
 	VPSHUFB       wideSwap<>+0(SB), X3, X3
 
 	// All bytes of the tag are compared at once.
-	VPCMPEQB -16(R10), X3, K3
-	KMOVW    K3, R10
-	MOVW     R10, 34(R12)
-	XORL     R15, R15
-	CMPL     R10, $0x0000ffff
-	SETEQ    R15
-	MOVB     R15, 33(R12)
-	ADDQ     R15, done+24(FP)
+	VPCMPEQB -16(R8), X3, K3
+	KMOVW    K3, R8
+	MOVW     R8, 34(R12)
+	XORL     R10, R10
+	CMPL     R8, $0x0000ffff
+	SETEQ    R10
+	MOVB     R10, 33(R12)
+	ADDQ     R10, done+24(FP)
 	JMP      second1
 
-fiveEs:
+fiveEq:
 	DECQ R8
 
 	// A first group of 5 registers, 2 pending.
@@ -6171,7 +6066,7 @@ fiveEs:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z25, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundEx
+	JB              lastRoundEv
 	VBROADCASTI32X4 432(DX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z24, Z24
@@ -6184,7 +6079,7 @@ fiveEs:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundEx
+	JE              lastRoundEv
 	VBROADCASTI32X4 464(DX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z24, Z24
@@ -6198,9 +6093,9 @@ fiveEs:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundEx:
+lastRoundEv:
 	CMPQ        DX, R11
-	JE          knownEz
+	JE          knownEx
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -6213,9 +6108,9 @@ lastRoundEx:
 	VPUNPCKLQDQ Z20, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownEz:
+knownEx:
 	CMPQ            DX, R13
-	JE              knownFa
+	JE              knownEy
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -6238,7 +6133,7 @@ knownEz:
 	VPUNPCKLQDQ     Z20, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownFa:
+knownEy:
 	VMOVDQU8.Z    (SI), K3, Z20
 	VPXORQ        Z13, Z20, Z2
 	VAESENCLAST   Z2, Z18, Z18
@@ -6293,7 +6188,7 @@ knownFa:
 	ADDQ     R15, done+24(FP)
 	JMP      second5
 
-registersEr:
+registersEp:
 	// A first group of 2 registers, 2 pending.
 	VPXORQ          (DI), Z0, Z22
 	VPXORQ          64(DI), Z0, Z23
@@ -6336,14 +6231,14 @@ registersEr:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundFb
+	JB              lastRoundEz
 	VBROADCASTI32X4 432(DX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 	VBROADCASTI32X4 448(DX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundFb
+	JE              lastRoundEz
 	VBROADCASTI32X4 464(DX), Z2
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
@@ -6351,9 +6246,9 @@ registersEr:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundFb:
+lastRoundEz:
 	CMPQ        DX, R11
-	JE          knownFd
+	JE          knownFb
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -6366,9 +6261,9 @@ lastRoundFb:
 	VPUNPCKLQDQ Z20, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownFd:
+knownFb:
 	TESTQ         R8, R8
-	JNZ           moreFc
+	JNZ           moreFa
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -6408,9 +6303,9 @@ knownFd:
 	MOVQ     AX, R12
 	JMP      next
 
-moreFc:
+moreFa:
 	CMPQ            DX, R13
-	JE              knownFe
+	JE              knownFc
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -6433,7 +6328,7 @@ moreFc:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownFe:
+knownFc:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z22, Z22
@@ -6470,9 +6365,9 @@ knownFe:
 	ADDQ     R15, done+24(FP)
 	JMP      second2
 
-registersEq:
+registersEo:
 	CMPL R15, $0x03
-	JA   registersFf
+	JA   registersFd
 
 	// A first group of 3 registers, 2 pending.
 	VPXORQ          (DI), Z0, Z19
@@ -6526,7 +6421,7 @@ registersEq:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundFg
+	JB              lastRoundFe
 	VBROADCASTI32X4 432(DX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
@@ -6535,7 +6430,7 @@ registersEq:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundFg
+	JE              lastRoundFe
 	VBROADCASTI32X4 464(DX), Z2
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
@@ -6545,9 +6440,9 @@ registersEq:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundFg:
+lastRoundFe:
 	CMPQ        DX, R11
-	JE          knownFi
+	JE          knownFg
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -6560,9 +6455,9 @@ lastRoundFg:
 	VPUNPCKLQDQ Z20, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownFi:
+knownFg:
 	TESTQ         R8, R8
-	JNZ           moreFh
+	JNZ           moreFf
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
 	VAESENCLAST   Z2, Z19, Z19
@@ -6607,9 +6502,9 @@ knownFi:
 	MOVQ     AX, R12
 	JMP      next
 
-moreFh:
+moreFf:
 	CMPQ            DX, R13
-	JE              knownFj
+	JE              knownFh
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -6632,7 +6527,7 @@ moreFh:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownFj:
+knownFh:
 	VMOVDQU8.Z    (SI), K3, Z18
 	VPXORQ        Z13, Z18, Z2
 	VAESENCLAST   Z2, Z19, Z19
@@ -6675,7 +6570,7 @@ knownFj:
 	ADDQ     R15, done+24(FP)
 	JMP      second3
 
-registersFf:
+registersFd:
 	// A first group of 4 registers, 2 pending.
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z19
@@ -6738,7 +6633,7 @@ registersFf:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z24, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundFk
+	JB              lastRoundFi
 	VBROADCASTI32X4 432(DX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -6749,7 +6644,7 @@ registersFf:
 	VAESENC         Z2, Z19, Z19
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
-	JE              lastRoundFk
+	JE              lastRoundFi
 	VBROADCASTI32X4 464(DX), Z2
 	VAESENC         Z2, Z18, Z18
 	VAESENC         Z2, Z19, Z19
@@ -6761,9 +6656,9 @@ registersFf:
 	VAESENC         Z2, Z22, Z22
 	VAESENC         Z2, Z23, Z23
 
-lastRoundFk:
+lastRoundFi:
 	CMPQ        DX, R11
-	JE          knownFm
+	JE          knownFk
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z15
@@ -6776,9 +6671,9 @@ lastRoundFk:
 	VPUNPCKLQDQ Z20, Z15, Z15
 	VPXORQ      Z2, Z15, Z15
 
-knownFm:
+knownFk:
 	TESTQ         R8, R8
-	JNZ           moreFl
+	JNZ           moreFj
 	VMOVDQU8.Z    (SI), K3, Z0
 	VPXORQ        Z13, Z0, Z2
 	VAESENCLAST   Z2, Z18, Z18
@@ -6828,9 +6723,9 @@ knownFm:
 	MOVQ     AX, R12
 	JMP      next
 
-moreFl:
+moreFj:
 	CMPQ            DX, R13
-	JE              knownFn
+	JE              knownFl
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z2
 	VMOVDQA64       Z2, (R14)
@@ -6853,7 +6748,7 @@ moreFl:
 	VPUNPCKLQDQ     Z20, Z17, Z17
 	VPXORQ          Z2, Z17, Z17
 
-knownFn:
+knownFl:
 	VMOVDQU8.Z    (SI), K3, Z20
 	VPXORQ        Z13, Z20, Z2
 	VAESENCLAST   Z2, Z18, Z18
@@ -6902,13 +6797,13 @@ knownFn:
 	ADDQ     R15, done+24(FP)
 	JMP      second4
 
-nonePendingDq:
+nonePendingDo:
 	CMPL R15, $0x02
-	JA   registersFo
+	JA   registersFm
 	CMPL R15, $0x01
-	JA   registersFp
+	JA   registersFn
 	CMPQ R8, $0x02
-	JAE  fiveFq
+	JAE  fiveFo
 
 	// A first group of 1 registers, 0 pending.
 	VPXORQ          (DI), Z0, Z2
@@ -6922,20 +6817,20 @@ nonePendingDq:
 	VAESENC         Z11, Z2, Z2
 	VAESENC         Z12, Z2, Z2
 	CMPL            256(DX), $0x0c
-	JB              lastRoundFr
+	JB              lastRoundFp
 	VBROADCASTI32X4 432(DX), Z21
 	VAESENC         Z21, Z2, Z2
 	VBROADCASTI32X4 448(DX), Z21
 	VAESENC         Z21, Z2, Z2
-	JE              lastRoundFr
+	JE              lastRoundFp
 	VBROADCASTI32X4 464(DX), Z21
 	VAESENC         Z21, Z2, Z2
 	VBROADCASTI32X4 480(DX), Z21
 	VAESENC         Z21, Z2, Z2
 
-lastRoundFr:
+lastRoundFp:
 	CMPQ        DX, R11
-	JE          knownFt
+	JE          knownFr
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z21
@@ -6948,9 +6843,9 @@ lastRoundFr:
 	VPUNPCKLQDQ Z22, Z15, Z15
 	VPXORQ      Z21, Z15, Z15
 
-knownFt:
+knownFr:
 	TESTQ        R8, R8
-	JNZ          moreFs
+	JNZ          moreFq
 	KANDQ        K3, K4, K3
 	VMOVDQU8.Z   (SI), K3, Z0
 	VPXORQ       Z13, Z0, Z21
@@ -6969,9 +6864,9 @@ knownFt:
 	MOVQ         AX, R12
 	JMP          next
 
-moreFs:
+moreFq:
 	CMPQ            DX, R13
-	JE              knownFu
+	JE              knownFs
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z3
 	VMOVDQA64       Z3, (R14)
@@ -6994,7 +6889,7 @@ moreFs:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z3, Z17, Z17
 
-knownFu:
+knownFs:
 	VMOVDQU8.Z  (SI), K3, Z3
 	VPXORQ      Z13, Z3, Z18
 	VAESENCLAST Z18, Z2, Z2
@@ -7008,7 +6903,7 @@ knownFu:
 	ADDQ        $0x00000040, DI
 	JMP         second1
 
-fiveFq:
+fiveFo:
 	DECQ R8
 
 	// A first group of 5 registers, 0 pending.
@@ -7063,7 +6958,7 @@ fiveFq:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z3, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundFv
+	JB              lastRoundFt
 	VBROADCASTI32X4 432(DX), Z21
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z18, Z18
@@ -7076,7 +6971,7 @@ fiveFq:
 	VAESENC         Z21, Z19, Z19
 	VAESENC         Z21, Z20, Z20
 	VAESENC         Z21, Z3, Z3
-	JE              lastRoundFv
+	JE              lastRoundFt
 	VBROADCASTI32X4 464(DX), Z21
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z18, Z18
@@ -7090,9 +6985,9 @@ fiveFq:
 	VAESENC         Z21, Z20, Z20
 	VAESENC         Z21, Z3, Z3
 
-lastRoundFv:
+lastRoundFt:
 	CMPQ        DX, R11
-	JE          knownFx
+	JE          knownFv
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z21
@@ -7105,9 +7000,9 @@ lastRoundFv:
 	VPUNPCKLQDQ Z22, Z15, Z15
 	VPXORQ      Z21, Z15, Z15
 
-knownFx:
+knownFv:
 	CMPQ            DX, R13
-	JE              knownFy
+	JE              knownFw
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z21
 	VMOVDQA64       Z21, (R14)
@@ -7130,7 +7025,7 @@ knownFx:
 	VPUNPCKLQDQ     Z22, Z17, Z17
 	VPXORQ          Z21, Z17, Z17
 
-knownFy:
+knownFw:
 	VMOVDQU8.Z  (SI), K3, Z21
 	VPXORQ      Z13, Z21, Z22
 	VAESENCLAST Z22, Z2, Z2
@@ -7168,7 +7063,7 @@ knownFy:
 	ADDQ        $0x00000140, DI
 	JMP         second5
 
-registersFp:
+registersFn:
 	// A first group of 2 registers, 0 pending.
 	VPXORQ          (DI), Z0, Z2
 	VPXORQ          64(DI), Z0, Z21
@@ -7191,14 +7086,14 @@ registersFp:
 	VAESENC         Z12, Z2, Z2
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(DX), $0x0c
-	JB              lastRoundFz
+	JB              lastRoundFx
 	VBROADCASTI32X4 432(DX), Z20
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z21, Z21
 	VBROADCASTI32X4 448(DX), Z20
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z21, Z21
-	JE              lastRoundFz
+	JE              lastRoundFx
 	VBROADCASTI32X4 464(DX), Z20
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z21, Z21
@@ -7206,9 +7101,9 @@ registersFp:
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z21, Z21
 
-lastRoundFz:
+lastRoundFx:
 	CMPQ        DX, R11
-	JE          knownGb
+	JE          knownFz
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z20
@@ -7221,9 +7116,9 @@ lastRoundFz:
 	VPUNPCKLQDQ Z22, Z15, Z15
 	VPXORQ      Z20, Z15, Z15
 
-knownGb:
+knownFz:
 	TESTQ        R8, R8
-	JNZ          moreGa
+	JNZ          moreFy
 	VMOVDQU8.Z   (SI), K3, Z0
 	VPXORQ       Z13, Z0, Z20
 	VAESENCLAST  Z20, Z2, Z2
@@ -7246,9 +7141,9 @@ knownGb:
 	MOVQ         AX, R12
 	JMP          next
 
-moreGa:
+moreFy:
 	CMPQ            DX, R13
-	JE              knownGc
+	JE              knownGa
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z3
 	VMOVDQA64       Z3, (R14)
@@ -7271,7 +7166,7 @@ moreGa:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z3, Z17, Z17
 
-knownGc:
+knownGa:
 	VMOVDQU8.Z  (SI), K3, Z3
 	VPXORQ      Z13, Z3, Z18
 	VAESENCLAST Z18, Z2, Z2
@@ -7291,9 +7186,9 @@ knownGc:
 	ADDQ        $0x00000080, DI
 	JMP         second2
 
-registersFo:
+registersFm:
 	CMPL R15, $0x03
-	JA   registersGd
+	JA   registersGb
 
 	// A first group of 3 registers, 0 pending.
 	VPXORQ          (DI), Z0, Z2
@@ -7327,7 +7222,7 @@ registersFo:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGe
+	JB              lastRoundGc
 	VBROADCASTI32X4 432(DX), Z19
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z20, Z20
@@ -7336,7 +7231,7 @@ registersFo:
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z20, Z20
 	VAESENC         Z19, Z21, Z21
-	JE              lastRoundGe
+	JE              lastRoundGc
 	VBROADCASTI32X4 464(DX), Z19
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z20, Z20
@@ -7346,9 +7241,9 @@ registersFo:
 	VAESENC         Z19, Z20, Z20
 	VAESENC         Z19, Z21, Z21
 
-lastRoundGe:
+lastRoundGc:
 	CMPQ        DX, R11
-	JE          knownGg
+	JE          knownGe
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z19
@@ -7361,9 +7256,9 @@ lastRoundGe:
 	VPUNPCKLQDQ Z22, Z15, Z15
 	VPXORQ      Z19, Z15, Z15
 
-knownGg:
+knownGe:
 	TESTQ        R8, R8
-	JNZ          moreGf
+	JNZ          moreGd
 	VMOVDQU8.Z   (SI), K3, Z0
 	VPXORQ       Z13, Z0, Z19
 	VAESENCLAST  Z19, Z2, Z2
@@ -7391,9 +7286,9 @@ knownGg:
 	MOVQ         AX, R12
 	JMP          next
 
-moreGf:
+moreGd:
 	CMPQ            DX, R13
-	JE              knownGh
+	JE              knownGf
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z3
 	VMOVDQA64       Z3, (R14)
@@ -7416,7 +7311,7 @@ moreGf:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z3, Z17, Z17
 
-knownGh:
+knownGf:
 	VMOVDQU8.Z  (SI), K3, Z3
 	VPXORQ      Z13, Z3, Z18
 	VAESENCLAST Z18, Z2, Z2
@@ -7442,7 +7337,7 @@ knownGh:
 	ADDQ        $0x000000c0, DI
 	JMP         second3
 
-registersGd:
+registersGb:
 	// A first group of 4 registers, 0 pending.
 	VPXORQ          (DI), Z0, Z2
 	VPXORQ          64(DI), Z0, Z19
@@ -7485,7 +7380,7 @@ registersGd:
 	VAESENC         Z12, Z20, Z20
 	VAESENC         Z12, Z21, Z21
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGi
+	JB              lastRoundGg
 	VBROADCASTI32X4 432(DX), Z18
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z19, Z19
@@ -7496,7 +7391,7 @@ registersGd:
 	VAESENC         Z18, Z19, Z19
 	VAESENC         Z18, Z20, Z20
 	VAESENC         Z18, Z21, Z21
-	JE              lastRoundGi
+	JE              lastRoundGg
 	VBROADCASTI32X4 464(DX), Z18
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z19, Z19
@@ -7508,9 +7403,9 @@ registersGd:
 	VAESENC         Z18, Z20, Z20
 	VAESENC         Z18, Z21, Z21
 
-lastRoundGi:
+lastRoundGg:
 	CMPQ        DX, R11
-	JE          knownGk
+	JE          knownGi
 	MOVQ        DX, R11
 	VMOVDQU64   (R11), Z14
 	VMOVDQU64   64(R11), Z18
@@ -7523,9 +7418,9 @@ lastRoundGi:
 	VPUNPCKLQDQ Z22, Z15, Z15
 	VPXORQ      Z18, Z15, Z15
 
-knownGk:
+knownGi:
 	TESTQ        R8, R8
-	JNZ          moreGj
+	JNZ          moreGh
 	VMOVDQU8.Z   (SI), K3, Z0
 	VPXORQ       Z13, Z0, Z18
 	VAESENCLAST  Z18, Z2, Z2
@@ -7558,9 +7453,9 @@ knownGk:
 	MOVQ         AX, R12
 	JMP          next
 
-moreGj:
+moreGh:
 	CMPQ            DX, R13
-	JE              knownGl
+	JE              knownGj
 	MOVQ            DX, R13
 	VBROADCASTI32X4 512(DX), Z3
 	VMOVDQA64       Z3, (R14)
@@ -7583,7 +7478,7 @@ moreGj:
 	VPUNPCKLQDQ     Z18, Z17, Z17
 	VPXORQ          Z3, Z17, Z17
 
-knownGl:
+knownGj:
 	VMOVDQU8.Z  (SI), K3, Z3
 	VPXORQ      Z13, Z3, Z18
 	VAESENCLAST Z18, Z2, Z2
@@ -7617,115 +7512,6 @@ knownGl:
 
 	// Behind a first group of 1 registers.
 second1:
-	DECQ            R8
-	JZ              lastGm
-	VPXORQ          (DI), Z0, Z18
-	VPXORQ          64(DI), Z0, Z19
-	VPXORQ          128(DI), Z0, Z20
-	VPXORQ          192(DI), Z0, Z1
-	VPCLMULQDQ      $0x00, 256(R14), Z21, Z3
-	VAESENC         Z4, Z18, Z18
-	VAESENC         Z4, Z19, Z19
-	VAESENC         Z4, Z20, Z20
-	VAESENC         Z4, Z1, Z1
-	VPCLMULQDQ      $0x11, 256(R14), Z21, Z22
-	VAESENC         Z5, Z18, Z18
-	VAESENC         Z5, Z19, Z19
-	VAESENC         Z5, Z20, Z20
-	VAESENC         Z5, Z1, Z1
-	VAESENC         Z6, Z18, Z18
-	VAESENC         Z6, Z19, Z19
-	VAESENC         Z6, Z20, Z20
-	VAESENC         Z6, Z1, Z1
-	VPSHUFD         $0x4e, Z21, Z23
-	VPXORQ          Z21, Z23, Z23
-	VPCLMULQDQ      $0x11, Z17, Z23, Z21
-	VAESENC         Z7, Z18, Z18
-	VAESENC         Z7, Z19, Z19
-	VAESENC         Z7, Z20, Z20
-	VAESENC         Z7, Z1, Z1
-	VAESENC         Z8, Z18, Z18
-	VAESENC         Z8, Z19, Z19
-	VAESENC         Z8, Z20, Z20
-	VAESENC         Z8, Z1, Z1
-	VAESENC         Z9, Z18, Z18
-	VAESENC         Z9, Z19, Z19
-	VAESENC         Z9, Z20, Z20
-	VAESENC         Z9, Z1, Z1
-	VPTERNLOGQ      $0x96, Z22, Z3, Z21
-	VAESENC         Z10, Z18, Z18
-	VAESENC         Z10, Z19, Z19
-	VAESENC         Z10, Z20, Z20
-	VAESENC         Z10, Z1, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z3, Z23
-	VPSHUFD         $0x4e, Z3, Z3
-	VPTERNLOGQ      $0x96, Z21, Z3, Z23
-	VAESENC         Z11, Z18, Z18
-	VAESENC         Z11, Z19, Z19
-	VAESENC         Z11, Z20, Z20
-	VAESENC         Z11, Z1, Z1
-	VAESENC         Z12, Z18, Z18
-	VAESENC         Z12, Z19, Z19
-	VAESENC         Z12, Z20, Z20
-	VAESENC         Z12, Z1, Z1
-	VPCLMULQDQ      $0x00, widePoly<>+0(SB), Z23, Z3
-	VPSHUFD         $0x4e, Z23, Z23
-	VPTERNLOGQ      $0x96, Z22, Z23, Z3
-	CMPL            256(DX), $0x0c
-	JB              lastRoundGn
-	VBROADCASTI32X4 432(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 448(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-	JE              lastRoundGn
-	VBROADCASTI32X4 464(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 480(DX), Z21
-	VAESENC         Z21, Z18, Z18
-	VAESENC         Z21, Z19, Z19
-	VAESENC         Z21, Z20, Z20
-	VAESENC         Z21, Z1, Z1
-
-lastRoundGn:
-	VMOVDQU64   (SI), Z21
-	VPXORQ      Z13, Z21, Z22
-	VAESENCLAST Z22, Z18, Z18
-	VMOVDQU64   Z18, (SI)
-	VPSHUFB     wideSwap<>+0(SB), Z21, Z18
-	VMOVDQU64   64(SI), Z21
-	VPXORQ      Z13, Z21, Z22
-	VAESENCLAST Z22, Z19, Z19
-	VMOVDQU64   Z19, 64(SI)
-	VPSHUFB     wideSwap<>+0(SB), Z21, Z19
-	VMOVDQU64   128(SI), Z21
-	VPXORQ      Z13, Z21, Z22
-	VAESENCLAST Z22, Z20, Z20
-	VMOVDQU64   Z20, 128(SI)
-	VPSHUFB     wideSwap<>+0(SB), Z21, Z20
-	VMOVDQU64   192(SI), Z21
-	VPXORQ      Z13, Z21, Z22
-	VAESENCLAST Z22, Z1, Z1
-	VMOVDQU64   Z1, 192(SI)
-	VPSHUFB     wideSwap<>+0(SB), Z21, Z21
-	PREFETCHT0  (BX)
-	PREFETCHT0  64(BX)
-	PREFETCHT0  128(BX)
-	PREFETCHT0  192(BX)
-	ADDQ        $0x00000100, BX
-	ADDQ        $0x00000100, SI
-	ADDQ        $0x00000100, DI
-	JMP         group
-
-lastGm:
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z19
 	VPXORQ          128(DI), Z0, Z1
@@ -7779,7 +7565,7 @@ lastGm:
 	VPSHUFD         $0x4e, Z22, Z22
 	VPTERNLOGQ      $0x96, Z20, Z22, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGo
+	JB              lastRoundGk
 	VBROADCASTI32X4 432(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -7790,7 +7576,7 @@ lastGm:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundGo
+	JE              lastRoundGk
 	VBROADCASTI32X4 464(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -7802,7 +7588,7 @@ lastGm:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundGo:
+lastRoundGk:
 	VMOVDQU64    (SI), Z20
 	VPXORQ       Z13, Z20, Z21
 	VAESENCLAST  Z21, Z18, Z18
@@ -7835,7 +7621,7 @@ lastRoundGo:
 	// Behind a first group of 2 registers.
 second2:
 	DECQ            R8
-	JZ              lastGp
+	JZ              lastGl
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z19
 	VPXORQ          128(DI), Z0, Z1
@@ -7896,7 +7682,7 @@ second2:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z23, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGq
+	JB              lastRoundGm
 	VBROADCASTI32X4 432(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -7907,7 +7693,7 @@ second2:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
-	JE              lastRoundGq
+	JE              lastRoundGm
 	VBROADCASTI32X4 464(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -7919,7 +7705,7 @@ second2:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z22, Z22
 
-lastRoundGq:
+lastRoundGm:
 	VMOVDQU64   (SI), Z20
 	VPXORQ      Z13, Z20, Z21
 	VAESENCLAST Z21, Z18, Z18
@@ -7949,7 +7735,7 @@ lastRoundGq:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastGp:
+lastGl:
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z19
 	VPXORQ          128(DI), Z0, Z1
@@ -8010,7 +7796,7 @@ lastGp:
 	VPSHUFD         $0x4e, Z20, Z20
 	VPTERNLOGQ      $0x96, Z22, Z20, Z3
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGr
+	JB              lastRoundGn
 	VBROADCASTI32X4 432(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -8021,7 +7807,7 @@ lastGp:
 	VAESENC         Z20, Z19, Z19
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
-	JE              lastRoundGr
+	JE              lastRoundGn
 	VBROADCASTI32X4 464(DX), Z20
 	VAESENC         Z20, Z18, Z18
 	VAESENC         Z20, Z19, Z19
@@ -8033,7 +7819,7 @@ lastGp:
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z0, Z0
 
-lastRoundGr:
+lastRoundGn:
 	VMOVDQU64    (SI), Z20
 	VPXORQ       Z13, Z20, Z21
 	VAESENCLAST  Z21, Z18, Z18
@@ -8066,7 +7852,7 @@ lastRoundGr:
 	// Behind a first group of 3 registers.
 second3:
 	DECQ            R8
-	JZ              lastGs
+	JZ              lastGo
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z1
 	VPXORQ          128(DI), Z0, Z22
@@ -8129,7 +7915,7 @@ second3:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z19
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGt
+	JB              lastRoundGp
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -8140,7 +7926,7 @@ second3:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
-	JE              lastRoundGt
+	JE              lastRoundGp
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -8152,7 +7938,7 @@ second3:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 
-lastRoundGt:
+lastRoundGp:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z19, Z3
 	VPSHUFD     $0x4e, Z19, Z19
 	VPTERNLOGQ  $0x96, Z24, Z19, Z3
@@ -8185,7 +7971,7 @@ lastRoundGt:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastGs:
+lastGo:
 	VPXORQ          (DI), Z0, Z18
 	VPXORQ          64(DI), Z0, Z1
 	VPXORQ          128(DI), Z0, Z22
@@ -8248,7 +8034,7 @@ lastGs:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z25, Z3, Z19
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGu
+	JB              lastRoundGq
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -8259,7 +8045,7 @@ lastGs:
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundGu
+	JE              lastRoundGq
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z18, Z18
 	VAESENC         Z3, Z1, Z1
@@ -8271,7 +8057,7 @@ lastGs:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z0, Z0
 
-lastRoundGu:
+lastRoundGq:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z19, Z3
 	VPSHUFD      $0x4e, Z19, Z19
 	VPTERNLOGQ   $0x96, Z23, Z19, Z3
@@ -8307,7 +8093,7 @@ lastRoundGu:
 	// Behind a first group of 4 registers.
 second4:
 	DECQ            R8
-	JZ              lastGv
+	JZ              lastGr
 	VPXORQ          (DI), Z0, Z1
 	VPXORQ          64(DI), Z0, Z22
 	VPXORQ          128(DI), Z0, Z23
@@ -8377,7 +8163,7 @@ second4:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z27, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGw
+	JB              lastRoundGs
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -8388,7 +8174,7 @@ second4:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundGw
+	JE              lastRoundGs
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -8400,7 +8186,7 @@ second4:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundGw:
+lastRoundGs:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z25, Z18, Z3
@@ -8433,7 +8219,7 @@ lastRoundGw:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastGv:
+lastGr:
 	VPXORQ          (DI), Z0, Z1
 	VPXORQ          64(DI), Z0, Z22
 	VPXORQ          128(DI), Z0, Z23
@@ -8503,7 +8289,7 @@ lastGv:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z26, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGx
+	JB              lastRoundGt
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -8514,7 +8300,7 @@ lastGv:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundGx
+	JE              lastRoundGt
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -8526,7 +8312,7 @@ lastGv:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundGx:
+lastRoundGt:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD      $0x4e, Z18, Z18
 	VPTERNLOGQ   $0x96, Z24, Z18, Z3
@@ -8562,7 +8348,7 @@ lastRoundGx:
 	// Behind a first group of 5 registers.
 second5:
 	DECQ            R8
-	JZ              lastGy
+	JZ              lastGu
 	VPXORQ          (DI), Z0, Z22
 	VPXORQ          64(DI), Z0, Z23
 	VPXORQ          128(DI), Z0, Z24
@@ -8637,7 +8423,7 @@ second5:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z1, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundGz
+	JB              lastRoundGv
 	VBROADCASTI32X4 432(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -8648,7 +8434,7 @@ second5:
 	VAESENC         Z1, Z23, Z23
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z25, Z25
-	JE              lastRoundGz
+	JE              lastRoundGv
 	VBROADCASTI32X4 464(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -8660,7 +8446,7 @@ second5:
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z25, Z25
 
-lastRoundGz:
+lastRoundGv:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z26, Z18, Z3
@@ -8693,7 +8479,7 @@ lastRoundGz:
 	ADDQ        $0x00000100, DI
 	JMP         group
 
-lastGy:
+lastGu:
 	VPXORQ          (DI), Z0, Z22
 	VPXORQ          64(DI), Z0, Z23
 	VPXORQ          128(DI), Z0, Z24
@@ -8768,7 +8554,7 @@ lastGy:
 	VPSHUFD         $0x4e, Z3, Z3
 	VPTERNLOGQ      $0x96, Z1, Z3, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundHa
+	JB              lastRoundGw
 	VBROADCASTI32X4 432(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -8779,7 +8565,7 @@ lastGy:
 	VAESENC         Z1, Z23, Z23
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z0, Z0
-	JE              lastRoundHa
+	JE              lastRoundGw
 	VBROADCASTI32X4 464(DX), Z1
 	VAESENC         Z1, Z22, Z22
 	VAESENC         Z1, Z23, Z23
@@ -8791,7 +8577,7 @@ lastGy:
 	VAESENC         Z1, Z24, Z24
 	VAESENC         Z1, Z0, Z0
 
-lastRoundHa:
+lastRoundGw:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD      $0x4e, Z18, Z18
 	VPTERNLOGQ   $0x96, Z25, Z18, Z3
@@ -8897,7 +8683,7 @@ group:
 	VPSHUFD         $0x4e, Z25, Z25
 	VPTERNLOGQ      $0x96, Z29, Z25, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundHb
+	JB              lastRoundGx
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -8908,7 +8694,7 @@ group:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
-	JE              lastRoundHb
+	JE              lastRoundGx
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -8920,7 +8706,7 @@ group:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z24, Z24
 
-lastRoundHb:
+lastRoundGx:
 	VPCLMULQDQ  $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD     $0x4e, Z18, Z18
 	VPTERNLOGQ  $0x96, Z26, Z18, Z3
@@ -9024,7 +8810,7 @@ lastGroup:
 	VPSHUFD         $0x4e, Z24, Z24
 	VPTERNLOGQ      $0x96, Z27, Z24, Z18
 	CMPL            256(DX), $0x0c
-	JB              lastRoundHc
+	JB              lastRoundGy
 	VBROADCASTI32X4 432(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -9035,7 +8821,7 @@ lastGroup:
 	VAESENC         Z3, Z22, Z22
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
-	JE              lastRoundHc
+	JE              lastRoundGy
 	VBROADCASTI32X4 464(DX), Z3
 	VAESENC         Z3, Z1, Z1
 	VAESENC         Z3, Z22, Z22
@@ -9047,7 +8833,7 @@ lastGroup:
 	VAESENC         Z3, Z23, Z23
 	VAESENC         Z3, Z0, Z0
 
-lastRoundHc:
+lastRoundGy:
 	VPCLMULQDQ   $0x00, widePoly<>+0(SB), Z18, Z3
 	VPSHUFD      $0x4e, Z18, Z18
 	VPTERNLOGQ   $0x96, Z25, Z18, Z3

@@ -190,12 +190,14 @@ func (g *wide) function(name string) {
 	for r := 1; r <= groupWide+1; r++ {
 		g.Commentf("Behind a first group of %d registers.", r)
 		g.Label(second(r))
-		last := g.label("last")
-		g.DECQ(g.more)
-		g.JZ(to(last))
-		g.group(r, false, false)
-		g.JMP(to("group"))
-		g.Label(last)
+		if r > 1 { // else it would be five
+			last := g.label("last")
+			g.DECQ(g.more)
+			g.JZ(to(last))
+			g.group(r, false, false)
+			g.JMP(to("group"))
+			g.Label(last)
+		}
 		g.group(r, false, true)
 		g.JMP(to("next"))
 	}
