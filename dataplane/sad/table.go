@@ -582,7 +582,7 @@ func (t *Table) reclaim() {
 func (t *Table) LookupInbound(spi uint32) *Inbound { return t.LookupInboundAt(spi, t.SlotOf(spi)) }
 
 // SlotOf returns where the inbound association with an SPI is if this table chose the SPI, for LookupInboundAt. To compute it takes as long as the rest of a
-// look-up or longer, and nothing is read for it: so it is done for the next packet while the memory that this one needs is on its way.
+// look-up or longer; a worker has a Finder remember it.
 func (t *Table) SlotOf(spi uint32) uint32 {
 	if spi < spiMin {
 		return t.mask
