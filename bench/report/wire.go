@@ -194,7 +194,7 @@ func (x *rows) value(r *result.Row) cell {
 	}
 	c := cell{number(r.Value), fmt.Sprintf("median of %d, spread %.0f %%", len(r.Samples), 100*r.Spread()), "n"}
 	if r.Unstable() {
-		c.Text += " unstable"
+		c.Text += "\nunstable"
 		c.Class += " unstable"
 	}
 	return c
