@@ -152,6 +152,10 @@ func TestCaptureCountsKindsAndFindsWhatItWatchesFor(t *testing.T) {
 	send("ip4:50", "192.0.2.2", append([]byte{0, 0, 1, 1}, make([]byte, 60)...))
 	send("ip4:50", "192.0.2.2", []byte("ESP with a needle in the hay")) // that does not encrypt
 	f, err := c.Settled(100*time.Millisecond, 5*time.Second)
+	// On a busy machine a neighbour may answer after that silence, and what waits for it is sent then.
+	for end := time.Now().Add(5 * time.Second); err == nil && f.ESP() < 103 && time.Now().Before(end); {
+		f, err = c.Settled(100*time.Millisecond, 5*time.Second)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
