@@ -57,20 +57,9 @@ func ParsePattern(s string) (Pattern, error) {
 		}
 		return Pattern{kind: nameLike, id: id.Canonical(), written: s}, nil
 	case strings.HasPrefix(bare, "*.") && may(message.IDFQDN), strings.HasPrefix(s, "@*."):
-		id, err := typedIdentity(message.IDFQDN, "any"+strings.TrimPrefix(bare, "@")[1:])
-		if err == nil && id.Data == "any." {
-			err = fmt.Errorf("identity %q names no domain", s)
-		}
-		if err != nil {
-			return Pattern{}, err
-		}
-		return Pattern{kind: hostsBelow, id: Identity{id.Type, id.Canonical().Data[len("any"):]}, written: s}, nil
+		return endsWith(hostsBelow, message.IDFQDN, strings.TrimPrefix(bare, "@")[1:], s)
 	case strings.HasPrefix(bare, "*@") && may(message.IDRFC822Addr):
-		id, err := typedIdentity(message.IDRFC822Addr, "any"+bare[1:])
-		if err != nil {
-			return Pattern{}, err
-		}
-		return Pattern{kind: mailAt, id: Identity{id.Type, id.Canonical().Data[len("any"):]}, written: s}, nil
+		return endsWith(mailAt, message.IDRFC822Addr, bare[1:], s)
 	case strings.Contains(bare, "/") && !strings.ContainsAny(bare, "=@") && (may(message.IDIPv4Addr) || may(message.IDIPv6Addr)):
 		p, err := netip.ParsePrefix(bare)
 		if err != nil || p.Masked() != p || t != 0 && p.Addr().Is4() != (t == message.IDIPv4Addr) {
@@ -83,6 +72,19 @@ func ParsePattern(s string) (Pattern, error) {
 		return Pattern{}, err
 	}
 	return ExactPattern(id), nil
+}
+
+// endsWith is the pattern, written so, of identities of a type that have something in front of that end.
+func endsWith(kind patternKind, t message.IDType, end, written string) (Pattern, error) {
+	const something = "any"
+	id, err := typedIdentity(t, something+end)
+	if err == nil && id.Data == something+"." {
+		err = fmt.Errorf("identity %q names no domain", written)
+	}
+	if err != nil {
+		return Pattern{}, err
+	}
+	return Pattern{kind: kind, id: Identity{id.Type, id.Canonical().Data[len(something):]}, written: written}, nil
 }
 
 // IsAny says that every identity matches.

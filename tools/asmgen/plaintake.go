@@ -188,10 +188,7 @@ func findInbound(c *build.Context, r, spi, in, key reg.GPVirtual, not string) {
 	c.ADDQ(at(find, finderSlots), in)
 	c.CMPL(spi.As32(), at(in, inboundLive))
 	c.JNE(to(not))
-	c.Comment("The owner is this worker, and not asked for anything.")
-	c.MOVL(at(find, finderOwner), t.As32())
-	c.CMPQ(t, at(in, inboundOwner))
-	c.JNE(to(not))
+	ownedBy(c, t, at(find, finderOwner), at(in, inboundOwner), not)
 	c.TESTL(operand.U32(notTurned), at(in, inboundFlags))
 	c.JNZ(to(not))
 	c.CMPB(at(in, inboundVersion), imm(4))
@@ -203,6 +200,14 @@ func findInbound(c *build.Context, r, spi, in, key reg.GPVirtual, not string) {
 	c.JNE(to(not))
 	c.CMPL(at(in, inboundPlain+plainProto), operand.U32(noPlain))
 	c.JE(to(not))
+}
+
+// ownedBy jumps to not unless an association's owner is that worker, and not asked for anything: both stand in one word, the latter zero then. t is overwritten.
+func ownedBy(c *build.Context, t reg.GPVirtual, worker, owner operand.Mem, not string) {
+	c.Comment("The owner is this worker, and not asked for anything.")
+	c.MOVL(worker, t.As32())
+	c.CMPQ(t, owner)
+	c.JNE(to(not))
 }
 
 // openTaken is plainTaken.open of package esp for an association of which the form of the outer header is that of the one before.
