@@ -138,7 +138,7 @@ func NewPair(n *Network, bin string, tunnels []Tunnel) (*Pair, error) {
 	}
 	p := &Pair{A: gateway("gw-a", n.GwA), B: gateway("gw-b", n.GwB), Tunnels: tunnels, folder: folder}
 	for range tunnels {
-		p.secrets = append(p.secrets, rand.Text())
+		p.secrets = append(p.secrets, rand.Text()+rand.Text())
 	}
 	for _, t := range tunnels {
 		if t.Keys == Certificates {
